@@ -1,0 +1,186 @@
+"""The decoder stack (section 3.1, right half of figure 1), made so that training is decoding from an empty state.
+
+Dimension key: B sentences, W hypotheses per sentence (1 in training), R = B·W hypotheses, those of a sentence side by
+side; S source length, T new target positions, t past ones, H heads, D model width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
+from transformer.model.attention import KeysValues, MultiHeadAttention
+from transformer.model.feedforward import FeedForward
+from transformer.model.masks import causal_mask
+from transformer.model.options import LayerOptions, NormPlacement
+from transformer.model.residual import Residual, final_norm
+
+
+@dataclass(frozen=True)
+class DecoderState:
+    """All that the decoder remembers between two calls: a value, extended by the decoder and reordered by the search.
+
+    Attributes:
+        memory: per layer, cross-attention keys and values (B, H, S, ...), projected once per sentence.
+        memory_mask: (B, 1, 1, S) bool, True at real source tokens; None if there is no padding.
+        past: per layer, self-attention keys and values (R, H, t, ...) of the positions so far; None before the first.
+    """
+
+    memory: tuple[KeysValues, ...]
+    memory_mask: Tensor | None = None
+    past: tuple[KeysValues, ...] | None = None
+
+    @property
+    def length(self) -> int:
+        """How many target positions have been decoded: t."""
+        return 0 if self.past is None else self.past[0].keys.size(2)
+
+    def select(self, rows: Tensor) -> DecoderState:
+        """Make hypothesis i the continuation of old hypothesis rows[i]. `rows` is (R',) int64, sentences in order."""
+        if self.past is None:
+            return self
+        return replace(self, past=tuple(_index(kv, rows) for kv in self.past))
+
+    def keep_sentences(self, sentences: Tensor) -> DecoderState:
+        """Forget the source side of all sentences but these, (B',) int64 ascending; `select` drops the hypotheses."""
+        memory_mask = None if self.memory_mask is None else self.memory_mask[sentences]
+        return replace(self, memory=tuple(_index(kv, sentences) for kv in self.memory), memory_mask=memory_mask)
+
+
+def _index(kv: KeysValues, rows: Tensor) -> KeysValues:
+    return KeysValues(kv.keys.index_select(0, rows), kv.values.index_select(0, rows))
+
+
+class DecoderLayer(nn.Module):
+    """Masked self-attention, cross-attention, feed-forward network, each inside a residual connection.
+
+    The keyword arguments are described, one by one, in `LayerOptions`.
+    """
+
+    def __init__(
+        self,
+        d_model: int = 512,
+        num_heads: int = 8,
+        d_ff: int = 2048,
+        *,
+        d_k: int | None = None,
+        d_v: int | None = None,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.0,
+        activation_dropout: float = 0.0,
+        attention_bias: bool = False,
+        norm: NormPlacement = "post",
+        norm_eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.self_attention, self.cross_attention = (
+            MultiHeadAttention(d_model, num_heads, d_k=d_k, d_v=d_v, bias=attention_bias, dropout=attention_dropout)
+            for _ in range(2)
+        )
+        self.feed_forward = FeedForward(d_model, d_ff, dropout=activation_dropout)
+        self.residual_1, self.residual_2, self.residual_3 = (
+            Residual(d_model, dropout=dropout, norm=norm, norm_eps=norm_eps) for _ in range(3)
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        memory: KeysValues,
+        past: KeysValues | None = None,
+        mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+    ) -> tuple[Tensor, KeysValues]:
+        """Decode T positions.
+
+        Args:
+            x: (R, T, D).
+            memory: cross-attention keys and values (B, H, S, ...), from `cross_attention.keys_values`.
+            past: self-attention keys and values (R, H, t, ...) of earlier positions.
+            mask: bool, broadcastable to (R, H, T, t + T): which positions each new one may attend to.
+            memory_mask: bool (B, 1, 1, S), True at real source tokens.
+
+        Returns:
+            (R, T, D), and the self-attention keys and values (R, H, t + T, ...) to hand in next time.
+        """
+        extended = past
+
+        def self_attention(y: Tensor) -> Tensor:
+            nonlocal extended
+            extended = self._extend(past, y)
+            return self.self_attention.attend(y, extended, mask)
+
+        def cross_attention(y: Tensor) -> Tensor:
+            queries = _by_sentence(y, memory)  # (B, W * T, D)
+            return self.cross_attention.attend(queries, memory, memory_mask).view_as(y)
+
+        x = self.residual_1(x, self_attention)
+        x = self.residual_2(x, cross_attention)
+        x = self.residual_3(x, self.feed_forward)
+        assert extended is not None
+        return x, extended
+
+    def attention_weights(
+        self, x: Tensor, memory: KeysValues, mask: Tensor | None = None, memory_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The self-attention (B, H, T, T) and cross-attention (B, H, T, S) weights of `forward` without a past."""
+        y = self.residual_1.norm(x) if self.residual_1.is_pre_norm else x
+        kv = self.self_attention.keys_values(y)
+        self_weights = self.self_attention.weights(y, kv, mask)
+        x = self.residual_1(x, lambda y: self.self_attention.attend(y, kv, mask))
+        y = self.residual_2.norm(x) if self.residual_2.is_pre_norm else x
+        return self_weights, self.cross_attention.weights(y, memory, memory_mask)
+
+    def _extend(self, past: KeysValues | None, y: Tensor) -> KeysValues:
+        new = self.self_attention.keys_values(y)
+        if past is None:
+            return new
+        return KeysValues(torch.cat((past.keys, new.keys), 2), torch.cat((past.values, new.values), 2))
+
+
+def _by_sentence(y: Tensor, memory: KeysValues) -> Tensor:
+    """Lay the W hypotheses of a sentence end to end, (R, T, D) -> (B, W * T, D): they attend to the same memory, which
+    therefore needs no copy per hypothesis."""
+    return y.reshape(memory.keys.size(0), -1, y.size(-1))
+
+
+class Decoder(nn.Module):
+    """A stack of decoder layers; with pre-norm, one more LayerNorm on top.
+
+    Args:
+        num_layers: N.
+        options: keyword arguments of `DecoderLayer`.
+    """
+
+    def __init__(self, num_layers: int = 6, **options: Unpack[LayerOptions]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(DecoderLayer(**options) for _ in range(num_layers))
+        self.norm = final_norm(options)
+
+    def start(self, memory: Tensor, memory_mask: Tensor | None = None) -> DecoderState:
+        """The state before the first position, from the encoder's output (B, S, D) and its padding mask."""
+        layers = cast("list[DecoderLayer]", self.layers)
+        return DecoderState(tuple(layer.cross_attention.keys_values(memory) for layer in layers), memory_mask)
+
+    def forward(self, x: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """Decode the next T positions, embedded as x (R, T, D); returns (R, T, D) and the state after them."""
+        num_new = x.size(1)
+        # One new position may attend to everything so far: nothing to hide.
+        mask = causal_mask(num_new, state.length, x.device) if num_new > 1 else None
+        past: list[KeysValues] = []
+        for i, layer in enumerate(self.layers):
+            x, kv = layer(x, state.memory[i], state.past[i] if state.past else None, mask, state.memory_mask)
+            past.append(kv)
+        return self.norm(x), replace(state, past=tuple(past))
+
+    def attention_weights(self, x: Tensor, state: DecoderState) -> list[tuple[Tensor, Tensor]]:
+        """Per layer, the self- and cross-attention weights with which `forward` decodes x (B, T, D) from the start."""
+        mask = causal_mask(x.size(1), device=x.device)
+        weights = []
+        for layer, memory in zip(cast("list[DecoderLayer]", self.layers), state.memory, strict=True):
+            weights.append(layer.attention_weights(x, memory, mask, state.memory_mask))
+            x, _ = layer(x, memory, None, mask, state.memory_mask)
+        return weights
