@@ -1,0 +1,195 @@
+"""Parallel corpora (section 5.1): a hub id, local files or the builtin grammar, all as pairs of sentences."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import itertools
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformer.config import DataConfig
+from transformer.data.builtin import builtin_pairs
+from transformer.errors import DataError
+
+# What other people call the splits; tried in order after the name itself.
+_SYNONYMS = {"validation": ("valid", "val", "dev"), "test": (), "train": ()}
+_HELD_OUT_BUILTIN_SIZE = 1000
+_TABLE_SUFFIXES = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Sentence pairs that can be read again and again, one at a time.
+
+    Attributes:
+        name: for messages.
+        fingerprint: changes when the content does.
+        read: starts a new reading of (source, target) pairs. DataError where the files are at fault.
+    """
+
+    name: str
+    fingerprint: str
+    read: Callable[[], Iterator[tuple[str, str]]]
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return self.read()
+
+
+def load_split(data: DataConfig, split: str) -> Corpus:
+    """Find one split of the corpus that a configuration names.
+
+    `data.corpus` is `builtin`; or a local pattern with `{split}`, and `{lang}` where each language has a file of its
+    own, plain or `.gz` (otherwise jsonl, parquet or csv with a column per language); or a Hugging Face hub id.
+    For local files `validation` also finds `valid`, `val` and `dev`, and a name that is the beginning of just one
+    file's finds that file.
+
+    Raises:
+        DataError: there is no such corpus, split or column, or no network to reach the hub.
+    """
+    if data.corpus == "builtin":
+        return _builtin(split, data.builtin_size)
+    if "{" in data.corpus or Path(data.corpus).suffix in (*_TABLE_SUFFIXES, ".gz", ".txt"):
+        return _local(data.corpus, split, data.src_lang, data.tgt_lang)
+    return _hub(data.corpus, data.subset, split, data.src_lang, data.tgt_lang)
+
+
+def aligned_files(src: Path, tgt: Path) -> Corpus:
+    """Two files, plain or `.gz`, whose lines are each other's translations.
+
+    DataError, with both counts, if they differ in length; it names the file and line that is not UTF-8.
+    """
+    return Corpus(f"{src} and {tgt}", _digest(src, tgt), lambda: _aligned(src, tgt))
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Lines of a UTF-8 file, plain or `.gz`, without their ends. DataError names what is not UTF-8."""
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            yield from decode_lines(file, str(path))
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def decode_lines(lines: Iterable[bytes], name: str) -> Iterator[str]:
+    """UTF-8 lines of a binary stream called `name`, without their ends; only a line feed ends a line.
+
+    Splitting at U+2028 and the like, as text streams may, would misalign two sides. DataError as in `read_lines`.
+    """
+    for number, line in enumerate(lines, start=1):
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{name}, line {number}: not UTF-8 (byte {error.start + 1} of the line)") from None
+        yield text.removeprefix("\ufeff" if number == 1 else "").removesuffix("\n").removesuffix("\r")
+
+
+def _builtin(split: str, train_size: int) -> Corpus:
+    size = train_size if split == "train" else _HELD_OUT_BUILTIN_SIZE
+    try:
+        builtin_pairs(split, size)
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    return Corpus(f"builtin {split}", f"builtin {split} {size}", lambda: builtin_pairs(split, size))
+
+
+def _local(pattern: str, split: str, src_lang: str, tgt_lang: str) -> Corpus:
+    if "{lang}" not in pattern:
+        return _table(_find_split(pattern, split), src_lang, tgt_lang)
+    src, tgt = (_find_split(pattern.replace("{lang}", lang), split) for lang in (src_lang, tgt_lang))
+    return aligned_files(src, tgt)
+
+
+def _find_split(pattern: str, split: str) -> Path:
+    names = (split, *_SYNONYMS.get(split, ()))
+    for name in names:
+        if (path := Path(pattern.replace("{split}", name))).is_file():
+            return path
+    path = Path(pattern)
+    if "{split}" in path.name:
+        beginnings = sorted(path.parent.glob(path.name.replace("{split}", f"{split}*")))
+        if len(beginnings) == 1:
+            return beginnings[0]
+        if beginnings:
+            found = ", ".join(str(other) for other in beginnings)
+            raise DataError(f"data.corpus={pattern}: split {split!r} could be any of {found}; name one in data.*_split")
+    tried = ", ".join(pattern.replace("{split}", name) for name in names)
+    raise DataError(f"data.corpus={pattern}: no such file: {tried}")
+
+
+def _aligned(src: Path, tgt: Path) -> Iterator[tuple[str, str]]:
+    num_src = num_tgt = 0
+    for source, target in itertools.zip_longest(read_lines(src), read_lines(tgt)):
+        num_src += source is not None
+        num_tgt += target is not None
+        if num_src == num_tgt:
+            yield source, target
+    if num_src != num_tgt:
+        raise DataError(f"the two sides differ in length: {src} has {num_src} lines, {tgt} has {num_tgt}")
+
+
+def _digest(*paths: Path) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        digest.update(b"end of file")
+    return digest.hexdigest()
+
+
+def _table(path: Path, src_lang: str, tgt_lang: str) -> Corpus:
+    import datasets
+
+    suffix = next((s for s in reversed(path.suffixes) if s in _TABLE_SUFFIXES), None)
+    if suffix is None:
+        accepted = ", ".join(_TABLE_SUFFIXES)
+        raise DataError(f"{path}: without {{lang}} in data.corpus the file must be one of {accepted}")
+    try:
+        rows = datasets.load_dataset(_TABLE_SUFFIXES[suffix], data_files=str(path), split="train")
+    except Exception as error:  # datasets raises whatever its many readers raise
+        raise DataError(f"{path}: cannot be read as {suffix[1:]}: {_one_line(error)}") from None
+    return _rows_corpus(str(path), rows, src_lang, tgt_lang, _digest(path))
+
+
+def _hub(corpus: str, subset: str | None, split: str, src_lang: str, tgt_lang: str) -> Corpus:
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(corpus, subset, split=split)
+    except Exception as error:
+        raise DataError(
+            f"data.corpus={corpus}: cannot load {split!r} from the hub ({_one_line(error)}); without a network, give "
+            "local files as data.corpus='path/{split}.{lang}', or data.corpus=builtin"
+        ) from None
+    name = " ".join(part for part in (corpus, subset, split) if part)
+    return _rows_corpus(name, rows, src_lang, tgt_lang, str(rows._fingerprint))
+
+
+def _rows_corpus(name: str, rows: Any, src_lang: str, tgt_lang: str, fingerprint: str) -> Corpus:
+    columns = rows.column_names
+    nested = "translation" in columns
+    if not nested and not {src_lang, tgt_lang} <= set(columns):
+        raise DataError(f"{name}: needs columns {src_lang!r} and {tgt_lang!r} or 'translation', has {columns}")
+
+    def read() -> Iterator[tuple[str, str]]:
+        for number, row in enumerate(rows, start=1):
+            pair = row["translation"] if nested else row
+            source, target = pair.get(src_lang), pair.get(tgt_lang)
+            if not isinstance(source, str) or not isinstance(target, str):
+                shown = json.dumps(pair, ensure_ascii=False, default=str)[:200]
+                raise DataError(f"{name}, row {number}: {src_lang!r} and {tgt_lang!r} must be text, got {shown}")
+            yield source, target
+
+    return Corpus(name, f"{fingerprint} {src_lang} {tgt_lang}", read)
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

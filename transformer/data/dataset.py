@@ -1,0 +1,136 @@
+"""Sentence pairs as ids, encoded once, kept on disk and memory-mapped."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from transformer.data.corpus import Corpus
+from transformer.data.tokenizer import EOS_ID, Tokenizer
+from transformer.errors import DataError
+
+_FORMAT = 1
+_PAIRS_PER_CHUNK = 20_000
+
+Ints = npt.NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One language: the ids of sentence i are ids[starts[i] : starts[i] + lengths[i]], </s> included."""
+
+    ids: Ints  # memory-mapped
+    lengths: Ints
+    starts: Ints
+
+
+@dataclass(frozen=True)
+class PairDataset:
+    """Encoded pairs. `dropped` counts, by reason, the pairs of the corpus that are not here."""
+
+    src: Side
+    tgt: Side
+    dropped: dict[str, int]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.src.lengths)
+
+
+def encode_corpus(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    cache_dir: str | Path,
+    *,
+    max_length: int = 256,
+    max_ratio: float | None = None,
+) -> PairDataset:
+    """Encode a corpus, or find it encoded in the cache, where it is filed under its content.
+
+    Memory use does not depend on the size of the corpus. Pairs with an empty side, with more than `max_length` ids on
+    a side (</s> included) or whose lengths differ by more than the factor `max_ratio` are dropped and counted.
+
+    Raises:
+        DataError: nothing is left, or the corpus cannot be read.
+    """
+    parts = (_FORMAT, corpus.fingerprint, hashlib.sha256(tokenizer.model).hexdigest(), max_length, max_ratio)
+    fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    directory = Path(cache_dir) / fingerprint
+    if not (directory / "meta.json").is_file():
+        _build(directory, corpus, tokenizer, max_length, max_ratio)
+    meta = json.loads((directory / "meta.json").read_text())
+    if not meta["num_pairs"]:
+        raise DataError(f"{corpus.name}: no sentence pair is left to use; dropped: {meta['dropped']}")
+    return PairDataset(_load_side(directory, "src"), _load_side(directory, "tgt"), meta["dropped"], fingerprint)
+
+
+def _build(directory: Path, corpus: Corpus, tokenizer: Tokenizer, max_length: int, max_ratio: float | None) -> None:
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.int32
+    dropped = {"empty": 0, "too_long": 0, "ratio": 0}
+    lengths: dict[str, list[Ints]] = {"src": [], "tgt": []}
+    try:
+        with (temporary / "src.ids").open("wb") as src_file, (temporary / "tgt.ids").open("wb") as tgt_file:
+            files = {"src": src_file, "tgt": tgt_file}
+            for chunk in _chunks(corpus):
+                kept = list(_kept(chunk, tokenizer, max_length, max_ratio, dropped))
+                for name, sentences in zip(files, zip(*kept, strict=True), strict=False):
+                    np.fromiter(itertools.chain.from_iterable(sentences), dtype=dtype).tofile(files[name])
+                    lengths[name].append(np.fromiter(map(len, sentences), dtype=np.int32))
+        for name, counts in lengths.items():
+            np.save(temporary / f"{name}.lengths.npy", np.concatenate([np.zeros(0, np.int32), *counts]))
+        num_pairs = sum(len(counts) for counts in lengths["src"])
+        meta = {"num_pairs": num_pairs, "dropped": dropped, "dtype": np.dtype(dtype).name}
+        (temporary / "meta.json").write_text(json.dumps(meta))
+        # Another process may have been faster: its work is as good.
+        with contextlib.suppress(OSError):
+            temporary.replace(directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _chunks(corpus: Corpus) -> Iterator[list[tuple[str, str]]]:
+    pairs = iter(corpus)
+    while chunk := list(itertools.islice(pairs, _PAIRS_PER_CHUNK)):
+        yield chunk
+
+
+def _kept(
+    chunk: list[tuple[str, str]],
+    tokenizer: Tokenizer,
+    max_length: int,
+    max_ratio: float | None,
+    dropped: dict[str, int],
+) -> Iterator[tuple[list[int], list[int]]]:
+    num_threads = os.cpu_count() or 1
+    sources, targets = (tokenizer.encode(side, num_threads) for side in zip(*chunk, strict=True))
+    for src, tgt in zip(sources, targets, strict=True):
+        shorter, longer = sorted((len(src), len(tgt)))
+        if not shorter:
+            dropped["empty"] += 1
+        elif longer + 1 > max_length:
+            dropped["too_long"] += 1
+        elif max_ratio is not None and longer > max_ratio * shorter:
+            dropped["ratio"] += 1
+        else:
+            yield [*src, EOS_ID], [*tgt, EOS_ID]
+
+
+def _load_side(directory: Path, name: str) -> Side:
+    dtype = json.loads((directory / "meta.json").read_text())["dtype"]
+    lengths = np.load(directory / f"{name}.lengths.npy")
+    starts = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)[:-1]))
+    return Side(np.memmap(directory / f"{name}.ids", dtype=dtype, mode="r"), lengths, starts)

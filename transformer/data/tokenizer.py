@@ -1,0 +1,100 @@
+"""Sub-word pieces (section 5.1): one byte-pair encoding for both languages, by SentencePiece."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from transformer.errors import DataError
+
+PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
+
+# More sentences than this do not change the merges, but would not fit in memory.
+_MAX_TRAINING_SENTENCES = 5_000_000
+
+
+class Tokenizer:
+    """Text to ids and back. Padding is 0, unknown 1, <s> 2, </s> 3; neither of the last two is added by `encode`.
+
+    Args:
+        model: the bytes of a SentencePiece model.
+
+    Raises:
+        DataError: the bytes are not such a model, or its special ids are others.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        self.model = model
+        self._processor = sentencepiece.SentencePieceProcessor()
+        try:
+            self._processor.LoadFromSerializedProto(model)
+        except RuntimeError as error:
+            raise DataError(f"not a SentencePiece model: {' '.join(str(error).split())}") from None
+        ids = tuple(int(getattr(self._processor, name)()) for name in ("pad_id", "unk_id", "bos_id", "eos_id"))
+        if ids != (PAD_ID, UNK_ID, BOS_ID, EOS_ID):
+            raise DataError(f"the tokenizer's pad, unk, bos and eos ids are {ids}; they must be 0, 1, 2 and 3")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Tokenizer:
+        """Read `tokenizer.model`. DataError if it is missing or no SentencePiece model."""
+        try:
+            return cls(Path(path).read_bytes())
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+
+    @classmethod
+    def train(cls, sentences: Iterable[str], vocab_size: int) -> Tokenizer:
+        """Learn `vocab_size` pieces, special ones included, from sentences of both languages.
+
+        The text is not lower-cased; Unicode is normalised as SentencePiece does by default (NFKC and white space).
+        DataError if the sentences are too few for that many pieces.
+        """
+        model = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.Train(
+                sentence_iterator=(sentence for sentence in sentences if sentence),
+                model_writer=model,
+                model_type="bpe",
+                vocab_size=vocab_size,
+                character_coverage=1.0,
+                pad_id=PAD_ID,
+                unk_id=UNK_ID,
+                bos_id=BOS_ID,
+                eos_id=EOS_ID,
+                input_sentence_size=_MAX_TRAINING_SENTENCES,
+                shuffle_input_sentence=True,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            raise DataError(_training_error(str(error), vocab_size)) from None
+        return cls(model.getvalue())
+
+    def __len__(self) -> int:
+        return int(self._processor.GetPieceSize())
+
+    def encode(self, texts: Sequence[str], num_threads: int = 1) -> list[list[int]]:
+        """The ids of each text, without <s> and </s>."""
+        ids: list[list[int]] = self._processor.Encode(list(texts), out_type=int, num_threads=num_threads)
+        return ids
+
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each id sequence; special ids leave no trace."""
+        return [str(text) for text in self._processor.Decode([list(map(int, sequence)) for sequence in ids])]
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """The piece of each id, for display."""
+        return [str(self._processor.IdToPiece(int(i))) for i in ids]
+
+
+def _training_error(message: str, vocab_size: int) -> str:
+    if match := re.search(r"value <= (\d+)", message):
+        return f"data.vocab_size={vocab_size} is too large for this corpus; at most {match[1]} pieces can be learned"
+    if match := re.search(r"smaller than required_chars\D*(\d+)\D+(\d+)", message):
+        return f"data.vocab_size={vocab_size} is too small for this corpus; it has more characters than that"
+    return f"the tokenizer cannot be trained: {' '.join(message.split())}"
