@@ -1,0 +1,210 @@
+"""Checkpoints: directories of text, JSON and safetensors, without a pickle anywhere.
+
+config.yaml, tokenizer.model, model.safetensors          enough to translate
+optimizer.safetensors, training.json                     and to go on training as if never stopped
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from transformer.config import Config, load_config
+from transformer.data.tokenizer import Tokenizer
+from transformer.errors import CheckpointError
+from transformer.model.transformer import Transformer
+
+_FORMAT = 1
+
+
+@dataclass
+class Progress:
+    """Where a training run stands: saved with every checkpoint, restored on resumption.
+
+    `epoch` and `update` name the next update in the data. The `window_` sums run since the last log line.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    update: int = 0
+    elapsed_s: float = 0.0
+    best_nll: float | None = None
+    num_worse: int = 0
+    window_loss: float = 0.0
+    window_nll: float = 0.0
+    window_tokens: int = 0
+    window_s: float = 0.0
+    fingerprints: dict[str, str] = field(default_factory=dict)
+
+
+def build_model(config: Config, vocab_size: int) -> Transformer:
+    """The untrained model that a configuration describes."""
+    return Transformer(vocab_size, **dataclasses.asdict(config.model))
+
+
+def save_checkpoint(
+    directory: Path,
+    config: Config,
+    tokenizer: Tokenizer,
+    weights: dict[str, Tensor],
+    training: tuple[torch.optim.Optimizer, Progress] | None = None,
+) -> None:
+    """Write a checkpoint that is there whole or not at all, and replaces what was there.
+
+    Args:
+        directory: its final name.
+        weights: the model's float32 state dict.
+        training: what resuming needs besides; without it the checkpoint can only translate.
+
+    Raises:
+        OSError: the disk is full or not writable; nothing is left behind and what was there is intact.
+    """
+    temporary = directory.with_name(f".{directory.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        (temporary / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+        (temporary / "tokenizer.model").write_bytes(tokenizer.model)
+        _save_tensors(temporary / "model.safetensors", weights)
+        if training is not None:
+            optimizer, progress = training
+            _save_tensors(temporary / "optimizer.safetensors", _optimizer_tensors(optimizer, list(weights)))
+            (temporary / "training.json").write_text(json.dumps(dataclasses.asdict(progress), indent=1))
+        for path in (*temporary.iterdir(), temporary):
+            _fsync(path)
+        if directory.exists():
+            old = directory.with_name(f".{directory.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            directory.rename(old)
+            temporary.rename(directory)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(directory)
+        _fsync(directory.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_checkpoint(directory: str | Path) -> tuple[Config, Tokenizer, Transformer]:
+    """Rebuild the model of a checkpoint, in float32 on the CPU, in training mode.
+
+    CheckpointError if a file is missing or damaged, the format is another version's, or the parts do not fit together.
+    """
+    directory = Path(directory)
+    for name in ("config.yaml", "tokenizer.model", "model.safetensors"):
+        if not (directory / name).is_file():
+            raise CheckpointError(f"{directory}: not a checkpoint: it has no {name}")
+    config = load_config(directory / "config.yaml")
+    tokenizer = Tokenizer.load(directory / "tokenizer.model")
+    model = build_model(config, len(tokenizer))
+    load_weights(model, directory)
+    return config, tokenizer, model
+
+
+def load_weights(model: Transformer, directory: Path) -> None:
+    """Load a checkpoint's weights into a model of the same shape; CheckpointError if they do not fit."""
+    path = directory / "model.safetensors"
+    weights = _load_tensors(path)
+    expected = model.state_dict()
+    if missing := sorted(expected.keys() ^ weights.keys()):
+        raise CheckpointError(f"{path}: its weights are not this model's; first difference: {missing[0]}")
+    for name, tensor in weights.items():
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{path}: {name} is {tuple(tensor.shape)}, the configuration and tokenizer make it "
+                f"{tuple(expected[name].shape)}: weights of another vocabulary or size"
+            )
+    model.load_state_dict(weights)
+
+
+def load_training(directory: Path, optimizer: torch.optim.Optimizer, parameter_names: Sequence[str]) -> Progress:
+    """Restore the optimizer and torch's random numbers; returns how far training had come."""
+    try:
+        progress = Progress(**json.loads((directory / "training.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{directory / 'training.json'}: cannot be read: {error}") from None
+    path = directory / "optimizer.safetensors"
+    tensors = _load_tensors(path)
+    try:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        for name, parameter in zip(parameter_names, parameters, strict=True):
+            optimizer.state[parameter] = {
+                "step": torch.tensor(float(progress.step), device=parameter.device),
+                "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device),
+                "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
+            }
+        torch.set_rng_state(tensors["rng.cpu"])
+        if torch.cuda.is_available() and "rng.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["rng.cuda"])
+    except KeyError as error:
+        raise CheckpointError(f"{path}: lacks {error}") from None
+    return progress
+
+
+def average_checkpoints(directories: Sequence[Path]) -> dict[str, Tensor]:
+    """The mean of the weights of several checkpoints (section 6.1); of one, exactly its weights."""
+    total: dict[str, Tensor] = {}
+    for directory in directories:
+        weights = _load_tensors(directory / "model.safetensors")
+        if total and (
+            total.keys() != weights.keys() or any(total[name].shape != weights[name].shape for name in weights)
+        ):
+            raise CheckpointError(f"{directory}: cannot be averaged with {directories[0]}: the weights differ in shape")
+        # float64: the sum of float32 weights is then exact enough that the mean of equal weights is that weight.
+        total = {name: total[name] + w.double() if total else w.double() for name, w in weights.items()}
+    return {name: (weight / len(directories)).float() for name, weight in total.items()}
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer, names: Sequence[str]) -> dict[str, Tensor]:
+    tensors = {"rng.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for name, parameter in zip(names, parameters, strict=True):
+        for moment in ("exp_avg", "exp_avg_sq"):
+            tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment]
+    return tensors
+
+
+def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(contiguous, path, metadata={"format": str(_FORMAT)})
+    except SafetensorError as error:
+        raise OSError(f"{path}: {error}") from None
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, Any] = file.metadata() or {}
+        if metadata.get("format") != str(_FORMAT):
+            raise CheckpointError(
+                f"{path}: checkpoint format {metadata.get('format')!r}; this version reads format {_FORMAT}"
+            )
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+
+
+def _fsync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open directories
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,116 @@
+"""The run directory: one per configuration.
+
+config.yaml  metrics.jsonl  tensorboard/  tokenizer.model
+checkpoints/step-00001000/   the last ones          best/step-00000800/   the lowest validation loss
+averaged/                    written by scripts/average.py
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import yaml
+
+from transformer.config import Config, load_config
+from transformer.errors import CheckpointError, ConfigError
+
+# Keys that may differ when a run is resumed: they say when to look, save and stop and where to compute, not what.
+_FREE_KEYS = {
+    "run_dir",
+    "data.cache_dir",
+    "data.test_split",
+    "train.max_steps",
+    "train.max_hours",
+    "train.patience",
+    "train.log_steps",
+    "train.validate_steps",
+    "train.validation_bleu",
+    "train.save_steps",
+    "train.save_minutes",
+    "train.keep_checkpoints",
+    "train.device",
+    "train.num_threads",
+    "search.beam",
+    "search.alpha",
+    "search.max_extra",
+    "search.max_source_length",
+}
+
+
+def claim_run(config: Config) -> Path:
+    """Create the run directory, or check that it belongs to this configuration; returns it.
+
+    Raises:
+        ConfigError: the directory belongs to a run with other values of keys that shape the result; all are named.
+        OSError: it cannot be written.
+    """
+    run = Path(config.run_dir)
+    path = run / "config.yaml"
+    if path.is_file():
+        check_same_run(load_config(path), config, run)
+    elif run.is_dir() and any(run.iterdir()):
+        raise ConfigError(f"run_dir={run}: the directory is not empty and holds no run; choose another")
+    run.mkdir(parents=True, exist_ok=True)
+    temporary = run / ".config.yaml.tmp"
+    temporary.write_text(config.to_yaml(), encoding="utf-8")
+    temporary.replace(path)
+    return run
+
+
+def check_same_run(old: Config, new: Config, run: Path) -> None:
+    """ConfigError, naming each key and both values, if `new` is another experiment than `old`."""
+    before, now = old.flat(), new.flat()
+    differing = [
+        f"{key}: {yaml_value(before[key])} there, {yaml_value(now[key])} here"
+        for key in now
+        if key not in _FREE_KEYS and before[key] != now[key]
+    ]
+    if differing:
+        raise ConfigError(
+            f"{run} belongs to another configuration ({'; '.join(differing)}); choose another run_dir or set these back"
+        )
+
+
+def yaml_value(value: object) -> str:
+    """A value as it would be written after `key=`."""
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).splitlines()[0]
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """The checkpoints in `run/checkpoints` or `run/best`, oldest first."""
+    return sorted(path for path in directory.glob("step-*") if (path / "model.safetensors").is_file())
+
+
+def checkpoint_name(step: int) -> str:
+    """The directory name of the checkpoint after `step` updates; names sort by step."""
+    return f"step-{step:08d}"
+
+
+def prune(directory: Path, keep: int) -> None:
+    """Delete all but the last `keep` checkpoints."""
+    for path in checkpoints(directory)[:-keep]:
+        shutil.rmtree(path)
+
+
+def last_checkpoints(run: Path, number: int) -> list[Path]:
+    """The last `number` checkpoints of a run, oldest first. CheckpointError if it has fewer."""
+    found = checkpoints(run / "checkpoints")
+    if not 1 <= number <= len(found):
+        raise CheckpointError(f"{run} holds {len(found)} checkpoints; {number} cannot be averaged")
+    return found[-number:]
+
+
+def find_checkpoint(run: str | Path) -> Path:
+    """The checkpoint to translate with: the path itself, or of a run its average, else its best, else its last.
+
+    CheckpointError if there is none.
+    """
+    run = Path(run)
+    trained = reversed([*checkpoints(run / "checkpoints"), *checkpoints(run / "best")])
+    for path in (run, run / "averaged", *trained):
+        if (path / "model.safetensors").is_file():
+            return path
+    if not run.exists():
+        raise CheckpointError(f"{run}: no such run or checkpoint directory")
+    raise CheckpointError(f"{run}: holds no checkpoint; train first, or name a directory with model.safetensors")

@@ -1,0 +1,307 @@
+"""The training loop (section 5): update, log, validate, save, stop?"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transformer.config import Config
+from transformer.data.batching import Batch, collate, plan_batches, plan_updates
+from transformer.data.corpus import Corpus, load_split
+from transformer.data.dataset import Ints, PairDataset, encode_corpus
+from transformer.data.tokenizer import Tokenizer
+from transformer.errors import CheckpointError
+from transformer.model.transformer import Transformer
+from transformer.training.checkpoint import (
+    Progress,
+    build_model,
+    load_training,
+    load_weights,
+    save_checkpoint,
+)
+from transformer.training.loss import projected_loss
+from transformer.training.metrics import MetricsLog
+from transformer.training.precision import MasterWeights, resolve_device, resolve_dtype
+from transformer.training.run import checkpoint_name, checkpoints, claim_run, prune
+from transformer.training.schedule import noam_lr
+
+# Scores a model's translations of sources against references: what `validation_bleu` logs.
+Scorer = Callable[[Transformer, Tokenizer, Sequence[str], Sequence[str]], float]
+
+
+def batch_loss(model: Transformer, batch: Batch, label_smoothing: float) -> tuple[Tensor, Tensor]:
+    """The smoothed loss and the NLL of a batch, summed over its real target tokens, in nats."""
+    hidden, _ = model.decode(batch.tgt_in, model.encode(batch.src))  # (B, T, D)
+    # Padded positions are neither projected nor counted.
+    hidden = hidden.flatten(0, 1).index_select(0, batch.real)  # (N, D)
+    target = batch.tgt_out.flatten().index_select(0, batch.real)  # (N,)
+    return projected_loss(hidden, model.embeddings.output_matrix, target, label_smoothing)
+
+
+def train_step(weights: MasterWeights, batches: Sequence[Batch], label_smoothing: float) -> tuple[Tensor, Tensor]:
+    """Sum the gradients of one update on the master weights, divided by the target tokens of all its batches.
+
+    How the pairs of an update are split into batches changes memory use and nothing else. Returns loss and NLL sums.
+    """
+    num_tokens = sum(batch.num_tokens for batch in batches)
+    device = batches[0].src.device
+    total_loss, total_nll = torch.zeros((), device=device), torch.zeros((), device=device)
+    for batch in batches:
+        loss, nll = batch_loss(weights.model, batch, label_smoothing)
+        (loss / num_tokens).backward()
+        weights.collect_gradients()
+        total_loss += loss.detach()
+        total_nll += nll
+    return total_loss, total_nll
+
+
+@torch.no_grad()
+def validation_nll(model: Transformer, dataset: PairDataset, max_tokens: int, device: torch.device) -> float:
+    """Negative log-likelihood of a dataset, without smoothing or dropout, in nats per target token."""
+    was_training = model.training
+    model.eval()
+    total = torch.zeros((), device=device)
+    for indices in plan_batches(dataset.src.lengths, dataset.tgt.lengths, max_tokens, np.random.default_rng(0)):
+        total += batch_loss(model, collate(dataset, indices).to(device), 0.0)[1]
+    model.train(was_training)
+    return total.item() / int(dataset.tgt.lengths.sum())
+
+
+class Trainer:
+    """Everything a run needs, built from its configuration and, if it was begun before, from its last checkpoint.
+
+    Args:
+        config: the run. Its directory is created, or continued if it holds the same configuration.
+        scorer: gives the `bleu` of validation; without it there is none.
+
+    Raises:
+        UserError: the run directory belongs to another configuration, the corpus cannot be read, the device is absent.
+        OSError: the run directory cannot be written.
+    """
+
+    def __init__(self, config: Config, scorer: Scorer | None = None) -> None:
+        self.config = config
+        self.scorer = scorer if config.train.validation_bleu else None
+        self.device = resolve_device(config.train.device)
+        self.dtype = resolve_dtype(config.train.precision, self.device)
+        if config.train.num_threads is not None:
+            torch.set_num_threads(config.train.num_threads)
+        self.run = claim_run(config)
+        data = config.data
+        train, self.validation = (load_split(data, split) for split in (data.train_split, data.validation_split))
+        self.tokenizer = self._tokenizer(train)
+        self.train_data, self.validation_data = (self._encode(corpus) for corpus in (train, self.validation))
+        torch.manual_seed(config.seed)
+        master = build_model(config, len(self.tokenizer)).to(self.device)
+        self.optimizer = _adam(master, config)
+        self.progress = self._resume(master)
+        self.weights = MasterWeights(master, self.dtype)
+        self.weights.model.train()
+        self._window = torch.tensor([self.progress.window_loss, self.progress.window_nll], dtype=torch.float64)
+        self._window = self._window.to(self.device)
+        self._plan: list[list[Ints]] = []
+        self._plan_epoch = -1
+        self._saved_at = (self.progress.step, time.monotonic())
+
+    def fit(self, stop: Callable[[], str | None] = lambda: None) -> str:
+        """Train until there is a reason to stop, save, and return that reason. `stop` is asked after each update."""
+        settings = self.config.train
+        with contextlib.closing(MetricsLog(self.run, self.progress.step, settings.max_steps)) as log:
+            started = time.monotonic() - self.progress.elapsed_s
+            while (reason := self._reason_to_stop() or stop()) is None:
+                began = time.monotonic()
+                self._update()
+                step = self.progress.step
+                self.progress.window_s += time.monotonic() - began
+                if step == 1 or step % settings.log_steps == 0:
+                    self._log(log)
+                if step % settings.validate_steps == 0:
+                    self._validate(log)
+                self.progress.elapsed_s = time.monotonic() - started
+                if self._save_is_due():
+                    self._save()
+                log.advance()
+            if self._saved_at[0] != self.progress.step:
+                self._save()
+        return reason
+
+    def summary(self) -> str:
+        """What is about to be trained, on what, and how: for people to read before they wait."""
+        settings = self.config.train
+        num_parameters = sum(parameter.numel() for parameter in self.weights.master.parameters())
+        dropped = ", ".join(f"{reason} {count}" for reason, count in self.train_data.dropped.items())
+        lines = [
+            f"parameters: {num_parameters:,} (vocabulary of {len(self.tokenizer):,})",
+            f"peak learning rate: {self.learning_rate(settings.warmup_steps):.3e} at step {settings.warmup_steps}",
+            f"training pairs: {len(self.train_data):,} (dropped: {dropped})",
+            f"validation pairs: {len(self.validation_data):,}",
+            f"device: {self.device}, precision: {str(self.dtype).removeprefix('torch.')}",
+        ]
+        if self.progress.step:
+            lines.append(f"resuming after step {self.progress.step}")
+        return "\n".join(lines)
+
+    def _update(self) -> None:
+        settings, progress = self.config.train, self.progress
+        batches = [collate(self.train_data, indices).to(self.device) for indices in self._next_update()]
+        loss, nll = train_step(self.weights, batches, settings.label_smoothing)
+        parameters = list(self.weights.master.parameters())
+        if settings.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+        progress.step += 1
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(progress.step)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.weights.refresh()
+        self._window += torch.stack((loss, nll))
+        progress.window_tokens += sum(batch.num_tokens for batch in batches)
+
+    def learning_rate(self, step: int) -> float:
+        """Equation 3 times `lr_factor`, for the update number `step`, counted from 1."""
+        return self.config.train.lr_factor * noam_lr(step, self.config.model.d_model, self.config.train.warmup_steps)
+
+    def _next_update(self) -> list[Ints]:
+        """The batches of the next update; moves the position in the data past them."""
+        progress = self.progress
+        if self._plan_epoch == progress.epoch and progress.update == len(self._plan):
+            progress.epoch, progress.update = progress.epoch + 1, 0
+        if self._plan_epoch != progress.epoch:
+            self._plan_epoch = progress.epoch
+            self._plan = plan_updates(
+                self.train_data.src.lengths,
+                self.train_data.tgt.lengths,
+                max_tokens=self.config.train.max_tokens,
+                tokens_per_update=self.config.train.tokens_per_update,
+                seed=self.config.seed,
+                epoch=progress.epoch,
+            )
+        progress.update += 1
+        return self._plan[progress.update - 1]
+
+    def _reason_to_stop(self) -> str | None:
+        settings, progress = self.config.train, self.progress
+        if progress.step >= settings.max_steps:
+            return f"train.max_steps={settings.max_steps} reached"
+        if settings.max_hours is not None and progress.elapsed_s >= settings.max_hours * 3600:
+            return f"train.max_hours={settings.max_hours} reached"
+        if settings.patience is not None and progress.num_worse >= settings.patience:
+            return f"no better validation loss in train.patience={settings.patience} validations"
+        return None
+
+    def _log(self, log: MetricsLog) -> None:
+        progress = self.progress
+        loss, nll = (self._window / progress.window_tokens).tolist()
+        values = {
+            "loss": loss,
+            "nll": nll,
+            "ppl": math.exp(min(nll, 700.0)),
+            "lr": self.learning_rate(progress.step),
+            "tokens_per_s": progress.window_tokens / progress.window_s,
+            "epoch": progress.epoch,
+        }
+        log.log("train", progress.step, **values)
+        log.show(
+            loss=f"{loss:.3f}",
+            nll=f"{nll:.3f}",
+            ppl=f"{values['ppl']:.2f}",
+            lr=f"{values['lr']:.2e}",
+            tok_s=f"{values['tokens_per_s']:.0f}",
+        )
+        self._window.zero_()
+        progress.window_tokens, progress.window_s = 0, 0.0
+
+    def _validate(self, log: MetricsLog) -> None:
+        progress, model = self.progress, self.weights.model
+        nll = validation_nll(model, self.validation_data, self.config.train.max_tokens, self.device)
+        values = {"nll": nll, "ppl": math.exp(min(nll, 700.0))}
+        if self.scorer is not None:
+            sources, references = zip(*self.validation, strict=True)
+            model.eval()
+            values["bleu"] = self.scorer(model, self.tokenizer, sources, references)
+            model.train()
+        is_better = progress.best_nll is None or nll < progress.best_nll
+        progress.num_worse = 0 if is_better else progress.num_worse + 1
+        log.log("validation", progress.step, **values)
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+        log.say(f"step {progress.step}: validation {shown}{'  (best)' if is_better else ''}")
+        if is_better:
+            progress.best_nll = nll
+            best = self.run / "best"
+            self._write(best / checkpoint_name(progress.step), with_training=False)
+            prune(best, 1)
+
+    def _save_is_due(self) -> bool:
+        settings = self.config.train
+        by_step = settings.save_steps is not None and self.progress.step % settings.save_steps == 0
+        minutes = (time.monotonic() - self._saved_at[1]) / 60
+        return by_step or (settings.save_minutes is not None and minutes >= settings.save_minutes)
+
+    def _save(self) -> None:
+        self.progress.window_loss, self.progress.window_nll = self._window.tolist()
+        directory = self.run / "checkpoints"
+        self._write(directory / checkpoint_name(self.progress.step), with_training=True)
+        prune(directory, self.config.train.keep_checkpoints)
+        self._saved_at = (self.progress.step, time.monotonic())
+
+    def _write(self, directory: Path, *, with_training: bool) -> None:
+        training = (self.optimizer, self.progress) if with_training else None
+        try:
+            save_checkpoint(directory, self.config, self.tokenizer, self.weights.master.state_dict(), training)
+        except OSError as error:
+            raise CheckpointError(
+                f"{directory}: cannot be written ({error.strerror or error}); earlier checkpoints are intact, and the "
+                "same command goes on from the last one"
+            ) from None
+
+    def _resume(self, master: Transformer) -> Progress:
+        """Load the last checkpoint, if there is one, into model, optimizer and random numbers."""
+        fingerprints = {"train": self.train_data.fingerprint, "validation": self.validation_data.fingerprint}
+        found = checkpoints(self.run / "checkpoints")
+        if not found:
+            return Progress(fingerprints=fingerprints)
+        load_weights(master, found[-1])
+        progress = load_training(found[-1], self.optimizer, list(master.state_dict()))
+        if progress.fingerprints["train"] != fingerprints["train"]:
+            raise CheckpointError(
+                f"{found[-1]}: was trained on other data than {self.config.data.corpus} holds now; restore the data or "
+                "choose another run_dir"
+            )
+        return progress
+
+    def _tokenizer(self, corpus: Corpus) -> Tokenizer:
+        """The run's tokenizer, trained on both sides of the corpus if the run has none yet."""
+        path = self.run / "tokenizer.model"
+        if not path.is_file():
+            tokenizer = Tokenizer.train(itertools.chain.from_iterable(corpus), self.config.data.vocab_size)
+            temporary = path.with_name(f".{path.name}.tmp")
+            temporary.write_bytes(tokenizer.model)
+            temporary.replace(path)
+        return Tokenizer.load(path)
+
+    def _encode(self, corpus: Corpus) -> PairDataset:
+        data = self.config.data
+        return encode_corpus(
+            corpus, self.tokenizer, data.cache_dir, max_length=data.max_length, max_ratio=data.max_ratio
+        )
+
+
+def _adam(model: Transformer, config: Config) -> torch.optim.Optimizer:
+    settings = config.train
+    # AdamW is Adam as long as weight_decay is 0; otherwise it is the kind of decay that Adam works with.
+    return torch.optim.AdamW(
+        model.parameters(),
+        lr=0.0,
+        betas=(settings.adam_beta1, settings.adam_beta2),
+        eps=settings.adam_eps,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
