@@ -1,0 +1,216 @@
+"""Greedy and beam search (section 6.1) as pure functions of a decode callable; no model is imported here.
+
+Dimension key: B sentences still searched, W hypotheses alive per sentence, R = B·W, those of a sentence side by side;
+V vocabulary, C candidates per sentence, t tokens so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+
+class SearchState(Protocol):
+    """What the search needs of the decoder's memory; it never looks inside."""
+
+    def select(self: State, rows: Tensor) -> State:
+        """Make hypothesis i the continuation of old hypothesis rows[i]."""
+
+    def keep_sentences(self: State, sentences: Tensor) -> State:
+        """Forget all sentences but these."""
+
+
+State = TypeVar("State", bound=SearchState)
+# From the last tokens (R,) int64 and a state: logits (R, V) of the next token, and the state after the last.
+Decode = Callable[[Tensor, State], tuple[Tensor, State]]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One output: its ids with </s> (without, if it was cut at its limit), log P(Y|X) in nats, and its score."""
+
+    ids: list[int]
+    log_prob: float
+    score: float
+
+
+def length_penalty(length: int, alpha: float) -> float:
+    """((5 + |Y|) / 6)^α of Wu et al. 2016, by which log P is divided; |Y| counts </s>."""
+    return float(((5 + length) / 6) ** alpha)
+
+
+@torch.no_grad()
+def greedy_search(
+    decode: Decode[State],
+    state: State,
+    max_lengths: Sequence[int],
+    *,
+    bos_id: int,
+    eos_id: int,
+    alpha: float = 0.6,
+    device: torch.device | str = "cpu",
+) -> list[Hypothesis]:
+    """Take the most probable token, until </s> or the sentence's own limit.
+
+    Args:
+        decode: gives the next token's logits.
+        state: before the first token, one hypothesis per sentence.
+        max_lengths: per sentence, the most tokens it may produce, </s> included; at least 1.
+        bos_id, eos_id: the ids of <s> and </s>.
+        alpha: of the penalty in the score; it changes no output.
+        device: where `decode` wants its tokens.
+
+    Returns:
+        One hypothesis per sentence.
+    """
+    found: dict[int, Hypothesis] = {}
+    sentences = torch.arange(len(max_lengths))  # which sentence each row is
+    limits = torch.tensor(list(max_lengths), dtype=torch.int64)
+    prefixes = torch.full((len(sentences), 1), bos_id, device=device)
+    log_probs = torch.zeros(len(sentences), device=device)
+    while len(sentences):
+        logits, state = decode(prefixes[:, -1], state)
+        best, tokens = logits.float().max(dim=-1)
+        log_probs = log_probs + best - logits.float().logsumexp(dim=-1)
+        prefixes = torch.cat((prefixes, tokens[:, None]), dim=1)
+        length = prefixes.size(1) - 1
+        is_over = (tokens == eos_id).cpu() | (limits == length)
+        if not is_over.any():
+            continue
+        for row in is_over.nonzero().flatten().tolist():
+            log_prob = log_probs[row].item()
+            ids = prefixes[row, 1:].tolist()
+            found[int(sentences[row])] = Hypothesis(ids, log_prob, log_prob / length_penalty(length, alpha))
+        rows = (~is_over).nonzero().flatten()
+        sentences, limits, rows = sentences[rows], limits[rows], rows.to(device)
+        prefixes, log_probs = prefixes[rows], log_probs[rows]
+        state = state.keep_sentences(rows).select(rows)
+    return [found[i] for i in range(len(max_lengths))]
+
+
+@torch.no_grad()
+def beam_search(
+    decode: Decode[State],
+    state: State,
+    max_lengths: Sequence[int],
+    *,
+    bos_id: int,
+    eos_id: int,
+    beam: int = 4,
+    alpha: float = 0.6,
+    nbest: int = 1,
+    device: torch.device | str = "cpu",
+) -> list[list[Hypothesis]]:
+    """Keep the `beam` most probable unfinished hypotheses; rank finished ones by log P / length penalty.
+
+    A hypothesis finishes when </s> is among the `beam` best continuations of its sentence. A sentence is over when
+    `beam` hypotheses have finished, when no unfinished one can still beat the `nbest` best finished, or at its limit;
+    it then leaves the batch. With `beam` 1 this is greedy search.
+
+    Args:
+        decode: gives the next token's logits.
+        state: before the first token, one hypothesis per sentence.
+        max_lengths: per sentence, the most tokens it may produce, </s> included; at least 1.
+        bos_id, eos_id: the ids of <s> and </s>.
+        beam: hypotheses kept per sentence.
+        alpha: α of the length penalty.
+        nbest: how many hypotheses are wanted per sentence, at most `beam`.
+        device: where `decode` wants its tokens.
+
+    Returns:
+        Per sentence up to `nbest` hypotheses, best first. Those cut at the limit come after all that finished.
+
+    Raises:
+        ValueError: `nbest` is more than `beam`, or one of them less than 1.
+    """
+    if not 1 <= nbest <= beam:
+        raise ValueError(f"nbest={nbest} must be between 1 and beam={beam}")
+    finished: list[list[Hypothesis]] = [[] for _ in max_lengths]
+    cut: list[list[Hypothesis]] = [[] for _ in max_lengths]
+    sentences = list(range(len(max_lengths)))
+    prefixes = torch.full((len(sentences), 1, 1), bos_id, device=device)  # (B, W, 1 + t)
+    log_probs = torch.zeros((len(sentences), 1), device=device)  # (B, W)
+    while sentences:
+        logits, state = decode(prefixes[:, :, -1].flatten(), state)  # (R, V)
+        candidates = _candidates(logits, log_probs, beam, eos_id)
+        length = prefixes.size(2)
+        for i, c in candidates.is_finished.nonzero().tolist():
+            ids = [*prefixes[i, candidates.parents[i, c], 1:].tolist(), eos_id]
+            finished[sentences[i]].append(_hypothesis(ids, candidates.log_probs[i, c].item(), alpha))
+        parents, tokens, log_probs = candidates.alive()
+        width = prefixes.size(1)
+        prefixes = torch.cat((_take_rows(prefixes, parents), tokens[:, :, None]), dim=2)
+        best_alive = log_probs[:, 0].tolist()
+        keep = []
+        for i, sentence in enumerate(sentences):
+            limit = max_lengths[sentence]
+            if length == limit:
+                cut[sentence] = [
+                    _hypothesis(ids[1:], log_prob, alpha)
+                    for ids, log_prob in zip(prefixes[i].tolist(), log_probs[i].tolist(), strict=True)
+                ]
+            elif not _is_over(finished[sentence], best_alive[i], beam, nbest, length_penalty(limit, alpha)):
+                keep.append(i)
+        rows = torch.arange(len(sentences), device=device)[:, None] * width + parents  # (B, W)
+        if len(keep) < len(sentences):
+            kept = torch.tensor(keep, dtype=torch.int64, device=device)
+            sentences = [sentences[i] for i in keep]
+            prefixes, log_probs, rows = prefixes[kept], log_probs[kept], rows[kept]
+            state = state.keep_sentences(kept)
+        state = state.select(rows.flatten())
+    return [
+        _ranked(done)[:nbest] + _ranked(rest)[: max(0, nbest - len(done))]
+        for done, rest in zip(finished, cut, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """The best continuations of each sentence, best first; every tensor is (B, C)."""
+
+    log_probs: Tensor
+    parents: Tensor  # which of the W hypotheses is continued
+    tokens: Tensor
+    is_eos: Tensor
+    is_finished: Tensor  # </s>, and among the `beam` best
+    width: int  # how many stay alive
+
+    def alive(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Parents, tokens and log-probabilities of the `width` best that do not end, each (B, W), best first."""
+        order = self.is_eos.to(torch.int8).argsort(dim=1, stable=True)[:, : self.width]
+        return self.parents.gather(1, order), self.tokens.gather(1, order), self.log_probs.gather(1, order)
+
+
+def _candidates(logits: Tensor, log_probs: Tensor, beam: int, eos_id: int) -> _Candidates:
+    (num_sentences, width), vocab_size = log_probs.shape, logits.size(-1)
+    total = log_probs[:, :, None] + logits.log_softmax(dim=-1, dtype=torch.float32).view(num_sentences, width, -1)
+    # Each hypothesis has one </s> continuation, so that among 2 * beam candidates at least `beam` do not end.
+    num_candidates = min(2 * beam, width * vocab_size)
+    top, index = total.flatten(1).topk(num_candidates)  # (B, C)
+    tokens = index % vocab_size
+    is_eos = tokens == eos_id
+    is_finished = is_eos & (torch.arange(num_candidates, device=top.device) < beam)
+    return _Candidates(top, index // vocab_size, tokens, is_eos, is_finished, min(beam, num_candidates - width))
+
+
+def _take_rows(prefixes: Tensor, parents: Tensor) -> Tensor:
+    return prefixes.gather(1, parents[:, :, None].expand(-1, -1, prefixes.size(2)))
+
+
+def _hypothesis(ids: list[int], log_prob: float, alpha: float) -> Hypothesis:
+    return Hypothesis(ids, log_prob, log_prob / length_penalty(len(ids), alpha))
+
+
+def _is_over(finished: list[Hypothesis], best_alive: float, beam: int, nbest: int, largest_penalty: float) -> bool:
+    if len(finished) < nbest:
+        return False
+    # log P only falls, so that no unfinished hypothesis can end with more than its log P over the largest penalty.
+    return len(finished) >= beam or _ranked(finished)[nbest - 1].score >= best_alive / largest_penalty
+
+
+def _ranked(hypotheses: list[Hypothesis]) -> list[Hypothesis]:
+    return sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)

@@ -1,0 +1,216 @@
+"""Text in, text out: a trained model with its tokenizer and search."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from transformer.config import SearchConfig
+from transformer.data.batching import pad
+from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
+from transformer.errors import CheckpointError, DataError
+from transformer.inference.bleu import score
+from transformer.inference.search import Hypothesis, beam_search, greedy_search
+from transformer.model.decoder import DecoderState
+from transformer.model.transformer import AttentionMaps, Transformer
+from transformer.training.checkpoint import load_checkpoint
+from transformer.training.precision import resolve_device, resolve_dtype
+from transformer.training.run import find_checkpoint
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One translation of a sentence; `score` is log P over the length penalty, in nats."""
+
+    text: str
+    score: float
+    log_prob: float
+
+
+class Translator:
+    """Translates text with a model.
+
+    Args:
+        model: on its device and in its precision; put into `eval` mode.
+        tokenizer: the one that the model was trained with.
+        search: defaults for the arguments of `translate`.
+    """
+
+    def __init__(self, model: Transformer, tokenizer: Tokenizer, search: SearchConfig | None = None) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.search = SearchConfig() if search is None else search
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str = "auto", precision: str = "fp32") -> Translator:
+        """Load a run directory, a checkpoint directory or a Hugging Face hub id.
+
+        Of a run, its averaged checkpoint is taken, else its best, else its last.
+
+        Args:
+            path: where the model is.
+            device: `auto`, `cpu` or `cuda`.
+            precision: `fp32`, `bf16` or `auto`.
+
+        Raises:
+            CheckpointError: there is no such directory or hub model, or it is damaged.
+            DeviceError: there is no such device.
+        """
+        config, tokenizer, model = load_checkpoint(find_checkpoint(_local_directory(path)))
+        where = resolve_device(device)
+        return cls(model.to(where, resolve_dtype(precision, where)), tokenizer, config.search)
+
+    def translate(
+        self,
+        texts: Sequence[str],
+        *,
+        beam: int | None = None,
+        alpha: float | None = None,
+        max_extra: int | None = None,
+        batch_tokens: int = 4096,
+    ) -> list[str]:
+        """The best translation of each text, in order; an empty text translates to an empty text.
+
+        Args:
+            texts: one sentence each.
+            beam: beam size; 1 is greedy. By default the run's `search.beam`, and likewise below.
+            alpha: of the length penalty.
+            max_extra: a translation may be this many pieces longer than its source.
+            batch_tokens: source pieces searched at a time, padding included; changes speed and memory only.
+
+        Raises:
+                DataError: a text has more pieces than `search.max_source_length` or than the model has positions.
+        """
+        return [
+            best.text
+            for (best,) in self.translate_nbest(
+                texts, nbest=1, beam=beam, alpha=alpha, max_extra=max_extra, batch_tokens=batch_tokens
+            )
+        ]
+
+    def translate_nbest(
+        self,
+        texts: Sequence[str],
+        *,
+        nbest: int,
+        beam: int | None = None,
+        alpha: float | None = None,
+        max_extra: int | None = None,
+        batch_tokens: int = 4096,
+        first_number: int = 1,
+    ) -> list[list[Translation]]:
+        """Per text its `nbest` best translations, best first; arguments and errors as of `translate`.
+
+        Fewer come back only where the search found fewer. Errors count the texts from `first_number`. ValueError if
+        `nbest` is more than `beam`.
+        """
+        beam = self.search.beam if beam is None else beam
+        alpha = self.search.alpha if alpha is None else alpha
+        max_extra = self.search.max_extra if max_extra is None else max_extra
+        if not 1 <= nbest <= beam:
+            raise ValueError(f"nbest={nbest} must be between 1 and beam={beam}")
+        results = [[Translation("", 0.0, 0.0)] * nbest for _ in texts]
+        sources = self._encode(texts, first_number)
+        for indices in _batches(sources, batch_tokens):
+            hypotheses = self._search([sources[i] for i in indices], beam, alpha, max_extra, nbest)
+            for i, found in zip(indices, hypotheses, strict=True):
+                decoded = self.tokenizer.decode([hypothesis.ids for hypothesis in found])
+                results[i] = [
+                    Translation(" ".join(text.split("\n")), hypothesis.score, hypothesis.log_prob)
+                    for text, hypothesis in zip(decoded, found, strict=True)
+                ]
+        return results
+
+    @torch.no_grad()
+    def attention(self, text: str, translation: str | None = None) -> tuple[list[str], list[str], AttentionMaps]:
+        """Source pieces, target pieces (inputs of the decoder, from <s>) and the weights of all heads between them.
+
+        Without `translation`, the model's own is looked at.
+        """
+        if translation is None:
+            (translation,) = self.translate([text])
+        (src,) = self._encode([text])
+        tgt = [BOS_ID, *self.tokenizer.encode([translation])[0]]
+        maps = self.model.attention_maps(self._tensor([src]), self._tensor([tgt]))
+        return self.tokenizer.pieces(src), self.tokenizer.pieces(tgt), maps
+
+    def _search(
+        self, sources: list[list[int]], beam: int, alpha: float, max_extra: int, nbest: int
+    ) -> list[list[Hypothesis]]:
+        with torch.no_grad():
+            state = self.model.encode(self._tensor(sources))
+        limit = self._position_limit()
+        # Without </s>: the input's length is that of its text.
+        max_lengths = [max(1, min(len(src) - 1 + max_extra, limit)) for src in sources]
+        device = self.model.embeddings.source_weight.device
+        if beam == 1:
+            greedy = greedy_search(
+                self._decode, state, max_lengths, bos_id=BOS_ID, eos_id=EOS_ID, alpha=alpha, device=device
+            )
+            return [[hypothesis] for hypothesis in greedy]
+        return beam_search(
+            self._decode,
+            state,
+            max_lengths,
+            bos_id=BOS_ID,
+            eos_id=EOS_ID,
+            beam=beam,
+            alpha=alpha,
+            nbest=nbest,
+            device=device,
+        )
+
+    def _decode(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        hidden, state = self.model.decode(tokens[:, None], state)
+        return self.model.logits(hidden[:, -1]), state
+
+    def _encode(self, texts: Sequence[str], first_number: int = 1) -> list[list[int]]:
+        """Source ids with </s>; none at all for a text without content."""
+        limit = min(self.search.max_source_length, self._position_limit())
+        sources = [[*ids, EOS_ID] if ids else [] for ids in self.tokenizer.encode(texts)]
+        for number, src in enumerate(sources, start=first_number):
+            if len(src) > limit:
+                raise DataError(f"sentence {number} has {len(src)} pieces, more than the limit of {limit}: split it")
+        return sources
+
+    def _position_limit(self) -> int:
+        return self.model.source_positions.max_length or 1 << 30
+
+    def _tensor(self, sentences: Sequence[Sequence[int]]) -> Tensor:
+        return pad(sentences).to(self.model.embeddings.source_weight.device)
+
+
+def _batches(sources: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[list[int]]:
+    """Indices of non-empty sources, longest first, in batches of at most `batch_tokens` padded ids."""
+    order = sorted((i for i, src in enumerate(sources) if src), key=lambda i: -len(sources[i]))
+    while order:
+        size = max(1, batch_tokens // len(sources[order[0]]))
+        yield order[:size]
+        order = order[size:]
+
+
+def _local_directory(path: str | Path) -> Path:
+    """The path itself, or of a hub id the directory that the model was downloaded to."""
+    if Path(path).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) or str(path).startswith("."):
+        return Path(path)
+    from huggingface_hub import snapshot_download
+
+    try:
+        files = ["config.yaml", "tokenizer.model", "model.safetensors"]
+        return Path(snapshot_download(str(path), allow_patterns=files))
+    except Exception as error:  # the hub raises whatever its network library raises
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path}: no such directory, and the hub cannot be asked ({type(error).__name__}: {reason})"
+        ) from None
+
+
+def greedy_bleu(model: Transformer, tokenizer: Tokenizer, sources: Sequence[str], references: Sequence[str]) -> float:
+    """sacreBLEU of greedy translations, cheap enough to follow training with. Leaves the model in `eval` mode."""
+    hypotheses = Translator(model, tokenizer).translate(sources, beam=1)
+    return score(hypotheses, references).bleu
