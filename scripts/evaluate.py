@@ -1,0 +1,82 @@
+"""Score a trained model with BLEU: python scripts/evaluate.py RUN [--split test | --src FILE --ref FILE]"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformer.cli import run
+from transformer.config import load_config
+from transformer.data.corpus import aligned_files, load_split
+from transformer.inference.bleu import TOKENIZERS, score
+from transformer.inference.translator import Translator
+from transformer.training.allocator import keep_freed_memory
+from transformer.training.run import find_checkpoint
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run or checkpoint directory")
+    parser.add_argument("--split", help="of the run's corpus; by default its test split")
+    parser.add_argument("--src", type=Path, help="score on this file instead, a sentence per line")
+    parser.add_argument("--ref", type=Path, help="its reference translations, raw as given")
+    parser.add_argument("--tokenize", choices=TOKENIZERS, default="13a", help="none: the text is tokenised already")
+    parser.add_argument("--beam", type=int)
+    parser.add_argument("--alpha", type=float, help="of the length penalty")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--precision", default="fp32", choices=("auto", "fp32", "bf16"))
+    parser.add_argument("--output", type=Path, help="write the translations to this file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    arguments = parser.parse_args(argv)
+    if (arguments.src is None) != (arguments.ref is None):
+        parser.error("--src and --ref go together")
+    if arguments.src is not None and arguments.split is not None:
+        parser.error("--split and --src exclude each other")
+
+    keep_freed_memory()
+    checkpoint = find_checkpoint(arguments.run)
+    data = load_config(checkpoint / "config.yaml").data
+    if arguments.src is not None:
+        corpus = aligned_files(arguments.src, arguments.ref)
+    else:
+        corpus = load_split(data, arguments.split or data.test_split)
+    pairs = list(corpus)
+    translator = Translator.load(checkpoint, device=arguments.device, precision=arguments.precision)
+    began = time.perf_counter()
+    hypotheses = translator.translate([source for source, _ in pairs], beam=arguments.beam, alpha=arguments.alpha)
+    seconds = time.perf_counter() - began
+    result = score(hypotheses, [reference for _, reference in pairs], arguments.tokenize)
+    if arguments.output is not None:
+        arguments.output.write_text("".join(f"{line}\n" for line in hypotheses), encoding="utf-8")
+
+    report = {
+        "checkpoint": str(checkpoint),
+        "corpus": corpus.name,
+        "sentences": len(pairs),
+        "seconds": round(seconds, 3),
+        "sentences_per_s": round(len(pairs) / seconds, 1),
+        "beam": translator.search.beam if arguments.beam is None else arguments.beam,
+        "alpha": translator.search.alpha if arguments.alpha is None else arguments.alpha,
+        "chrf": round(result.chrf, 2),
+        "chrf_signature": result.chrf_signature,
+        "bleu": round(result.bleu, 2),
+        "bleu_signature": result.bleu_signature,
+        "bleu_details": result.bleu_details,
+    }
+    if arguments.json:
+        print(json.dumps(report, ensure_ascii=False))
+        return 0
+    print(f"{checkpoint} on {corpus.name}: {len(pairs)} sentences, beam {report['beam']}, alpha {report['alpha']}")
+    print(f"translated in {seconds:.1f} s, {report['sentences_per_s']} sentences/s")
+    print(result.bleu_details)
+    print(f"chrF2 = {result.chrf:.2f}  {result.chrf_signature}")
+    print(f"BLEU = {result.bleu:.2f}  {result.bleu_signature}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(lambda: main(sys.argv[1:]))

@@ -1,0 +1,47 @@
+"""Train a translation model: python scripts/train.py CONFIG [section.key=value ...]
+
+The same command again goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+
+from transformer.cli import run
+from transformer.config import load_config
+from transformer.inference.translator import greedy_bleu
+from transformer.training.allocator import keep_freed_memory
+from transformer.training.run import find_checkpoint
+from transformer.training.signals import StopRequest
+from transformer.training.trainer import Trainer
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file such as configs/base.yaml")
+    parser.add_argument(
+        "overrides", metavar="section.key=value", nargs="*", help="such as train.max_steps=1000 or run_dir=runs/mine"
+    )
+    arguments = parser.parse_args(argv)
+    config = load_config(arguments.config, arguments.overrides)
+    keep_freed_memory()
+    trainer = Trainer(config, scorer=greedy_bleu)
+    print(config.to_yaml(), end="")
+    print(trainer.summary(), flush=True)
+    with StopRequest() as stop:
+        reason = trainer.fit(stop)
+        print(f"{reason} after step {trainer.progress.step}; checkpoints are in {trainer.run}", flush=True)
+    if stop.signal is None:
+        print(f"translate with: python scripts/translate.py {trainer.run}  ({find_checkpoint(trainer.run)})")
+        return 0
+    again = ["python", "scripts/train.py", arguments.config, *arguments.overrides]
+    print(f"go on with: {shlex.join(again)}")
+    return 128 + int(signal.Signals(stop.signal))
+
+
+if __name__ == "__main__":
+    run(lambda: main(sys.argv[1:]))
