@@ -1,0 +1,350 @@
+"""The built-in corpus: English captions and their German translations, from a synchronous grammar.
+
+A teaching corpus for the quickstart and the tests: no download, no licence to accept, over 10^29 sentences. It never
+stands in for real data in a reported result. The German is a function of the English, so a model can learn it exactly.
+
+Covered: gender, case, number; weak, mixed, strong adjectives; dative -n, n-declension; number words; contractions; verb
+second with inversion, verb last after conjunctions and relative pronouns; separable verbs, modals, perfect, passive;
+nicht and kein; definite objects before adverbials, indefinite ones behind; questions; coordination; agreement.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
+Draw = Callable[[], float]  # Random.random: its sequence is the one that Python keeps across versions
+SPLITS = {"train": range(90), "validation": range(90, 95), "test": range(95, 100)}  # percentiles of the sentence's hash
+
+# Tables read "key: entry, entry; key: ...". Nouns by kind: p person, a animal, t thing, r reading, f food, h clothing,
+# v vehicle, i instrument, b barrier; places one is in (n), on (o; q if too small to cross), at (w) or under (u). A star
+# marks the n-declension: der Junge, den Jungen. English plurals in -s are left out. Adjectives by the kinds they fit.
+NOUN_TABLE = """p: man/men der Mann/Männer, woman/women die Frau/Frauen, boy der Junge/Jungen*,
+girl das Mädchen/Mädchen, child/children das Kind/Kinder, teacher der Lehrer/Lehrer, doctor der Arzt/Ärzte,
+student der Student/Studenten*, farmer der Bauer/Bauern*, aunt die Tante/Tanten; a: dog der Hund/Hunde,
+cat die Katze/Katzen, horse das Pferd/Pferde, bird der Vogel/Vögel, cow die Kuh/Kühe, rabbit das Kaninchen/Kaninchen,
+monkey der Affe/Affen*, bear der Bär/Bären*, mouse/mice die Maus/Mäuse; t: ball der Ball/Bälle, doll die Puppe/Puppen,
+stick der Stock/Stöcke, stone der Stein/Steine, box/boxes die Kiste/Kisten, bag die Tasche/Taschen,
+flower die Blume/Blumen, picture das Bild/Bilder; r: book das Buch/Bücher, newspaper die Zeitung/Zeitungen,
+letter der Brief/Briefe; f: apple der Apfel/Äpfel, cake der Kuchen/Kuchen, egg das Ei/Eier, carrot die Karotte/Karotten,
+potato/potatoes die Kartoffel/Kartoffeln; h: hat der Hut/Hüte, cap die Mütze/Mützen, shirt das Hemd/Hemden,
+jacket die Jacke/Jacken, coat der Mantel/Mäntel, dress/dresses das Kleid/Kleider; v: car das Auto/Autos,
+bus/buses der Bus/Busse, bicycle das Fahrrad/Fahrräder, boat das Boot/Boote, train der Zug/Züge;
+i: guitar die Gitarre/Gitarren, trumpet die Trompete/Trompeten, piano das Klavier/Klaviere; b: wall die Mauer/Mauern,
+fence der Zaun/Zäune; u: tree der Baum/Bäume, table der Tisch/Tische; n: park der Park/Parks, garden der Garten/Gärten,
+forest der Wald/Wälder, house das Haus/Häuser, kitchen die Küche/Küchen, school die Schule/Schulen,
+village das Dorf/Dörfer, museum das Museum/Museen, church/churches die Kirche/Kirchen, city/cities die Stadt/Städte;
+o: street die Straße/Straßen, bridge die Brücke/Brücken, meadow die Wiese/Wiesen, field das Feld/Felder;
+q: bench/benches die Bank/Bänke, roof das Dach/Dächer; w: lake der See/Seen, river der Fluss/Flüsse,
+beach/beaches der Strand/Strände, station der Bahnhof/Bahnhöfe, window das Fenster/Fenster"""
+QUALITY_TABLE = """patrfhvinoqwub: small/klein, big/groß, strange/seltsam; patrhvinoqwub: old/alt, beautiful/schön;
+trhvinoqwub: new/neu; pa: young/jung, tired/müde, hungry/hungrig, happy/fröhlich, sad/traurig, friendly/freundlich,
+strong/stark, brave/mutig, clever/klug, curious/neugierig; patrhvioqb: dirty/schmutzig; pathvoqb: wet/nass;
+thvinoq: clean/sauber; tvi: heavy/schwer; trfhvi: cheap/billig; f: fresh/frisch, sweet/süß; pno: famous/berühmt"""
+COLOUR_TABLE = """thvi: red/rot, blue/blau, green/grün, yellow/gelb; athvi: black/schwarz, white/weiß, brown/braun"""
+# Key: kinds of subject, objects, kinds of the last object. Entry: English base, -ing form and participle (left out if
+# regular) = German infinitive, third person, participle (behind "ist" if the perfect takes sein).
+VERB_TABLE = """p: dance = tanzen/tanzt/getanzt, laugh = lachen/lacht/gelacht,
+sing/singing/sung = singen/singt/gesungen; pa: sleep/sleeping/slept = schlafen/schläft/geschlafen,
+play = spielen/spielt/gespielt, sit/sitting/sat = sitzen/sitzt/gesessen, stand/standing/stood = stehen/steht/gestanden,
+wake up/waking up/woken up = aufwachen/wacht auf/ist aufgewacht; pa goal: walk = gehen/geht/ist gegangen,
+run/running/run = rennen/rennt/ist gerannt, go back/going back/gone back = zurückgehen/geht zurück/ist zurückgegangen;
+p acc f: eat/eating/eaten = essen/isst/gegessen; a acc f: eat/eating/eaten = fressen/frisst/gefressen;
+p acc r: read/reading/read = lesen/liest/gelesen; p acc patvinu: draw/drawing/drawn = zeichnen/zeichnet/gezeichnet;
+p acc trfhvi: buy/buying/bought = kaufen/kauft/gekauft; p acc h: wear/wearing/worn = tragen/trägt/getragen;
+p acc vha: wash = waschen/wäscht/gewaschen; p acc vi: repair = reparieren/repariert/repariert;
+p acc a: feed/feeding/fed = füttern/füttert/gefüttert; p acc trfh: pick up = aufheben/hebt auf/aufgehoben;
+p acc p: greet = grüßen/grüßt/gegrüßt, call = anrufen/ruft an/angerufen; pa acc patrfh: look for = suchen/sucht/gesucht;
+pa acc patv: watch = beobachten/beobachtet/beobachtet, look at = ansehen/sieht an/angesehen;
+p dat p: help = helfen/hilft/geholfen, thank = danken/dankt/gedankt, listen to = zuhören/hört zu/zugehört;
+pa dat pav: follow = folgen/folgt/ist gefolgt; pa auf-acc pv: wait for = warten/wartet/gewartet;
+pa mit-dat ta: play with = spielen/spielt/gespielt; p auf-dat i: play = spielen/spielt/gespielt;
+p mit-dat p: talk to = sprechen/spricht/gesprochen; p über-acc pavn: talk about = sprechen/spricht/gesprochen;
+a acc a: chase = jagen/jagt/gejagt; pa von-dat patfvn: dream of/dreaming of/dreamt of = träumen/träumt/geträumt;
+pa über-acc bt: jump over = springen/springt/ist gesprungen; p dat+acc trfhi: give/giving/given = geben/gibt/gegeben,
+show/showing/shown = zeigen/zeigt/gezeigt, bring/bringing/brought = bringen/bringt/gebracht"""
+# English / German / kinds of the noun / case, if not the dative.
+PLACE_TABLE = "in/in/n, on/auf/oq, at/an/w, under/unter/u, behind/hinter/nuvb, next to/neben/nuvb, in front of/vor/nuvb"
+GOAL_TABLE = "into/in/n/acc, out of/aus/n, through/durch/n/acc, to/zu/nw, onto/auf/oq/acc, across/über/o/acc"
+MODAL_TABLE = "can/can = kann/können, will/will = wird/werden, must/must = muss/müssen, wants to/want to = will/wollen"
+STRONG = {"m": ("er", "en", "em"), "f": ("e", "e", "er"), "n": ("es", "es", "em"), "p": ("e", "e", "en")}  # by case
+CASES, ARTICLES = {"nom": 0, "acc": 1, "dat": 2}, {"er": "der", "en": "den", "em": "dem", "e": "die", "es": "das"}
+EIN_STEMS, DER_STEMS, SOME_STEMS = {"ein", "kein", "mein", "unser"}, {"d", "dies", "jed"}, {"einig", "viel", "mehrer"}
+CONTRACTIONS = {"in dem": "im", "an dem": "am", "von dem": "vom", "zu dem": "zum", "zu der": "zur", "in das": "ins"}
+
+
+class Words(NamedTuple):
+    english: str
+    german: str
+
+
+class Preposition(NamedTuple):
+    english: str
+    german: str
+    kinds: str = ""  # of the noun behind it
+    case: str = "dat"
+
+
+class Noun(NamedTuple):
+    kind: str
+    gender: str
+    english: list[str]  # by number
+    german: list[tuple[str, str, str]]  # by number and case
+
+
+class NP(NamedTuple):
+    det: Words  # in German a stem, and a number word behind it
+    adjectives: list[Words]
+    noun: Noun
+    plural: bool
+    extra: Words = Words("", "")  # a relative clause
+
+
+class Predicate(NamedTuple):
+    auxiliary: Sequence[str]  # English, by number
+    english: str  # the verb form behind it
+    finite: Sequence[str]  # German, by number
+    tail: str  # the end of the German clause; a final finite verb follows its blank, or joins it: aufhebt
+    subjects: str  # kinds
+    frame: tuple[Preposition, ...] = ()  # of each object; only goals and agents have their English preposition here
+    kinds: str = ""  # of the last object
+    times: tuple[Words, ...] = ()
+
+
+class Clause(NamedTuple):
+    front: Words
+    subject: Words
+    finite: Words  # the finite verb, in English the auxiliary
+    rest: Words  # all between that and the tail
+    tail: str
+
+
+def words(text: str) -> tuple[Words, ...]:
+    return tuple(Words(*entry.strip().split("/")) for entry in text.split(","))
+
+
+def entries(table: str) -> list[tuple[str, str]]:
+    groups = [group.rpartition(":") for group in table.split(";")]
+    return [(key.strip(), entry.strip()) for key, _, group in groups for entry in group.split(",")]
+
+
+def parse_noun(kind: str, entry: str) -> Noun:
+    english, article, german = entry.split()
+    singular, plural = german.rstrip("*").split("/")
+    oblique = plural if german.endswith("*") else singular
+    plurals = (plural, plural, plural if plural[-1] in "ns" else plural + "n")
+    forms = (english if "/" in english else f"{english}/{english}s").split("/")
+    return Noun(kind, {"der": "m", "die": "f", "das": "n"}[article], forms, [(singular, oblique, oblique), plurals])
+
+
+def parse_verb(key: str, entry: str) -> tuple[list[Predicate], list[Predicate]]:
+    """Return the predicates of a verb in the active voice and, with an accusative, in the passive."""
+    subjects, objects, kinds = (*key.split(), "", "")[:3]
+    english, german = (side.split("/") for side in entry.split(" = "))
+    if len(english) == 1:
+        verb, _, particle = english[0].partition(" ")
+        english += [f"{verb.removesuffix('e')}{ending} {particle}".strip() for ending in ("ing", "ed")]
+    infinitive, (singular, _, prefix), participle = german[0], german[1].partition(" "), german[2].removeprefix("ist ")
+    finite, perfect = (singular, infinitive.removeprefix(prefix)), HAVE if participle == german[2] else ARE
+    slots = [slot.rpartition("-") for slot in objects.split("+")]
+    frame = tuple(Preposition("", preposition, "", case) for preposition, _, case in slots if case in CASES)
+    active = [Predicate(IS, english[1], finite, prefix, subjects, frame, kinds, NOW)] * 6
+    active += [Predicate(HAS, english[2], perfect, f"{participle} ", subjects, frame, kinds, NOW[:2])] * 2
+    active += [Predicate(en, english[0], de, f"{infinitive} ", subjects, frame, kinds, PLANNED) for en, de in MODALS]
+    if objects == "goal":
+        active = [one._replace(frame=(goal,), kinds=goal.kinds) for one in active for goal in GOALS]
+    passive = Predicate(IS, f"being {english[2]}", ("wird", "werden"), f"{participle} ", kinds, (BY,), subjects, NOW)
+    return active, [passive] if objects == "acc" else []
+
+
+EMPTY, KEIN, NOMINATIVE = Words("", ""), Words("no", "kein"), Preposition("", "", "", "nom")
+IS, ARE, HAS, HAVE, BY = ("is", "are"), ("ist", "sind"), ("has", "have"), ("hat", "haben"), Preposition("by", "von")
+THE = words("the/d, the/d, the/d, this/dies, my/mein, our/unser")
+THESE = words("the/d, the/d, the/d, these/dies, my/mein, our/unser, the two/d zwei, the three/d drei, the four/d vier")
+SOME = words("/, /, /, /, some/einig, many/viel, several/mehrer, two/zwei, two/zwei, three/drei, four/vier, five/fünf")
+SOME += words("six/sechs, seven/sieben, eight/acht, nine/neun, ten/zehn")
+DEFINITE = {*THE, *THESE}  # these objects stand before the adverbials
+ANY = THE + words("a/ein, a/ein, a/ein, a/ein, a/ein, every/jed"), THESE + SOME  # of singulars, of plurals
+PLACED = words("the/d, the/d, the/d, the/d, this/dies, our/unser, a/ein, a/ein"), words("/, the/d, two/zwei")
+NEGATABLE = words("a/ein, the/d"), words("/, the/d")
+NOW = words("today/heute, this morning/heute Morgen, now/jetzt, this evening/heute Abend, at the moment/im Moment")
+PLANNED = words("today/heute, tomorrow/morgen, on Sunday/am Sonntag, on Monday/am Montag, in the evening/am Abend")
+CONJUNCTIONS = words("while/während, because/weil, although/obwohl, and/und, but/aber")
+MODALS = [[side.split("/") for side in entry.split(" = ")] for _, entry in entries(MODAL_TABLE)]
+PLACES, GOALS = ([Preposition(*entry.split("/")) for _, entry in entries(t)] for t in (PLACE_TABLE, GOAL_TABLE))
+KINDS = "patrfhvibunoqw"
+NOUNS = {kind: [parse_noun(kind, entry) for key, entry in entries(NOUN_TABLE) if key == kind] for kind in KINDS}
+QUALITIES = {k: [Words(*entry.split("/")) for kinds, entry in entries(QUALITY_TABLE) if k in kinds] for k in KINDS}
+COLOURS = {k: [Words(*entry.split("/")) for kinds, entry in entries(COLOUR_TABLE) if k in kinds] for k in KINDS}
+VERBS = [parse_verb(key, entry) for key, entry in entries(VERB_TABLE)]
+STATES = {k: [Predicate(IS, en, ARE, f"{de} ", k, times=NOW) for en, de in QUALITIES[k] + COLOURS[k]] for k in KINDS}
+PASSIVES = {k: [one for _, passive in VERBS for one in passive if k in one.subjects] or STATES[k] for k in KINDS}
+ACTIONS = {k: [one for one, _ in VERBS if k in one[0].subjects] + [PASSIVES[k]] * 2 for k in KINDS}
+GAPS = {k: [one for active, _ in VERBS for one in active if k in one.kinds and len(one.frame) == 1] for k in KINDS}
+
+
+def pick(draw: Draw, items: Sequence[T]) -> T:
+    return items[int(draw() * len(items))]
+
+
+def join(*parts: str) -> str:
+    return " ".join(filter(None, parts))
+
+
+def render(np: NP, slot: Preposition = NOMINATIVE) -> Words:
+    """Render a noun phrase behind a preposition; in German, determiner or adjectives show the strong ending."""
+    gender, case = "p" if np.plural else np.noun.gender, CASES[slot.case]
+    (stem, _, number), ending = np.det.german.partition(" "), STRONG[gender][case]
+    bare = gender in "mn" and ending in ("er", "es")  # ein Hund, ein Pferd, but einen Hund
+    inflected = stem in DER_STEMS or stem in SOME_STEMS or (stem in EIN_STEMS and not bare)
+    head = join(slot.german, ARTICLES[ending] if stem == "d" else stem + ending if inflected else stem)
+    if not np.extra.german:  # the antecedent of a relative clause keeps its article whole
+        head = CONTRACTIONS.get(head, head)
+    if inflected and stem not in SOME_STEMS:
+        ending = "e" if bare or (gender == "f" and ending == "e") else "en"
+    adjectives = [adjective.german.removesuffix("e") + ending for adjective in np.adjectives]
+    german = join(head, number, *adjectives, np.noun.german[np.plural][case]) + np.extra.german
+    english = join(np.det.english, *[adjective.english for adjective in np.adjectives], np.noun.english[np.plural])
+    if np.det.english == "a" and english[2] in "aeiou":
+        english = f"an{english[1:]}"
+    return Words(join(slot.english, english, np.extra.english), german)
+
+
+def in_english(clause: Clause) -> str:
+    front = clause.front.english and f"{clause.front.english},"
+    return join(front, clause.subject.english, clause.finite.english, clause.rest.english)
+
+
+def in_german(clause: Clause, lead: str | None = None, final: bool = False) -> str:
+    """Put the finite verb last, or second: behind `lead`, else behind the clause's own front, else the subject."""
+    _, (_, subject), (_, finite), (_, rest), tail = clause
+    if final:
+        return join(lead or "", subject, rest, tail + finite)
+    if lead is None and not clause.front.german:
+        return join(subject, finite, rest, tail.strip())
+    return join(lead or clause.front.german, finite, subject, rest, tail.strip())
+
+
+def sample_np(draw: Draw, kinds: str, determiners: Sequence[Sequence[Words]] = ANY, plurals: float = 0.4) -> NP:
+    noun, plural = pick(draw, NOUNS[pick(draw, kinds)]), draw() < plurals
+    adjectives = [pick(draw, QUALITIES[noun.kind])] if draw() < 0.4 else []
+    if draw() < 0.3 and COLOURS[noun.kind]:
+        adjectives.append(pick(draw, COLOURS[noun.kind]))
+    return NP(pick(draw, determiners[plural]), adjectives, noun, plural)
+
+
+def sample_subject(draw: Draw) -> tuple[Words, NP]:
+    """Return the subject in both languages and a noun phrase of its kind, number and definiteness."""
+    kind = pick(draw, "p" * 12 + "a" * 7 + "trfhvi")
+    np, chance = sample_np(draw, kind), draw()
+    if chance < 0.1:
+        one, other = render(np), render(sample_np(draw, kind))
+        return Words(f"{one.english} and {other.english}", f"{one.german} und {other.german}"), np._replace(plural=True)
+    if chance < 0.25:
+        np = np._replace(extra=sample_relative(draw, np))
+    return render(np), np
+
+
+def sample_relative(draw: Draw, np: NP) -> Words:
+    """Draw a relative clause whose pronoun is the subject or the only object."""
+    kind, slot = np.noun.kind, NOMINATIVE
+    if draw() < 0.5 and GAPS[kind]:
+        predicate = pick(draw, GAPS[kind])
+        subject, slot = sample_np(draw, predicate.subjects), predicate.frame[0]
+        clause = sample_clause(draw, render(subject), subject, gapped=predicate)
+    else:
+        clause = sample_clause(draw, EMPTY, np)
+    pronoun = "that" if kind != "p" else "who" if slot is NOMINATIVE else "whom"
+    article = ARTICLES[STRONG["p" if np.plural else np.noun.gender][CASES[slot.case]]]
+    lead = join(slot.german, "denen" if np.plural and slot.case == "dat" else article)
+    return Words(f"{pronoun} {in_english(clause)}", f", {in_german(clause, lead, final=True)},")
+
+
+def sample_clause(draw: Draw, subject: Words, head: NP, main: bool = False, gapped: Predicate | None = None) -> Clause:
+    """Draw what a subject does; a main clause may have a time, a front and an object with a relative clause."""
+    described = head.adjectives or draw() < 0.8  # a red ball is not said to be blue
+    predicate = gapped or pick(draw, pick(draw, ACTIONS[head.noun.kind]) if described else STATES[head.noun.kind])
+    placeless = predicate.frame[0].kinds if predicate.frame else predicate.finite is ARE and predicate.auxiliary is IS
+    negatable = head.det in DEFINITE and len(predicate.frame) < 2 and predicate.auxiliary[0] not in ("must", "wants to")
+    negated = negatable and draw() < 0.12
+    adverbials = [pick(draw, predicate.times)] if main and draw() < 0.35 else []
+    if not (placeless or negated) and draw() < 0.4:
+        place = pick(draw, PLACES)
+        adverbials.append(render(sample_np(draw, place.kinds, PLACED, 0.15), place))
+    front = adverbials.pop(0) if main and adverbials and draw() < 0.4 else EMPTY
+    bare = main and len(predicate.frame) == 1 and not (adverbials or negated or predicate.tail)
+    parts = [slot.english for slot in predicate.frame if gapped]
+    middle, negation = [(1, one.german) for one in adverbials], "nicht" if negated else ""
+    for slot in () if gapped else predicate.frame:
+        determiners = PLACED if slot.kinds else NEGATABLE if negated else ANY
+        plurals = 0.15 if slot.kinds else head.plural if predicate.kinds == "h" else 0.4
+        np = sample_np(draw, predicate.kinds if slot is predicate.frame[-1] else "p", determiners, plurals)
+        if bare and draw() < 0.3:
+            np = np._replace(extra=sample_relative(draw, np))
+        pair = render(np, slot)
+        parts.append(pair.english)
+        if negated and not slot.german and np.det not in DEFINITE:
+            pair, negation = render(np._replace(det=KEIN), slot), ""
+        middle.append((4 if slot.german else 0 if np.det in DEFINITE else 2, pair.german))  # with its rank in the field
+    english = join("not" if negated else "", predicate.english, *parts, *[one.english for one in adverbials[::-1]])
+    german = join(*[text for _, text in sorted([*middle, (3, negation)], key=itemgetter(0))])
+    finite = Words(predicate.auxiliary[head.plural], predicate.finite[head.plural])
+    return Clause(front, subject, finite, Words(english, german), predicate.tail)
+
+
+def sample_sentence(draw: Draw) -> Words:
+    shape, (subject, head) = draw(), sample_subject(draw)
+    clause = sample_clause(draw, subject, head, main=shape > 0.15)
+    if shape <= 0.15 and clause.finite.german not in ("will", "wollen"):
+        english = join(clause.finite.english, subject.english, clause.rest.english)
+        return Words(f"{english}?", f"{in_german(clause, '')}?")
+    english, german = in_english(clause), in_german(clause)
+    if shape > 0.75:
+        link, other = pick(draw, CONJUNCTIONS), sample_clause(draw, *sample_subject(draw))
+        final = link.german not in ("und", "aber")
+        if final and not clause.front.german and draw() < 0.4:
+            english = f"{link.english} {in_english(other)}, {english}"
+            german = in_german(clause, f"{link.german} {in_german(other, final=True)},")
+        else:
+            english += f"{'' if final else ','} {link.english} {in_english(other)}"
+            german += f", {link.german} {in_german(other, final=final)}"
+    return Words(f"{english}.", f"{german}.")
+
+
+def tidy(text: str) -> str:
+    text = text.replace(",,", ",").replace(",.", ".").replace(",?", "?").replace(" can not ", " cannot ")
+    return text[0].upper() + text[1:]
+
+
+def distinct_pairs(percentiles: range, size: int, draw: Draw) -> Iterator[tuple[str, str]]:
+    seen: set[str] = set()
+    while len(seen) < size:
+        english, german = map(tidy, sample_sentence(draw))
+        chosen = zlib.crc32(english.encode()) % 100 in percentiles
+        if chosen and 4 <= len(english.split()) <= 25 and english not in seen:
+            seen.add(english)
+            yield english, german
+
+
+def builtin_pairs(split: str, size: int, seed: int = 0) -> Iterator[tuple[str, str]]:
+    """Yield `size` distinct (English, German) pairs, 4 to 25 English words long; a longer corpus extends a shorter one.
+
+    A stable hash of the English text chooses the split of a sentence, so splits share none, whatever their seeds.
+
+    Args:
+        split: "train", "validation" or "test".
+        size: number of pairs, at least 0.
+        seed: chooses the sequence of sentences.
+
+    Raises:
+        ValueError: at the call, for an unknown split or a negative size.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: the built-in corpus has {', '.join(SPLITS)}")
+    if size < 0:
+        raise ValueError(f"size {size} is negative: ask for 0 pairs or more")
+    return distinct_pairs(SPLITS[split], size, random.Random(f"{split} {seed}").random)
