@@ -28,9 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     config = load_config(arguments.config, arguments.overrides)
+    print(config.to_yaml(), flush=True)
     keep_freed_memory()
     trainer = Trainer(config, scorer=greedy_bleu)
-    print(config.to_yaml(), end="")
     print(trainer.summary(), flush=True)
     with StopRequest() as stop:
         reason = trainer.fit(stop)

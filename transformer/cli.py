@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -11,6 +12,9 @@ from transformer.errors import UserError
 
 def run(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with what it returns; bugs keep their traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")  # whatever the locale: the text files are UTF-8 too
     try:
         status = main() or 0
         sys.stdout.flush()

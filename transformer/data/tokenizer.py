@@ -79,8 +79,11 @@ class Tokenizer:
         return int(self._processor.GetPieceSize())
 
     def encode(self, texts: Sequence[str], num_threads: int = 1) -> list[list[int]]:
-        """The ids of each text, without <s> and </s>."""
-        ids: list[list[int]] = self._processor.Encode(list(texts), out_type=int, num_threads=num_threads)
+        """The ids of each text, without <s> and </s>. DataError if a text has surrogates, which UTF-8 cannot hold."""
+        try:
+            ids: list[list[int]] = self._processor.Encode(list(texts), out_type=int, num_threads=num_threads)
+        except (TypeError, UnicodeEncodeError):
+            raise DataError("a text holds surrogates, which are no characters: was it decoded from UTF-8?") from None
         return ids
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:

@@ -41,6 +41,8 @@ _FREE_KEYS = {
 def claim_run(config: Config) -> Path:
     """Create the run directory, or check that it belongs to this configuration; returns it.
 
+    A run that has not saved anything yet, such as one that stopped at a wrong file name, may still change.
+
     Raises:
         ConfigError: the directory belongs to a run with other values of keys that shape the result; all are named.
         OSError: it cannot be written.
@@ -48,7 +50,14 @@ def claim_run(config: Config) -> Path:
     run = Path(config.run_dir)
     path = run / "config.yaml"
     if path.is_file():
-        check_same_run(load_config(path), config, run)
+        differing = _differing_keys(load_config(path), config)
+        if differing and (checkpoints(run / "checkpoints") or checkpoints(run / "best")):
+            raise ConfigError(
+                f"{run} belongs to another configuration ({'; '.join(differing)}); "
+                "choose another run_dir or set these back"
+            )
+        if differing:
+            (run / "tokenizer.model").unlink(missing_ok=True)
     elif run.is_dir() and any(run.iterdir()):
         raise ConfigError(f"run_dir={run}: the directory is not empty and holds no run; choose another")
     run.mkdir(parents=True, exist_ok=True)
@@ -58,18 +67,14 @@ def claim_run(config: Config) -> Path:
     return run
 
 
-def check_same_run(old: Config, new: Config, run: Path) -> None:
-    """ConfigError, naming each key and both values, if `new` is another experiment than `old`."""
+def _differing_keys(old: Config, new: Config) -> list[str]:
+    """The keys, with both values, in which `new` is another experiment than `old`."""
     before, now = old.flat(), new.flat()
-    differing = [
+    return [
         f"{key}: {yaml_value(before[key])} there, {yaml_value(now[key])} here"
         for key in now
         if key not in _FREE_KEYS and before[key] != now[key]
     ]
-    if differing:
-        raise ConfigError(
-            f"{run} belongs to another configuration ({'; '.join(differing)}); choose another run_dir or set these back"
-        )
 
 
 def yaml_value(value: object) -> str:

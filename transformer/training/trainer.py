@@ -9,16 +9,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from transformer.config import Config
-from transformer.data.batching import Batch, collate, plan_batches, plan_updates
+from transformer.data.batching import collate, plan_updates
 from transformer.data.corpus import Corpus, load_split
 from transformer.data.dataset import Ints, PairDataset, encode_corpus
 from transformer.data.tokenizer import Tokenizer
-from transformer.errors import CheckpointError
+from transformer.errors import CheckpointError, DataError
 from transformer.model.transformer import Transformer
 from transformer.training.checkpoint import (
     Progress,
@@ -27,52 +25,14 @@ from transformer.training.checkpoint import (
     load_weights,
     save_checkpoint,
 )
-from transformer.training.loss import projected_loss
 from transformer.training.metrics import MetricsLog
 from transformer.training.precision import MasterWeights, resolve_device, resolve_dtype
 from transformer.training.run import checkpoint_name, checkpoints, claim_run, prune
 from transformer.training.schedule import noam_lr
+from transformer.training.step import train_step, validation_nll
 
 # Scores a model's translations of sources against references: what `validation_bleu` logs.
 Scorer = Callable[[Transformer, Tokenizer, Sequence[str], Sequence[str]], float]
-
-
-def batch_loss(model: Transformer, batch: Batch, label_smoothing: float) -> tuple[Tensor, Tensor]:
-    """The smoothed loss and the NLL of a batch, summed over its real target tokens, in nats."""
-    hidden, _ = model.decode(batch.tgt_in, model.encode(batch.src))  # (B, T, D)
-    # Padded positions are neither projected nor counted.
-    hidden = hidden.flatten(0, 1).index_select(0, batch.real)  # (N, D)
-    target = batch.tgt_out.flatten().index_select(0, batch.real)  # (N,)
-    return projected_loss(hidden, model.embeddings.output_matrix, target, label_smoothing)
-
-
-def train_step(weights: MasterWeights, batches: Sequence[Batch], label_smoothing: float) -> tuple[Tensor, Tensor]:
-    """Sum the gradients of one update on the master weights, divided by the target tokens of all its batches.
-
-    How the pairs of an update are split into batches changes memory use and nothing else. Returns loss and NLL sums.
-    """
-    num_tokens = sum(batch.num_tokens for batch in batches)
-    device = batches[0].src.device
-    total_loss, total_nll = torch.zeros((), device=device), torch.zeros((), device=device)
-    for batch in batches:
-        loss, nll = batch_loss(weights.model, batch, label_smoothing)
-        (loss / num_tokens).backward()
-        weights.collect_gradients()
-        total_loss += loss.detach()
-        total_nll += nll
-    return total_loss, total_nll
-
-
-@torch.no_grad()
-def validation_nll(model: Transformer, dataset: PairDataset, max_tokens: int, device: torch.device) -> float:
-    """Negative log-likelihood of a dataset, without smoothing or dropout, in nats per target token."""
-    was_training = model.training
-    model.eval()
-    total = torch.zeros((), device=device)
-    for indices in plan_batches(dataset.src.lengths, dataset.tgt.lengths, max_tokens, np.random.default_rng(0)):
-        total += batch_loss(model, collate(dataset, indices).to(device), 0.0)[1]
-    model.train(was_training)
-    return total.item() / int(dataset.tgt.lengths.sum())
 
 
 class Trainer:
@@ -121,11 +81,11 @@ class Trainer:
                 self._update()
                 step = self.progress.step
                 self.progress.window_s += time.monotonic() - began
+                self.progress.elapsed_s = time.monotonic() - started
                 if step == 1 or step % settings.log_steps == 0:
                     self._log(log)
                 if step % settings.validate_steps == 0:
                     self._validate(log)
-                self.progress.elapsed_s = time.monotonic() - started
                 if self._save_is_due():
                     self._save()
                 log.advance()
@@ -207,6 +167,7 @@ class Trainer:
             "lr": self.learning_rate(progress.step),
             "tokens_per_s": progress.window_tokens / progress.window_s,
             "epoch": progress.epoch,
+            "elapsed_s": progress.elapsed_s,
         }
         log.log("train", progress.step, **values)
         log.show(
@@ -222,7 +183,7 @@ class Trainer:
     def _validate(self, log: MetricsLog) -> None:
         progress, model = self.progress, self.weights.model
         nll = validation_nll(model, self.validation_data, self.config.train.max_tokens, self.device)
-        values = {"nll": nll, "ppl": math.exp(min(nll, 700.0))}
+        values = {"nll": nll, "ppl": math.exp(min(nll, 700.0)), "elapsed_s": progress.elapsed_s}
         if self.scorer is not None:
             sources, references = zip(*self.validation, strict=True)
             model.eval()
@@ -231,7 +192,7 @@ class Trainer:
         is_better = progress.best_nll is None or nll < progress.best_nll
         progress.num_worse = 0 if is_better else progress.num_worse + 1
         log.log("validation", progress.step, **values)
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+        shown = "  ".join(f"{name} {values[name]:.3f}" for name in ("nll", "ppl", "bleu") if name in values)
         log.say(f"step {progress.step}: validation {shown}{'  (best)' if is_better else ''}")
         if is_better:
             progress.best_nll = nll
@@ -281,6 +242,8 @@ class Trainer:
         """The run's tokenizer, trained on both sides of the corpus if the run has none yet."""
         path = self.run / "tokenizer.model"
         if not path.is_file():
+            if next(iter(corpus), None) is None:
+                raise DataError(f"{corpus.name}: the corpus is empty")
             tokenizer = Tokenizer.train(itertools.chain.from_iterable(corpus), self.config.data.vocab_size)
             temporary = path.with_name(f".{path.name}.tmp")
             temporary.write_bytes(tokenizer.model)
