@@ -12,6 +12,7 @@ from pathlib import Path
 from transformer.cli import run
 from transformer.config import load_config
 from transformer.data.corpus import aligned_files, load_split
+from transformer.errors import ConfigError
 from transformer.inference.bleu import TOKENIZERS, score
 from transformer.inference.translator import Translator
 from transformer.training.allocator import keep_freed_memory
@@ -33,9 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     arguments = parser.parse_args(argv)
     if (arguments.src is None) != (arguments.ref is None):
-        parser.error("--src and --ref go together")
+        raise ConfigError("--src and --ref go together")
     if arguments.src is not None and arguments.split is not None:
-        parser.error("--split and --src exclude each other")
+        raise ConfigError("--split and --src exclude each other")
+    if arguments.beam is not None and arguments.beam < 1:
+        raise ConfigError(f"--beam {arguments.beam} must be at least 1")
 
     keep_freed_memory()
     checkpoint = find_checkpoint(arguments.run)

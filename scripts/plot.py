@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transformer.cli import run
-from transformer.errors import CheckpointError
+from transformer.errors import CheckpointError, ConfigError
 from transformer.training.metrics import read_metrics
 
 
@@ -17,6 +17,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", metavar="RUN", type=Path, help="a run directory")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="print every N-th validation and the last")
     arguments = parser.parse_args(argv)
+    if arguments.every < 1:
+        raise ConfigError(f"--every {arguments.every} must be at least 1")
     validations = [record for record in read_metrics(arguments.run) if record["kind"] == "validation"]
     if not validations:
         raise CheckpointError(f"{arguments.run}: no validation is recorded in metrics.jsonl")

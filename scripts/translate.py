@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from transformer.cli import run
 from transformer.data.corpus import decode_lines, read_lines
+from transformer.errors import ConfigError
 from transformer.inference.translator import Translator
 from transformer.training.allocator import keep_freed_memory
 
@@ -37,11 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     translator = Translator.load(arguments.run, device=arguments.device, precision=arguments.precision)
     beam = translator.search.beam if arguments.beam is None else arguments.beam
     if beam < 1:
-        parser.error(f"--beam {beam} must be at least 1")
+        raise ConfigError(f"--beam {beam} must be at least 1")
     if not 1 <= arguments.nbest <= beam:
-        parser.error(f"--nbest {arguments.nbest} must be between 1 and the beam size, {beam}")
+        raise ConfigError(f"--nbest {arguments.nbest} must be between 1 and the beam size, {beam}")
+    # A person at a terminal waits for each line.
+    is_typed = arguments.text is None and arguments.file == "-" and sys.stdin.isatty()
     number = 1
-    for lines in _chunks(_input(arguments.text, arguments.file)):
+    for lines in _chunks(_input(arguments.text, arguments.file), 1 if is_typed else _LINES_AT_A_TIME):
         translations = translator.translate_nbest(
             lines, nbest=arguments.nbest, beam=beam, alpha=arguments.alpha, first_number=number
         )
@@ -61,10 +64,7 @@ def _input(texts: Sequence[str] | None, file: str) -> Iterator[str]:
     return decode_lines(sys.stdin.buffer, "standard input") if file == "-" else read_lines(Path(file))
 
 
-def _chunks(lines: Iterable[str]) -> Iterator[list[str]]:
-    # A person at a terminal waits for each line.
-    size = 1 if sys.stdin.isatty() else _LINES_AT_A_TIME
-    lines = iter(lines)
+def _chunks(lines: Iterator[str], size: int) -> Iterator[list[str]]:
     while chunk := list(itertools.islice(lines, size)):
         yield chunk
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -137,6 +138,14 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
 
+    def __post_init__(self) -> None:
+        _check_range("", self, ("seed",), low=0)
+        if self.model.positional == "learned" and self.model.max_positions < self.data.max_length:
+            raise ConfigError(
+                f"model.max_positions={self.model.max_positions} is less than data.max_length={self.data.max_length}: "
+                "raise the one or lower the other"
+            )
+
     def to_yaml(self) -> str:
         """The whole configuration, defaults included, as `load_config` reads it."""
         return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, allow_unicode=True)
@@ -159,7 +168,7 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Confi
         raise ConfigError(f"{path}: no such configuration file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, such as 2024-02-30
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     raw = {} if raw is None else raw
     if not isinstance(raw, dict):
@@ -177,7 +186,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         raise ConfigError(f"{override!r} is not of the form section.key=value")
     try:
         value = yaml.safe_load(text) if text.strip() else ""
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         value = text  # such as a pattern with braces
     if isinstance(value, dict | list):
         value = text
@@ -233,13 +242,15 @@ _TYPE_NAMES: dict[type, str] = {int: "a whole number", float: "a number", bool: 
 def _number_hint(value: Any, hint: type) -> str:
     if hint is float and isinstance(value, str):
         try:
-            number = repr(float(value))
+            yaml_form = yaml.safe_dump(float(value)).splitlines()[0]
         except ValueError:
             return ""
-        mantissa, _, exponent = number.partition("e")
-        yaml_form = f"{mantissa if '.' in mantissa else mantissa + '.0'}e{exponent}" if exponent else number
         return f", which YAML reads as text; write {yaml_form}"
     return ""
+
+
+# Of these, infinity says "no limit".
+_LIMITS = {"max_ratio", "clip_norm", "max_hours", "save_minutes"}
 
 
 def _check_range(
@@ -260,10 +271,12 @@ def _check_range(
             (above is None or value > above, f"more than {above}"),
             (below is None or value < below, f"less than {below}"),
         ]
+        if name not in _LIMITS:
+            bounds.append((value < math.inf, "finite"))
         # `not` catches NaN too, which no comparison accepts.
         for holds, bound in bounds:
             if not holds:
-                raise ConfigError(f"{section}.{name}={value} must be {bound}")
+                raise ConfigError(f"{section}{'.' if section else ''}{name}={value} must be {bound}")
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import gzip
 import hashlib
 import itertools
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,26 +100,43 @@ def _builtin(split: str, train_size: int) -> Corpus:
 
 def _local(pattern: str, split: str, src_lang: str, tgt_lang: str) -> Corpus:
     if "{lang}" not in pattern:
-        return _table(_find_split(pattern, split), src_lang, tgt_lang)
-    src, tgt = (_find_split(pattern.replace("{lang}", lang), split) for lang in (src_lang, tgt_lang))
+        return _table(Path(pattern.replace("{split}", _find_split(pattern, split, [""]))), src_lang, tgt_lang)
+    name = _find_split(pattern, split, [src_lang, tgt_lang])
+    src, tgt = (Path(pattern.replace("{lang}", lang).replace("{split}", name)) for lang in (src_lang, tgt_lang))
     return aligned_files(src, tgt)
 
 
-def _find_split(pattern: str, split: str) -> Path:
+def _find_split(pattern: str, split: str, langs: Sequence[str]) -> str:
+    """What to put for {split}: the name, a synonym, or the only longer name, for which there is a file per language."""
     names = (split, *_SYNONYMS.get(split, ()))
     for name in names:
-        if (path := Path(pattern.replace("{split}", name))).is_file():
-            return path
+        if all(Path(pattern.replace("{lang}", lang).replace("{split}", name)).is_file() for lang in langs):
+            return name
+    longer = sorted(set.intersection(*(_longer_names(pattern.replace("{lang}", lang), split) for lang in langs)))
+    if len(longer) == 1:
+        return longer[0]
+    if longer:
+        raise DataError(
+            f"data.corpus={pattern}: split {split!r} could be any of {', '.join(longer)}; name one in data.*_split"
+        )
+    tried = [pattern.replace("{lang}", lang).replace("{split}", name) for name in names for lang in langs]
+    missing = ", ".join(path for path in dict.fromkeys(tried) if not Path(path).is_file())
+    raise DataError(f"data.corpus={pattern}: no such file: {missing}")
+
+
+def _longer_names(pattern: str, split: str) -> set[str]:
+    """The names beginning with `split` that make the pattern a file, where {split} stands once, in the last part."""
     path = Path(pattern)
-    if "{split}" in path.name:
-        beginnings = sorted(path.parent.glob(path.name.replace("{split}", f"{split}*")))
-        if len(beginnings) == 1:
-            return beginnings[0]
-        if beginnings:
-            found = ", ".join(str(other) for other in beginnings)
-            raise DataError(f"data.corpus={pattern}: split {split!r} could be any of {found}; name one in data.*_split")
-    tried = ", ".join(pattern.replace("{split}", name) for name in names)
-    raise DataError(f"data.corpus={pattern}: no such file: {tried}")
+    before, found, after = path.name.partition("{split}")
+    if not found or "{split}" in after or not path.parent.is_dir():
+        return set()
+    beginning = f"{before}{split}"
+    files = (file.name for file in path.parent.iterdir() if file.is_file())
+    return {
+        name[len(before) : len(name) - len(after)]
+        for name in files
+        if name.startswith(beginning) and name.endswith(after) and len(name) >= len(beginning) + len(after)
+    }
 
 
 def _aligned(src: Path, tgt: Path) -> Iterator[tuple[str, str]]:
@@ -152,10 +170,13 @@ def _table(path: Path, src_lang: str, tgt_lang: str) -> Corpus:
     if suffix is None:
         accepted = ", ".join(_TABLE_SUFFIXES)
         raise DataError(f"{path}: without {{lang}} in data.corpus the file must be one of {accepted}")
+    # Words such as "null" and "NA" are words here.
+    options = {"keep_default_na": False, "na_filter": False} if suffix == ".csv" else {}
     try:
-        rows = datasets.load_dataset(_TABLE_SUFFIXES[suffix], data_files=str(path), split="train")
+        file = glob.escape(str(path))
+        rows = datasets.load_dataset(_TABLE_SUFFIXES[suffix], data_files=file, split="train", **options)
     except Exception as error:  # datasets raises whatever its many readers raise
-        raise DataError(f"{path}: cannot be read as {suffix[1:]}: {_one_line(error)}") from None
+        raise DataError(f"{path}: cannot be read as {suffix[1:]}: {_one_line(error.__cause__ or error)}") from None
     return _rows_corpus(str(path), rows, src_lang, tgt_lang, _digest(path))
 
 
@@ -175,14 +196,14 @@ def _hub(corpus: str, subset: str | None, split: str, src_lang: str, tgt_lang: s
 
 def _rows_corpus(name: str, rows: Any, src_lang: str, tgt_lang: str, fingerprint: str) -> Corpus:
     columns = rows.column_names
-    nested = "translation" in columns
+    nested = "translation" in columns and not {src_lang, tgt_lang} <= set(columns)
     if not nested and not {src_lang, tgt_lang} <= set(columns):
         raise DataError(f"{name}: needs columns {src_lang!r} and {tgt_lang!r} or 'translation', has {columns}")
 
     def read() -> Iterator[tuple[str, str]]:
         for number, row in enumerate(rows, start=1):
-            pair = row["translation"] if nested else row
-            source, target = pair.get(src_lang), pair.get(tgt_lang)
+            pair = row["translation"] if nested else {lang: row[lang] for lang in (src_lang, tgt_lang)}
+            source, target = (pair.get(lang) if isinstance(pair, dict) else None for lang in (src_lang, tgt_lang))
             if not isinstance(source, str) or not isinstance(target, str):
                 shown = json.dumps(pair, ensure_ascii=False, default=str)[:200]
                 raise DataError(f"{name}, row {number}: {src_lang!r} and {tgt_lang!r} must be text, got {shown}")
@@ -191,5 +212,5 @@ def _rows_corpus(name: str, rows: Any, src_lang: str, tgt_lang: str, fingerprint
     return Corpus(name, f"{fingerprint} {src_lang} {tgt_lang}", read)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

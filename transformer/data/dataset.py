@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +78,8 @@ def encode_corpus(
 
 def _build(directory: Path, corpus: Corpus, tokenizer: Tokenizer, max_length: int, max_ratio: float | None) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    temporary = directory.with_name(f".{directory.name}-{uuid.uuid4().hex}")
+    temporary.mkdir()
     dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.int32
     dropped = {"empty": 0, "too_long": 0, "ratio": 0}
     lengths: dict[str, list[Ints]] = {"src": [], "tgt": []}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import sentencepiece
 
-from transformer.errors import DataError
+from transformer.errors import DataError, UserError
 
 PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
 
@@ -56,9 +56,10 @@ class Tokenizer:
         DataError if the sentences are too few for that many pieces.
         """
         model = io.BytesIO()
+        failures: list[UserError] = []
         try:
             sentencepiece.SentencePieceTrainer.Train(
-                sentence_iterator=(sentence for sentence in sentences if sentence),
+                sentence_iterator=_guarded(sentences, failures),
                 model_writer=model,
                 model_type="bpe",
                 vocab_size=vocab_size,
@@ -72,6 +73,8 @@ class Tokenizer:
                 minloglevel=2,
             )
         except RuntimeError as error:
+            if failures:
+                raise failures[0] from None
             raise DataError(_training_error(str(error), vocab_size)) from None
         return cls(model.getvalue())
 
@@ -95,9 +98,18 @@ class Tokenizer:
         return [str(self._processor.IdToPiece(int(i))) for i in ids]
 
 
+def _guarded(sentences: Iterable[str], failures: list[UserError]) -> Iterator[str]:
+    """The non-empty sentences. SentencePiece wraps what goes wrong in them beyond recognition, so it is kept aside."""
+    try:
+        yield from (sentence for sentence in sentences if sentence)
+    except UserError as error:
+        failures.append(error)
+        raise
+
+
 def _training_error(message: str, vocab_size: int) -> str:
     if match := re.search(r"value <= (\d+)", message):
         return f"data.vocab_size={vocab_size} is too large for this corpus; at most {match[1]} pieces can be learned"
-    if match := re.search(r"smaller than required_chars\D*(\d+)\D+(\d+)", message):
-        return f"data.vocab_size={vocab_size} is too small for this corpus; it has more characters than that"
+    if match := re.search(r"smaller than required_chars\D*\d+ vs (\d+)", message):
+        return f"data.vocab_size={vocab_size} is too small for this corpus; at least {match[1]} pieces are needed"
     return f"the tokenizer cannot be trained: {' '.join(message.split())}"

@@ -32,13 +32,16 @@ def score(hypotheses: Sequence[str], references: Sequence[str], tokenize: str = 
         tokenize: sacreBLEU's tokenizer; "none" for references that are tokenised already.
 
     Raises:
-        DataError: the sides differ in length, or there is nothing to score.
+        DataError: the sides differ in length, there is nothing to score, or the tokenizer is not installed.
     """
     if len(hypotheses) != len(references):
         raise DataError(f"{len(hypotheses)} translations cannot be scored against {len(references)} references")
     if not references:
         raise DataError("there is nothing to score: the references are empty")
-    bleu = BLEU(tokenize=tokenize, force=True)
+    try:
+        bleu = BLEU(tokenize=tokenize, force=True)
+    except (ImportError, RuntimeError) as error:
+        raise DataError(f"the BLEU tokenizer {tokenize!r} cannot be used: {' '.join(str(error).split())}") from None
     chrf = CHRF()
     bleu_score = bleu.corpus_score(list(hypotheses), [list(references)])
     chrf_score = chrf.corpus_score(list(hypotheses), [list(references)])

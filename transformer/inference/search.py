@@ -6,6 +6,7 @@ V vocabulary, C candidates per sentence, t tokens so far.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -152,8 +153,11 @@ def beam_search(
                 cut[sentence] = [
                     _hypothesis(ids[1:], log_prob, alpha)
                     for ids, log_prob in zip(prefixes[i].tolist(), log_probs[i].tolist(), strict=True)
+                    if math.isfinite(log_prob)
                 ]
-            elif not _is_over(finished[sentence], best_alive[i], beam, nbest, length_penalty(limit, alpha)):
+            elif math.isfinite(best_alive[i]) and not _is_over(
+                finished[sentence], best_alive[i], beam, nbest, length_penalty(limit, alpha)
+            ):
                 keep.append(i)
         rows = torch.arange(len(sentences), device=device)[:, None] * width + parents  # (B, W)
         if len(keep) < len(sentences):
@@ -193,7 +197,8 @@ def _candidates(logits: Tensor, log_probs: Tensor, beam: int, eos_id: int) -> _C
     top, index = total.flatten(1).topk(num_candidates)  # (B, C)
     tokens = index % vocab_size
     is_eos = tokens == eos_id
-    is_finished = is_eos & (torch.arange(num_candidates, device=top.device) < beam)
+    # A decode callable forbids a token by giving it a logit of -inf.
+    is_finished = is_eos & (torch.arange(num_candidates, device=top.device) < beam) & top.isfinite()
     return _Candidates(top, index // vocab_size, tokens, is_eos, is_finished, min(beam, num_candidates - width))
 
 

@@ -126,6 +126,10 @@ class Translator:
                 ]
         return results
 
+    def fits(self, text: str) -> bool:
+        """Whether a text is short enough to be translated."""
+        return len(self.tokenizer.encode([text])[0]) < self._source_limit()
+
     @torch.no_grad()
     def attention(self, text: str, translation: str | None = None) -> tuple[list[str], list[str], AttentionMaps]:
         """Source pieces, target pieces (inputs of the decoder, from <s>) and the weights of all heads between them.
@@ -135,7 +139,7 @@ class Translator:
         if translation is None:
             (translation,) = self.translate([text])
         (src,) = self._encode([text])
-        tgt = [BOS_ID, *self.tokenizer.encode([translation])[0]]
+        tgt = [BOS_ID, *self.tokenizer.encode([translation])[0]][: self._position_limit()]
         maps = self.model.attention_maps(self._tensor([src]), self._tensor([tgt]))
         return self.tokenizer.pieces(src), self.tokenizer.pieces(tgt), maps
 
@@ -171,12 +175,16 @@ class Translator:
 
     def _encode(self, texts: Sequence[str], first_number: int = 1) -> list[list[int]]:
         """Source ids with </s>; none at all for a text without content."""
-        limit = min(self.search.max_source_length, self._position_limit())
+        limit = self._source_limit()
         sources = [[*ids, EOS_ID] if ids else [] for ids in self.tokenizer.encode(texts)]
         for number, src in enumerate(sources, start=first_number):
             if len(src) > limit:
                 raise DataError(f"sentence {number} has {len(src)} pieces, more than the limit of {limit}: split it")
         return sources
+
+    def _source_limit(self) -> int:
+        """The most pieces of a source, </s> included."""
+        return min(self.search.max_source_length, self._position_limit())
 
     def _position_limit(self) -> int:
         return self.model.source_positions.max_length or 1 << 30
@@ -211,6 +219,10 @@ def _local_directory(path: str | Path) -> Path:
 
 
 def greedy_bleu(model: Transformer, tokenizer: Tokenizer, sources: Sequence[str], references: Sequence[str]) -> float:
-    """sacreBLEU of greedy translations, cheap enough to follow training with. Leaves the model in `eval` mode."""
-    hypotheses = Translator(model, tokenizer).translate(sources, beam=1)
-    return score(hypotheses, references).bleu
+    """sacreBLEU of greedy translations, cheap enough to follow training with. Leaves the model in `eval` mode.
+
+    A source that is too long counts as translated by nothing: it is no reason to end a training run.
+    """
+    translator = Translator(model, tokenizer)
+    fitting = [source if translator.fits(source) else "" for source in sources]
+    return score(translator.translate(fitting, beam=1), references).bleu

@@ -17,7 +17,7 @@ def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
         return x
     if x.device.type != "cpu":
         return F.dropout(x, p)
-    num_dropped = round(p * 65536)
+    num_dropped = min(round(p * 65536), 65535)
     words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     keep = words.view(torch.int16)[: x.numel()].view(x.shape) >= num_dropped - 32768
     return x * keep.to(x.dtype).mul_(65536 / (65536 - num_dropped))

@@ -53,7 +53,8 @@ class Transformer(nn.Module):
         pad_id: the id that fills a batch; never attended to.
 
     Raises:
-        ValueError: an argument is out of range; the message names it and what is accepted.
+        ValueError: `norm`, `tie` or `positional` is none of these, or `num_heads` does not divide `d_model` and there
+            is no `d_k`.
     """
 
     def __init__(

@@ -20,6 +20,10 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    settings = ((_M_MMAP_THRESHOLD, 1 << 30), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 << 20))
-    accepted = [mallopt(parameter, value) == 1 for parameter, value in settings]
-    return all(accepted)
+    # Older versions refuse a threshold above 32 MiB. Setting anything freezes the threshold, which otherwise adapts: so
+    # this comes first.
+    if not any(mallopt(_M_MMAP_THRESHOLD, value) for value in (1 << 30, 32 << 20)):
+        return False
+    return all(
+        mallopt(parameter, value) for parameter, value in ((_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 << 20))
+    )

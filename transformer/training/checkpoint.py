@@ -87,7 +87,11 @@ def save_checkpoint(
             old = directory.with_name(f".{directory.name}.old")
             shutil.rmtree(old, ignore_errors=True)
             directory.rename(old)
-            temporary.rename(directory)
+            try:
+                temporary.rename(directory)
+            except OSError:
+                old.rename(directory)
+                raise
             shutil.rmtree(old)
         else:
             temporary.rename(directory)
@@ -131,7 +135,10 @@ def load_weights(model: Transformer, directory: Path) -> None:
 def load_training(directory: Path, optimizer: torch.optim.Optimizer, parameter_names: Sequence[str]) -> Progress:
     """Restore the optimizer and torch's random numbers; returns how far training had come."""
     try:
-        progress = Progress(**json.loads((directory / "training.json").read_text()))
+        saved = json.loads((directory / "training.json").read_text())
+        if not isinstance(saved, dict) or saved.keys() != {field.name for field in dataclasses.fields(Progress)}:
+            raise ValueError("its keys are not those of this version")
+        progress = Progress(**saved)
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{directory / 'training.json'}: cannot be read: {error}") from None
     path = directory / "optimizer.safetensors"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 # Logits are made, used and forgotten in blocks of about this many numbers, which a CPU's cache still holds; the full
 # (N, V) matrix of a paper-sized batch, 25k x 37k, would take 3.7 GB in float32 and its gradient as much again.
@@ -48,6 +49,9 @@ def projected_loss(
     Returns:
         The smoothed loss, which has gradients, and the negative log-likelihood, which has none; float32 sums in nats.
     """
+    if not torch.is_grad_enabled():
+        # Inside the Function below grad mode is always off; without this it would make gradients for nobody.
+        hidden, output_matrix = hidden.detach(), output_matrix.detach()
     loss, nll = _ProjectedLoss.apply(hidden, output_matrix, target, label_smoothing)
     return loss, nll
 
@@ -86,6 +90,7 @@ class _ProjectedLoss(torch.autograd.Function):
         return loss, nll
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
         grad_hidden, grad_matrix = ctx.saved_tensors
         scale = grad_outputs[0]

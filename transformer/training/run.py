@@ -61,6 +61,8 @@ def claim_run(config: Config) -> Path:
     elif run.is_dir() and any(run.iterdir()):
         raise ConfigError(f"run_dir={run}: the directory is not empty and holds no run; choose another")
     run.mkdir(parents=True, exist_ok=True)
+    for remains in (*run.glob("*/.step-*"), *run.glob(".averaged.*")):  # of a write that was killed
+        shutil.rmtree(remains)
     temporary = run / ".config.yaml.tmp"
     temporary.write_text(config.to_yaml(), encoding="utf-8")
     temporary.replace(path)

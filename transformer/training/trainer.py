@@ -132,20 +132,24 @@ class Trainer:
     def _next_update(self) -> list[Ints]:
         """The batches of the next update; moves the position in the data past them."""
         progress = self.progress
-        if self._plan_epoch == progress.epoch and progress.update == len(self._plan):
-            progress.epoch, progress.update = progress.epoch + 1, 0
         if self._plan_epoch != progress.epoch:
-            self._plan_epoch = progress.epoch
-            self._plan = plan_updates(
-                self.train_data.src.lengths,
-                self.train_data.tgt.lengths,
-                max_tokens=self.config.train.max_tokens,
-                tokens_per_update=self.config.train.tokens_per_update,
-                seed=self.config.seed,
-                epoch=progress.epoch,
-            )
+            self._make_plan()
+        if progress.update == len(self._plan):
+            progress.epoch, progress.update = progress.epoch + 1, 0
+            self._make_plan()
         progress.update += 1
         return self._plan[progress.update - 1]
+
+    def _make_plan(self) -> None:
+        self._plan_epoch = self.progress.epoch
+        self._plan = plan_updates(
+            self.train_data.src.lengths,
+            self.train_data.tgt.lengths,
+            max_tokens=self.config.train.max_tokens,
+            tokens_per_update=self.config.train.tokens_per_update,
+            seed=self.config.seed,
+            epoch=self.progress.epoch,
+        )
 
     def _reason_to_stop(self) -> str | None:
         settings, progress = self.config.train, self.progress
@@ -231,7 +235,7 @@ class Trainer:
             return Progress(fingerprints=fingerprints)
         load_weights(master, found[-1])
         progress = load_training(found[-1], self.optimizer, list(master.state_dict()))
-        if progress.fingerprints["train"] != fingerprints["train"]:
+        if progress.fingerprints.get("train") != fingerprints["train"]:
             raise CheckpointError(
                 f"{found[-1]}: was trained on other data than {self.config.data.corpus} holds now; restore the data or "
                 "choose another run_dir"
@@ -242,7 +246,7 @@ class Trainer:
         """The run's tokenizer, trained on both sides of the corpus if the run has none yet."""
         path = self.run / "tokenizer.model"
         if not path.is_file():
-            if next(iter(corpus), None) is None:
+            if not any(source.strip() or target.strip() for source, target in corpus):
                 raise DataError(f"{corpus.name}: the corpus is empty")
             tokenizer = Tokenizer.train(itertools.chain.from_iterable(corpus), self.config.data.vocab_size)
             temporary = path.with_name(f".{path.name}.tmp")
