@@ -1,0 +1,263 @@
+"""Batches and updates: every pair once, within the budget, the same again from the same arguments."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from transformer.data.batching import Batch, collate, pad, plan_batches, plan_updates
+from transformer.data.dataset import Ints, PairDataset, Side
+from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID
+
+SEEDS = range(7)
+
+
+def random_lengths(seed: int, longest: int = 31) -> tuple[Ints, Ints]:
+    """Lengths of up to a few hundred pairs, of the dtype that datasets keep."""
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(1, 401))
+    src = rng.integers(2, longest, size, dtype=np.int32)
+    return src, np.maximum(2, src + rng.integers(-5, 6, size)).astype(np.int32)
+
+
+def plan(lengths: tuple[Ints, Ints], max_tokens: int, seed: int = 0) -> list[Ints]:
+    return plan_batches(*lengths, max_tokens, np.random.default_rng(seed))
+
+
+def updates(
+    lengths: tuple[Ints, Ints], max_tokens: int = 113, tokens_per_update: int = 307, seed: int = 1, epoch: int = 0
+) -> list[list[list[int]]]:
+    found = plan_updates(*lengths, max_tokens=max_tokens, tokens_per_update=tokens_per_update, seed=seed, epoch=epoch)
+    return [[batch.tolist() for batch in update] for update in found]
+
+
+def side(sentences: Sequence[Sequence[int]]) -> Side:
+    lengths = np.array([len(ids) for ids in sentences], dtype=np.int32)
+    ids = np.fromiter(itertools.chain.from_iterable(sentences), dtype=np.uint16)
+    return Side(ids, lengths, np.cumsum(lengths) - lengths)
+
+
+# Batches
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("max_tokens", [1, 37, 113, 10_007])
+def test_every_pair_is_in_exactly_one_batch(seed: int, max_tokens: int) -> None:
+    lengths = random_lengths(seed)
+    batches = plan(lengths, max_tokens)
+    assert all(len(batch) for batch in batches)
+    assert sorted(i for batch in batches for i in batch.tolist()) == list(range(len(lengths[0])))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("max_tokens", [37, 113, 1009])
+def test_neither_side_of_a_batch_exceeds_the_budget_unless_a_pair_alone_does(seed: int, max_tokens: int) -> None:
+    src, tgt = random_lengths(seed, longest=53)
+    batches = plan((src, tgt), max_tokens)
+    for batch in batches:
+        padded = len(batch) * max(src[batch].max(), tgt[batch].max())
+        assert padded <= max_tokens or len(batch) == 1
+    if max_tokens == 37:
+        assert any(len(batch) == 1 and max(src[batch[0]], tgt[batch[0]]) > 37 for batch in batches)
+
+
+def test_a_budget_that_is_met_exactly_is_used() -> None:
+    lengths = np.full(15, 7), np.full(15, 5)
+    assert [len(batch) for batch in plan(lengths, 35)] == [5, 5, 5]
+    assert sorted(len(batch) for batch in plan(lengths, 34)) == [3, 4, 4, 4]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_batches_are_those_of_filling_one_after_the_other_in_order_of_length(seed: int) -> None:
+    # Target lengths without repetition leave one order only; source lengths come in any.
+    rng = np.random.default_rng(seed)
+    tgt, src = rng.permutation(211) + 2, rng.integers(2, 301, 211)
+    filled: list[list[int]] = [[]]
+    for i in np.argsort(tgt).tolist():
+        longest = max(max(src[j], tgt[j]) for j in [*filled[-1], i])
+        if filled[-1] and longest * (len(filled[-1]) + 1) > 997:
+            filled.append([])
+        filled[-1].append(i)
+    assert sorted(batch.tolist() for batch in plan((src, tgt), 997, seed)) == sorted(filled)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_target_lengths_of_two_batches_overlap_at_most_at_the_ends(seed: int) -> None:
+    _, tgt = lengths = random_lengths(seed)
+    ranges = sorted((int(tgt[batch].min()), int(tgt[batch].max())) for batch in plan(lengths, 113))
+    assert all(longest <= next_shortest for (_, longest), (next_shortest, _) in itertools.pairwise(ranges))
+
+
+def test_neither_the_order_of_batches_nor_that_of_equal_lengths_is_the_corpus_order() -> None:
+    lengths = np.full(101, 7), np.full(101, 7)
+    batches = plan(lengths, 49)
+    assert np.concatenate(batches).tolist() != list(range(101))
+    rising = np.arange(2, 103), np.arange(2, 103)
+    order = [int(batch.max()) for batch in plan(rising, 211)]
+    assert order != sorted(order)
+
+
+def test_a_corpus_of_one_pair_is_one_batch_and_of_none_is_no_batch() -> None:
+    assert [batch.tolist() for batch in plan((np.array([5]), np.array([3])), 2)] == [[0]]
+    assert plan((np.zeros(0, np.int32), np.zeros(0, np.int32)), 113) == []
+
+
+def test_long_sentences_do_not_overflow_the_dtype_of_their_lengths() -> None:
+    lengths = np.full(70_001, 256, np.int16), np.full(70_001, 256, np.int16)
+    assert max(len(batch) for batch in plan(lengths, 10**7)) == 10**7 // 256
+
+
+# Updates
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_pair_is_in_exactly_one_update_of_an_epoch(seed: int) -> None:
+    lengths = random_lengths(seed)
+    flat = [i for update in updates(lengths) for batch in update for i in batch]
+    assert sorted(flat) == list(range(len(lengths[0])))
+
+
+def test_a_plan_is_a_function_of_its_arguments() -> None:
+    lengths = random_lengths(3)
+    np.random.seed(5)
+    first = updates(lengths)
+    np.random.seed(7)
+    assert updates(lengths) == first
+    assert updates(tuple(x.astype(np.int64) for x in lengths)) == first  # type: ignore[arg-type]
+
+
+def test_another_seed_and_another_epoch_are_other_shuffles() -> None:
+    lengths = random_lengths(3)
+    # Seed 2 of epoch 3 is not seed 3 of epoch 2.
+    plans = [updates(lengths, seed=seed, epoch=epoch) for seed in (1, 2, 3) for epoch in (0, 1, 2, 3)]
+    assert all(one != other for one, other in itertools.combinations(plans, 2))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("max_tokens", "tokens_per_update"), [(61, 307), (113, 307), (113, 127), (1009, 307)])
+def test_updates_come_as_near_to_their_size_as_whole_batches_allow(
+    seed: int, max_tokens: int, tokens_per_update: int
+) -> None:
+    src, tgt = random_lengths(seed)
+    found = updates((src, tgt), max_tokens, tokens_per_update)
+    sizes = [[int(tgt[batch].sum()) for batch in update] for update in found]
+    largest_batch = max(size for update in sizes for size in update)
+    assert largest_batch <= min(max_tokens, tokens_per_update)
+    for update in sizes[:-1]:
+        assert abs(sum(update) - tokens_per_update) <= largest_batch / 2
+    # The last has what is left over, of under half an update, besides.
+    assert sum(sizes[-1]) < tokens_per_update * 3 / 2 + largest_batch / 2
+    assert sum(sizes[-1]) >= tokens_per_update / 2 or len(sizes) == 1
+
+
+def test_leaving_out_or_adding_one_batch_brings_no_update_nearer_to_its_size() -> None:
+    src, tgt = random_lengths(5)
+    found = updates((src, tgt))
+    for update, following in itertools.pairwise(found[:-1]):
+        size = tgt[np.concatenate(update)].sum()
+        without, added = size - tgt[update[-1]].sum(), size + tgt[following[0]].sum()
+        assert abs(size - 307) <= min(abs(without - 307), abs(added - 307))
+
+
+def test_a_remainder_of_under_half_joins_the_last_update_and_a_larger_one_stands_alone() -> None:
+    def sizes(num_pairs: int) -> list[int]:
+        lengths = np.full(num_pairs, 5), np.full(num_pairs, 5)
+        return [sum(map(len, update)) for update in updates(lengths, max_tokens=5, tokens_per_update=30)]
+
+    assert sizes(12) == [6, 6]
+    assert sizes(14) == [6, 8]  # 10 tokens left over
+    assert sizes(15) == [6, 6, 3]  # 15, exactly half
+    assert sizes(17) == [6, 6, 5]
+    assert sizes(2) == [2]  # a whole epoch smaller than half an update
+
+
+def test_an_epoch_without_pairs_has_no_updates() -> None:
+    assert updates((np.zeros(0, np.int32), np.zeros(0, np.int32))) == []
+
+
+def test_pairs_larger_than_an_update_are_updates_of_their_own() -> None:
+    lengths = np.full(3, 11), np.full(3, 11)
+    assert sorted(updates(lengths, max_tokens=100, tokens_per_update=7)) == [[[0]], [[1]], [[2]]]
+
+
+# Padding
+
+
+def test_pad_fills_up_at_the_end() -> None:
+    padded = pad([[5, 7], [11], [13, 17, 19]])
+    torch.testing.assert_close(padded, torch.tensor([[5, 7, 0], [11, 0, 0], [13, 17, 19]]))
+    assert padded.dtype == torch.int64
+
+
+def test_pad_of_nothing_is_an_empty_matrix() -> None:
+    assert pad([]).shape == (0, 0)
+    assert pad([]).dtype == torch.int64
+    assert pad([[], []]).shape == (2, 0)
+
+
+def test_a_batch_is_padded_shifted_and_counted() -> None:
+    dataset = PairDataset(
+        src=side([[5, 7, EOS_ID], [11, EOS_ID], [13, 17, 19, 23, EOS_ID]]),
+        tgt=side([[29, EOS_ID], [31, 37, 41, EOS_ID], [43, 47, EOS_ID]]),
+        dropped={},
+        fingerprint="",
+    )
+    batch = collate(dataset, np.array([2, 0]))
+    pad_, bos, eos = PAD_ID, BOS_ID, EOS_ID
+    torch.testing.assert_close(batch.src, torch.tensor([[13, 17, 19, 23, eos], [5, 7, eos, pad_, pad_]]))
+    torch.testing.assert_close(batch.tgt_out, torch.tensor([[43, 47, eos], [29, eos, pad_]]))
+    torch.testing.assert_close(batch.tgt_in, torch.tensor([[bos, 43, 47], [bos, 29, eos]]))
+    torch.testing.assert_close(batch.real, torch.tensor([0, 1, 2, 3, 4]))
+    assert batch.num_tokens == 5
+    batch = collate(dataset, np.array([0, 1]))
+    torch.testing.assert_close(batch.real, torch.tensor([0, 1, 4, 5, 6, 7]))
+    torch.testing.assert_close(batch.tgt_in, torch.tensor([[bos, 29, eos, pad_], [bos, 31, 37, 41]]))
+
+
+def test_a_batch_of_one_pair_has_no_padding() -> None:
+    dataset = PairDataset(side([[5, EOS_ID], [7, 11, EOS_ID]]), side([[13, EOS_ID], [17, EOS_ID]]), {}, "")
+    batch = collate(dataset, np.array([1]))
+    torch.testing.assert_close(batch.src, torch.tensor([[7, 11, EOS_ID]]))
+    torch.testing.assert_close(batch.tgt_in, torch.tensor([[BOS_ID, 17]]))
+    torch.testing.assert_close(batch.tgt_out, torch.tensor([[17, EOS_ID]]))
+    assert batch.num_tokens == 2
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_batch_is_what_padding_by_hand_makes_of_its_pairs(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sources, targets = (
+        [[*rng.integers(4, 60_000, length).tolist(), EOS_ID] for length in rng.integers(1, 13, 17)] for _ in range(2)
+    )
+    dataset = PairDataset(side(sources), side(targets), {}, "")
+    indices = rng.permutation(17)[: int(rng.integers(1, 17))]
+    batch = collate(dataset, indices)
+    chosen = [targets[i] for i in indices]
+    width = max(map(len, chosen))
+    torch.testing.assert_close(batch.src, pad([sources[i] for i in indices]))
+    torch.testing.assert_close(batch.tgt_out, pad(chosen))
+    torch.testing.assert_close(batch.tgt_in[:, 0], torch.full((len(indices),), BOS_ID))
+    torch.testing.assert_close(batch.tgt_in[:, 1:], batch.tgt_out[:, :-1])
+    real = [row * width + column for row, ids in enumerate(chosen) for column in range(len(ids))]
+    torch.testing.assert_close(batch.real, torch.tensor(real))
+    assert batch.num_tokens == sum(map(len, chosen))
+    assert {x.dtype for x in (batch.src, batch.tgt_in, batch.tgt_out, batch.real)} == {torch.int64}
+
+
+def test_a_batch_goes_to_a_device() -> None:
+    batch = Batch(torch.tensor([[5, 3]]), torch.tensor([[2]]), torch.tensor([[3]]), torch.tensor([0]))
+    assert batch.to(torch.device("cpu")) is batch
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_batch_on_a_gpu_is_the_same() -> None:
+    batch = Batch(torch.tensor([[5, 3]]), torch.tensor([[2, 7]]), torch.tensor([[7, 3]]), torch.tensor([0, 1]))
+    moved = batch.to(torch.device("cuda"))
+    for name in ("src", "tgt_in", "tgt_out", "real"):
+        assert getattr(moved, name).is_cuda
+        torch.testing.assert_close(getattr(moved, name).cpu(), getattr(batch, name))
+    assert moved.num_tokens == 2

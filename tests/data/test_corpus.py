@@ -1,0 +1,450 @@
+"""Corpora: whatever the files and the hub hold, pairs come out aligned or an error says where they are not."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import huggingface_hub.constants
+import pytest
+
+from transformer.config import DataConfig
+from transformer.data.builtin import builtin_pairs
+from transformer.data.corpus import Corpus, aligned_files, decode_lines, load_split, read_lines
+from transformer.errors import DataError
+
+PAIRS = [("A dog.", "Ein Hund."), ("Two cats.", "Zwei Katzen."), ("Größe", "größer als ß")]
+NAMES = ("{split}.{lang}", "{split}.{lang}.gz")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are cached by `datasets` in a directory of the test; nothing is fetched."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    raw = content.encode() if isinstance(content, str) else content
+    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+    return path
+
+
+def write_pairs(directory: Path, name: str, split: str, pairs: list[tuple[str, str]] = PAIRS) -> None:
+    for lang, side in zip(("en", "de"), zip(*pairs, strict=True), strict=True):
+        write(directory / name.format(split=split, lang=lang), "".join(f"{line}\n" for line in side))
+
+
+def load(corpus: Path | str, split: str = "train", **options: Any) -> Corpus:
+    return load_split(DataConfig(corpus=str(corpus), **options), split)
+
+
+# Files with a language each
+
+
+@pytest.mark.parametrize("name", [*NAMES, "{split}/corpus.{lang}", "{lang}/{split}.txt", "{lang}.{split}"])
+def test_files_of_a_pattern_give_their_lines_as_pairs(tmp_path: Path, name: str) -> None:
+    write_pairs(tmp_path, name, "train")
+    assert list(load(tmp_path / name)) == PAIRS
+
+
+def test_languages_go_where_the_configuration_says(tmp_path: Path) -> None:
+    write_pairs(tmp_path, "{split}.{lang}", "train")
+    swapped = load(tmp_path / "{split}.{lang}", src_lang="de", tgt_lang="en")
+    assert list(swapped) == [(tgt, src) for src, tgt in PAIRS]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_corpus_can_be_read_again_and_by_two_readers_at_once(tmp_path: Path, name: str) -> None:
+    write_pairs(tmp_path, name, "train")
+    corpus = load(tmp_path / name)
+    assert list(corpus) == list(corpus) == PAIRS
+    assert list(zip(corpus, corpus, strict=True)) == list(zip(PAIRS, PAIRS, strict=True))
+
+
+def test_a_pattern_without_split_serves_every_split(tmp_path: Path) -> None:
+    write_pairs(tmp_path, "all.{lang}", "")
+    assert list(load(tmp_path / "all.{lang}", "validation")) == PAIRS
+
+
+def test_a_last_line_without_an_end_counts_and_an_empty_file_has_none(tmp_path: Path) -> None:
+    src, tgt = write(tmp_path / "a.en", "one\ntwo"), write(tmp_path / "a.de", "eins\nzwei\n")
+    assert list(aligned_files(src, tgt)) == [("one", "eins"), ("two", "zwei")]
+    write(src, "")
+    write(tgt, "")
+    assert list(aligned_files(src, tgt)) == []
+
+
+@pytest.mark.parametrize("found", ["validation", "valid", "val", "dev"])
+def test_validation_is_found_under_the_names_that_people_use(tmp_path: Path, found: str) -> None:
+    write_pairs(tmp_path, "{split}.{lang}", found)
+    write_pairs(tmp_path, "{split}.{lang}", "train", [("wrong", "falsch")])
+    assert list(load(tmp_path / "{split}.{lang}", "validation")) == PAIRS
+
+
+def test_the_exact_name_is_taken_before_a_synonym_and_before_a_beginning(tmp_path: Path) -> None:
+    write_pairs(tmp_path, "{split}.{lang}", "validation")
+    for other in ("val", "dev", "validation_2"):
+        write_pairs(tmp_path, "{split}.{lang}", other, [("wrong", "falsch")])
+    assert list(load(tmp_path / "{split}.{lang}", "validation")) == PAIRS
+
+
+def test_a_split_is_found_by_the_only_name_that_begins_with_it(tmp_path: Path) -> None:
+    write_pairs(tmp_path, "{split}.{lang}", "test_2016_flickr")
+    write_pairs(tmp_path, "{split}.{lang}", "train", [("wrong", "falsch")])
+    assert list(load(tmp_path / "{split}.{lang}", "test")) == PAIRS
+
+
+@pytest.mark.parametrize("name", ["corpus-{split}-v2.{lang}.gz", "{split}.{lang}.txt", "[1]{split}.{lang}"])
+def test_a_beginning_is_looked_for_around_the_rest_of_the_name(tmp_path: Path, name: str) -> None:
+    write_pairs(tmp_path, name, "test2014-full")
+    write(tmp_path / "test2014.fr", "autre chose")
+    (tmp_path / name.format(split="test_directory", lang="en")).mkdir()
+    assert list(load(tmp_path / name, "test")) == PAIRS
+
+
+def test_a_beginning_of_two_names_is_an_error_that_lists_both(tmp_path: Path) -> None:
+    for split in ("test_2016", "test_2017"):
+        write_pairs(tmp_path, "{split}.{lang}", split)
+    message = r"split 'test' could be any of test_2016, test_2017; name one in data\.\*_split$"
+    with pytest.raises(DataError, match=message):
+        load(tmp_path / "{split}.{lang}", "test")
+    assert list(load(tmp_path / "{split}.{lang}", "test_2017")) == PAIRS
+    (tmp_path / "test_2016.de").unlink()
+    assert list(load(tmp_path / "{split}.{lang}", "test")) == PAIRS  # only one is left in both languages
+
+
+def test_both_languages_come_from_the_same_split(tmp_path: Path) -> None:
+    write(tmp_path / "test_2016.en", "A dog.\n")
+    write(tmp_path / "test_2017.de", "Eine Katze.\n")
+    with pytest.raises(DataError, match="test"):
+        load(tmp_path / "{split}.{lang}", "test")
+    write(tmp_path / "val.en", "A dog.\n")
+    for lang in ("en", "de"):
+        write(tmp_path / f"dev.{lang}", f"{lang} of dev\n")
+    assert list(load(tmp_path / "{split}.{lang}", "validation")) == [("en of dev", "de of dev")]
+
+
+def test_a_missing_file_is_named_with_all_that_was_tried(tmp_path: Path) -> None:
+    write(tmp_path / "train.en", "A dog.\n")
+    with pytest.raises(DataError, match=r"data\.corpus=.*no such file: .*train\.de$"):
+        load(tmp_path / "{split}.{lang}")
+    with pytest.raises(DataError, match=r"validation\.en, .*valid\.en, .*val\.en, .*dev\.en"):
+        load(tmp_path / "{split}.{lang}", "validation")
+
+
+@pytest.mark.parametrize("shorter", ["en", "de"])
+def test_sides_of_different_length_are_an_error_with_both_counts(tmp_path: Path, shorter: str) -> None:
+    write_pairs(tmp_path, "{split}.{lang}", "train")
+    write(tmp_path / f"train.{shorter}", "a\n")
+    num_en, num_de = (1, 3) if shorter == "en" else (3, 1)
+    message = rf"sides differ in length: .*train\.en has {num_en} lines, .*train\.de has {num_de}$"
+    with pytest.raises(DataError, match=message):
+        list(load(tmp_path / "{split}.{lang}"))
+
+
+@pytest.mark.parametrize("name", ["train.en", "train.en.gz"])
+def test_bytes_that_are_not_utf8_are_an_error_with_file_line_and_byte(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, b"fine\nfine too\nGr\xf6\xdfe\n")
+    with pytest.raises(DataError, match=rf"^{re.escape(str(path))}, line 3: not UTF-8 \(byte 3 of the line\)$"):
+        list(read_lines(path))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "line\u2028separator",
+        "paragraph\u2029separator",
+        "next\x85line",
+        "form\x0cfeed",
+        "vertical\x0btab",
+        "file\x1cgroup\x1drecord\x1eseparator",
+        "carriage\rreturn",
+        "\rcarriage return before",
+        "nul\x00byte",
+        "\ufeff after the first line",
+        "  outer spaces\t",
+        "",
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_only_a_line_feed_ends_a_line(tmp_path: Path, odd: str, suffix: str) -> None:
+    pairs = [("one", "eins"), (odd, "zwei"), ("three", "drei")]
+    write_pairs(tmp_path, f"{{split}}.{{lang}}{suffix}", "train", pairs)
+    assert list(load(tmp_path / f"{{split}}.{{lang}}{suffix}")) == pairs
+
+
+def test_windows_line_ends_and_byte_order_marks_are_no_text(tmp_path: Path) -> None:
+    src = write(tmp_path / "a.en", b"\xef\xbb\xbfone\r\ntwo\r\n\r\nlast\r\n")
+    assert list(read_lines(src)) == ["one", "two", "", "last"]
+    tgt = write(tmp_path / "a.de", "eins\nzwei\n\nletzte\n")
+    assert list(aligned_files(src, tgt))[3] == ("last", "letzte")
+
+
+def test_lines_of_a_stream_are_decoded_as_those_of_a_file() -> None:
+    assert list(decode_lines([b"\xef\xbb\xbfone\r\n", b"two\x0c\n", b"three"], "input")) == ["one", "two\x0c", "three"]
+    with pytest.raises(DataError, match=r"^standard input, line 2: not UTF-8 \(byte 1 of the line\)$"):
+        list(decode_lines([b"one\n", b"\xff\n"], "standard input"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda raw: raw[:-11], "ended before"),  # truncated
+        (lambda _: b"plain text", "[Nn]ot a gzip"),
+        (lambda raw: raw[:13] + bytes(byte ^ 0x5A for byte in raw[13:31]) + raw[31:], ""),  # corrupt inside
+    ],
+)
+def test_a_damaged_gzip_file_is_an_error_that_names_it(
+    tmp_path: Path, damage: Callable[[bytes], bytes], message: str
+) -> None:
+    path = tmp_path / "a.en.gz"
+    text = "".join(f"sentence {i * i}\n" for i in range(97))
+    path.write_bytes(damage(gzip.compress(text.encode())))
+    with pytest.raises(DataError, match=rf"^{re.escape(str(path))}.*(cannot be read|not UTF-8).*{message}"):
+        list(read_lines(path))
+
+
+def test_a_file_that_cannot_be_opened_is_an_error_that_names_it(tmp_path: Path) -> None:
+    there = write(tmp_path / "a.en", "a\n")
+    with pytest.raises(DataError, match=r"absent\.de: cannot be read: No such file or directory"):
+        aligned_files(there, tmp_path / "absent.de")
+    with pytest.raises(DataError, match=r"absent\.de: cannot be read: No such file or directory"):
+        list(read_lines(tmp_path / "absent.de"))
+
+
+# Fingerprints
+
+
+def test_the_fingerprint_changes_with_the_content_and_not_with_the_name(tmp_path: Path) -> None:
+    src, tgt = write(tmp_path / "a.en", "one\ntwo\n"), write(tmp_path / "a.de", "eins\nzwei\n")
+    before = aligned_files(src, tgt).fingerprint
+    assert aligned_files(write(tmp_path / "b.en", "one\ntwo\n"), tgt).fingerprint == before
+    assert aligned_files(tgt, src).fingerprint != before
+    write(tgt, "eins\nzwo\n")
+    assert aligned_files(src, tgt).fingerprint != before
+
+
+def test_the_fingerprint_changes_when_a_line_moves_to_the_other_side(tmp_path: Path) -> None:
+    one = aligned_files(write(tmp_path / "a.en", "x\ny\n"), write(tmp_path / "a.de", "z\n"))
+    other = aligned_files(write(tmp_path / "b.en", "x\n"), write(tmp_path / "b.de", "y\nz\n"))
+    assert one.fingerprint != other.fingerprint
+
+
+def test_the_fingerprint_of_a_table_changes_with_content_and_languages(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"en": "a", "de": "b", "fr": "c"}\n')
+    before = load(path).fingerprint
+    assert load(path).fingerprint == before
+    assert load(path, tgt_lang="fr").fingerprint != before
+    write(path, '{"en": "a", "de": "B", "fr": "c"}\n')
+    changed = load(path)
+    assert changed.fingerprint != before
+    assert list(changed) == [("a", "B")]
+
+
+# Tables
+
+
+def write_table(path: Path, rows: list[dict[str, Any]]) -> Path:
+    suffix = next(suffix for suffix in path.suffixes if suffix != ".gz")
+    if suffix == ".parquet":
+        datasets.Dataset.from_list(rows).to_parquet(path)
+    elif suffix == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return path
+
+
+ROWS = [{"en": en, "de": de, "id": str(i)} for i, (en, de) in enumerate(PAIRS)]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".jsonl.gz", ".parquet", ".csv"])
+def test_tables_with_a_column_per_language_give_their_rows(tmp_path: Path, suffix: str) -> None:
+    write_table(tmp_path / f"train{suffix}", ROWS)
+    corpus = load(tmp_path / f"{{split}}{suffix}")
+    assert list(corpus) == list(corpus) == PAIRS
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_tables_with_a_translation_column_give_what_is_inside(tmp_path: Path, suffix: str) -> None:
+    path = write_table(tmp_path / f"train{suffix}", [{"translation": {"de": de, "en": en}} for en, de in PAIRS])
+    assert list(load(path)) == PAIRS
+    assert list(load(path, src_lang="de", tgt_lang="en")) == [(tgt, src) for src, tgt in PAIRS]
+
+
+def test_a_table_is_found_by_a_synonym_of_its_split(tmp_path: Path) -> None:
+    write_table(tmp_path / "dev.jsonl", ROWS)
+    assert list(load(tmp_path / "{split}.jsonl", "validation")) == PAIRS
+
+
+def test_quotes_and_commas_of_a_csv_file_are_understood(tmp_path: Path) -> None:
+    pairs = [('"Well," he said.', "„Nun“, sagte er."), ("a, b", "c; d")]
+    path = write_table(tmp_path / "train.csv", [{"en": en, "de": de} for en, de in pairs])
+    assert list(load(path)) == pairs
+
+
+def test_words_that_pandas_takes_for_missing_values_stay_words(tmp_path: Path) -> None:
+    pairs = [("null", "NA"), ("None", "nan"), ("N/A", "a")]
+    path = write_table(tmp_path / "train.csv", [{"en": en, "de": de} for en, de in pairs])
+    assert list(load(path)) == pairs
+
+
+def test_a_path_with_brackets_is_a_path_and_no_pattern(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "odd[1].jsonl", ROWS)
+    assert list(load(path)) == PAIRS
+
+
+def test_a_missing_column_is_an_error_that_lists_those_there_are(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "train.jsonl", [{"en": "a", "fr": "b"}])
+    message = r"train\.jsonl: needs columns 'en' and 'de' or 'translation', has \['en', 'fr'\]"
+    with pytest.raises(DataError, match=message):
+        load(path)
+
+
+def test_a_language_missing_inside_translations_is_an_error_of_its_row(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "train.jsonl", [{"translation": {"en": "a", "fr": "b"}}])
+    with pytest.raises(DataError, match=r'row 1: \'en\' and \'de\' must be text, got {"en": "a", "fr": "b"}'):
+        list(load(path))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"en": "a", "de": "b"}, {"en": None, "de": "b"}],
+        [{"en": "a", "de": "b"}, {"en": "a", "de": None}],
+        [{"en": "a", "de": "b"}, {"en": "a"}],
+        [{"translation": {"en": "a", "de": "b"}}, {"translation": {"en": "a", "de": None}}],
+        [{"translation": {"en": "a", "de": "b"}}, {"translation": None}],
+    ],
+)
+def test_a_null_in_a_row_is_an_error_that_names_the_row(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    reader = iter(load(write_table(tmp_path / "train.jsonl", rows)))
+    assert next(reader) == ("a", "b")
+    with pytest.raises(DataError, match=r"train\.jsonl, row 2: 'en' and 'de' must be text, got .*null"):
+        next(reader)
+
+
+def test_numbers_where_text_should_be_are_an_error_that_names_the_row(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "train.jsonl", [{"en": 3, "de": 5}])
+    with pytest.raises(DataError, match=r'row 1: .* must be text, got {"en": 3, "de": 5}'):
+        list(load(path))
+
+
+def test_a_text_column_named_translation_is_no_pair(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "both.jsonl", [{"translation": "c", "en": "a", "de": "b"}])
+    assert list(load(path)) == [("a", "b")]
+    path = write_table(tmp_path / "train.jsonl", [{"translation": "c", "en": "a", "fr": "b"}])
+    with pytest.raises(DataError, match=r"train\.jsonl"):
+        list(load(path))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content"), [(".jsonl", "{no json\n"), (".parquet", "no parquet"), (".jsonl", ""), (".csv", "")]
+)
+def test_a_table_that_cannot_be_read_is_one_line_with_its_name(tmp_path: Path, suffix: str, content: str) -> None:
+    path = write(tmp_path / f"train{suffix}", content)
+    with pytest.raises(DataError, match=rf"train\{suffix}: cannot be read as {suffix[1:]}: ") as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_why_a_table_cannot_be_read_is_said(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.jsonl", '{"en": "a", "de": "b"}\n{no json\n')
+    with pytest.raises(DataError, match=r"JSON|[Mm]issing"):
+        load(path)
+
+
+@pytest.mark.parametrize("name", ["{split}.txt", "train.gz", "train.txt"])
+def test_plain_text_needs_a_file_per_language(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name.format(split="train"), "text\n")
+    message = r"without \{lang\} in data\.corpus the file must be one of \.jsonl, \.json, \.parquet, \.csv"
+    with pytest.raises(DataError, match=message):
+        load(tmp_path / name)
+
+
+# The hub
+
+
+def test_a_hub_corpus_gives_its_translations(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = datasets.Dataset.from_list([{"translation": {"de": de, "en": en}} for en, de in PAIRS])
+    asked = []
+
+    def load_dataset(*args: Any, **kwargs: Any) -> datasets.Dataset:
+        asked.append((args, kwargs))
+        return rows
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    corpus = load("some/corpus", "test", subset="de-en")
+    assert list(corpus) == list(corpus) == PAIRS
+    assert asked == [(("some/corpus", "de-en"), {"split": "test"})]
+    assert corpus.name == "some/corpus de-en test"
+    assert load("some/corpus", "test", src_lang="de", tgt_lang="en").fingerprint != corpus.fingerprint
+
+
+def test_a_hub_corpus_with_a_column_per_language_needs_no_subset(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = datasets.Dataset.from_list(ROWS)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: rows)
+    corpus = load("some/corpus", subset=None)
+    assert list(corpus) == PAIRS
+    assert corpus.name == "some/corpus train"
+
+
+def test_the_fingerprint_of_a_hub_corpus_changes_with_its_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    fingerprints = []
+    for rows in (ROWS, ROWS[:2]):
+        dataset = datasets.Dataset.from_list(rows)
+        monkeypatch.setattr(datasets, "load_dataset", lambda *_, dataset=dataset, **__: dataset)
+        fingerprints.append(load("some/corpus").fingerprint)
+    assert len(set(fingerprints)) == 2
+
+
+def test_without_a_network_a_hub_corpus_is_one_line_that_names_the_way_out() -> None:
+    message = (
+        r"^data\.corpus=wmt/wmt14: cannot load 'train' from the hub \(ConnectionError: .*\); without a network, give "
+        r"local files as data\.corpus='path/\{split\}\.\{lang\}', or data\.corpus=builtin$"
+    )
+    with pytest.raises(DataError, match=message) as caught:
+        load("wmt/wmt14", subset="de-en")
+    assert "\n" not in str(caught.value)
+
+
+def test_whatever_the_hub_raises_becomes_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(*_: Any, **__: Any) -> None:
+        raise RuntimeError("first line\n   second line")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(DataError, match=r"\(RuntimeError: first line second line\)"):
+        load("some/corpus")
+
+
+# Builtin
+
+
+def test_the_builtin_corpus_is_the_grammars() -> None:
+    corpus = load("builtin", builtin_size=17)
+    assert list(corpus) == list(corpus) == list(builtin_pairs("train", 17))
+
+
+def test_only_training_of_the_builtin_corpus_has_the_size_asked_for() -> None:
+    small, large = (load("builtin", "test", builtin_size=size) for size in (3, 5))
+    assert small.fingerprint == large.fingerprint
+    assert next(iter(small)) == next(iter(large))
+    fingerprints = {load("builtin", "train", builtin_size=size).fingerprint for size in (3, 5)}
+    assert len(fingerprints | {small.fingerprint}) == 3
+
+
+def test_a_split_that_the_builtin_corpus_lacks_is_an_error_with_those_it_has() -> None:
+    with pytest.raises(DataError, match=r"unknown split 'dev': .* train, validation, test"):
+        load("builtin", "dev")

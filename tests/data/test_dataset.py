@@ -1,0 +1,249 @@
+"""Encoded corpora: the tokenizer's ids and nothing else, filed under their content, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transformer.data import dataset as dataset_module
+from transformer.data.builtin import builtin_pairs
+from transformer.data.corpus import Corpus
+from transformer.data.dataset import PairDataset, Side, encode_corpus
+from transformer.data.tokenizer import EOS_ID, Tokenizer
+from transformer.errors import DataError
+
+Pairs = Sequence[tuple[str, str]]
+NOTHING_DROPPED = {"empty": 0, "too_long": 0, "ratio": 0}
+
+
+@pytest.fixture(scope="module")
+def pairs() -> Pairs:
+    return list(builtin_pairs("train", 101))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(pairs: Pairs) -> Tokenizer:
+    return Tokenizer.train([side for pair in pairs for side in pair], 211)
+
+
+class Shelf:
+    """A corpus that counts how often it is read."""
+
+    def __init__(self, pairs: Pairs, fingerprint: str = "shelf") -> None:
+        self.num_readings = 0
+        self._pairs = pairs
+        self.corpus = Corpus("the shelf", fingerprint, self._read)
+
+    def _read(self) -> Iterator[tuple[str, str]]:
+        self.num_readings += 1
+        yield from self._pairs
+
+
+def sentences(side: Side) -> list[list[int]]:
+    return [side.ids[start : start + length].tolist() for start, length in zip(side.starts, side.lengths, strict=True)]
+
+
+def expected(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    return [[*ids, EOS_ID] for ids in tokenizer.encode(texts)]
+
+
+def assert_holds(dataset: PairDataset, tokenizer: Tokenizer, pairs: Pairs) -> None:
+    assert len(dataset) == len(pairs)
+    for side, texts in zip((dataset.src, dataset.tgt), zip(*pairs, strict=True), strict=True):
+        assert sentences(side) == expected(tokenizer, texts)
+        assert len(side.ids) == side.lengths.sum()
+
+
+def words(number: int) -> str:
+    """A text of `number` pieces, as `test_the_words_of_these_tests_are_pieces` makes sure."""
+    return " ".join(["is"] * number)
+
+
+def test_the_words_of_these_tests_are_pieces(tokenizer: Tokenizer) -> None:
+    assert [len(ids) for ids in tokenizer.encode([words(n) for n in (1, 2, 3, 7)])] == [1, 2, 3, 7]
+
+
+def test_a_dataset_holds_the_tokenizers_ids_each_with_its_end(
+    tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer
+) -> None:
+    dataset = encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path)
+    assert_holds(dataset, tokenizer, pairs)
+    assert dataset.dropped == NOTHING_DROPPED
+
+
+def test_starts_are_the_sums_of_the_lengths_before(tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer) -> None:
+    dataset = encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path)
+    for side in (dataset.src, dataset.tgt):
+        assert side.starts.tolist() == [int(side.lengths[:i].sum()) for i in range(len(side.lengths))]
+
+
+def test_the_ids_are_memory_mapped_and_cannot_be_changed(tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer) -> None:
+    dataset = encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path)
+    for side in (dataset.src, dataset.tgt):
+        assert isinstance(side.ids, np.memmap)
+        assert not side.ids.flags.writeable
+
+
+# What is dropped
+
+
+def test_pairs_with_an_empty_side_are_dropped_and_counted(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    kept = [(words(2), words(3)), (words(3), words(2))]
+    pairs = [("", words(2)), kept[0], (words(2), ""), ("  \t", words(2)), kept[1], ("", "")]
+    dataset = encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path)
+    assert_holds(dataset, tokenizer, kept)
+    assert dataset.dropped == {"empty": 4, "too_long": 0, "ratio": 0}
+
+
+def test_a_side_of_exactly_the_largest_length_is_kept_and_one_more_is_not(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    # 6 pieces and </s> are 7.
+    kept = [(words(6), words(2)), (words(2), words(6)), (words(6), words(6))]
+    pairs = [kept[0], (words(7), words(2)), kept[1], (words(2), words(7)), kept[2]]
+    dataset = encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path, max_length=7)
+    assert_holds(dataset, tokenizer, kept)
+    assert dataset.dropped == {"empty": 0, "too_long": 2, "ratio": 0}
+    assert dataset.src.lengths.max() == dataset.tgt.lengths.max() == 7
+
+
+def test_lengths_in_exactly_the_largest_ratio_are_kept_and_others_are_not(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    kept = [(words(2), words(5)), (words(5), words(2)), (words(3), words(3))]
+    pairs = [kept[0], (words(2), words(6)), kept[1], (words(3), words(1)), kept[2]]
+    dataset = encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path, max_ratio=2.5)
+    assert_holds(dataset, tokenizer, kept)
+    assert dataset.dropped == {"empty": 0, "too_long": 0, "ratio": 2}
+
+
+def test_every_dropped_pair_has_one_reason(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    pairs = [
+        ("", words(11)),  # empty, though also too long
+        (words(1), words(11)),  # too long, though also out of ratio
+        (words(1), words(5)),  # out of ratio
+        (words(5), words(5)),
+    ]
+    dataset = encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path, max_length=7, max_ratio=2.0)
+    assert dataset.dropped == {"empty": 1, "too_long": 1, "ratio": 1}
+    assert len(dataset) + sum(dataset.dropped.values()) == len(pairs)
+
+
+@pytest.mark.parametrize("useless", [[], [("", "a"), ("is is is", "is")]])
+def test_a_corpus_of_which_nothing_is_left_is_an_error_with_the_reasons(
+    tmp_path: Path, tokenizer: Tokenizer, useless: Pairs
+) -> None:
+    num_empty, num_ratio = (1, 1) if useless else (0, 0)
+    message = (
+        "^the shelf: no sentence pair is left to use; "
+        rf"dropped: {{'empty': {num_empty}, 'too_long': 0, 'ratio': {num_ratio}}}$"
+    )
+    for _ in range(2):  # the second time from the cache
+        with pytest.raises(DataError, match=message):
+            encode_corpus(Shelf(useless).corpus, tokenizer, tmp_path, max_ratio=2.0)
+
+
+# The cache
+
+
+def test_what_is_in_the_cache_is_not_read_again(tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer) -> None:
+    shelf = Shelf([*pairs, ("", "")])
+    first = encode_corpus(shelf.corpus, tokenizer, tmp_path / "deep" / "cache")
+    second = encode_corpus(shelf.corpus, tokenizer, str(tmp_path / "deep" / "cache"))
+    assert shelf.num_readings == 1
+    assert second.fingerprint == first.fingerprint
+    assert second.dropped == first.dropped == {"empty": 1, "too_long": 0, "ratio": 0}
+    assert_holds(second, tokenizer, pairs)
+
+
+def test_whatever_changes_the_ids_changes_the_entry(tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer) -> None:
+    other_tokenizer = Tokenizer.train([side for pair in pairs for side in pair], 199)
+    variants: list[Callable[[], PairDataset]] = [
+        lambda: encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path),
+        lambda: encode_corpus(Shelf(pairs, "other content").corpus, tokenizer, tmp_path),
+        lambda: encode_corpus(Shelf(pairs).corpus, other_tokenizer, tmp_path),
+        lambda: encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path, max_length=23),
+        lambda: encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path, max_ratio=3.0),
+    ]
+    fingerprints = {variant().fingerprint for variant in variants}
+    assert len(fingerprints) == len(variants)
+    assert {path.name for path in tmp_path.iterdir()} == fingerprints
+
+
+def test_another_name_for_the_same_content_is_the_same_entry(
+    tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer
+) -> None:
+    encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path)
+    moved = Shelf(pairs)
+    encode_corpus(Corpus("elsewhere", "shelf", moved.corpus.read), tokenizer, tmp_path)
+    assert moved.num_readings == 0
+
+
+@pytest.mark.parametrize("error", [DataError("line 5: broken"), KeyboardInterrupt("ctrl-c")])
+def test_a_corpus_that_fails_midway_leaves_nothing_behind(
+    tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    monkeypatch.setattr(dataset_module, "_PAIRS_PER_CHUNK", 7)  # some chunks are on disk by then
+
+    def broken() -> Iterator[tuple[str, str]]:
+        yield from pairs[:17]
+        raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        encode_corpus(Corpus("broken", "shelf", broken), tokenizer, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert_holds(encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path), tokenizer, pairs)  # mended
+
+
+def test_two_processes_may_encode_the_same_corpus_at_once(tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer) -> None:
+    def read() -> Iterator[tuple[str, str]]:
+        yield from pairs[:5]
+        encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path)  # the other process overtakes
+        yield from pairs[5:]
+
+    slow = encode_corpus(Corpus("slow", "shelf", read), tokenizer, tmp_path)
+    assert_holds(slow, tokenizer, pairs)
+    assert [path.name for path in tmp_path.iterdir()] == [slow.fingerprint]
+
+
+@pytest.mark.parametrize("size", [1, 7, 101, 103])
+def test_the_size_of_a_chunk_changes_nothing(
+    tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    mixed = [*pairs[:53], ("", ""), ("", "a"), *pairs[53:]]  # with chunks of 1, some keep nothing
+    monkeypatch.setattr(dataset_module, "_PAIRS_PER_CHUNK", size)
+    dataset = encode_corpus(Shelf(mixed).corpus, tokenizer, tmp_path)
+    assert_holds(dataset, tokenizer, pairs)
+    assert dataset.dropped["empty"] == 2
+
+
+class LargeTokenizer:
+    """Stands in for one with more pieces than are worth training in a test: a text is its ids."""
+
+    model = b"large"
+
+    def __init__(self, vocab_size: int) -> None:
+        self._vocab_size = vocab_size
+
+    def __len__(self) -> int:
+        return self._vocab_size
+
+    def encode(self, texts: Sequence[str], num_threads: int = 1) -> list[list[int]]:  # noqa: ARG002
+        return [list(map(int, text.split())) for text in texts]
+
+
+@pytest.mark.parametrize("vocab_size", [65535, 65536, 65537, 100_003])
+def test_ids_of_large_vocabularies_survive(tmp_path: Path, vocab_size: int) -> None:
+    largest = vocab_size - 1
+    corpus = Shelf([(f"4 {largest}", f"{largest} 5 {largest}")]).corpus
+    dataset = encode_corpus(corpus, LargeTokenizer(vocab_size), tmp_path)  # type: ignore[arg-type]
+    assert sentences(dataset.src) == [[4, largest, EOS_ID]]
+    assert sentences(dataset.tgt) == [[largest, 5, largest, EOS_ID]]
+
+
+def test_others_who_may_read_the_cache_directory_may_read_its_entries(
+    tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer
+) -> None:
+    (tmp_path / "made_beside").mkdir()
+    dataset = encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path / "cache")
+    entry = tmp_path / "cache" / dataset.fingerprint
+    assert oct(entry.stat().st_mode) == oct((tmp_path / "made_beside").stat().st_mode)

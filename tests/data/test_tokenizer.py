@@ -1,0 +1,194 @@
+"""The tokenizer: special ids, round trips, and models that are none."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sentencepiece
+
+from transformer.data.builtin import builtin_pairs
+from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
+from transformer.errors import DataError
+
+VOCAB_SIZE = 307
+
+
+@pytest.fixture(scope="module")
+def sentences() -> list[str]:
+    """Both sides of some builtin pairs."""
+    return [side for pair in builtin_pairs("train", 397) for side in pair]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(sentences: list[str]) -> Tokenizer:
+    return Tokenizer.train(sentences, VOCAB_SIZE)
+
+
+def train_with_ids(sentences: list[str], **ids: int) -> bytes:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter(sentences), model_writer=model, model_type="bpe", vocab_size=211, minloglevel=2, **ids
+    )
+    return model.getvalue()
+
+
+def test_padding_unknown_begin_and_end_are_the_first_four_ids(tokenizer: Tokenizer) -> None:
+    assert (PAD_ID, UNK_ID, BOS_ID, EOS_ID) == (0, 1, 2, 3)
+    assert tokenizer.pieces([PAD_ID, UNK_ID, BOS_ID, EOS_ID]) == ["<pad>", "<unk>", "<s>", "</s>"]
+
+
+def test_the_vocabulary_has_the_size_asked_for(tokenizer: Tokenizer) -> None:
+    assert len(tokenizer) == VOCAB_SIZE
+
+
+def test_text_comes_back_from_its_ids(tokenizer: Tokenizer, sentences: list[str]) -> None:
+    ids = tokenizer.encode(sentences)
+    assert tokenizer.decode(ids) == sentences
+    assert all(EOS_ID < i < VOCAB_SIZE for sequence in ids for i in sequence)
+
+
+def test_one_vocabulary_covers_both_languages(sentences: list[str], tokenizer: Tokenizer) -> None:
+    german_only = "ß"
+    assert not any(german_only in english for english in sentences[::2])
+    assert any(german_only in german for german in sentences[1::2])
+    english = Tokenizer.train(sentences[::2], VOCAB_SIZE)
+    assert UNK_ID in english.encode([german_only])[0]
+    assert UNK_ID not in tokenizer.encode([german_only])[0]
+
+
+def test_the_case_of_letters_is_kept(tokenizer: Tokenizer) -> None:
+    assert tokenizer.decode(tokenizer.encode(["Der Hund der Frau"])) == ["Der Hund der Frau"]
+
+
+def test_ids_come_without_begin_and_end(tokenizer: Tokenizer) -> None:
+    assert not {BOS_ID, EOS_ID} & set(tokenizer.encode(["Der Hund"])[0])
+
+
+def test_the_spelling_of_a_special_piece_in_a_text_is_not_that_piece(tokenizer: Tokenizer) -> None:
+    (ids,) = tokenizer.encode(["<s> Hund </s> <pad>"])
+    assert not {PAD_ID, BOS_ID, EOS_ID} & set(ids)
+
+
+@pytest.mark.parametrize("blank", ["", " ", " \t ", "\n"])
+def test_a_text_without_content_has_no_ids(tokenizer: Tokenizer, blank: str) -> None:
+    assert tokenizer.encode([blank]) == [[]]
+    assert tokenizer.encode(["Hund", blank, "Katze"])[1] == []
+
+
+def test_no_texts_have_no_ids_and_no_ids_have_no_texts(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode([]) == []
+    assert tokenizer.decode([]) == []
+    assert tokenizer.decode([[]]) == [""]
+
+
+def test_several_threads_give_what_one_gives(tokenizer: Tokenizer, sentences: list[str]) -> None:
+    assert tokenizer.encode(sentences, num_threads=3) == tokenizer.encode(sentences)
+
+
+def test_padding_begin_and_end_leave_no_trace_in_the_text(tokenizer: Tokenizer) -> None:
+    (ids,) = tokenizer.encode(["Der Hund"])
+    middle = len(ids) // 2
+    noisy = [BOS_ID, *ids[:middle], PAD_ID, EOS_ID, BOS_ID, *ids[middle:], EOS_ID, PAD_ID, PAD_ID]
+    assert tokenizer.decode([noisy, ids, [EOS_ID]]) == ["Der Hund", "Der Hund", ""]
+
+
+def test_a_character_never_seen_is_unknown_and_shows(tokenizer: Tokenizer) -> None:
+    (ids,) = tokenizer.encode(["Ж"])
+    assert UNK_ID in ids
+    assert "Ж" not in tokenizer.decode([ids])[0]
+    assert "⁇" in tokenizer.decode([ids])[0]
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_text_that_no_utf8_can_hold_is_refused(tokenizer: Tokenizer, num_threads: int) -> None:
+    with pytest.raises(DataError, match="a text holds surrogates, which are no characters"):
+        tokenizer.encode(["Der Hund", "half \ud800 a character"], num_threads)
+
+
+def test_training_twice_gives_the_same_bytes(tokenizer: Tokenizer, sentences: list[str]) -> None:
+    assert Tokenizer.train(iter(sentences), VOCAB_SIZE).model == tokenizer.model
+
+
+def test_empty_sentences_are_of_no_account(tokenizer: Tokenizer, sentences: list[str]) -> None:
+    assert Tokenizer.train(["", *sentences, ""], VOCAB_SIZE).model == tokenizer.model
+
+
+def test_a_tokenizer_is_its_bytes(tmp_path: Path, tokenizer: Tokenizer, sentences: list[str]) -> None:
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(tokenizer.model)
+    for loaded in (Tokenizer.load(path), Tokenizer.load(str(path)), Tokenizer(tokenizer.model)):
+        assert loaded.encode(sentences) == tokenizer.encode(sentences)
+
+
+def test_too_large_a_vocabulary_is_refused_with_the_largest_that_can_be_learned(sentences: list[str]) -> None:
+    with pytest.raises(DataError, match=r"data\.vocab_size=99991 is too large for this corpus; at most \d+") as caught:
+        Tokenizer.train(sentences, 99991)
+    largest = int(str(caught.value).split("at most ")[1].split()[0])
+    assert len(Tokenizer.train(sentences, largest)) == largest
+
+
+def test_too_small_a_vocabulary_is_refused_with_the_smallest_that_can_be_learned(sentences: list[str]) -> None:
+    with pytest.raises(DataError, match=r"^data\.vocab_size=23 is too small for this corpus; at least \d+") as caught:
+        Tokenizer.train(sentences, 23)
+    smallest = int(str(caught.value).split("at least ")[1].split()[0])
+    assert len(Tokenizer.train(sentences, smallest)) == smallest
+
+
+@pytest.mark.parametrize("nothing", [[], [""], [" "]])
+def test_nothing_cannot_be_learned_from(nothing: list[str]) -> None:
+    with pytest.raises(DataError, match=r"^the tokenizer cannot be trained: ") as caught:
+        Tokenizer.train(nothing, VOCAB_SIZE)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_of_the_corpus_arrives_as_it_was(sentences: list[str]) -> None:
+    def broken() -> Iterator[str]:
+        yield from sentences
+        raise DataError("train.en, line 3: not UTF-8")
+
+    with pytest.raises(DataError, match=r"^train\.en, line 3: not UTF-8$"):
+        Tokenizer.train(broken(), VOCAB_SIZE)
+
+
+@pytest.mark.parametrize("name", ["nothing", "noise", "pickle", "truncated"])
+def test_bytes_that_are_no_model_are_refused(tokenizer: Tokenizer, name: str) -> None:
+    model = {
+        "nothing": b"",
+        "noise": b"no model at all",
+        "pickle": pickle.dumps({"vocab": ["a", "b"]}),
+        "truncated": tokenizer.model[:-3],
+    }[name]
+    with pytest.raises(DataError, match=r"^not a SentencePiece model: ") as caught:
+        Tokenizer(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(pickle.dumps([]))
+    with pytest.raises(DataError, match=r"tokenizer\.model: not a SentencePiece model: "):
+        Tokenizer.load(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"absent\.model: cannot be read: No such file or directory"):
+        Tokenizer.load(tmp_path / "absent.model")
+    with pytest.raises(DataError, match=r"cannot be read: Is a directory"):
+        Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ids", "found"),
+    [
+        ({"pad_id": 3, "unk_id": 0, "bos_id": 1, "eos_id": 2}, r"\(3, 0, 1, 2\)"),
+        ({"unk_id": 0, "bos_id": 1, "eos_id": 2}, r"\(-1, 0, 1, 2\)"),  # SentencePiece's own
+    ],
+)
+def test_a_model_with_other_special_ids_is_refused(sentences: list[str], ids: dict[str, int], found: str) -> None:
+    message = rf"pad, unk, bos and eos ids are {found}; they must be 0, 1, 2 and 3"
+    with pytest.raises(DataError, match=message):
+        Tokenizer(train_with_ids(sentences, **ids))

@@ -1,0 +1,480 @@
+"""Search against chains whose best sequences are known by inspection, and against trying every sequence there is.
+
+Nothing here is a neural network: `decode` looks probabilities up.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from transformer.inference.search import Hypothesis, beam_search, greedy_search, length_penalty
+
+EOS, A, B, BOS = 0, 1, 2, 3
+NEVER = -math.inf
+Prefix = tuple[int, ...]
+# Unnormalised log-probabilities of the next token, from the number of a sentence and what was said before.
+Logits = Callable[[int, Prefix], Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a decoder would remember: per hypothesis all its inputs, per sentence which one it is."""
+
+    sentences: Tensor  # (B,)
+    inputs: Tensor  # (R, t)
+
+    def select(self, rows: Tensor) -> Memory:
+        return replace(self, inputs=self.inputs[rows])
+
+    def keep_sentences(self, sentences: Tensor) -> Memory:
+        assert sentences.tolist() == sorted(sentences.tolist())
+        return replace(self, sentences=self.sentences[sentences])
+
+
+@dataclass
+class Oracle:
+    """A decoder that looks up what comes next by the sentence and the whole path, and counts its rows."""
+
+    logits: Logits
+    num_rows: list[int] = field(default_factory=list)  # of each call
+
+    def start(self, sentences: Sequence[int]) -> Memory:
+        return Memory(torch.tensor(sentences, dtype=torch.int64), torch.zeros((len(sentences), 0), dtype=torch.int64))
+
+    def __call__(self, tokens: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        num_sentences = len(memory.sentences)
+        assert tokens.shape == (len(memory.inputs),)
+        assert tokens.dtype == torch.int64
+        assert len(tokens) % num_sentences == 0
+        self.num_rows.append(len(tokens))
+        inputs = torch.cat((memory.inputs, tokens[:, None]), dim=1)
+        assert (inputs[:, 0] == BOS).all()
+        sentences = memory.sentences.repeat_interleave(len(tokens) // num_sentences).tolist()
+        rows = [self.logits(i, tuple(path[1:])) for i, path in zip(sentences, inputs.tolist(), strict=True)]
+        return torch.tensor(rows, dtype=torch.float32), replace(memory, inputs=inputs)
+
+    def greedy(self, limits: Sequence[int], **options: float) -> list[Hypothesis]:
+        return greedy_search(self, self.start(range(len(limits))), limits, bos_id=BOS, eos_id=EOS, **options)
+
+    def beam(self, limits: Sequence[int], beam: int, **options: float) -> list[list[Hypothesis]]:
+        memory = self.start(range(len(limits)))
+        return beam_search(self, memory, limits, bos_id=BOS, eos_id=EOS, beam=beam, **options)  # type: ignore[arg-type]
+
+
+def chain(table: Mapping[int, Sequence[float]]) -> Oracle:
+    """A Markov chain: the probabilities of </s>, a and maybe b after each token."""
+    logs = {token: [math.log(p) if p else NEVER for p in probabilities] for token, probabilities in table.items()}
+    return Oracle(lambda _, prefix: logs[prefix[-1] if prefix else BOS])
+
+
+def memoryless(*probabilities: float) -> Oracle:
+    """A chain that forgets: always the same probabilities of </s>, a and b."""
+    return chain(dict.fromkeys((BOS, A, B), probabilities))
+
+
+def random_oracle(seed: int, vocab_size: int = 5) -> Oracle:
+    """Probabilities drawn anew for every sentence and every path: whoever mixes up two rows gets other numbers."""
+
+    def logits(sentence: int, prefix: Prefix) -> list[float]:
+        rng = np.random.default_rng((seed, sentence, len(prefix), *prefix))
+        return (2 * rng.normal(size=vocab_size)).tolist()
+
+    return Oracle(logits)
+
+
+def log_softmax(logits: Sequence[float]) -> list[float]:
+    largest = max(logits)
+    total = largest + math.log(sum(math.exp(x - largest) for x in logits))
+    return [x - total for x in logits]
+
+
+def log_prob_of(oracle: Oracle, sentence: int, ids: Sequence[int]) -> float:
+    """log P of a sequence, one token after the other."""
+    return sum(log_softmax(oracle.logits(sentence, tuple(ids[:t])))[token] for t, token in enumerate(ids))
+
+
+def everything(oracle: Oracle, sentence: int, limit: int, alpha: float) -> list[Hypothesis]:
+    """All sequences that end within the limit, best first."""
+
+    def walk(prefix: Prefix, log_prob: float) -> Iterator[Hypothesis]:
+        for token, step in enumerate(log_softmax(oracle.logits(sentence, prefix))):
+            ids = (*prefix, token)
+            if token == EOS:
+                total = log_prob + step
+                yield Hypothesis(list(ids), total, total / length_penalty(len(ids), alpha))
+            elif len(ids) < limit:
+                yield from walk(ids, log_prob + step)
+
+    return sorted(walk((), 0.0), key=lambda hypothesis: -hypothesis.score)
+
+
+def assert_same(found: Sequence[Hypothesis], wanted: Sequence[Hypothesis]) -> None:
+    assert [hypothesis.ids for hypothesis in found] == [hypothesis.ids for hypothesis in wanted]
+    for one, other in zip(found, wanted, strict=True):
+        assert one.log_prob == pytest.approx(other.log_prob, abs=1e-4)
+        assert one.score == pytest.approx(other.score, abs=1e-4)
+
+
+# The length penalty
+
+
+def test_the_length_penalty_is_that_of_wu_et_al() -> None:
+    assert length_penalty(1, 0.6) == 1.0
+    assert length_penalty(7, 1.0) == 2.0
+    assert length_penalty(13, 2.0) == 9.0
+    assert length_penalty(19, 0.5) == 2.0
+    assert length_penalty(13, 0.6) == pytest.approx(3**0.6)
+
+
+@pytest.mark.parametrize("length", [1, 2, 17, 1009])
+def test_without_alpha_there_is_no_penalty(length: int) -> None:
+    assert length_penalty(length, 0.0) == 1.0
+
+
+def test_the_penalty_counts_the_end_of_the_sentence() -> None:
+    oracle = chain({BOS: (0.0, 1.0), A: (0.5, 0.5)})
+    ((best,),) = oracle.beam([7], 3, alpha=1.0)
+    (greedy,) = chain({BOS: (0.0, 1.0), A: (0.6, 0.4)}).greedy([7], alpha=1.0)
+    assert best.ids == greedy.ids == [A, EOS]
+    assert best.score == pytest.approx(math.log(0.5) / (7 / 6))
+    assert greedy.score == pytest.approx(math.log(0.6) / (7 / 6))
+
+
+def test_alpha_decides_between_a_probable_short_sentence_and_a_longer_one() -> None:
+    #          0.5
+    #  <s> ----------> </s>     log 0.5  = -0.693, penalty 1
+    #   |0.5    0.9     ^
+    #   +-> a ----------+       log 0.45 = -0.799, penalty (7/6)^alpha: -0.684 at alpha 1, -0.728 at 0.6
+    table = {BOS: (0.5, 0.5), A: (0.9, 0.1)}
+    for alpha, ids in ((0.0, [EOS]), (0.6, [EOS]), (1.0, [A, EOS])):
+        ((best,),) = chain(table).beam([11], 3, alpha=alpha)
+        assert best.ids == ids
+
+
+# Greedy search
+
+
+def test_greedy_takes_the_most_probable_token_until_the_end() -> None:
+    #       0.6      0.7      0.8
+    #  <s> ----> a ----> b -----> </s>
+    oracle = chain({BOS: (0.1, 0.6, 0.3), A: (0.2, 0.1, 0.7), B: (0.8, 0.1, 0.1)})
+    (found,) = oracle.greedy([7], alpha=2.0)
+    assert found.ids == [A, B, EOS]
+    assert found.log_prob == pytest.approx(math.log(0.6 * 0.7 * 0.8))
+    assert found.score == pytest.approx(found.log_prob / (8 / 6) ** 2)
+
+
+def test_greedy_normalises_the_logits() -> None:
+    (found,) = Oracle(lambda _, __: [5.0, 5.0 + math.log(3), NEVER]).greedy([2])
+    assert found.ids == [A, A]
+    assert found.log_prob == pytest.approx(2 * math.log(3 / 4))
+
+
+def test_greedy_stops_each_sentence_at_its_own_limit() -> None:
+    oracle = chain({BOS: (0.1, 0.9), A: (0.1, 0.9)})
+    assert [found.ids for found in oracle.greedy([3, 1, 5, 2])] == [[A] * 3, [A], [A] * 5, [A] * 2]
+
+
+def test_greedy_does_not_decode_sentences_that_are_over() -> None:
+    endless = chain({BOS: (0.1, 0.9), A: (0.1, 0.9)})
+    endless.greedy([3, 1, 5, 2])
+    assert endless.num_rows == [4, 3, 2, 1, 1]
+    ending = Oracle(lambda sentence, prefix: [1.0, 0.0] if len(prefix) == sentence else [0.0, 1.0])
+    assert [found.ids for found in ending.greedy([7, 7, 7])] == [[EOS], [A, EOS], [A, A, EOS]]
+    assert ending.num_rows == [3, 2, 1]
+
+
+# Beam search on chains
+
+
+def test_a_beam_finds_the_sentence_that_greedy_search_walks_past() -> None:
+    #        0.6       0.35
+    #  <s> ------> a -------> a ...     greedy: 0.6 * 0.35 * 0.35 ...
+    #   |          | 0.34
+    #   | 0.4      v
+    #   +---> b -> </s>                 b: 0.4 * 0.9 = 0.36; a: 0.6 * 0.34 = 0.204
+    #          0.9
+    table = {BOS: (0.0, 0.6, 0.4), A: (0.34, 0.35, 0.31), B: (0.9, 0.05, 0.05)}
+    assert chain(table).greedy([3])[0].ids == [A, A, A]
+    ((best, second),) = chain(table).beam([3], 3, nbest=2, alpha=0.0)
+    assert best.ids == [B, EOS]
+    assert best.log_prob == best.score == pytest.approx(math.log(0.4 * 0.9))
+    assert second.ids == [A, EOS]
+    assert second.score == pytest.approx(math.log(0.6 * 0.34))
+
+
+def test_a_sentence_is_over_when_no_unfinished_hypothesis_can_win() -> None:
+    # After </s> with 0.98, nothing that begins with the other 0.02 can have more.
+    oracle = chain({BOS: (0.98, 0.02), A: (0.9, 0.1)})
+    ((best,),) = oracle.beam([101], 3, alpha=0.0)
+    assert best.ids == [EOS]
+    assert oracle.num_rows == [1]
+
+
+def test_a_sentence_goes_on_while_a_longer_one_can_win_by_the_penalty_at_its_limit() -> None:
+    # log 0.6 against log 0.4 over the penalty of 19 tokens, 4: all that follows might be certain, and nearly is.
+    def logits(_: int, prefix: Prefix) -> list[float]:
+        if not prefix:
+            return [math.log(0.6), math.log(0.4)]
+        return [-20.0, 0.0] if len(prefix) < 18 else [0.0, -20.0]
+
+    ((best,),) = Oracle(logits).beam([19], 23, alpha=1.0)
+    assert best.ids == [A] * 18 + [EOS]
+    assert best.score == pytest.approx(math.log(0.4) / 4, abs=1e-5)
+    # Within 2 tokens none can: log 0.4 / (7 / 6) is less than log 0.6.
+    short = Oracle(logits)
+    assert short.beam([2], 23, alpha=1.0)[0][0].ids == [EOS]
+    assert short.num_rows == [1]
+
+
+def test_hypotheses_cut_at_the_limit_have_no_end_and_come_after_those_that_finished() -> None:
+    # a a a a has 0.9^4 = 0.6561; what ends has 0.1 at the most.
+    oracle = chain({BOS: (0.1, 0.9), A: (0.1, 0.9)})
+    (found,) = oracle.beam([4], 7, nbest=7, alpha=0.0)
+    assert [h.ids for h in found] == [[EOS], [A, EOS], [A, A, EOS], [A, A, A, EOS], [A, A, A, A]]
+    assert [h.score for h in found] == pytest.approx(
+        [math.log(p) for p in (0.1, 0.09, 0.081, 0.0729, 0.6561)], abs=1e-5
+    )
+
+
+def test_a_sentence_that_nothing_ended_gives_its_cut_hypotheses_best_first() -> None:
+    oracle = chain({BOS: (0.0, 0.7, 0.3), A: (0.0, 0.6, 0.4), B: (0.0, 0.8, 0.2)})
+    (found,) = oracle.beam([2], 2, nbest=2, alpha=1.0)
+    # a a 0.42, a b 0.28, b a 0.24, b b 0.06
+    assert [h.ids for h in found] == [[A, A], [A, B]]
+    assert [h.score for h in found] == pytest.approx([math.log(p) / (7 / 6) for p in (0.42, 0.28)], abs=1e-5)
+
+
+@pytest.mark.parametrize("search", ["greedy", "beam"])
+def test_a_limit_of_one_token_gives_one_token(search: str) -> None:
+    ends, goes_on = chain({BOS: (0.6, 0.4)}), chain({BOS: (0.4, 0.6)})
+    for oracle, ids in ((ends, [EOS]), (goes_on, [A])):
+        (found,) = oracle.greedy([1]) if search == "greedy" else oracle.beam([1], 1)[0]
+        assert found.ids == ids
+
+
+def test_sentences_leave_the_batch_when_they_are_over() -> None:
+    # Sentence i ends for certain after i tokens; until then one row, then two, a and b being alike.
+    def logits(sentence: int, prefix: Prefix) -> list[float]:
+        return [9.0, 0.0, 0.0, NEVER] if len(prefix) == sentence else [-9.0, 0.0, 0.0, NEVER]
+
+    oracle = Oracle(logits)
+    found = oracle.beam([7, 7, 7, 7], 2, alpha=0.0)
+    assert [len(best.ids) for (best,) in found] == [1, 2, 3, 4]
+    assert oracle.num_rows == [4, 3 * 2, 2 * 2, 1 * 2]
+
+
+def test_sentences_leave_the_batch_at_their_limits() -> None:
+    oracle = memoryless(0.0, 0.5, 0.5)
+    oracle.beam([3, 1, 5, 3], 2)
+    assert oracle.num_rows == [4, 3 * 2, 3 * 2, 1 * 2, 1 * 2]
+
+
+# A caller may forbid a token, say </s> for a minimum length, by a log-probability of minus infinity.
+
+
+def test_a_forbidden_end_does_not_finish_a_hypothesis() -> None:
+    oracle = memoryless(0.0, 0.7, 0.3)
+    (found,) = oracle.beam([3], 11, nbest=11)
+    assert [h.ids for h in found if EOS in h.ids] == []
+    assert found[0].ids == [A, A, A]
+
+
+def test_forbidden_ends_do_not_end_the_search() -> None:
+    # Only a a a a </s> is possible.
+    oracle = Oracle(lambda _, prefix: [NEVER, 0.0] if len(prefix) < 4 else [0.0, NEVER])
+    ((best,),) = oracle.beam([7], 3)
+    assert best.ids == [A, A, A, A, EOS]
+
+
+def test_what_is_impossible_is_not_among_the_best() -> None:
+    oracle = memoryless(0.5, 0.5, 0.0)
+    (found,) = oracle.beam([2], 7, nbest=7, alpha=0.0)
+    assert [h.ids for h in found] == [[EOS], [A, EOS], [A, A]]
+
+
+def test_a_beam_wider_than_the_vocabulary_is_filled_when_there_is_enough_to_fill_it_with() -> None:
+    oracle = memoryless(0.2, 0.5, 0.3)
+    (found,) = oracle.beam([3], 5, nbest=5, alpha=0.0)
+    assert oracle.num_rows[:3] == [1, 2, 4]
+    assert found[0].ids == [EOS]
+    assert len(found) == 5
+
+
+def test_a_vocabulary_of_one_token_and_the_end_is_enough_for_a_beam_of_two() -> None:
+    def logits(_: int, __: Prefix) -> list[float]:
+        return [math.log(0.3), math.log(0.7)]
+
+    oracle = Oracle(logits)
+    (found,) = oracle.beam([5], 2, nbest=2, alpha=0.0)
+    assert [h.ids for h in found] == [[EOS], [A, EOS]]
+    assert oracle.num_rows == [1, 1]  # two have finished: over, though a a </s> has not been looked at
+    assert [h.score for h in found] == pytest.approx([math.log(0.3), math.log(0.7 * 0.3)])
+
+
+# Beam search against trying everything
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0, 3.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_beam_wide_enough_finds_the_best_of_all_sequences(seed: int, alpha: float) -> None:
+    limits = [5, 2, 4, 1]
+    oracle = random_oracle(seed)
+    found = oracle.beam(limits, 5**5, alpha=alpha, nbest=1)
+    for sentence, (best,) in enumerate(found):
+        assert_same([best], everything(oracle, sentence, limits[sentence], alpha)[:1])
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 3.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_beam_wide_enough_finds_the_best_of_all_sequences_in_order(seed: int, alpha: float) -> None:
+    oracle = random_oracle(seed)
+    for sentence, found in enumerate(oracle.beam([5, 4], 5**5, alpha=alpha, nbest=17)):
+        assert_same(found, everything(oracle, sentence, (5, 4)[sentence], alpha)[:17])
+
+
+@pytest.mark.parametrize("vocab_size", [2, 3, 7])
+def test_vocabularies_of_any_size_are_searched_through(vocab_size: int) -> None:
+    oracle = random_oracle(11, vocab_size)
+    (found,) = oracle.beam([4], 7**4, alpha=0.6, nbest=4)
+    assert_same(found, everything(oracle, 0, 4, 0.6)[:4])
+
+
+# Laws of any beam
+
+LIMITS = [7, 1, 13, 5, 2, 11, 3]
+
+
+@pytest.mark.parametrize("seed", range(11))
+def test_a_beam_of_one_is_greedy_search(seed: int) -> None:
+    oracle = random_oracle(seed, vocab_size=13)
+    assert_same([best for (best,) in oracle.beam(LIMITS, 1)], oracle.greedy(LIMITS))
+
+
+@pytest.mark.parametrize("beam", [2, 3, 5, 17])
+@pytest.mark.parametrize("seed", range(5))
+def test_every_hypothesis_has_the_probability_of_its_own_path(seed: int, beam: int) -> None:
+    # The oracle knows the whole path: a state that is reordered wrongly gives other probabilities.
+    oracle = random_oracle(seed, vocab_size=7)
+    for sentence, found in enumerate(oracle.beam(LIMITS, beam, nbest=beam, alpha=0.6)):
+        for hypothesis in found:
+            log_prob = log_prob_of(oracle, sentence, hypothesis.ids)
+            assert hypothesis.log_prob == pytest.approx(log_prob, abs=1e-4)
+            assert hypothesis.score == pytest.approx(log_prob / ((5 + len(hypothesis.ids)) / 6) ** 0.6, abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_greedy_hypotheses_have_the_probability_of_their_own_paths(seed: int) -> None:
+    oracle = random_oracle(seed, vocab_size=7)
+    for sentence, found in enumerate(oracle.greedy(LIMITS)):
+        assert found.log_prob == pytest.approx(log_prob_of(oracle, sentence, found.ids), abs=1e-4)
+
+
+@pytest.mark.parametrize("beam", [2, 3, 5, 17])
+@pytest.mark.parametrize("seed", range(5))
+def test_hypotheses_are_distinct_within_their_limit_and_sorted_with_the_cut_ones_last(seed: int, beam: int) -> None:
+    for limit, found in zip(LIMITS, random_oracle(seed, 7).beam(LIMITS, beam, nbest=beam), strict=True):
+        assert 1 <= len(found) <= beam
+        assert len({tuple(h.ids) for h in found}) == len(found)
+        assert all(EOS not in h.ids[:-1] and 1 <= len(h.ids) <= limit for h in found)
+        assert all(h.ids[-1] == EOS or len(h.ids) == limit for h in found)
+        order = [(h.ids[-1] != EOS, -h.score) for h in found]
+        assert order == sorted(order)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_asking_for_more_hypotheses_does_not_change_the_better_ones(seed: int, alpha: float) -> None:
+    # A sentence stops only when no unfinished hypothesis can be among its nbest; a larger nbest goes on for longer,
+    # and what it finds then comes after these.
+    oracle = random_oracle(seed, vocab_size=7)
+    fewer = oracle.beam(LIMITS, 5, alpha=alpha, nbest=1)
+    for nbest in range(2, 6):
+        more = oracle.beam(LIMITS, 5, alpha=alpha, nbest=nbest)
+        for one, other in zip(fewer, more, strict=True):
+            assert_same(one, other[: len(one)])
+        fewer = more
+
+
+@pytest.mark.parametrize("beam", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_sentence_is_translated_alike_alone_and_in_a_batch(seed: int, beam: int) -> None:
+    oracle = random_oracle(seed, vocab_size=7)
+    together = oracle.beam(LIMITS, beam, nbest=beam)
+    greedy_together = oracle.greedy(LIMITS)
+    for sentence, limit in enumerate(LIMITS):
+        memory = oracle.start([sentence])
+        (alone,) = beam_search(oracle, memory, [limit], bos_id=BOS, eos_id=EOS, beam=beam, nbest=beam)
+        assert_same(together[sentence], alone)
+        assert_same([greedy_together[sentence]], greedy_search(oracle, memory, [limit], bos_id=BOS, eos_id=EOS))
+
+
+def test_the_work_of_a_beam_is_that_many_rows_per_unfinished_sentence() -> None:
+    oracle = random_oracle(3, vocab_size=7)
+    oracle.beam(LIMITS, 3)
+    alive = [sum(limit > t for limit in LIMITS) for t in range(max(LIMITS))]
+    assert oracle.num_rows[0] == len(LIMITS)
+    assert all(rows % 3 == 0 and rows <= 3 * n for rows, n in zip(oracle.num_rows[1:], alive[1:], strict=False))
+
+
+def test_the_number_of_steps_does_not_grow_when_sentences_end() -> None:
+    # Each ends within 3 tokens or so: a limit of a thousand must not be walked to.
+    oracle = memoryless(0.8, 0.1, 0.1)
+    oracle.beam([1009] * 3, 4, alpha=0.6)
+    assert len(oracle.num_rows) < 17
+
+
+# Borders
+
+
+def test_no_sentences_give_no_hypotheses() -> None:
+    oracle = random_oracle(0)
+    assert oracle.greedy([]) == []
+    assert oracle.beam([], 3) == []
+    assert oracle.num_rows == []
+
+
+@pytest.mark.parametrize(("nbest", "beam"), [(4, 3), (0, 3), (-1, 3), (1, 0)])
+def test_more_hypotheses_than_the_beam_holds_are_refused(nbest: int, beam: int) -> None:
+    with pytest.raises(ValueError, match=rf"nbest={nbest} must be between 1 and beam={beam}"):
+        random_oracle(0).beam([5], beam, nbest=nbest)
+
+
+def test_search_does_not_record_gradients() -> None:
+    weight = torch.zeros(3, requires_grad=True)
+
+    class Nothing:
+        def select(self, _: Tensor) -> Nothing:
+            return self
+
+        def keep_sentences(self, _: Tensor) -> Nothing:
+            return self
+
+    def decode(tokens: Tensor, state: Nothing) -> tuple[Tensor, Nothing]:
+        logits = weight.expand(len(tokens), 3)
+        assert not (logits * 2).requires_grad
+        return logits, state
+
+    for limits in itertools.repeat([3, 2], 2):
+        greedy_search(decode, Nothing(), limits, bos_id=BOS, eos_id=EOS)
+        beam_search(decode, Nothing(), limits, bos_id=BOS, eos_id=EOS, beam=2)
+
+
+def test_logits_in_half_precision_are_added_up_in_full() -> None:
+    # 101 tokens of log 0.5 each are -70.0068; sums in bfloat16 would stand still at a coarser number.
+    def decode(tokens: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        return torch.tensor([NEVER, 0.0, 0.0, NEVER], dtype=torch.bfloat16).expand(len(tokens), 4), memory
+
+    memory = Memory(torch.zeros(1, dtype=torch.int64), torch.zeros((1, 0), dtype=torch.int64))
+    (greedy,) = greedy_search(decode, memory, [101], bos_id=BOS, eos_id=EOS)
+    ((best,),) = beam_search(decode, memory, [101], bos_id=BOS, eos_id=EOS, beam=2)
+    assert greedy.log_prob == pytest.approx(101 * math.log(0.5), rel=1e-5)
+    assert best.log_prob == pytest.approx(101 * math.log(0.5), rel=1e-5)

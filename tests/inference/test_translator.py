@@ -1,0 +1,462 @@
+"""The translator: one line out per line in, whatever the batch; found wherever the model lies."""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from transformer.config import SearchConfig, load_config
+from transformer.data.builtin import builtin_pairs
+from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
+from transformer.errors import CheckpointError, DataError
+from transformer.inference.bleu import score
+from transformer.inference.search import beam_search
+from transformer.inference.translator import Translation, Translator, greedy_bleu
+from transformer.model.transformer import Transformer
+
+NUM_LAYERS, NUM_HEADS = 2, 3
+TEXTS = [
+    "A man is eating an apple.",
+    "Two dogs.",
+    "The old woman who is standing next to the big tree is looking at seven small birds in the garden today.",
+    "Is the cat sleeping?",
+    "The children are not playing with the red ball because it is wet.",
+    "Three boys",
+    "We",
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train((side for pair in builtin_pairs("train", 199) for side in pair), 211)
+
+
+def random_model(tokenizer: Tokenizer, seed: int = 2, *, ends: bool = True, **options: Any) -> Transformer:
+    """An untrained model that answers different texts differently; some answers end before their limit, some do not.
+
+    Large weights in the layers and small target embeddings keep it from repeating one piece; a long output vector
+    makes </s> as likely as all others together now and then.
+    """
+    torch.manual_seed(seed)
+    options = {"norm": "pre"} | options
+    model = Transformer(len(tokenizer), 22, NUM_LAYERS, NUM_HEADS, 29, d_k=7, d_v=5, tie="none", **options)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() == 2 and "embed" not in name:
+                weight *= 2
+        assert model.embeddings.target_weight is not None
+        assert model.embeddings.output_weight is not None
+        model.embeddings.target_weight *= 0.3
+        if ends:
+            model.embeddings.output_weight[EOS_ID] *= 2.5
+    return model
+
+
+@pytest.fixture(scope="module")
+def translator(tokenizer: Tokenizer) -> Translator:
+    return Translator(random_model(tokenizer), tokenizer, SearchConfig(beam=3, max_extra=7))
+
+
+@pytest.fixture(scope="module")
+def alone(translator: Translator) -> dict[int, list[list[Translation]]]:
+    """By beam size, all hypotheses of each text, searched one text at a time."""
+    return {beam: [translator.translate_nbest([text], nbest=beam, beam=beam)[0] for text in TEXTS] for beam in (1, 3)}
+
+
+def endless(tokenizer: Tokenizer, **options: Any) -> Transformer:
+    """A model that never ends a sentence: </s> has a logit far below all others."""
+    model = random_model(tokenizer, ends=False, **options)
+    with torch.no_grad():
+        assert model.embeddings.output_weight is not None
+        # What the last LayerNorm adds is the same for all positions; of the output vectors only that of </s> follows.
+        model.decoder.norm.bias.fill_(1.0)
+        model.embeddings.output_weight[EOS_ID] = -30.0
+    return model
+
+
+def num_pieces(translation: Translation) -> int:
+    """How many pieces were produced, from the penalty of alpha 1: score = log P / ((5 + n) / 6)."""
+    return round(6 * translation.log_prob / translation.score - 5)
+
+
+def assert_same(found: Sequence[Sequence[Translation]], wanted: Sequence[Sequence[Translation]]) -> None:
+    assert [[one.text for one in nbest] for nbest in found] == [[one.text for one in nbest] for nbest in wanted]
+    for some, others in zip(found, wanted, strict=True):
+        for one, other in zip(some, others, strict=True):
+            assert one.score == pytest.approx(other.score, abs=1e-3)
+            assert one.log_prob == pytest.approx(other.log_prob, abs=1e-3)
+
+
+def test_these_tests_see_translations_that_end_and_others_that_are_cut(
+    translator: Translator, tokenizer: Tokenizer
+) -> None:
+    limits = [len(ids) + 7 for ids in tokenizer.encode(TEXTS)]
+    for beam in (1, 3):
+        found = [best for (best,) in translator.translate_nbest(TEXTS, nbest=1, beam=beam, alpha=1.0)]
+        is_shorter = [num_pieces(best) < limit for best, limit in zip(found, limits, strict=True)]
+        assert 0 < sum(is_shorter) < len(TEXTS)
+        assert len({best.text for best in found}) > 3
+
+
+# One line out per line in
+
+
+def test_translations_come_in_the_order_of_the_texts(translator: Translator) -> None:
+    expected = dict(zip(TEXTS, translator.translate(TEXTS), strict=True))
+    shuffled = random.Random(3).sample(TEXTS, len(TEXTS))
+    assert translator.translate(shuffled) == [expected[text] for text in shuffled]
+
+
+def test_a_text_that_comes_twice_is_translated_twice(translator: Translator) -> None:
+    one, two, three = translator.translate([TEXTS[0], TEXTS[1], TEXTS[0]])
+    assert one == three
+    assert [two] == translator.translate([TEXTS[1]])
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t  ", "\n", "\u2028"])
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_text_without_content_is_translated_by_one(translator: Translator, blank: str, beam: int) -> None:
+    found = translator.translate([blank, TEXTS[0], blank], beam=beam)
+    assert found == ["", *translator.translate([TEXTS[0]], beam=beam), ""]
+    assert translator.translate([blank], beam=beam) == [""]
+    assert translator.translate_nbest([blank], nbest=beam, beam=beam) == [[Translation("", 0.0, 0.0)] * beam]
+
+
+def test_no_texts_have_no_translations(translator: Translator) -> None:
+    assert translator.translate([]) == []
+    assert translator.translate_nbest([], nbest=2) == []
+
+
+def test_a_translation_is_one_line(translator: Translator) -> None:
+    for text in translator.translate(["Two dogs.\nThree boys", *TEXTS]):
+        assert len(text.splitlines()) <= 1
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+@pytest.mark.parametrize("batch_tokens", [1, 61, 4096])
+def test_a_text_is_translated_alike_alone_and_in_a_batch(
+    translator: Translator, alone: dict[int, list[list[Translation]]], batch_tokens: int, beam: int
+) -> None:
+    together = translator.translate_nbest(TEXTS, nbest=beam, beam=beam, batch_tokens=batch_tokens)
+    assert_same(together, alone[beam])
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 61, 101, 4096])
+def test_batches_are_of_similar_lengths_and_within_their_budget(
+    translator: Translator, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, batch_tokens: int
+) -> None:
+    batches: list[Tensor] = []
+    encode = translator.model.encode
+    monkeypatch.setattr(translator.model, "encode", lambda src: batches.append(src) or encode(src))
+    translator.translate(["", *TEXTS], beam=1, max_extra=0, batch_tokens=batch_tokens)
+    assert all(src.numel() <= batch_tokens or len(src) == 1 for src in batches)
+    lengths = [int((row != 0).sum()) for src in batches for row in src]
+    assert lengths == sorted((len(ids) + 1 for ids in tokenizer.encode(TEXTS)), reverse=True)
+    assert len(batches) == {1: 7, 4096: 1}.get(batch_tokens, len(batches))
+
+
+@pytest.mark.parametrize("options", [{"norm": "post"}, {"positional": "learned", "max_positions": 101}])
+def test_that_holds_for_other_models_too(tokenizer: Tokenizer, options: dict[str, Any]) -> None:
+    other = Translator(random_model(tokenizer, seed=7, **options), tokenizer, SearchConfig(max_extra=5))
+    alone = [other.translate_nbest([text], nbest=2)[0] for text in TEXTS]
+    assert_same(other.translate_nbest(TEXTS, nbest=2), alone)
+
+
+def test_dropout_is_off(tokenizer: Tokenizer) -> None:
+    model = random_model(tokenizer, dropout=0.9).train()
+    translator = Translator(model, tokenizer, SearchConfig(beam=2, max_extra=3))
+    assert translator.translate(TEXTS) == translator.translate(TEXTS)
+
+
+# Search
+
+
+def test_log_probabilities_are_those_of_teacher_forcing(translator: Translator, tokenizer: Tokenizer) -> None:
+    model = translator.model
+    sources = [[*ids, EOS_ID] for ids in tokenizer.encode(TEXTS[:3])]
+    width = max(map(len, sources))
+    src = torch.tensor([ids + [0] * (width - len(ids)) for ids in sources])
+
+    def decode(tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        hidden, state = model.decode(tokens[:, None], state)
+        return model.logits(hidden[:, 0]), state
+
+    with torch.no_grad():
+        found = beam_search(decode, model.encode(src), [5, 11, 7], bos_id=BOS_ID, eos_id=EOS_ID, beam=5, nbest=5)
+        for ids, nbest in zip(sources, found, strict=True):
+            for hypothesis in nbest:
+                tgt = torch.tensor([[BOS_ID, *hypothesis.ids[:-1]]])
+                steps = model(torch.tensor([ids]), tgt).log_softmax(-1)[0]  # (T, V)
+                expected = steps.gather(1, torch.tensor(hypothesis.ids)[:, None]).sum().item()
+                assert hypothesis.log_prob == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_beam_of_one_is_greedy_search(translator: Translator, tokenizer: Tokenizer) -> None:
+    model = translator.model
+    limits = [len(ids) + 7 for ids in tokenizer.encode(TEXTS)]
+    expected = []
+    with torch.no_grad():
+        for ids, limit in zip(tokenizer.encode(TEXTS), limits, strict=True):
+            tgt = [BOS_ID]
+            while len(tgt) <= limit and (len(tgt) == 1 or tgt[-1] != EOS_ID):
+                tgt.append(int(model(torch.tensor([[*ids, EOS_ID]]), torch.tensor([tgt]))[0, -1].argmax()))
+            expected += tokenizer.decode([tgt])
+    assert translator.translate(TEXTS, beam=1) == expected
+
+
+def test_the_models_own_settings_hold_unless_others_are_given(translator: Translator, tokenizer: Tokenizer) -> None:
+    settings = SearchConfig(beam=2, alpha=2.0, max_extra=3)
+    other = Translator(translator.model, tokenizer, settings)
+    expected = translator.translate_nbest(TEXTS, nbest=1, beam=2, alpha=2.0, max_extra=3)
+    assert_same(other.translate_nbest(TEXTS, nbest=1), expected)
+    assert other.translate(TEXTS) == translator.translate(TEXTS, beam=2, alpha=2.0, max_extra=3)
+    assert Translator(translator.model, tokenizer).search == SearchConfig()
+
+
+def test_nothing_asked_for_is_taken_for_a_default(translator: Translator, tokenizer: Tokenizer) -> None:
+    (found,) = translator.translate_nbest(TEXTS[:1], nbest=3, alpha=0.0, max_extra=0)
+    assert all(one.score == one.log_prob for one in found)
+    (found,) = Translator(endless(tokenizer), tokenizer).translate_nbest(TEXTS[:1], nbest=1, alpha=1.0, max_extra=0)
+    assert num_pieces(found[0]) == len(tokenizer.encode(TEXTS[:1])[0])
+
+
+@pytest.mark.parametrize("nbest", [1, 2, 3])
+def test_the_n_best_are_n_distinct_and_sorted(translator: Translator, nbest: int) -> None:
+    for found in translator.translate_nbest(TEXTS, nbest=nbest, beam=3):
+        assert len(found) == nbest
+        assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+
+
+def test_the_best_of_n_is_the_translation(translator: Translator) -> None:
+    best = [found[0].text for found in translator.translate_nbest(TEXTS, nbest=3)]
+    assert best == translator.translate(TEXTS)
+
+
+@pytest.mark.parametrize(("nbest", "beam"), [(3, 2), (0, 2), (1, 0)])
+def test_more_translations_than_the_beam_holds_are_refused(translator: Translator, nbest: int, beam: int) -> None:
+    with pytest.raises(ValueError, match=rf"nbest={nbest} must be between 1 and beam={beam}"):
+        translator.translate_nbest(TEXTS, nbest=nbest, beam=beam)
+    with pytest.raises(ValueError, match=r"nbest=5 must be between 1 and beam=3"):
+        translator.translate_nbest([], nbest=5)
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+@pytest.mark.parametrize("max_extra", [0, 5])
+def test_each_translation_is_limited_by_its_own_text(tokenizer: Tokenizer, beam: int, max_extra: int) -> None:
+    translator = Translator(endless(tokenizer), tokenizer)
+    found = translator.translate_nbest(TEXTS, nbest=1, beam=beam, alpha=1.0, max_extra=max_extra)
+    assert [num_pieces(best) for (best,) in found] == [len(ids) + max_extra for ids in tokenizer.encode(TEXTS)]
+
+
+# Limits
+
+
+def test_too_long_a_text_is_named_by_its_number_with_the_limit(translator: Translator, tokenizer: Tokenizer) -> None:
+    sizes = [len(ids) + 1 for ids in tokenizer.encode(TEXTS)]
+    longest = max(sizes)
+    number = sizes.index(longest) + 1
+    just_enough = Translator(translator.model, tokenizer, SearchConfig(max_source_length=longest))
+    assert len(just_enough.translate(TEXTS, beam=1)) == len(TEXTS)
+    one_less = Translator(translator.model, tokenizer, SearchConfig(max_source_length=longest - 1))
+    message = rf"^sentence {number} has {longest} pieces, more than the limit of {longest - 1}: split it$"
+    with pytest.raises(DataError, match=message):
+        one_less.translate(TEXTS)
+    with pytest.raises(DataError, match=rf"^sentence {number + 4000} has "):
+        one_less.translate_nbest(TEXTS, nbest=1, first_number=4001)
+
+
+def test_learned_positions_limit_the_text(tokenizer: Tokenizer) -> None:
+    (ids,) = tokenizer.encode(TEXTS[:1])
+    size = len(ids) + 1
+    for max_positions, fits in ((size, True), (size - 1, False)):
+        model = random_model(tokenizer, positional="learned", max_positions=max_positions)
+        translator = Translator(model, tokenizer)
+        if fits:
+            assert len(translator.translate(TEXTS[:1])) == 1
+        else:
+            with pytest.raises(DataError, match=rf"sentence 1 has {size} pieces, more than the limit of {size - 1}"):
+                translator.translate(TEXTS[:1])
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_learned_positions_limit_the_translation(tokenizer: Tokenizer, beam: int) -> None:
+    translator = Translator(endless(tokenizer, positional="learned", max_positions=17), tokenizer)
+    ((best,),) = translator.translate_nbest(["We"], nbest=1, beam=beam, alpha=1.0)
+    assert num_pieces(best) == 17
+
+
+def test_sinusoidal_positions_limit_nothing(tokenizer: Tokenizer) -> None:
+    translator = Translator(endless(tokenizer), tokenizer)
+    # 256 positions are prepared; the table must grow.
+    ((best,),) = translator.translate_nbest(["We"], nbest=1, beam=1, alpha=1.0, max_extra=300)
+    assert num_pieces(best) == len(tokenizer.encode(["We"])[0]) + 300
+
+
+# Attention
+
+
+@pytest.mark.parametrize("translation", [None, "Zwei Hunde schlafen."])
+def test_attention_comes_with_a_label_for_every_row_and_column(
+    translator: Translator, tokenizer: Tokenizer, translation: str | None
+) -> None:
+    src, tgt, maps = translator.attention(TEXTS[0], translation)
+    if translation is None:
+        (translation,) = translator.translate(TEXTS[:1])
+    assert src == [*tokenizer.pieces(tokenizer.encode(TEXTS[:1])[0]), "</s>"]
+    assert tgt == ["<s>", *tokenizer.pieces(tokenizer.encode([translation])[0])]
+    shapes = {"encoder": (len(src), len(src)), "decoder": (len(tgt), len(tgt)), "cross": (len(tgt), len(src))}
+    for name, shape in shapes.items():
+        layers = getattr(maps, name)
+        assert len(layers) == NUM_LAYERS
+        for weights in layers:
+            assert weights.shape == (1, NUM_HEADS, *shape)
+            assert not weights.requires_grad
+            torch.testing.assert_close(weights.sum(-1), torch.ones(1, NUM_HEADS, shape[0]))
+
+
+def test_attention_of_too_long_a_text_is_an_error(translator: Translator, tokenizer: Tokenizer) -> None:
+    limited = Translator(translator.model, tokenizer, SearchConfig(max_source_length=3))
+    with pytest.raises(DataError, match=r"sentence 1 has .* more than the limit of 3"):
+        limited.attention(TEXTS[0], "Zwei Hunde")
+
+
+def test_attention_of_a_translation_cut_at_the_last_position_is_shown(tokenizer: Tokenizer) -> None:
+    translator = Translator(endless(tokenizer, positional="learned", max_positions=11), tokenizer)
+    src, tgt, maps = translator.attention("We")
+    assert maps.cross[0].shape == (1, NUM_HEADS, len(tgt), len(src))
+
+
+# Loading
+
+
+def weights_of(checkpoint: Path) -> dict[str, Tensor]:
+    return load_file(checkpoint / "model.safetensors")
+
+
+def assert_loaded(translator: Translator, checkpoint: Path) -> None:
+    loaded = translator.model.state_dict()
+    expected = weights_of(checkpoint)
+    assert loaded.keys() == expected.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(loaded[name], weight, rtol=0, atol=0)
+    assert not translator.model.training
+
+
+@pytest.fixture
+def run(trained_run: Path, tmp_path: Path) -> Path:
+    """A copy of the trained run, with an average, that a test may change."""
+    copy = tmp_path / "run"
+    shutil.copytree(trained_run, copy)
+    shutil.copytree(sorted((copy / "checkpoints").iterdir())[0], copy / "averaged")
+    return copy
+
+
+def test_of_a_run_the_average_is_taken_else_the_best_else_the_last(run: Path) -> None:
+    (best,) = (run / "best").iterdir()
+    last = sorted((run / "checkpoints").iterdir())[-1]
+    first_layers = [next(iter(weights_of(path).values())) for path in (run / "averaged", best, last)]
+    assert not torch.equal(first_layers[0], first_layers[1])
+    assert not torch.equal(first_layers[1], first_layers[2])
+    assert_loaded(Translator.load(run), run / "averaged")
+    shutil.rmtree(run / "averaged")
+    assert_loaded(Translator.load(str(run)), best)
+    shutil.rmtree(run / "best")
+    assert_loaded(Translator.load(run), last)
+
+
+def test_a_checkpoint_is_loaded_by_its_own_directory(trained_run: Path) -> None:
+    for checkpoint in sorted((trained_run / "checkpoints").iterdir()):
+        assert_loaded(Translator.load(checkpoint), checkpoint)
+
+
+def test_a_loaded_translator_has_the_runs_tokenizer_and_search(trained_run: Path) -> None:
+    translator = Translator.load(trained_run, device="cpu")
+    config = load_config(trained_run / "config.yaml")
+    assert translator.search == config.search
+    assert translator.search != SearchConfig()
+    assert translator.tokenizer.model == (trained_run / "tokenizer.model").read_bytes()
+    found = translator.translate_nbest(["A man is eating an apple.", ""], nbest=2)
+    assert [len(nbest) for nbest in found] == [2, 2]
+
+
+def test_a_model_can_be_loaded_in_bfloat16(trained_run: Path) -> None:
+    translator = Translator.load(trained_run, device="cpu", precision="bf16")
+    assert {weight.dtype for weight in translator.model.parameters()} == {torch.bfloat16}
+    assert len(translator.translate(["A man is eating an apple.", ""])) == 2
+
+
+def test_a_path_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "absent"
+    with pytest.raises(CheckpointError, match=rf"^{re.escape(str(path))}: no such run or checkpoint directory$"):
+        Translator.load(path)
+
+
+def test_a_directory_without_a_checkpoint_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds no checkpoint; train first, or name a directory with"):
+        Translator.load(tmp_path)
+
+
+def test_a_hub_model_is_downloaded_and_loaded(trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = sorted((trained_run / "checkpoints").iterdir())[-1]
+    asked = []
+
+    def snapshot_download(name: str, *, allow_patterns: list[str]) -> str:
+        asked.append((name, allow_patterns))
+        return str(last)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert_loaded(Translator.load("someone/some-model.v2"), last)
+    assert asked == [("someone/some-model.v2", ["config.yaml", "tokenizer.model", "model.safetensors"])]
+
+
+def test_without_a_network_a_hub_model_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def snapshot_download(*_: Any, **__: Any) -> str:
+        raise ConnectionError("the hub\n  is away")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    message = (
+        r"^someone/some-model: no such directory, and the hub cannot be asked \(ConnectionError: the hub is away\)$"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        Translator.load("someone/some-model")
+
+
+@pytest.mark.parametrize("path", ["./someone", "../someone/model", "/absent/model", "a/b/c", "absent"])
+def test_what_cannot_be_a_hub_id_is_not_asked_for(path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    with pytest.raises(CheckpointError, match="no such run or checkpoint directory"):
+        Translator.load(path)
+
+
+def test_a_directory_that_is_there_is_not_asked_for(
+    trained_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    shutil.copytree(sorted((trained_run / "checkpoints").iterdir())[-1], tmp_path / "runs" / "mine")
+    assert_loaded(Translator.load("runs/mine"), tmp_path / "runs" / "mine")
+
+
+# Scoring
+
+
+def test_greedy_bleu_is_the_score_of_greedy_translations(tokenizer: Tokenizer) -> None:
+    model = random_model(tokenizer)
+    translations = Translator(model, tokenizer).translate(TEXTS, beam=1)
+    # References that share words with what the model says, or the score would be 0 whatever it said.
+    references = [f"{text} Hund" for text in translations]
+    bleu = greedy_bleu(model.train(), tokenizer, TEXTS, references)
+    assert bleu == score(translations, references).bleu
+    assert 0 < bleu < 100
+    assert greedy_bleu(model, tokenizer, TEXTS, translations) == pytest.approx(100.0)

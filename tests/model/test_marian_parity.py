@@ -1,0 +1,124 @@
+"""The whole model against an independent one: Marian of Hugging Face transformers, with the same weights.
+
+Marian's models are the paper's, with biases in attention, sines and cosines in two halves instead of alternating, and
+a norm epsilon of 1e-5.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from transformer.model.transformer import Transformer
+
+V, D_MODEL, N, H, D_FF, B, S, T = 53, 22, 3, 2, 29, 3, 11, 7
+PAD, START = 0, 1
+
+
+@pytest.fixture(scope="module")
+def marian() -> Any:
+    """A Marian model with random weights, biases and norms included; float64, eval."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(3)
+    config = transformers.MarianConfig(
+        vocab_size=V,
+        d_model=D_MODEL,
+        encoder_layers=N,
+        decoder_layers=N,
+        encoder_attention_heads=H,
+        decoder_attention_heads=H,
+        encoder_ffn_dim=D_FF,
+        decoder_ffn_dim=D_FF,
+        max_position_embeddings=17,
+        activation_function="relu",
+        scale_embedding=True,
+        share_encoder_decoder_embeddings=True,
+        dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        pad_token_id=PAD,
+        eos_token_id=2,
+        forced_eos_token_id=None,
+        decoder_start_token_id=START,
+    )
+    model = transformers.MarianMTModel(config).double().eval()
+    for name, parameter in model.named_parameters():
+        if "embed_positions" not in name:
+            nn.init.normal_(parameter, mean=0.1, std=0.3)
+    return model
+
+
+def copy_attention(theirs: Any, ours: Any) -> None:
+    names = {"q_proj": "w_q", "k_proj": "w_k", "v_proj": "w_v", "out_proj": "w_o"}
+    for their_name, our_name in names.items():
+        getattr(ours, our_name).load_state_dict(getattr(theirs, their_name).state_dict())
+
+
+@pytest.fixture(scope="module")
+def ours(marian: Any) -> Transformer:
+    """Our model with Marian's weights and Marian's table of positions."""
+    model = Transformer(V, D_MODEL, N, H, D_FF, attention_bias=True, norm_eps=1e-5, pad_id=PAD).double().eval()
+    with torch.no_grad():
+        model.embeddings.source_weight.copy_(marian.model.shared.weight)
+    for our_stack, their_stack, positions in (
+        (model.encoder, marian.model.encoder, model.source_positions),
+        (model.decoder, marian.model.decoder, model.target_positions),
+    ):
+        positions.table = their_stack.embed_positions.weight.detach()
+        for a, b in zip(our_stack.layers, their_stack.layers, strict=True):
+            copy_attention(b.self_attn, a.self_attention)
+            a.feed_forward.w_1.load_state_dict(b.fc1.state_dict())
+            a.feed_forward.w_2.load_state_dict(b.fc2.state_dict())
+            norms = [b.self_attn_layer_norm, b.final_layer_norm]
+            if our_stack is model.decoder:
+                copy_attention(b.encoder_attn, a.cross_attention)
+                norms.insert(1, b.encoder_attn_layer_norm)
+            for i, norm in enumerate(norms, start=1):
+                getattr(a, f"residual_{i}").norm.load_state_dict(norm.state_dict())
+    return model
+
+
+def make_batch() -> tuple[torch.Tensor, torch.Tensor]:
+    """Source ids with padding, and target ids that begin with the start id."""
+    torch.manual_seed(5)
+    src, tgt = torch.randint(3, V, (B, S)), torch.randint(3, V, (B, T))
+    src[1, 7:] = PAD
+    src[2, 3:] = PAD
+    tgt[:, 0] = START
+    return src, tgt
+
+
+def test_every_weight_of_marian_has_its_place_in_ours(marian: Any, ours: Transformer) -> None:
+    theirs = {id(p): p.numel() for name, p in marian.named_parameters() if "embed_positions" not in name}
+    assert sum(p.numel() for p in ours.parameters()) == sum(theirs.values())
+
+
+def test_the_sinusoids_of_marian_are_ours_in_another_order(marian: Any) -> None:
+    table = Transformer(V, D_MODEL, 1, H, D_FF).source_positions.table[:17]
+    theirs = marian.model.encoder.embed_positions.weight.detach().float()
+    assert_close(torch.cat([table[:, 0::2], table[:, 1::2]], dim=1), theirs)
+
+
+def test_logits_and_gradients_equal_those_of_marian(marian: Any, ours: Transformer) -> None:
+    src, tgt = make_batch()
+    expected = marian(input_ids=src, attention_mask=(src != PAD).long(), decoder_input_ids=tgt).logits
+    actual = ours(src, tgt)
+    assert_close(actual, expected)
+    upstream = torch.randn_like(expected)
+    (expected_gradient,) = torch.autograd.grad(expected, marian.model.shared.weight, upstream)
+    (gradient,) = torch.autograd.grad(actual, ours.embeddings.source_weight, upstream)
+    # torch.nn.Embedding gives the row of the padding no gradient for being an input; ours is never attended to.
+    assert_close(gradient, expected_gradient)
+
+
+def test_step_by_step_decoding_equals_marians_without_a_cache(marian: Any, ours: Transformer) -> None:
+    src, tgt = make_batch()
+    expected = marian(input_ids=src, attention_mask=(src != PAD).long(), decoder_input_ids=tgt, use_cache=False).logits
+    state = ours.encode(src)
+    for t in range(T):
+        hidden, state = ours.decode(tgt[:, t : t + 1], state)
+        assert_close(ours.logits(hidden), expected[:, t : t + 1])

@@ -1,0 +1,594 @@
+"""The scripts, as a person at a terminal meets them: what they print, where, and with which exit status."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import io
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import sacrebleu
+import torch
+
+from transformer.cli import run
+from transformer.data.builtin import builtin_pairs
+from transformer.data.tokenizer import Tokenizer
+from transformer.errors import UserError
+from transformer.inference.translator import Translator
+from transformer.training.checkpoint import build_model, load_checkpoint, save_checkpoint
+from transformer.training.metrics import read_metrics
+
+SCRIPTS = {path.stem: path for path in (Path(__file__).parents[1] / "scripts").glob("*.py")}
+SENTENCES = ["A man is sleeping.", "", "Two small dogs are playing in the park.", "   ", "The women are singing.", ""]
+
+
+class Result(NamedTuple):
+    """How a script ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+Script = Callable[..., Result]
+
+
+@pytest.fixture
+def script(capfd: pytest.CaptureFixture[str]) -> Script:
+    """Runs a script as its `__main__` would, but in this process: importing torch again takes seconds."""
+
+    def call(name: str, *argv: object, **constants: object) -> Result:
+        module = runpy.run_path(str(SCRIPTS[name]))
+        module["main"].__globals__.update(constants)
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            run(lambda: module["main"]([str(argument) for argument in argv]))
+        assert isinstance(end.value.code, int)
+        return Result(end.value.code, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts bytes on standard input."""
+
+    def put(data: bytes, is_terminal: bool = False) -> None:
+        stream = io.TextIOWrapper(io.BytesIO(data))
+        monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
+        monkeypatch.setattr(sys, "stdin", stream)
+
+    return put
+
+
+@pytest.fixture
+def tiny_yaml(trained_run: Path, tmp_path: Path) -> Path:
+    """The tiny configuration as a file, its paths in this test's directory."""
+    path = tmp_path / "tiny.yaml"
+    text = (trained_run / "config.yaml").read_text()
+    text = re.sub("run_dir: .*", f"run_dir: {tmp_path / 'run'}", text)
+    path.write_text(re.sub("cache_dir: .*", f"cache_dir: {tmp_path / 'cache'}", text))
+    return path
+
+
+def write_corpus(directory: Path, **sides: str | bytes) -> str:
+    """A corpus of which each split is the same; returns the override that names it."""
+    directory.mkdir()
+    for split in ("train", "validation"):
+        for lang, text in sides.items():
+            (directory / f"{split}.{lang}").write_bytes(text.encode() if isinstance(text, str) else text)
+    return f"data.corpus={directory}/{{split}}.{{lang}}"
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
+def test_every_script_explains_itself(script: Script, name: str) -> None:
+    status, out, err = script(name, "--help")
+    assert (status, err) == (0, "")
+    assert out.startswith("usage: ")
+    assert f"python scripts/{name}.py " in " ".join(out.split())
+
+
+# From training to translations.
+
+
+@pytest.fixture(scope="module")
+def references() -> list[tuple[str, str]]:
+    return list(builtin_pairs("test", 23))
+
+
+def test_training_averaging_scoring_and_translating_work_one_after_the_other(
+    script: Script, tiny_yaml: Path, tmp_path: Path, references: list[tuple[str, str]]
+) -> None:
+    run_dir = tmp_path / "run"
+    values = ("train.max_steps=5", "train.save_steps=2", "train.validation_bleu=true")
+
+    trained = script("train", tiny_yaml, *values)
+    assert trained.status == 0
+    assert trained.out.startswith(f"run_dir: {run_dir}\nseed: 7\n"), "the whole configuration is shown"
+    assert re.search(r"\nparameters: [\d,]+ \(vocabulary of 307\)\n", trained.out)
+    assert re.search(r"\nstep 5: validation nll [\d.]+  ppl [\d.]+  bleu [\d.]+  \(best\)\n", trained.out)
+    best = run_dir / "best" / "step-00000005"
+    assert trained.out.endswith(
+        f"\ntrain.max_steps=5 reached after step 5; checkpoints are in {run_dir}\n"
+        f"translate with: python scripts/translate.py {run_dir}  ({best})\n"
+    )
+    assert [line["step"] for line in read_metrics(run_dir)] == [1, 3, 5]
+
+    again = script("train", tiny_yaml, *values)
+    assert again.status == 0
+    assert "\nresuming after step 5\n" in again.out
+    assert "\ntrain.max_steps=5 reached after step 5; " in again.out
+
+    averaged = script("average", run_dir, "--last", 2)
+    names = "step-00000004, step-00000005"
+    assert averaged == (0, f"averaged {names} into {run_dir / 'averaged'}\n", "")
+
+    for i, name in enumerate(("src", "ref")):
+        (tmp_path / name).write_text("".join(f"{pair[i]}\n" for pair in references))
+    files = ("--src", tmp_path / "src", "--ref", tmp_path / "ref")
+    scored = script("evaluate", run_dir, *files, "--output", tmp_path / "hypotheses")
+    assert (scored.status, scored.err) == (0, "")
+    first, *_, last = scored.out.splitlines()
+    averaged_on_files = f"{run_dir / 'averaged'} on {tmp_path / 'src'} and {tmp_path / 'ref'}"
+    assert first == f"{averaged_on_files}: 23 sentences, beam 3, alpha 0.6"
+    assert re.fullmatch(r"BLEU = \d+\.\d\d  nrefs:1\|case:mixed\|.*\|tok:13a\|smooth:exp\|version:[\d.]+", last)
+
+    hypotheses = (tmp_path / "hypotheses").read_text().splitlines()
+    as_json = script("evaluate", run_dir, *files, "--json")
+    report = json.loads(as_json.out)
+    assert (as_json.status, as_json.err, as_json.out.count("\n")) == (0, "", 1)
+    bleu = sacrebleu.corpus_bleu(hypotheses, [[target for _, target in references]], force=True)
+    assert (report["sentences"], report["bleu"]) == (23, round(bleu.score, 2))
+    assert last == f"BLEU = {report['bleu']:.2f}  {report['bleu_signature']}"
+
+    translated = script("translate", run_dir, tmp_path / "src")
+    assert translated == (0, (tmp_path / "hypotheses").read_text(), "")
+
+
+def test_the_test_split_of_the_run_is_scored_by_default(script: Script, trained_run: Path) -> None:
+    status, out, _ = script("evaluate", trained_run, "--beam", 1, "--json")
+    report = json.loads(out)
+    assert status == 0
+    assert (report["corpus"], report["sentences"], report["beam"], report["alpha"]) == ("builtin test", 1000, 1, 0.6)
+    assert report["checkpoint"] == str(trained_run / "best" / "step-00000010")
+
+
+def test_a_translation_scored_against_itself_is_perfect(
+    script: Script, babbler: Path, tmp_path: Path, translations: list[str]
+) -> None:
+    for name, lines in (("src", SENTENCES), ("ref", translations)):
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
+    status, out, _ = script("evaluate", babbler, "--src", tmp_path / "src", "--ref", tmp_path / "ref")
+    assert status == 0
+    assert out.splitlines()[-1].startswith("BLEU = 100.00  nrefs:1|")
+
+
+def test_the_learning_curve_is_a_table(script: Script, trained_run: Path) -> None:
+    status, out, err = script("plot", trained_run)
+    assert (status, err) == (0, "")
+    _, _, *rows = out.splitlines()
+    validations = [line for line in read_metrics(trained_run) if line["kind"] == "validation"]
+    assert [row.split(" | ")[0] for row in rows] == [f"| {line['step']}" for line in validations] == ["| 5", "| 10"]
+
+
+# Translating.
+
+
+@pytest.fixture(scope="module")
+def babbler(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint without training: a little training teaches silence, but this one answers each sentence its own."""
+    config, tokenizer, _ = load_checkpoint(trained_run / "best" / "step-00000010")
+    torch.manual_seed(5)
+    directory = tmp_path_factory.mktemp("babbler") / "checkpoint"
+    save_checkpoint(directory, config, tokenizer, build_model(config, len(tokenizer)).state_dict())
+    return directory
+
+
+@pytest.fixture(scope="module")
+def translations(babbler: Path) -> list[str]:
+    """What the library makes of the sentences."""
+    translations = Translator.load(babbler).translate(SENTENCES)
+    assert [bool(line) for line in translations] == [bool(line.strip()) for line in SENTENCES]
+    assert len(set(translations)) == 4
+    return translations
+
+
+def test_there_is_a_line_out_for_every_line_in(
+    script: Script,
+    stdin: Callable[..., None],
+    babbler: Path,
+    translations: list[str],
+    tmp_path: Path,
+) -> None:
+    expected = Result(0, "".join(f"{line}\n" for line in translations), "")
+    data = "".join(f"{line}\n" for line in SENTENCES).encode()
+    stdin(data)
+    assert script("translate", babbler) == expected
+    stdin(data)
+    assert script("translate", babbler, "-") == expected
+    stdin(b"")
+    assert script("translate", babbler) == (0, "", "")
+    (tmp_path / "plain").write_bytes(data.removesuffix(b"\n"))
+    # The last of the sentences is empty: without its line feed it is no line any more.
+    assert script("translate", babbler, tmp_path / "plain") == (0, expected.out.removesuffix("\n"), "")
+    (tmp_path / "packed.gz").write_bytes(gzip.compress(data))
+    assert script("translate", babbler, tmp_path / "packed.gz") == expected
+    texts = (part for sentence in SENTENCES for part in ("--text", sentence))
+    assert script("translate", babbler, *texts) == expected
+
+
+def test_windows_line_ends_and_a_byte_order_mark_are_not_text(
+    script: Script, stdin: Callable[..., None], babbler: Path, translations: list[str]
+) -> None:
+    stdin(b"\xef\xbb\xbf" + "".join(f"{line}\r\n" for line in SENTENCES).encode())
+    assert script("translate", babbler).out.splitlines() == translations
+
+
+@pytest.mark.parametrize("lines_at_a_time", [1, 2, 5])
+def test_input_is_translated_in_order_however_much_is_read_at_a_time(
+    script: Script, stdin: Callable[..., None], babbler: Path, translations: list[str], lines_at_a_time: int
+) -> None:
+    stdin("".join(f"{line}\n" for line in SENTENCES).encode())
+    out = script("translate", babbler, _LINES_AT_A_TIME=lines_at_a_time).out
+    assert out.splitlines() == translations
+
+
+def test_nbest_lists_have_their_number_of_lines_best_first(
+    script: Script, stdin: Callable[..., None], babbler: Path, translations: list[str]
+) -> None:
+    stdin("".join(f"{line}\n" for line in SENTENCES).encode())
+    status, out, err = script("translate", babbler, "--nbest", 3, "--scores")
+    assert (status, err) == (0, "")
+    lines = [line.split("\t") for line in out.splitlines()]
+    groups = [lines[i : i + 3] for i in range(0, len(lines), 3)]
+    assert len(groups) == len(SENTENCES)
+    assert [text for (_, text), *_ in groups] == translations
+    for group, sentence in zip(groups, SENTENCES, strict=True):
+        scores = [float(score) for score, _ in group]
+        assert scores == sorted(scores, reverse=True)
+        if sentence.strip():
+            assert len({text for _, text in group}) > 1
+            assert scores[0] < 0
+        else:
+            assert group == [["0.0000", ""]] * 3
+
+
+def test_beam_and_alpha_can_be_chosen(script: Script, babbler: Path) -> None:
+    text = SENTENCES[2]
+    translator = Translator.load(babbler)
+    (expected,) = translator.translate_nbest([text], nbest=1, beam=5, alpha=1.5)
+    _, out, _ = script("translate", babbler, "--text", text, "--beam", 5, "--alpha", 1.5, "--scores")
+    assert out == f"{expected[0].score:.4f}\t{expected[0].text}\n"
+
+
+def test_a_person_at_a_terminal_waits_for_each_line_but_a_file_is_read_in_large_parts(
+    script: Script,
+    stdin: Callable[..., None],
+    babbler: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Line by line, sentences are not searched side by side, which is many times slower."""
+    sizes: list[int] = []
+    translate_nbest = Translator.translate_nbest
+
+    def count(translator: Translator, texts: list[str], **options: int) -> object:
+        sizes.append(len(texts))
+        return translate_nbest(translator, texts, **options)
+
+    monkeypatch.setattr(Translator, "translate_nbest", count)
+    data = "".join(f"{line}\n" for line in SENTENCES).encode()
+    stdin(data, is_terminal=True)
+    script("translate", babbler)
+    assert sizes == [1] * 6
+    sizes.clear()
+    (tmp_path / "file").write_bytes(data)
+    stdin(b"", is_terminal=True)
+    script("translate", babbler, tmp_path / "file")
+    assert sizes == [6]
+
+
+def test_a_reader_who_has_seen_enough_ends_the_program_quietly(babbler: Path, tmp_path: Path) -> None:
+    """As in `translate.py RUN FILE | head -1`, also when Python flushes once more at its end."""
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPTS["translate"]), str(babbler), "--text", "A man is sleeping."],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(), err) == (141, "")
+
+
+# What goes wrong: one line on standard error, exit status 2.
+
+
+def assert_one_line(result: Result, pattern: str) -> None:
+    assert result.status == 2, result
+    assert re.fullmatch(r"error: [^\n]+\n", result.err), result.err
+    assert re.search(pattern, result.err), result.err
+
+
+@pytest.mark.parametrize(
+    ("values", "pattern"),
+    [
+        (["model.d_modell=512"], r"unknown key model\.d_modell; did you mean model\.d_model\?"),
+        (["dropout=0.1"], r"unknown key dropout; did you mean model\.dropout\?"),
+        (["train.adam_eps=1e-9"], r"train\.adam_eps must be a number, got '1e-9', which YAML .* write 1\.0e-09"),
+        (["train.max_steps=many"], r"train\.max_steps must be a whole number, got 'many'"),
+        (["model.dropout=1.5"], r"model\.dropout=1\.5 must be less than 1"),
+        (["model.d_k=null", "model.d_model=23"], r"d_model=23 is not a multiple of model\.num_heads=2"),
+        (["model.norm=none"], r"model\.norm='none' is not one of post, pre"),
+        (["max_steps"], r"'max_steps' is not of the form section\.key=value"),
+        (["data.vocab_size=99991"], r"data\.vocab_size=99991 is too large for this corpus; at most \d+ pieces"),
+        (["data.vocab_size=11"], r"data\.vocab_size=11 is too small for this corpus"),
+        (["data.corpus=/nowhere/{split}.{lang}"], r"no such file: /nowhere/train\.en"),
+        (["data.train_split=tarin"], r"unknown split 'tarin': the built-in corpus has train, validation, test"),
+        (["data.max_length=2"], r"no sentence pair is left to use; dropped: .*'too_long': 397"),
+    ],
+    ids=str,
+)
+def test_bad_values_are_named(script: Script, tiny_yaml: Path, values: list[str], pattern: str) -> None:
+    assert_one_line(script("train", tiny_yaml, *values), pattern)
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("model: {d_model: [}", "not YAML: "),
+        ("- seed", r"expected `key: value` lines, got \['seed'\]"),
+        (b"seed: \xff", "cannot be read: "),
+        ("model: 512", "model: expected a section of keys, got 512"),
+        (None, "no such configuration file"),
+    ],
+    ids=str,
+)
+def test_a_bad_configuration_file_is_named(
+    script: Script, tmp_path: Path, text: str | bytes | None, pattern: str
+) -> None:
+    path = tmp_path / "bad.yaml"
+    if text is not None:
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+    result = script("train", path)
+    assert_one_line(result, pattern)
+    if text != "model: 512":
+        assert str(path) in result.err
+
+
+@pytest.mark.parametrize(
+    ("en", "de", "pattern"),
+    [
+        ("a\nb\nc\n", "a\nb\n", r"differ in length: \S*/train\.en has 3 lines, \S*/train\.de has 2"),
+        ("", "", r"train\.en and \S*/train\.de: the corpus is empty"),
+        ("\n\n\n", "\n\n\n", r"train\.en and \S*/train\.de: (the corpus is empty|there is no text)"),
+        ("a\nb\nc\n", b"a\nb\n\xe4\n", r"train\.de, line 3: not UTF-8 \(byte 1 of the line\)"),
+    ],
+    ids=["lengths", "empty", "empty lines", "not UTF-8"],
+)
+def test_a_bad_corpus_is_named(
+    script: Script, tiny_yaml: Path, tmp_path: Path, en: str | bytes, de: str | bytes, pattern: str
+) -> None:
+    override = write_corpus(tmp_path / "corpus", en=en, de=de)
+    assert_one_line(script("train", tiny_yaml, override, "data.vocab_size=11"), pattern)
+
+
+def test_learned_positions_that_are_too_few_for_the_data_are_named(script: Script, tiny_yaml: Path) -> None:
+    values = ("model.positional=learned", "model.max_positions=17")
+    assert_one_line(script("train", tiny_yaml, *values), "max_positions=17")
+
+
+def test_a_validation_sentence_beyond_the_limit_does_not_end_training(
+    script: Script, tiny_yaml: Path, tmp_path: Path
+) -> None:
+    """It is dropped from the validation loss, and no reason to stop, least of all after a thousand updates."""
+    pairs = list(builtin_pairs("train", 101))
+    en, de = ("".join(f"{sentence}\n" for sentence in side) for side in zip(*pairs, strict=True))
+    corpus = write_corpus(tmp_path / "corpus", en=f"{en}{'a ' * 1031}\n", de=f"{de}ein\n")
+    values = ("data.vocab_size=197", "train.max_steps=2", "train.validate_steps=2", "train.validation_bleu=true")
+    result = script("train", tiny_yaml, corpus, *values)
+    assert "train.max_steps=2 reached after step 2" in result.out, result.err[-200:]
+
+
+def test_the_hub_without_a_network_is_named(script: Script, tiny_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+    import huggingface_hub.constants
+
+    # What HF_HUB_OFFLINE=1 does, had it been set before the first import.
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    corpus = "data.corpus=nobody/no-such-corpus"
+    pattern = r"data\.corpus=nobody/no-such-corpus: cannot load 'train' from the hub .* or data\.corpus=builtin"
+    assert_one_line(script("train", tiny_yaml, corpus, "data.subset=null"), pattern)
+    pattern = "nobody/no-such-model: no such directory, and the hub cannot be asked"
+    assert_one_line(script("translate", "nobody/no-such-model", "--text", "a"), pattern)
+
+
+def test_an_absent_device_is_named(
+    script: Script, tiny_yaml: Path, trained_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    pattern = "device=cuda: torch .* sees no CUDA device; use cpu or auto"
+    assert_one_line(script("train", tiny_yaml, "train.device=cuda"), pattern)
+    assert_one_line(script("translate", trained_run, "--text", "a", "--device", "cuda"), pattern)
+    assert_one_line(script("evaluate", trained_run, "--device", "cuda"), pattern)
+
+
+def test_a_directory_that_cannot_be_made_is_named(script: Script, tiny_yaml: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    below, itself = (f"run_dir={tmp_path / path}" for path in ("file/x", "file"))
+    assert_one_line(script("train", tiny_yaml, below), r"/file/x: Not a directory")
+    assert_one_line(script("train", tiny_yaml, itself), r"/file: (File exists|Not a directory)")
+
+
+def test_a_directory_of_something_else_is_not_written_to(script: Script, tiny_yaml: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").touch()
+    assert_one_line(script("train", tiny_yaml), "run: the directory is not empty and holds no run; choose another")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_of_another_configuration_is_not_continued(
+    script: Script, tiny_yaml: Path, trained_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained_run, tmp_path / "run")
+    values = ("model.d_ff=31", "train.warmup_steps=17", "train.max_steps=97")
+    differing = r"\(model\.d_ff: 29 there, 31 here; train\.warmup_steps: 13 there, 17 here\)"
+    assert_one_line(script("train", tiny_yaml, *values), rf"run belongs to another configuration {differing}; choose")
+
+
+def test_a_checkpoint_of_another_vocabulary_is_not_used(script: Script, trained_run: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(trained_run / "best" / "step-00000010", checkpoint)
+    other = Tokenizer.train((text for pair in builtin_pairs("train", 101) for text in pair), 151)
+    (checkpoint / "tokenizer.model").write_bytes(other.model)
+    pattern = r"source_weight is \(307, 22\), .* make it \(151, 22\): weights of another vocabulary or size"
+    assert_one_line(script("translate", checkpoint, "--text", "a"), pattern)
+    assert_one_line(script("evaluate", checkpoint), pattern)
+
+
+@pytest.mark.parametrize("name", ["translate", "evaluate", "average", "plot"])
+def test_a_run_that_is_not_there_is_named(script: Script, tmp_path: Path, name: str) -> None:
+    pattern = f"{tmp_path / 'absent'}(: no such run| holds 0 checkpoints|: no validation is recorded)"
+    assert_one_line(script(name, tmp_path / "absent"), pattern)
+
+
+def test_more_checkpoints_than_there_are_cannot_be_averaged(script: Script, trained_run: Path) -> None:
+    assert_one_line(script("average", trained_run, "--last", 5), "holds 3 checkpoints; 5 cannot be averaged")
+    assert_one_line(script("average", trained_run, "--last", 0), "holds 3 checkpoints; 0 cannot be averaged")
+    assert not (trained_run / "averaged").exists()
+
+
+def test_a_sentence_beyond_the_limit_is_counted_from_the_first_line(
+    script: Script, stdin: Callable[..., None], trained_run: Path
+) -> None:
+    stdin(b"a man\n" * 6 + b"a " * 1031 + b"\n")
+    result = script("translate", trained_run, _LINES_AT_A_TIME=5)
+    assert_one_line(result, r"sentence 7 has \d{4} pieces, more than the limit of 1024: split it")
+    assert result.out.count("\n") == 5, "what was read before is translated"
+
+
+def test_input_that_is_not_utf8_is_named(
+    script: Script, stdin: Callable[..., None], trained_run: Path, tmp_path: Path
+) -> None:
+    stdin(b"a man\n\xff\n")
+    assert_one_line(script("translate", trained_run), r"standard input, line 2: not UTF-8 \(byte 1 of the line\)")
+    (tmp_path / "latin.gz").write_bytes(gzip.compress("ein Mädchen\n".encode("latin-1")))
+    pattern = r"latin\.gz, line 1: not UTF-8 \(byte 6 of the line\)"
+    assert_one_line(script("translate", trained_run, tmp_path / "latin.gz"), pattern)
+    assert_one_line(script("translate", trained_run, "--text", "\udcff"), "holds surrogates")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pattern"),
+    [
+        (["absent"], "absent: cannot be read: No such file"),
+        (["--text", "a", "--nbest", "4"], "--nbest 4 must be between 1 and the beam size, 3"),
+        (["--text", "a", "--nbest", "3", "--beam", "2"], "--nbest 3 must be between 1 and the beam size, 2"),
+        (["--text", "a", "--nbest", "0"], "--nbest 0 must be between 1 and the beam size, 3"),
+        (["--text", "a", "--beam", "0"], "beam"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_of_translate_are_named(
+    script: Script, trained_run: Path, arguments: list[str], pattern: str
+) -> None:
+    assert_one_line(script("translate", trained_run, *arguments), pattern)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pattern"),
+    [
+        (["--src", "FILE"], "--src and --ref go together"),
+        (["--ref", "FILE"], "--src and --ref go together"),
+        (["--src", "FILE", "--ref", "FILE", "--split", "test"], "--split and --src exclude each other"),
+        (["--src", "FILE", "--ref", "LONGER"], r"differ in length: \S*FILE has 2 lines, \S*LONGER has 3"),
+        (["--src", "EMPTY", "--ref", "EMPTY"], "nothing to score"),
+        (["--src", "FILE", "--ref", "absent"], "absent: cannot be read: No such file"),
+        (["--split", "tset"], "unknown split 'tset': the built-in corpus has train, validation, test"),
+        (["--src", "FILE", "--ref", "FILE", "--beam", "0"], "beam"),
+        (["--src", "FILE", "--ref", "FILE", "--output", "FILE/below"], "FILE/below: Not a directory"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_of_evaluate_are_named(
+    script: Script, trained_run: Path, tmp_path: Path, arguments: list[str], pattern: str
+) -> None:
+    for name, text in (("FILE", "a\nb\n"), ("LONGER", "a\nb\nc\n"), ("EMPTY", "")):
+        (tmp_path / name).write_text(text)
+    places = {name: tmp_path / name for name in ("FILE", "LONGER", "EMPTY", "FILE/below", "absent")}
+    assert_one_line(script("evaluate", trained_run, *(places.get(word, word) for word in arguments)), pattern)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("MeCab") is not None, reason="MeCab is installed")
+def test_a_bleu_tokenizer_that_is_not_installed_is_named(script: Script, trained_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a\nb\n")
+    files = ("--src", tmp_path / "file", "--ref", tmp_path / "file")
+    result = script("evaluate", trained_run, *files, "--tokenize", "ja-mecab")
+    assert result.status == 2
+    assert result.err.splitlines()[-1].find("ja-mecab") > 0
+
+
+def test_every_zeroth_line_of_a_table_is_refused(script: Script, trained_run: Path) -> None:
+    assert_one_line(script("plot", trained_run, "--every", 0), "--every")
+
+
+# How any script ends.
+
+
+def end_of(main: Callable[[], int | None], capfd: pytest.CaptureFixture[str]) -> Result:
+    with pytest.raises(SystemExit) as end:
+        run(main)
+    return Result(end.value.code, *capfd.readouterr())
+
+
+@pytest.mark.parametrize(("returned", "status"), [(None, 0), (0, 0), (143, 143)])
+def test_the_exit_status_is_what_main_returns(
+    capfd: pytest.CaptureFixture[str], returned: int | None, status: int
+) -> None:
+    assert end_of(lambda: returned, capfd) == (status, "", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (UserError("the key, the value and the mend"), 2, "error: the key, the value and the mend"),
+        (OSError(28, "No space left on device", "runs/x"), 2, "error: runs/x: No space left on device"),
+        (OSError(28, "No space left on device"), 2, "error: input or output: No space left on device"),
+        (OSError("odd"), 2, "error: input or output: odd"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+    ids=repr,
+)
+def test_expected_errors_are_one_line(
+    capfd: pytest.CaptureFixture[str], error: BaseException, status: int, line: str
+) -> None:
+    def fail() -> None:
+        raise error
+
+    assert end_of(fail, capfd) == (status, "", f"{line}\n")
+
+
+@pytest.mark.parametrize("error", [ValueError("d_k=0"), KeyError("train"), RuntimeError("shapes")], ids=repr)
+def test_bugs_keep_their_traceback(error: Exception) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        run(fail)
+    assert caught.value is error

@@ -1,0 +1,522 @@
+"""Configuration: the paper's defaults, one direction of precedence, and an answer to every way of getting it wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+
+from transformer.config import Config, DataConfig, ModelConfig, SearchConfig, TrainConfig, load_config
+from transformer.errors import ConfigError, UserError
+
+SECTIONS = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig, "search": SearchConfig}
+
+
+def load(tmp_path: Path, text: str = "", *overrides: str) -> Config:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_config(path, overrides)
+
+
+def hints() -> dict[str, Any]:
+    """The type of every key, such as `train.max_steps: int`."""
+    found: dict[str, Any] = {"run_dir": str, "seed": int}
+    for section, cls in SECTIONS.items():
+        found |= {f"{section}.{name}": hint for name, hint in typing.get_type_hints(cls).items()}
+    return found
+
+
+HINTS = hints()
+
+
+def is_nullable(hint: Any) -> bool:
+    return isinstance(hint, types.UnionType)
+
+
+def base_type(hint: Any) -> Any:
+    if typing.get_origin(hint) is Literal:
+        return Literal
+    return typing.get_args(hint)[0] if is_nullable(hint) else hint
+
+
+def keys_of(wanted: Any) -> list[str]:
+    return [key for key, hint in HINTS.items() if base_type(hint) is wanted]
+
+
+def as_yaml(key: str, value: Any) -> str:
+    section, _, name = key.rpartition(".")
+    return yaml.safe_dump({section: {name: value}} if section else {name: value})
+
+
+# Defaults
+
+
+def test_defaults_are_the_papers_base_model_and_recipe() -> None:
+    config = Config()
+    paper = {
+        "model.d_model": 512,
+        "model.num_layers": 6,
+        "model.num_heads": 8,
+        "model.d_ff": 2048,
+        "model.d_k": None,
+        "model.d_v": None,
+        "model.dropout": 0.1,
+        "model.attention_dropout": 0.0,
+        "model.activation_dropout": 0.0,
+        "model.attention_bias": False,
+        "model.norm": "post",
+        "model.tie": "all",
+        "model.positional": "sinusoidal",
+        "data.vocab_size": 37000,
+        "train.tokens_per_update": 25000,
+        "train.label_smoothing": 0.1,
+        "train.warmup_steps": 4000,
+        "train.lr_factor": 1.0,
+        "train.adam_beta1": 0.9,
+        "train.adam_beta2": 0.98,
+        "train.adam_eps": 1e-9,
+        "train.weight_decay": 0.0,
+        "train.clip_norm": None,
+        "train.max_steps": 100_000,
+        "search.beam": 4,
+        "search.alpha": 0.6,
+        "search.max_extra": 50,
+    }
+    flat = config.flat()
+    assert {key: flat[key] for key in paper} == paper
+
+
+def test_an_empty_file_gives_the_defaults_in_a_run_named_after_it(tmp_path: Path) -> None:
+    assert load(tmp_path) == Config(run_dir="runs/mine")
+
+
+def test_the_run_directory_of_the_file_or_the_override_comes_before_its_name(tmp_path: Path) -> None:
+    assert load(tmp_path, "run_dir: somewhere/else").run_dir == "somewhere/else"
+    assert load(tmp_path, "run_dir: somewhere/else", "run_dir=third/place").run_dir == "third/place"
+
+
+def test_the_run_is_named_without_the_directories_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "deep.down" / "my.best.yaml"
+    path.parent.mkdir()
+    path.write_text("seed: 3")
+    assert load_config(str(path)).run_dir == "runs/my.best"
+
+
+def test_the_file_beats_the_default_and_the_override_beats_the_file(tmp_path: Path) -> None:
+    text = "seed: 3\nmodel: {d_ff: 101, num_layers: 5}\n"
+    config = load(tmp_path, text, "model.d_ff=103", "train.warmup_steps=7")
+    assert config == Config(
+        run_dir="runs/mine",
+        seed=3,  # the file's
+        model=ModelConfig(d_ff=103, num_layers=5),  # the override's, the file's
+        train=TrainConfig(warmup_steps=7),  # the override's, in a section that the file lacks
+    )
+
+
+def test_the_last_of_two_overrides_of_a_key_holds(tmp_path: Path) -> None:
+    assert load(tmp_path, "", "seed=3", "seed=5").seed == 5
+
+
+def test_the_sections_are_those_of_the_command_lines_keys() -> None:
+    assert set(Config().flat()) == set(HINTS)
+
+
+# Values
+
+
+def test_overrides_are_read_as_yaml(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        "train: {save_minutes: 3}",
+        "train.save_minutes=null",
+        "train.validation_bleu=false",
+        "train.adam_eps=1.0e-7",
+        "data.subset=null",
+        "data.src_lang='no'",
+        "model.norm=pre",
+    )
+    assert config.train.save_minutes is None
+    assert config.train.validation_bleu is False
+    assert config.train.adam_eps == 1e-7
+    assert config.data.subset is None
+    assert config.data.src_lang == "no"
+    assert config.model.norm == "pre"
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "a/{split}.{lang}.gz",
+        "{split}.{lang}",
+        "{split}",
+        "{split}/{lang}.txt",
+        "[odd] name.{lang}",
+        "[odd]",
+        "with = sign.{lang}",
+        "C: drive",
+        "@work/{split}.jsonl",
+    ],
+)
+def test_an_override_that_is_no_yaml_value_stays_the_text_it_is(tmp_path: Path, pattern: str) -> None:
+    assert load(tmp_path, "", f"data.corpus={pattern}").data.corpus == pattern
+
+
+def test_an_empty_override_is_the_empty_text(tmp_path: Path) -> None:
+    assert load(tmp_path, "", "data.cache_dir=").data.cache_dir == ""
+
+
+def test_a_whole_number_is_a_number_and_becomes_a_float(tmp_path: Path) -> None:
+    lr_factor = load(tmp_path, "train: {lr_factor: 3}").train.lr_factor
+    assert lr_factor == 3.0
+    assert type(lr_factor) is float
+    max_ratio = load(tmp_path, "data: {max_ratio: 2}").data.max_ratio
+    assert type(max_ratio) is float
+
+
+@pytest.mark.parametrize("key", [key for key, hint in HINTS.items() if is_nullable(hint)])
+def test_null_is_accepted_where_a_value_may_be_missing(tmp_path: Path, key: str) -> None:
+    assert load(tmp_path, as_yaml(key, None)).flat()[key] is None
+
+
+@pytest.mark.parametrize("key", [key for key, hint in HINTS.items() if not is_nullable(hint)])
+def test_null_is_refused_where_a_value_is_needed(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{re.escape(key)}.*None"):
+        load(tmp_path, as_yaml(key, None))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "wrong"),
+    [
+        (int, [True, False, 3.0, "3", [3], {"a": 3}]),
+        (float, [True, False, "three", [0.3], {"a": 0.3}]),
+        (bool, [0, 1, 1.0, "yes please", [True]]),
+        (str, [3, 0.3, True, ["a"], {"a": "b"}]),
+        (Literal, [3, True, False, "nonsense", "", ["post"], {"post": 1}]),
+    ],
+)
+def test_values_of_another_type_are_refused_for_every_key(tmp_path: Path, wanted: Any, wrong: list[Any]) -> None:
+    keys = keys_of(wanted)
+    assert keys
+    for key in keys:
+        for value in wrong:
+            with pytest.raises(ConfigError, match=rf"^{re.escape(key)}") as caught:
+                load(tmp_path, as_yaml(key, value))
+            assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: true", "seed must be a whole number, got True"),
+        ("seed: 3.0", r"seed must be a whole number, got 3\.0"),
+        ("train: {lr_factor: true}", r"train\.lr_factor must be a number, got True$"),
+        ("train: {validation_bleu: 1}", r"train\.validation_bleu must be true or false, got 1"),
+        ("data: {src_lang: no}", r"data\.src_lang must be text, got False"),
+        ("model: {d_k: 3.5}", r"model\.d_k must be a whole number, got 3\.5"),
+        ("data: {max_ratio: wide}", r"data\.max_ratio must be a number, got 'wide'$"),
+        ("model: {norm: middle}", r"model\.norm='middle' is not one of post, pre"),
+        ("model: {norm: no}", r"model\.norm=False is not one of post, pre"),
+        ("model: {tie: [all]}", r"model\.tie=\['all'\] is not one of all, decoder, none"),
+        ("model: {positional: rotary}", r"model\.positional='rotary' is not one of sinusoidal, learned"),
+        ("train: {device: tpu}", r"train\.device='tpu' is not one of auto, cpu, cuda"),
+        ("train: {precision: fp16}", r"train\.precision='fp16' is not one of auto, fp32, bf16"),
+    ],
+)
+def test_type_errors_name_the_key_the_value_and_what_is_accepted(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, text)
+
+
+@pytest.mark.parametrize("written", ["1e-9", "1e9", "3e-4", "1.5e3", "1E-5", "inf", "-inf"])
+def test_numbers_that_yaml_reads_as_text_are_refused_with_a_spelling_that_works(tmp_path: Path, written: str) -> None:
+    with pytest.raises(ConfigError, match=r"train\.adam_eps must be a number, got '.*', which YAML reads as text") as e:
+        load(tmp_path, f"train: {{adam_eps: {written}}}")
+    advice = str(e.value).rpartition("write ")[2]
+    assert yaml.safe_load(advice) == float(written)
+
+
+def test_the_papers_epsilon_is_refused_with_its_yaml_spelling(tmp_path: Path) -> None:
+    for attempt in (("train: {adam_eps: 1e-9}",), ("", "train.adam_eps=1e-9")):
+        with pytest.raises(ConfigError, match=r"got '1e-9', which YAML reads as text; write 1\.0e-0?9$"):
+            load(tmp_path, *attempt)
+    assert load(tmp_path, "train: {adam_eps: 1.0e-9}").train.adam_eps == 1e-9
+
+
+# Unknown keys
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("model.dmodel", "model.d_model"),
+        ("model.num_head", "model.num_heads"),
+        ("train.warmup", "train.warmup_steps"),
+        ("data.vocab", "data.vocab_size"),
+        ("search.beam_size", "search.beam"),
+        ("train.d_model", "model.d_model"),  # the right name in the wrong section
+        ("model.beam", "search.beam"),
+        ("search.max_steps", "train.max_steps"),
+        ("d_model", "model.d_model"),  # and in no section
+        ("model.seed", "seed"),
+        ("sead", "seed"),
+        ("run_dri", "run_dir"),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_nearest_real_one(tmp_path: Path, key: str, nearest: str) -> None:
+    message = rf"^unknown key {re.escape(key)}; did you mean {re.escape(nearest)}\?$"
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, as_yaml(key, 3))
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, "", f"{key}=3")
+
+
+@pytest.mark.parametrize(("section", "meant"), [("trian", "train"), ("modle", "model"), ("serach", "search")])
+def test_a_misspelt_section_is_answered_with_a_key_of_the_section_that_was_meant(
+    tmp_path: Path, section: str, meant: str
+) -> None:
+    name = {"train": "max_steps", "model": "d_model", "search": "beam"}[meant]
+    for attempt in ((f"{section}: {{{name}: 3}}",), ("", f"{section}.{name}=3")):
+        with pytest.raises(ConfigError, match=rf"unknown key {section}.*\b{meant}\b"):
+            load(tmp_path, *attempt)
+
+
+def test_a_key_like_no_other_is_answered_with_all_that_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^unknown key 7; known keys: run_dir, seed, model\.d_model, ") as caught:
+        load(tmp_path, "7: 3")
+    assert all(key in str(caught.value) for key in HINTS)
+
+
+# Ranges
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "bound"),
+    [
+        ("model.d_model", [0, -8], "at least 1"),
+        ("model.num_layers", [0], "at least 1"),
+        ("model.num_heads", [0], "at least 1"),
+        ("model.d_ff", [0], "at least 1"),
+        ("model.max_positions", [0], "at least 1"),
+        ("model.d_k", [0, -3], "at least 1"),
+        ("model.d_v", [0], "at least 1"),
+        ("model.dropout", [-0.1], "at least 0"),
+        ("model.dropout", [1, 1.5], "less than 1"),
+        ("model.attention_dropout", [1.0], "less than 1"),
+        ("model.activation_dropout", [-0.1], "at least 0"),
+        ("model.norm_eps", [0.0, -1.0], "more than 0"),
+        ("data.builtin_size", [0], "at least 1"),
+        ("data.max_length", [1], "at least 2"),
+        ("data.vocab_size", [7], "at least 8"),
+        ("data.max_ratio", [0.9], "at least 1"),
+        ("train.tokens_per_update", [0], "at least 1"),
+        ("train.max_tokens", [0], "at least 1"),
+        ("train.warmup_steps", [0], "at least 1"),
+        ("train.max_steps", [0], "at least 1"),
+        ("train.log_steps", [0], "at least 1"),
+        ("train.validate_steps", [0], "at least 1"),
+        ("train.patience", [0], "at least 1"),
+        ("train.save_steps", [0], "at least 1"),
+        ("train.keep_checkpoints", [0], "at least 1"),
+        ("train.num_threads", [0], "at least 1"),
+        ("train.label_smoothing", [-0.1], "at least 0"),
+        ("train.label_smoothing", [1.0], "less than 1"),
+        ("train.adam_beta1", [1.0], "less than 1"),
+        ("train.adam_beta2", [-0.1], "at least 0"),
+        ("train.lr_factor", [0.0], "more than 0"),
+        ("train.adam_eps", [0.0], "more than 0"),
+        ("train.clip_norm", [0.0], "more than 0"),
+        ("train.max_hours", [0.0], "more than 0"),
+        ("train.save_minutes", [0.0], "more than 0"),
+        ("train.weight_decay", [-0.1], "at least 0"),
+        ("search.beam", [0], "at least 1"),
+        ("search.max_source_length", [0], "at least 1"),
+        ("search.alpha", [-0.1], "at least 0"),
+        ("search.max_extra", [-1], "at least 0"),
+    ],
+)
+def test_values_out_of_range_are_refused_with_the_bound(
+    tmp_path: Path, key: str, values: list[float], bound: str
+) -> None:
+    for value in values:
+        with pytest.raises(ConfigError, match=rf"^{re.escape(key)}={value}.* {bound}$"):
+            load(tmp_path, as_yaml(key, value))
+
+
+def test_values_on_the_closed_side_of_a_bound_are_accepted(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        """
+        model: {d_model: 1, num_heads: 1, d_ff: 1, num_layers: 1, d_k: 1, d_v: 1, dropout: 0.0, max_positions: 1}
+        data: {builtin_size: 1, max_length: 2, vocab_size: 8, max_ratio: 1.0}
+        train: {label_smoothing: 0.0, adam_beta1: 0.0, adam_beta2: 0.0, weight_decay: 0.0, patience: 1, max_tokens: 1}
+        search: {beam: 1, alpha: 0.0, max_extra: 0, max_source_length: 1}
+        """,
+    )
+    assert config.search.max_extra == 0
+
+
+@pytest.mark.parametrize("key", keys_of(int))
+def test_no_whole_number_may_be_negative(tmp_path: Path, key: str) -> None:
+    # numpy refuses a negative seed with a traceback, at the first plan of an epoch.
+    with pytest.raises(ConfigError, match=rf"^{re.escape(key)}=-1 must be at least"):
+        load(tmp_path, as_yaml(key, -1))
+
+
+@pytest.mark.parametrize("key", keys_of(float))
+def test_what_is_not_a_number_is_refused_everywhere(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{re.escape(key)}=nan must be "):
+        load(tmp_path, as_yaml(key, float("nan")))
+
+
+# An infinite limit is no limit; an infinite step, epsilon or penalty is a mistake.
+@pytest.mark.parametrize(
+    "key",
+    [
+        key
+        for key in keys_of(float)
+        if key not in ("data.max_ratio", "train.clip_norm", "train.max_hours", "train.save_minutes")
+    ],
+)
+def test_an_infinite_number_is_refused_where_it_is_no_limit(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{re.escape(key)}=inf must be "):
+        load(tmp_path, as_yaml(key, float("inf")))
+
+
+def test_sections_built_in_code_are_checked_too() -> None:
+    with pytest.raises(ConfigError, match=r"model\.dropout=1\.0 must be less than 1"):
+        ModelConfig(dropout=1.0)
+    with pytest.raises(ConfigError, match=r"search\.beam=0 must be at least 1"):
+        SearchConfig(beam=0)
+
+
+def test_heads_must_divide_the_width_unless_the_size_of_a_key_is_given(tmp_path: Path) -> None:
+    message = r"model\.d_model=15 is not a multiple of model\.num_heads=7: change one of them, or give model\.d_k"
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, "model: {d_model: 15, num_heads: 7}")
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, "model: {d_model: 15}", "model.num_heads=7")
+    assert load(tmp_path, "model: {d_model: 15, num_heads: 7, d_k: 2}").model.d_k == 2
+    assert load(tmp_path, "model: {d_model: 15, num_heads: 5}").model.num_heads == 5
+
+
+# Files and overrides
+
+
+@pytest.mark.parametrize("override", ["seed", "", "=3", "model.d_model", "--seed"])
+def test_an_override_without_key_or_value_is_refused(tmp_path: Path, override: str) -> None:
+    with pytest.raises(ConfigError, match=rf"'{override}' is not of the form section\.key=value"):
+        load(tmp_path, "", override)
+
+
+@pytest.mark.parametrize("override", ["seed.deep=3", "run_dir.x=3", "model.d_model.x=3"])
+def test_an_override_into_what_is_no_section_is_refused(tmp_path: Path, override: str) -> None:
+    with pytest.raises(ConfigError, match=r"is not a section|must be a whole number|must be text"):
+        load(tmp_path, "", override)
+
+
+def test_an_override_into_a_section_that_the_file_made_a_value_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'model\.d_model=5': model is not a section"):
+        load(tmp_path, "model: 3", "model.d_model=5")
+
+
+@pytest.mark.parametrize("text", ["model: 3", "model: [d_model]", "model:", "model: text"])
+def test_a_section_must_hold_keys(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^model: expected a section of keys, got "):
+        load(tmp_path, text)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "absent.yaml"
+    with pytest.raises(ConfigError, match=rf"^{re.escape(str(path))}: no such configuration file$"):
+        load_config(path)
+
+
+def test_a_directory_instead_of_a_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"^{re.escape(str(tmp_path))}: cannot be read: .*[Dd]irectory"):
+        load_config(tmp_path)
+
+
+def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "latin.yaml"
+    path.write_bytes("run_dir: Läufe".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"latin\.yaml: cannot be read: .*utf-8"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("text", ["a: b: c", "model: {d_model: 3", "\tseed: 3", "seed: 3\n  model: 5", "seed: \x00"])
+def test_a_file_that_is_not_yaml_is_named_in_one_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"mine\.yaml: not YAML: ") as caught:
+        load(tmp_path, text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["2024-02-30", "2024-13-01"])
+def test_an_impossible_date_is_an_error_of_the_user_not_a_bug(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError):
+        load(tmp_path, f"data: {{subset: {text}}}")
+    assert load(tmp_path, "", f"data.subset={text}").data.subset == text  # no YAML value: the text it is
+
+
+@pytest.mark.parametrize("text", ["- seed", "just text", "3", "[]", "false"])
+def test_a_file_without_keys_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"mine\.yaml: expected `key: value` lines, got "):
+        load(tmp_path, text)
+
+
+def test_errors_are_what_the_scripts_print_as_one_line() -> None:
+    assert issubclass(ConfigError, UserError)
+    assert issubclass(UserError, ValueError)
+
+
+# What comes out again
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config(),
+        Config(
+            run_dir="Läufe/ein 'Name': # kein Kommentar",
+            seed=3,
+            model=ModelConfig(d_model=15, num_heads=7, d_k=2, d_v=3, norm="pre", tie="none", norm_eps=1e-12),
+            data=DataConfig(corpus="{split}.{lang}.gz", subset=None, src_lang="no", tgt_lang="1e3", max_ratio=1.5),
+            train=TrainConfig(adam_eps=1e-9, max_hours=float("inf"), save_minutes=None, patience=5, weight_decay=1e-20),
+            search=SearchConfig(beam=7, alpha=0.0),
+        ),
+    ],
+)
+def test_written_and_read_again_a_configuration_is_the_same(tmp_path: Path, config: Config) -> None:
+    assert load(tmp_path, config.to_yaml()) == config
+
+
+def test_what_is_written_holds_every_key_in_the_order_of_the_code() -> None:
+    written = yaml.safe_load(Config().to_yaml())
+    assert list(written) == ["run_dir", "seed", "model", "data", "train", "search"]
+    for section, cls in SECTIONS.items():
+        assert list(written[section]) == [field.name for field in dataclasses.fields(cls)]
+
+
+def test_flat_gives_every_value_by_its_dotted_key() -> None:
+    flat = Config(seed=5, search=SearchConfig(beam=3)).flat()
+    assert flat["seed"] == 5
+    assert flat["search.beam"] == 3
+    assert "search" not in flat
+
+
+@pytest.mark.parametrize("config", [Config(), ModelConfig(), DataConfig(), TrainConfig(), SearchConfig()])
+def test_a_configuration_cannot_be_changed(config: Any) -> None:
+    name = dataclasses.fields(config)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(config, name, getattr(config, name))
+
+
+def test_reading_does_not_change_the_defaults(tmp_path: Path) -> None:
+    before = Config()
+    load(tmp_path, "model: {d_ff: 3}", "train.max_steps=5")
+    assert Config() == before

@@ -1,0 +1,108 @@
+"""What a run says about itself: lines of JSON that survive crashes, TensorBoard and one progress bar."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from transformer.training.metrics import MetricsLog, read_metrics
+
+LINES = [
+    {"kind": "train", "step": 1, "loss": 7.5, "epoch": 0},
+    {"kind": "train", "step": 3, "loss": 5.25, "epoch": 0},
+    {"kind": "validation", "step": 3, "nll": 4.125},
+    {"kind": "train", "step": 5, "loss": 3.0625, "epoch": 1},
+]
+
+
+def write_lines(run: Path) -> None:
+    """A log of five updates."""
+    log = MetricsLog(run, 0, 11)
+    for line in LINES:
+        log.log(**line)
+    log.close()
+
+
+def scalars(run: Path, tag: str) -> list[tuple[int, float]]:
+    """The steps and values of a curve, as TensorBoard shows it."""
+    accumulator = EventAccumulator(str(run / "tensorboard"))
+    accumulator.Reload()
+    return [(event.step, event.value) for event in accumulator.Scalars(tag)]
+
+
+def test_every_line_is_json_with_its_kind_and_step(tmp_path: Path) -> None:
+    write_lines(tmp_path)
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == LINES
+
+
+def test_what_is_logged_can_be_read_while_training_goes_on(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, 0, 11)
+    log.log("train", 1, loss=7.5)
+    assert read_metrics(tmp_path) == [{"kind": "train", "step": 1, "loss": 7.5}]
+    log.close()
+
+
+def test_numbers_come_back_exactly(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, 0, 11)
+    log.log("train", 7, loss=0.1 + 0.2, lr=1e-7 / 3)
+    log.close()
+    assert read_metrics(str(tmp_path)) == [{"kind": "train", "step": 7, "loss": 0.1 + 0.2, "lr": 1e-7 / 3}]
+
+
+def test_a_run_without_a_log_has_no_lines(tmp_path: Path) -> None:
+    assert read_metrics(tmp_path) == []
+    assert read_metrics(tmp_path / "absent") == []
+
+
+@pytest.mark.parametrize("tail", ['{"kind": "train", "step": 7, "lo', "{", "\x00\x00\x00"], ids=repr)
+def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path: Path, tail: str) -> None:
+    write_lines(tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(tail)
+    assert read_metrics(tmp_path) == LINES
+
+
+@pytest.mark.parametrize(("first_step", "num_kept"), [(0, 0), (1, 1), (2, 1), (3, 3), (4, 3), (5, 4), (7, 4)])
+def test_resuming_removes_the_lines_of_later_steps(tmp_path: Path, first_step: int, num_kept: int) -> None:
+    write_lines(tmp_path)
+    MetricsLog(tmp_path, first_step, 11).close()
+    assert read_metrics(tmp_path) == LINES[:num_kept]
+
+
+def test_resuming_removes_a_line_cut_short(tmp_path: Path) -> None:
+    write_lines(tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "step": 7, "lo')
+    log = MetricsLog(tmp_path, 5, 11)
+    log.log("train", 7, loss=2.5)
+    log.close()
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert [json.loads(line) for line in text.splitlines()] == [*LINES, {"kind": "train", "step": 7, "loss": 2.5}]
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["metrics.jsonl"]
+
+
+def test_tensorboard_shows_each_step_once_though_it_was_done_twice(tmp_path: Path) -> None:
+    write_lines(tmp_path)
+    log = MetricsLog(tmp_path, 3, 11)
+    log.log("train", 5, loss=3.0625)
+    log.log("train", 7, loss=2.5)
+    log.close()
+    assert scalars(tmp_path, "train/loss") == [(1, 7.5), (3, 5.25), (5, 3.0625), (7, 2.5)]
+    assert scalars(tmp_path, "validation/nll") == [(3, 4.125)]
+
+
+def test_the_bar_starts_where_the_run_had_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = MetricsLog(tmp_path, 3, 11)
+    log.show(loss="2.345")
+    for _ in range(5):
+        log.advance()
+    log.say("step 7: validation nll 1.234")
+    log.close()
+    out, err = capsys.readouterr()
+    assert out == "step 7: validation nll 1.234\n", "what is worth keeping goes to standard output"
+    last = err.rsplit("\r", 1)[-1]
+    assert " 8/11 " in last
+    assert "loss=2.345" in last

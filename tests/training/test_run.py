@@ -1,0 +1,266 @@
+"""The run directory: whose it is, what may change when it goes on, and which checkpoint is meant."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from transformer.config import Config, load_config
+from transformer.errors import CheckpointError, ConfigError
+from transformer.training.run import (
+    checkpoint_name,
+    checkpoints,
+    claim_run,
+    find_checkpoint,
+    last_checkpoints,
+    prune,
+    yaml_value,
+)
+
+# What to look at, when to save and stop, and where to compute: none of it changes what is learned.
+FREE = {
+    "data.test_split": "dev",
+    "data.cache_dir": "elsewhere",
+    "train.max_steps": 7,
+    "train.max_hours": 3.5,
+    "train.patience": 5,
+    "train.log_steps": 11,
+    "train.validate_steps": 13,
+    "train.validation_bleu": False,
+    "train.save_steps": 17,
+    "train.save_minutes": 2.5,
+    "train.keep_checkpoints": 3,
+    "train.device": "cpu",
+    "train.num_threads": 1,
+    "search.beam": 2,
+    "search.alpha": 0.5,
+    "search.max_extra": 19,
+    "search.max_source_length": 23,
+}
+FIXED = {
+    "seed": 2,
+    "model.d_model": 528,
+    "model.num_layers": 5,
+    "model.num_heads": 4,
+    "model.d_ff": 29,
+    "model.d_k": 31,
+    "model.d_v": 37,
+    "model.dropout": 0.3,
+    "model.attention_dropout": 0.1,
+    "model.activation_dropout": 0.1,
+    "model.attention_bias": True,
+    "model.norm": "pre",
+    "model.norm_eps": 1e-5,
+    "model.tie": "none",
+    "model.positional": "learned",
+    "model.max_positions": 41,
+    "data.corpus": "builtin",
+    "data.subset": None,
+    "data.src_lang": "fr",
+    "data.tgt_lang": "en",
+    "data.train_split": "all",
+    "data.validation_split": "dev",
+    "data.builtin_size": 43,
+    "data.vocab_size": 47,
+    "data.max_length": 53,
+    "data.max_ratio": 1.5,
+    "train.tokens_per_update": 59,
+    "train.max_tokens": 61,
+    "train.label_smoothing": 0.0,
+    "train.warmup_steps": 67,
+    "train.lr_factor": 2.0,
+    "train.adam_beta1": 0.8,
+    "train.adam_beta2": 0.999,
+    "train.adam_eps": 1e-8,
+    "train.weight_decay": 0.1,
+    "train.clip_norm": 1.0,
+    "train.precision": "fp32",
+}
+
+
+def with_values(config: Config, values: dict[str, Any]) -> Config:
+    """The configuration with other values, by dotted key."""
+    for key, value in values.items():
+        *section, name = key.split(".")
+        if section:
+            part = dataclasses.replace(getattr(config, section[0]), **{name: value})
+            config = dataclasses.replace(config, **{section[0]: part})
+        else:
+            config = dataclasses.replace(config, **{name: value})
+    return config
+
+
+def make_checkpoints(directory: Path, *steps: int) -> None:
+    for step in steps:
+        (directory / checkpoint_name(step)).mkdir(parents=True)
+        (directory / checkpoint_name(step) / "model.safetensors").write_text(str(step))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """The paper's, in a directory that is not there yet."""
+    return Config(run_dir=str(tmp_path / "runs" / "base"))
+
+
+def test_every_key_is_either_free_or_fixed() -> None:
+    assert sorted([*FREE, *FIXED, "run_dir"]) == sorted(Config().flat())
+    for key, value in (FREE | FIXED).items():
+        assert Config().flat()[key] != value, key
+
+
+def test_a_new_run_keeps_its_whole_configuration(config: Config) -> None:
+    run = claim_run(config)
+    assert run == Path(config.run_dir)
+    assert [path.name for path in run.iterdir()] == ["config.yaml"]
+    assert load_config(run / "config.yaml") == config
+
+
+def test_the_same_configuration_claims_its_run_again(config: Config) -> None:
+    make_checkpoints(claim_run(config) / "checkpoints", 3)
+    assert claim_run(config) == Path(config.run_dir)
+    assert load_config(Path(config.run_dir) / "config.yaml") == config
+
+
+def test_an_empty_directory_can_be_claimed(config: Config) -> None:
+    Path(config.run_dir).mkdir(parents=True)
+    claim_run(config)
+    assert load_config(Path(config.run_dir) / "config.yaml") == config
+
+
+def test_a_directory_with_something_else_in_it_is_refused(config: Config) -> None:
+    Path(config.run_dir).mkdir(parents=True)
+    thesis = Path(config.run_dir) / "thesis.txt"
+    thesis.write_text("seven years of work")
+    with pytest.raises(ConfigError, match="base: the directory is not empty and holds no run; choose another"):
+        claim_run(config)
+    assert [*Path(config.run_dir).iterdir()] == [thesis]
+
+
+def test_free_keys_may_change_and_the_new_values_are_kept(config: Config) -> None:
+    make_checkpoints(claim_run(config) / "checkpoints", 3)
+    other = with_values(config, FREE)
+    claim_run(other)
+    assert load_config(Path(config.run_dir) / "config.yaml") == other
+
+
+@pytest.mark.parametrize("key", FIXED)
+@pytest.mark.parametrize("kind", ["checkpoints", "best"])
+def test_a_fixed_key_may_not_change_and_both_values_are_shown(config: Config, key: str, kind: str) -> None:
+    run = claim_run(config)
+    make_checkpoints(run / kind, 3)
+    before = (run / "config.yaml").read_bytes()
+    shown = f"({key}: {yaml_value(config.flat()[key])} there, {yaml_value(FIXED[key])} here)"
+    with pytest.raises(ConfigError) as error:
+        claim_run(with_values(config, {key: FIXED[key]}))
+    assert str(error.value) == (
+        f"{run} belongs to another configuration {shown}; choose another run_dir or set these back"
+    )
+    assert (run / "config.yaml").read_bytes() == before
+
+
+def test_all_differing_keys_are_named_at_once(config: Config) -> None:
+    make_checkpoints(claim_run(config) / "checkpoints", 3)
+    with pytest.raises(ConfigError, match=r"\(seed: 1 there, 2 here; model.norm: post there, pre here\)"):
+        claim_run(with_values(config, {"train.max_steps": 7, "seed": 2, "model.norm": "pre"}))
+
+
+def test_a_run_without_checkpoints_may_still_become_another(config: Config) -> None:
+    run = claim_run(config)
+    (run / "tokenizer.model").write_bytes(b"of the other configuration")
+    other = with_values(config, FIXED)
+    claim_run(other)
+    assert load_config(run / "config.yaml") == other
+    assert [path.name for path in run.iterdir()] == ["config.yaml"], "its tokenizer is of no use any more"
+
+
+def test_a_run_without_checkpoints_keeps_its_tokenizer_if_nothing_changed(config: Config) -> None:
+    run = claim_run(config)
+    (run / "tokenizer.model").write_bytes(b"of this configuration")
+    claim_run(with_values(config, {"train.max_steps": 7}))
+    assert (run / "tokenizer.model").read_bytes() == b"of this configuration"
+
+
+def test_a_run_cannot_be_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        claim_run(Config(run_dir=str(tmp_path / "file" / "run")))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1e-9, "1.0e-09"),
+        (None, "null"),
+        (True, "true"),
+        ("post", "post"),
+        (7, "7"),
+        (" ".join("ab" * 99), " ".join("ab" * 99)),
+    ],
+    ids=repr,
+)
+def test_values_are_shown_on_one_line_as_they_are_written_in_yaml(value: object, expected: str) -> None:
+    assert yaml_value(value) == expected
+
+
+def test_checkpoints_are_listed_in_the_order_of_their_steps(tmp_path: Path) -> None:
+    make_checkpoints(tmp_path, 1000, 2, 30, 99999999)
+    assert [path.name for path in checkpoints(tmp_path)] == [
+        "step-00000002",
+        "step-00000030",
+        "step-00001000",
+        "step-99999999",
+    ]
+
+
+def test_what_is_no_complete_checkpoint_is_not_listed(tmp_path: Path) -> None:
+    make_checkpoints(tmp_path, 3)
+    (tmp_path / "step-00000005").mkdir()
+    (tmp_path / ".step-00000007.tmp").mkdir()
+    (tmp_path / ".step-00000007.tmp" / "model.safetensors").touch()
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000003"]
+    assert checkpoints(tmp_path / "absent") == []
+
+
+@pytest.mark.parametrize(("keep", "left"), [(1, [7]), (2, [5, 7]), (3, [3, 5, 7]), (11, [3, 5, 7])])
+def test_pruning_keeps_the_last(tmp_path: Path, keep: int, left: list[int]) -> None:
+    make_checkpoints(tmp_path, 3, 5, 7)
+    prune(tmp_path, keep)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [checkpoint_name(step) for step in left]
+
+
+def test_the_last_checkpoints_of_a_run(tmp_path: Path) -> None:
+    make_checkpoints(tmp_path / "checkpoints", 3, 5, 7)
+    assert [path.name for path in last_checkpoints(tmp_path, 2)] == ["step-00000005", "step-00000007"]
+    assert last_checkpoints(tmp_path, 3) == checkpoints(tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize("number", [-1, 0, 4])
+def test_more_or_fewer_checkpoints_than_there_are_cannot_be_averaged(tmp_path: Path, number: int) -> None:
+    make_checkpoints(tmp_path / "checkpoints", 3, 5, 7)
+    make_checkpoints(tmp_path / "best", 5)
+    with pytest.raises(CheckpointError, match=rf" holds 3 checkpoints; {number} cannot be averaged$"):
+        last_checkpoints(tmp_path, number)
+
+
+def test_a_checkpoint_is_found_in_the_order_of_preference(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    with pytest.raises(CheckpointError, match=r"run: holds no checkpoint; train first, or name a directory with"):
+        find_checkpoint(run)
+    make_checkpoints(run / "checkpoints", 3, 7)
+    assert find_checkpoint(run) == run / "checkpoints" / "step-00000007"
+    make_checkpoints(run / "best", 5)
+    assert find_checkpoint(run) == run / "best" / "step-00000005"
+    (run / "averaged").mkdir()
+    assert find_checkpoint(run) == run / "best" / "step-00000005", "an empty directory is no average"
+    (run / "averaged" / "model.safetensors").touch()
+    assert find_checkpoint(str(run)) == run / "averaged"
+    assert find_checkpoint(run / "checkpoints" / "step-00000003") == run / "checkpoints" / "step-00000003"
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"absent: no such run or checkpoint directory$"):
+        find_checkpoint(tmp_path / "absent")

@@ -1,0 +1,130 @@
+"""Ctrl-C and SIGTERM: the loop finishes its update, saves and says how to go on; a second one acts as usual."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from transformer.config import Config, load_config
+from transformer.training.signals import StopRequest
+
+TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
+BOTH = (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.fixture
+def received() -> Iterator[list[int]]:
+    """What reaches the handlers that were there before."""
+    numbers: list[int] = []
+
+    def receive(number: int, _frame: FrameType | None) -> None:
+        numbers.append(number)
+
+    previous = {number: signal.signal(number, receive) for number in BOTH}
+    yield numbers
+    for number, handler in previous.items():
+        signal.signal(number, handler)
+
+
+def test_without_a_signal_nothing_is_asked_for(received: list[int]) -> None:
+    with StopRequest() as stop:
+        assert stop() is None
+        assert stop.signal is None
+    assert received == []
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_the_first_signal_is_remembered(received: list[int], number: signal.Signals) -> None:
+    with StopRequest() as stop:
+        signal.raise_signal(number)
+        assert stop() == number.name
+        assert stop() == number.name, "asking does not answer it"
+    assert stop.signal is number
+    assert received == []
+
+
+@pytest.mark.parametrize("first", BOTH)
+@pytest.mark.parametrize("second", BOTH)
+def test_a_second_signal_acts_as_usual(received: list[int], first: signal.Signals, second: signal.Signals) -> None:
+    with StopRequest() as stop:
+        signal.raise_signal(first)
+        signal.raise_signal(second)
+        assert received == [second]
+        assert stop.signal is first
+
+
+def test_a_second_ctrl_c_interrupts(received: list[int]) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with StopRequest():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert received == []
+
+
+@pytest.mark.parametrize("number", [None, *BOTH])
+def test_afterwards_signals_act_as_before(received: list[int], number: signal.Signals | None) -> None:
+    before = [signal.getsignal(other) for other in BOTH]
+    with StopRequest():
+        assert [signal.getsignal(other) for other in BOTH] != before
+        if number is not None:
+            signal.raise_signal(number)
+    assert [signal.getsignal(other) for other in BOTH] == before
+    signal.raise_signal(signal.SIGTERM)
+    assert received == [signal.SIGTERM]
+
+
+def test_signals_act_as_before_after_an_error_too(received: list[int]) -> None:
+    with pytest.raises(ZeroDivisionError), StopRequest():
+        _ = 1 // 0
+    signal.raise_signal(signal.SIGINT)
+    assert received == [signal.SIGINT]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_training_in_good_order(
+    tiny_config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: signal.Signals, status: int
+) -> None:
+    path = tmp_path / "tiny run.yaml"
+    path.write_text(tiny_config.to_yaml())
+    arguments = ["tiny run.yaml", "train.max_steps=99991", "train.validate_steps=99991", f"run_dir={tmp_path / 'run'}"]
+    checkpoints = tmp_path / "run" / "checkpoints"
+    with subprocess.Popen(
+        [sys.executable, str(TRAIN), *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        try:
+            while not list(checkpoints.glob("step-*")):
+                assert process.poll() is None
+                time.sleep(0.01)
+            process.send_signal(number)
+            printed, _ = process.communicate(timeout=300)
+        finally:
+            process.kill()
+    assert process.returncode == status
+    *_, reason, advice = printed.splitlines()
+    last = max(path.name for path in checkpoints.iterdir())
+    step = int(last.removeprefix("step-"))
+    assert reason == f"{number.name} after step {step}; checkpoints are in {tmp_path / 'run'}"
+    assert advice == f"go on with: python scripts/train.py 'tiny run.yaml' {' '.join(arguments[1:])}"
+    assert (checkpoints / last / "training.json").is_file()
+
+    # The same command, but for where to stop.
+    main = runpy.run_path(str(TRAIN))["main"]
+    assert main([str(path), *arguments[2:], f"train.max_steps={step + 2}"]) == 0
+    printed = capsys.readouterr().out
+    assert f"\nresuming after step {step}\n" in printed
+    assert f"\ntrain.max_steps={step + 2} reached after step {step + 2}; " in printed
+    assert load_config(path).train.max_steps == 11, "the file of the user is left alone"

@@ -1,0 +1,576 @@
+"""One update, validation, and the loop around them: what is logged, saved and when it stops."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.testing import assert_close
+
+from transformer.config import Config, load_config
+from transformer.data.batching import Batch, collate
+from transformer.data.builtin import builtin_pairs
+from transformer.data.dataset import PairDataset, Side
+from transformer.data.tokenizer import EOS_ID, PAD_ID, Tokenizer
+from transformer.errors import CheckpointError, ConfigError, DataError, DeviceError
+from transformer.model.transformer import Transformer
+from transformer.training import checkpoint as checkpoint_module
+from transformer.training import trainer as trainer_module
+from transformer.training.loss import label_smoothed_loss
+from transformer.training.metrics import read_metrics
+from transformer.training.precision import MasterWeights
+from transformer.training.schedule import noam_lr
+from transformer.training.step import batch_loss, train_step, validation_nll
+from transformer.training.trainer import Trainer
+
+VOCAB_SIZE = 31
+NUM_PAIRS = 13
+CPU = torch.device("cpu")
+
+
+def make_model(dropout: float = 0.0) -> Transformer:
+    torch.manual_seed(3)
+    return Transformer(VOCAB_SIZE, d_model=22, num_layers=2, num_heads=3, d_ff=29, d_k=7, d_v=5, dropout=dropout)
+
+
+def random_side(rng: np.random.Generator) -> Side:
+    lengths = rng.integers(1, 11, NUM_PAIRS)
+    starts = np.concatenate(([0], np.cumsum(lengths)[:-1]))
+    ids = rng.integers(EOS_ID + 1, VOCAB_SIZE, lengths.sum())
+    ids[starts + lengths - 1] = EOS_ID
+    return Side(ids, lengths, starts)
+
+
+@pytest.fixture
+def dataset() -> PairDataset:
+    """Random pairs, 1 to 10 ids a side."""
+    rng = np.random.default_rng(5)
+    return PairDataset(random_side(rng), random_side(rng), {}, "random")
+
+
+def batches_of(dataset: PairDataset, sizes: Sequence[int]) -> list[Batch]:
+    """The pairs in order, so many to each batch."""
+    assert sum(sizes) == NUM_PAIRS
+    return [collate(dataset, indices) for indices in np.split(np.arange(NUM_PAIRS), np.cumsum(sizes)[:-1])]
+
+
+def update(model: Transformer, batches: list[Batch], label_smoothing: float = 0.1) -> tuple[dict[str, Tensor], Tensor]:
+    """The gradients by name, and the two sums, of one update that starts from `model`."""
+    weights = MasterWeights(copy.deepcopy(model), torch.float32)
+    sums = torch.stack(train_step(weights, batches, label_smoothing))
+    gradients = {name: parameter.grad for name, parameter in weights.master.named_parameters()}
+    return {name: gradient for name, gradient in gradients.items() if gradient is not None}, sums
+
+
+def reference_sums(model: Transformer, dataset: PairDataset, label_smoothing: float) -> tuple[Tensor, Tensor]:
+    """Loss and NLL of all pairs in one batch, by way of `forward` and all its logits."""
+    (batch,) = batches_of(dataset, [NUM_PAIRS])
+    is_real = batch.tgt_out != PAD_ID
+    return label_smoothed_loss(model(batch.src, batch.tgt_in)[is_real], batch.tgt_out[is_real], label_smoothing)
+
+
+@pytest.mark.parametrize("sizes", [(6, 7), (2, 3, 8), (11, 1, 1), (1,) * NUM_PAIRS], ids=str)
+def test_one_batch_equals_its_micro_batches(dataset: PairDataset, sizes: tuple[int, ...]) -> None:
+    model = make_model()
+    whole, whole_sums = update(model, batches_of(dataset, [NUM_PAIRS]))
+    split, split_sums = update(model, batches_of(dataset, sizes))
+    assert whole.keys() == dict(model.named_parameters()).keys()
+    assert_close(split, whole, rtol=0, atol=1e-6)
+    assert_close(split_sums, whole_sums, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
+def test_an_update_is_that_of_the_logits_at_real_positions(dataset: PairDataset, label_smoothing: float) -> None:
+    model = make_model()
+    gradients, sums = update(model, batches_of(dataset, [2, 3, 8]), label_smoothing)
+    loss, nll = reference_sums(model, dataset, label_smoothing)
+    (loss / int(dataset.tgt.lengths.sum())).backward()
+    assert_close(sums, torch.stack((loss, nll)).detach(), rtol=1e-6, atol=0)
+    assert_close(gradients, {name: p.grad for name, p in model.named_parameters()}, rtol=0, atol=1e-6)
+
+
+def test_more_padding_changes_neither_loss_nor_gradients(dataset: PairDataset) -> None:
+    model = make_model()
+    (batch,) = batches_of(dataset, [NUM_PAIRS])
+    src, tgt_in, tgt_out = (
+        torch.nn.functional.pad(ids, (0, extra), value=PAD_ID)
+        for ids, extra in ((batch.src, 5), (batch.tgt_in, 3), (batch.tgt_out, 3))
+    )
+    padded = Batch(src, tgt_in, tgt_out, (tgt_out.flatten() != PAD_ID).nonzero().flatten())
+    assert padded.num_tokens == batch.num_tokens == dataset.tgt.lengths.sum()
+    expected, expected_sums = update(model, [batch])
+    actual, actual_sums = update(model, [padded])
+    assert_close(actual, expected, rtol=0, atol=1e-6)
+    assert_close(actual_sums, expected_sums, rtol=1e-6, atol=0)
+
+
+def test_what_the_decoder_reads_at_padded_positions_does_not_matter(dataset: PairDataset) -> None:
+    model = make_model()
+    (batch,) = batches_of(dataset, [NUM_PAIRS])
+    is_padding = batch.tgt_out == PAD_ID
+    assert is_padding.any()
+    nonsense = Batch(batch.src, batch.tgt_in.masked_fill(is_padding, 17), batch.tgt_out, batch.real)
+    assert torch.equal(torch.stack(batch_loss(model, nonsense, 0.1)), torch.stack(batch_loss(model, batch, 0.1)))
+
+
+def test_gradients_of_a_bfloat16_model_are_added_up_in_float32(dataset: PairDataset) -> None:
+    weights = MasterWeights(make_model(), torch.bfloat16)
+    batches = batches_of(dataset, [2, 3, 8])
+    num_tokens = sum(batch.num_tokens for batch in batches)
+    expected = {name: torch.zeros_like(p) for name, p in weights.master.named_parameters()}
+    for batch in batches:
+        model = copy.deepcopy(weights.model)
+        (batch_loss(model, batch, 0.1)[0] / num_tokens).backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None
+            expected[name] += parameter.grad.float()
+    train_step(weights, batches, 0.1)
+    assert_close({name: p.grad for name, p in weights.master.named_parameters()}, expected, rtol=0, atol=0)
+    assert all(parameter.grad is None for parameter in weights.model.parameters())
+
+
+@pytest.mark.parametrize("max_tokens", [1, 23, 1009])
+def test_validation_is_the_mean_nll_however_it_is_batched(dataset: PairDataset, max_tokens: int) -> None:
+    model = make_model()
+    expected = reference_sums(model, dataset, 0.1)[1].item() / int(dataset.tgt.lengths.sum())
+    assert validation_nll(model, dataset, max_tokens, CPU) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_validation_does_without_dropout_and_leaves_the_mode_as_it_was(dataset: PairDataset, is_training: bool) -> None:
+    without, model = make_model(), make_model(dropout=0.5).train(is_training)
+    assert validation_nll(model, dataset, 23, CPU) == validation_nll(without, dataset, 23, CPU)
+    assert [module.training for module in model.modules()] == [is_training] * len(list(model.modules()))
+
+
+def test_validation_draws_no_random_numbers_and_leaves_no_gradients(dataset: PairDataset) -> None:
+    model = make_model(dropout=0.5)
+    before = torch.get_rng_state()
+    validation_nll(model, dataset, 23, CPU)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+# The loop.
+
+
+def changed(config: Config, *overrides: str) -> Config:
+    """The configuration with other values."""
+    path = Path(config.run_dir).with_name("changed.yaml")
+    path.write_text(config.to_yaml())
+    return load_config(path, overrides)
+
+
+def write_corpus(directory: Path, num_train: int = 101, num_validation: int = 17) -> str:
+    """Builtin pairs as local files; returns their pattern."""
+    directory.mkdir(exist_ok=True)
+    for split, size in (("train", num_train), ("validation", num_validation)):
+        for lang, sentences in zip(("en", "de"), zip(*builtin_pairs(split, size), strict=True), strict=True):
+            (directory / f"{split}.{lang}").write_text("".join(f"{sentence}\n" for sentence in sentences))
+    return f"{directory}/{{split}}.{{lang}}"
+
+
+@pytest.fixture
+def small_config(tiny_config: Config, tmp_path: Path) -> Config:
+    """The tiny configuration on a hundred pairs from files, 17 for validation; 7 updates."""
+    corpus = write_corpus(tmp_path / "corpus")
+    return changed(tiny_config, f"data.corpus={corpus}", "data.vocab_size=197", "train.max_steps=7")
+
+
+def names(directory: Path) -> list[str]:
+    """What is in a directory, hidden or not."""
+    return sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+
+
+def steps(directory: Path) -> list[int]:
+    return [int(name.removeprefix("step-")) for name in names(directory)]
+
+
+class Clock:
+    """Stands in for the trainer's `time`. A second passes at each look, `pause_s` whenever the loop may be stopped."""
+
+    def __init__(self, pause_s: float) -> None:
+        self.now = 0.0
+        self.pause_s = pause_s
+
+    def monotonic(self) -> float:
+        self.now += 1.0
+        return self.now
+
+    def stop(self) -> None:
+        self.now += self.pause_s
+
+
+def fake_validation(monkeypatch: pytest.MonkeyPatch, losses: Sequence[float]) -> Iterator[float]:
+    """Let the trainer find these validation losses, one after the other."""
+    iterator = iter(losses)
+    monkeypatch.setattr(trainer_module, "validation_nll", lambda *_: next(iterator))
+    return iterator
+
+
+def test_training_overfits_a_small_corpus(tiny_config: Config) -> None:
+    config = changed(
+        tiny_config,
+        *("data.builtin_size=30", "data.vocab_size=97", "model.num_layers=1", "model.d_model=58", "model.dropout=0.0"),
+        *("train.label_smoothing=0.0", "train.lr_factor=0.5", "train.warmup_steps=23", "train.tokens_per_update=211"),
+        *("train.max_steps=89", "train.log_steps=11", "train.validate_steps=1000", "train.save_steps=null"),
+    )
+    Trainer(config).fit()
+    first, *_, last = read_metrics(config.run_dir)
+    assert last["nll"] < first["nll"] / 2, "better than the frequencies of the pieces would do"
+    assert last["loss"] == last["nll"], "there is no smoothing"
+    assert last["ppl"] == math.exp(last["nll"])
+
+
+def test_the_learning_rate_is_the_schedule_times_its_factor(small_config: Config) -> None:
+    config = changed(small_config, "train.lr_factor=1.7", "train.max_steps=5")
+    trainer = Trainer(config)
+    rates = [trainer.learning_rate(step) for step in range(1, 41)]
+    assert rates == [1.7 * noam_lr(step, d_model=22, warmup_steps=13) for step in range(1, 41)]
+    trainer.fit()
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == [rates[4]]
+    logged = [(line["step"], line["lr"]) for line in read_metrics(config.run_dir) if line["kind"] == "train"]
+    assert logged == [(1, rates[0]), (3, rates[2])]
+
+
+def gradient_norms(config: Config, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The norm of the gradients that the optimizer gets in each update of a run."""
+    trainer, found = Trainer(config), []
+    step = trainer.optimizer.step
+
+    def look_and_step() -> None:
+        gradients = [p.grad for group in trainer.optimizer.param_groups for p in group["params"]]
+        found.append(torch.nn.utils.get_total_norm(gradients).item())
+        step()
+
+    monkeypatch.setattr(trainer.optimizer, "step", look_and_step)
+    trainer.fit()
+    return found
+
+
+def test_clip_norm_bounds_the_norm_of_the_gradients(small_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = gradient_norms(small_config, monkeypatch)
+    bound = sorted(free)[3]
+    clipped_config = changed(small_config, f"run_dir={small_config.run_dir}-clipped", f"train.clip_norm={bound:.6f}")
+    clipped = gradient_norms(clipped_config, monkeypatch)
+    assert len(free) == len(clipped) == 7
+    assert max(free) > bound * 1.01
+    assert max(clipped) <= bound * 1.0001
+    assert clipped[0] == pytest.approx(min(free[0], bound), rel=1e-4)
+
+
+def test_a_run_stops_at_max_steps_and_then_does_nothing_more(small_config: Config) -> None:
+    trainer = Trainer(small_config)
+    assert trainer.fit() == "train.max_steps=7 reached"
+    assert trainer.progress.step == 7
+    run = Path(small_config.run_dir)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "tensorboard" not in path.parts}
+    again = Trainer(small_config)
+    assert again.summary().splitlines()[-1] == "resuming after step 7"
+    assert again.fit() == "train.max_steps=7 reached"
+    after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "tensorboard" not in path.parts}
+    assert after == before
+
+
+def test_max_hours_counts_the_hours_of_all_resumptions(small_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(pause_s=1200)
+    monkeypatch.setattr(trainer_module, "time", clock)
+    trainer = Trainer(changed(small_config, "train.max_hours=1.0", "train.max_steps=29"))
+    assert trainer.fit(clock.stop) == "train.max_hours=1.0 reached"
+    assert trainer.progress.step == 3
+    trainer = Trainer(changed(small_config, "train.max_hours=1.5", "train.max_steps=29"))
+    assert trainer.fit(clock.stop) == "train.max_hours=1.5 reached"
+    assert trainer.progress.step == 5
+
+
+def test_a_checkpoint_is_due_every_so_many_minutes(small_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(pause_s=60)
+    monkeypatch.setattr(trainer_module, "time", clock)
+    config = changed(small_config, "train.save_steps=null", "train.save_minutes=1.9", "train.max_steps=7")
+    Trainer(config).fit(clock.stop)
+    assert steps(Path(config.run_dir) / "checkpoints") == [4, 6, 7], "7 because training ended; 2 was pruned"
+
+
+def test_without_save_steps_and_minutes_only_the_end_is_saved(small_config: Config) -> None:
+    config = changed(small_config, "train.save_steps=null", "train.save_minutes=null", "train.max_steps=3")
+    Trainer(config).fit()
+    assert steps(Path(config.run_dir) / "checkpoints") == [3]
+
+
+def test_only_the_last_checkpoints_are_kept(small_config: Config) -> None:
+    config = changed(small_config, "train.save_steps=1", "train.keep_checkpoints=2", "train.max_steps=5")
+    Trainer(config).fit()
+    assert steps(Path(config.run_dir) / "checkpoints") == [4, 5]
+
+
+def test_a_request_to_stop_ends_training_after_the_update_and_saves(small_config: Config) -> None:
+    answers = iter([None, None, None, "SIGINT"])
+    trainer = Trainer(small_config)
+    assert trainer.fit(lambda: next(answers)) == "SIGINT"
+    assert trainer.progress.step == 3
+    assert steps(Path(small_config.run_dir) / "checkpoints") == [3]
+
+
+def test_patience_ends_training_after_validations_without_a_better_loss(
+    small_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = changed(small_config, "train.validate_steps=1", "train.patience=3", "train.max_steps=29")
+    fake_validation(monkeypatch, [5.0, 4.0, 4.5, 3.0, 3.0, 3.5, 7.0])
+    trainer = Trainer(config)
+    reason = "no better validation loss in train.patience=3 validations"
+    assert trainer.fit() == reason
+    assert trainer.progress.step == 7
+    assert Trainer(config).fit() == reason, "and starting again does not make it forget"
+    assert trainer.progress.step == 7
+
+
+def test_patience_is_counted_over_resumptions(small_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_validation(monkeypatch, [3.0, 5.0, 4.0, 1.0])
+    for max_steps, step in ((2, 2), (29, 3)):
+        values = ("train.validate_steps=1", "train.patience=2", f"train.max_steps={max_steps}")
+        trainer = Trainer(changed(small_config, *values))
+        trainer.fit()
+        assert trainer.progress.step == step
+
+
+def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(
+    small_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = changed(small_config, "train.validate_steps=1", "train.save_steps=1", "train.keep_checkpoints=11")
+    fake_validation(monkeypatch, [5.0, 4.0, 2.5, 3.0, 2.5, 3.5, 7.0])
+    trainer = Trainer(config)
+    trainer.fit()
+    best = trainer.run / "best"
+    assert names(best) == ["step-00000003"]
+    assert names(best / "step-00000003") == ["config.yaml", "model.safetensors", "tokenizer.model"]
+    then = trainer.run / "checkpoints" / "step-00000003"
+    assert_close(
+        load_file(best / "step-00000003" / "model.safetensors"),
+        load_file(then / "model.safetensors"),
+        rtol=0,
+        atol=0,
+    )
+    logged = [(line["step"], line["nll"]) for line in read_metrics(trainer.run) if line["kind"] == "validation"]
+    assert logged == list(enumerate([5.0, 4.0, 2.5, 3.0, 2.5, 3.5, 7.0], start=1))
+
+
+def test_what_is_logged_is_the_mean_over_the_tokens_since_the_last_line(
+    small_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[float, float, int]] = []
+
+    def remember(weights: MasterWeights, batches: Sequence[Batch], label_smoothing: float) -> tuple[Tensor, Tensor]:
+        loss, nll = train_step(weights, batches, label_smoothing)
+        seen.append((loss.item(), nll.item(), sum(batch.num_tokens for batch in batches)))
+        return loss, nll
+
+    monkeypatch.setattr(trainer_module, "train_step", remember)
+    Trainer(small_config).fit()
+    lines = [line for line in read_metrics(small_config.run_dir) if line["kind"] == "train"]
+    assert [line["step"] for line in lines] == [1, 3, 6]
+    for line, window in zip(lines, (seen[:1], seen[1:3], seen[3:6]), strict=True):
+        loss, nll, num_tokens = map(sum, zip(*window, strict=True))
+        assert line["loss"] == pytest.approx(loss / num_tokens, rel=1e-9)
+        assert line["nll"] == pytest.approx(nll / num_tokens, rel=1e-9)
+
+
+def test_an_epoch_sees_every_pair_once_and_the_next_in_another_order(
+    small_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs: list[list[int]] = [[], []]
+
+    def remember(dataset: PairDataset, indices: np.ndarray) -> Batch:
+        if trainer.progress.epoch < 2:
+            epochs[trainer.progress.epoch].extend(indices.tolist())
+        return collate(dataset, indices)
+
+    trainer = Trainer(changed(small_config, "train.max_steps=29", "train.validate_steps=1000"))
+    monkeypatch.setattr(trainer_module, "collate", remember)
+    trainer.fit(lambda: "enough" if trainer.progress.epoch == 2 else None)
+    assert trainer.progress.epoch == 2
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(101))
+    assert epochs[0] != epochs[1]
+
+
+def test_the_scorer_sees_the_validation_pairs_and_its_score_is_logged(small_config: Config) -> None:
+    modes: list[bool] = []
+
+    def scorer(model: Transformer, tokenizer: Tokenizer, sources: Sequence[str], references: Sequence[str]) -> float:
+        modes.append(model.training)
+        assert list(zip(sources, references, strict=True)) == list(builtin_pairs("validation", 17))
+        assert len(tokenizer) == 197
+        return 23.5
+
+    config = changed(small_config, "train.validation_bleu=true", "train.validate_steps=2", "train.max_steps=3")
+    trainer = Trainer(config, scorer)
+    trainer.fit()
+    assert modes == [False]
+    assert trainer.weights.model.training, "training goes on with dropout"
+    (line,) = [line for line in read_metrics(trainer.run) if line["kind"] == "validation"]
+    assert line["bleu"] == 23.5
+
+
+def test_without_validation_bleu_the_scorer_is_left_alone(small_config: Config) -> None:
+    def scorer(*_: object) -> float:
+        raise AssertionError("not wanted")
+
+    Trainer(changed(small_config, "train.validate_steps=1", "train.max_steps=2"), scorer).fit()
+
+
+def test_the_summary_says_what_is_trained_on_what(small_config: Config) -> None:
+    trainer = Trainer(changed(small_config, "data.max_length=23", "data.max_ratio=1.5"))
+    num_parameters = sum(parameter.numel() for parameter in trainer.weights.master.parameters())
+    dropped = trainer.train_data.dropped
+    assert dropped["too_long"]
+    assert dropped["ratio"]
+    assert trainer.summary().splitlines() == [
+        f"parameters: {num_parameters:,} (vocabulary of 197)",
+        f"peak learning rate: {(22 * 13) ** -0.5:.3e} at step 13",
+        f"training pairs: {101 - sum(dropped.values())} "
+        f"(dropped: empty 0, too_long {dropped['too_long']}, ratio {dropped['ratio']})",
+        f"validation pairs: {len(trainer.validation_data)}",
+        "device: cpu, precision: float32",
+    ]
+
+
+def test_num_threads_is_what_torch_then_uses(small_config: Config) -> None:
+    before = torch.get_num_threads()
+    try:
+        Trainer(changed(small_config, "train.num_threads=2"))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+# What goes wrong.
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left on device (os error 28)")],
+    ids=["system", "safetensors"],
+)
+def test_a_full_disk_is_reported_and_the_same_command_goes_on(
+    small_config: Config, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    trainer = Trainer(small_config)
+    with monkeypatch.context() as patch:
+        answers = iter([None] * 5)
+
+        def fill_the_disk_after_step_4() -> None:
+            if trainer.progress.step == 4:
+                patch.setattr(checkpoint_module, "save_file", full)
+            return next(answers)
+
+        # Step 5 validates and writes the best checkpoint.
+        with pytest.raises(CheckpointError, match=r"best/step-00000005: cannot be written \(.*No space left on device"):
+            trainer.fit(fill_the_disk_after_step_4)
+    assert names(trainer.run / "checkpoints") == ["step-00000004"]
+    assert names(trainer.run / "best") == []
+    again = Trainer(small_config)
+    assert again.progress.step == 4
+    assert again.fit() == "train.max_steps=7 reached"
+    assert names(trainer.run / "best") == ["step-00000005"]
+
+
+def test_a_failing_checkpoint_says_that_earlier_ones_are_intact(
+    small_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(changed(small_config, "train.max_steps=3"))
+    monkeypatch.setattr(trainer_module, "save_checkpoint", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only")))
+    expected = (
+        r"checkpoints/step-00000003: cannot be written \(Read-only\); earlier checkpoints are intact, and the same "
+        "command goes on from the last one"
+    )
+    with pytest.raises(CheckpointError, match=expected):
+        trainer.fit()
+
+
+def test_an_error_between_updates_leaves_what_was_logged_and_saved_before(small_config: Config) -> None:
+    def fail() -> str | None:
+        if trainer.progress.step == 5:
+            raise RuntimeError("from outside")
+        return None
+
+    trainer = Trainer(small_config)
+    with pytest.raises(RuntimeError, match="from outside"):
+        trainer.fit(fail)
+    assert [line["step"] for line in read_metrics(trainer.run)] == [1, 3, 5]
+    assert steps(trainer.run / "checkpoints") == [4]
+
+
+def test_an_empty_corpus_is_named(small_config: Config) -> None:
+    for lang in ("en", "de"):
+        Path(small_config.data.corpus.replace("{split}", "train").replace("{lang}", lang)).write_text("")
+    with pytest.raises(DataError, match=r"train\.en and .*train\.de: the corpus is empty"):
+        Trainer(small_config)
+
+
+def test_remains_of_killed_writes_are_removed(small_config: Config) -> None:
+    """A checkpoint of the paper's base model has 800 MB; whoever is killed often must not fill the disk with halves."""
+    run = Trainer(small_config).run
+    for remains in (run / "checkpoints" / ".step-00000002.tmp", run / "best" / ".step-00000003.old"):
+        remains.mkdir(parents=True)
+        (remains / "model.safetensors").touch()
+    Trainer(small_config).fit()
+    assert names(run / "checkpoints") == ["step-00000004", "step-00000007"]
+    assert names(run / "best") == ["step-00000005"]
+
+
+def test_changed_training_data_is_refused(small_config: Config) -> None:
+    Trainer(changed(small_config, "train.max_steps=2")).fit()
+    path = Path(small_config.data.corpus.replace("{split}", "train").replace("{lang}", "de"))
+    path.write_text(path.read_text().replace("ein", "kein", 1))
+    expected = f"step-00000002: was trained on other data than {small_config.data.corpus} holds now; restore the data"
+    with pytest.raises(CheckpointError, match=expected.replace("{", r"\{")):
+        Trainer(changed(small_config, "train.max_steps=3"))
+
+
+def test_training_progress_without_fingerprints_is_a_damaged_checkpoint(small_config: Config) -> None:
+    trainer = Trainer(changed(small_config, "train.max_steps=2"))
+    trainer.fit()
+    (trainer.run / "checkpoints" / "step-00000002" / "training.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="checkpoints/step-00000002"):
+        Trainer(small_config)
+
+
+def test_the_run_directory_of_another_configuration_is_refused(small_config: Config) -> None:
+    Trainer(changed(small_config, "train.max_steps=1")).fit()
+    with pytest.raises(ConfigError, match=r"model\.d_ff: 29 there, 37 here"):
+        Trainer(changed(small_config, "model.d_ff=37"))
+
+
+def test_a_run_that_never_began_does_not_hold_its_directory(small_config: Config) -> None:
+    """Whoever follows the advice of the error message must not meet another error."""
+    with pytest.raises(DataError, match=r"data\.vocab_size=99991 is too large for this corpus"):
+        Trainer(changed(small_config, "data.vocab_size=99991"))
+    trainer = Trainer(changed(small_config, "data.vocab_size=199"))
+    assert len(trainer.tokenizer) == 199
+    trainer = Trainer(changed(small_config, "data.vocab_size=193"))
+    assert len(trainer.tokenizer) == 193, "nothing was trained with the other tokenizer"
+
+
+def test_an_absent_device_is_refused_before_anything_is_written(
+    small_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match=r"device=cuda: torch .* sees no CUDA device; use cpu or auto"):
+        Trainer(changed(small_config, "train.device=cuda"))
+    assert not Path(small_config.run_dir).exists()
+
+
+def test_a_write_that_fails_before_training_is_an_os_error(small_config: Config, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        Trainer(changed(small_config, f"run_dir={tmp_path / 'file' / 'run'}"))
