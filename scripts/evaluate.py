@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.beam is not None and arguments.beam < 1:
         raise ConfigError(f"--beam {arguments.beam} must be at least 1")
 
+    if arguments.output is not None:
+        arguments.output.touch()  # better now than after the work
     keep_freed_memory()
     checkpoint = find_checkpoint(arguments.run)
     data = load_config(checkpoint / "config.yaml").data

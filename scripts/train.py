@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with StopRequest() as stop:
         reason = trainer.fit(stop)
         print(f"{reason} after step {trainer.progress.step}; checkpoints are in {trainer.run}", flush=True)
-    if stop.signal is None:
+    if stop.signal is None or reason != stop.signal.name:
         print(f"translate with: python scripts/translate.py {trainer.run}  ({find_checkpoint(trainer.run)})")
         return 0
     again = ["python", "scripts/train.py", arguments.config, *arguments.overrides]

@@ -405,6 +405,15 @@ def test_heads_must_divide_the_width_unless_the_size_of_a_key_is_given(tmp_path:
     assert load(tmp_path, "model: {d_model: 15, num_heads: 5}").model.num_heads == 5
 
 
+def test_learned_positions_must_be_enough_for_the_training_data(tmp_path: Path) -> None:
+    text = "model: {positional: learned, max_positions: 17}\ndata: {max_length: 19}"
+    message = r"^model\.max_positions=17 is less than data\.max_length=19: raise the one or lower the other$"
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, text)
+    assert load(tmp_path, text, "data.max_length=17").model.max_positions == 17
+    assert load(tmp_path, text, "model.positional=sinusoidal").data.max_length == 19  # they have no limit
+
+
 # Files and overrides
 
 

@@ -19,5 +19,9 @@ class CheckpointError(UserError):
     """A checkpoint or a run directory."""
 
 
+class TrainingError(UserError):
+    """Training that cannot go on, such as one that has diverged."""
+
+
 class DeviceError(UserError):
     """A device or a precision that this machine does not have."""

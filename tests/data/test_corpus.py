@@ -137,6 +137,8 @@ def test_a_missing_file_is_named_with_all_that_was_tried(tmp_path: Path) -> None
     write(tmp_path / "train.en", "A dog.\n")
     with pytest.raises(DataError, match=r"data\.corpus=.*no such file: .*train\.de$"):
         load(tmp_path / "{split}.{lang}")
+    with pytest.raises(DataError, match=r"no such file: .*test.corpus\.en, .*test.corpus\.de$"):
+        load(tmp_path / "{split}" / "corpus.{lang}", "test")
     with pytest.raises(DataError, match=r"validation\.en, .*valid\.en, .*val\.en, .*dev\.en"):
         load(tmp_path / "{split}.{lang}", "validation")
 

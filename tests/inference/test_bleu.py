@@ -6,6 +6,7 @@ import pytest
 import sacrebleu
 
 from transformer.errors import DataError
+from transformer.inference import bleu
 from transformer.inference.bleu import TOKENIZERS, score
 
 REFERENCES = [
@@ -78,6 +79,18 @@ def test_a_tokenised_hypothesis_is_scored_without_a_warning(caplog: pytest.LogCa
 
 def test_the_tokenizers_are_sacrebleus() -> None:
     assert {"13a", "none", "intl"} <= set(TOKENIZERS)
+
+
+@pytest.mark.parametrize("error", [ImportError, RuntimeError])
+def test_a_tokenizer_whose_library_is_missing_is_an_error_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise error("Please install\n  mecab")
+
+    monkeypatch.setattr(bleu, "BLEU", missing)
+    with pytest.raises(DataError, match=r"^the BLEU tokenizer 'ja-mecab' cannot be used: Please install mecab$"):
+        score(HYPOTHESES, REFERENCES, "ja-mecab")
 
 
 def test_sides_of_different_length_are_an_error_with_both_counts() -> None:

@@ -258,6 +258,16 @@ def test_each_translation_is_limited_by_its_own_text(tokenizer: Tokenizer, beam:
     assert [num_pieces(best) for (best,) in found] == [len(ids) + max_extra for ids in tokenizer.encode(TEXTS)]
 
 
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_model_that_has_diverged_still_gives_a_line_per_text(tokenizer: Tokenizer, beam: int) -> None:
+    model = random_model(tokenizer)
+    with torch.no_grad():
+        assert model.embeddings.output_weight is not None
+        model.embeddings.output_weight.fill_(float("nan"))
+    translator = Translator(model, tokenizer, SearchConfig(max_extra=3))
+    assert len(translator.translate(["We", "", "Two dogs."], beam=beam)) == 3
+
+
 # Limits
 
 
@@ -460,3 +470,8 @@ def test_greedy_bleu_is_the_score_of_greedy_translations(tokenizer: Tokenizer) -
     assert bleu == score(translations, references).bleu
     assert 0 < bleu < 100
     assert greedy_bleu(model, tokenizer, TEXTS, translations) == pytest.approx(100.0)
+
+
+def test_one_string_is_not_a_list_of_sentences(trained_run: Path) -> None:
+    with pytest.raises(TypeError, match="a list of sentences, not one string"):
+        Translator.load(trained_run).translate("A dog.")

@@ -56,7 +56,7 @@ FIXED = {
     "model.norm_eps": 1e-5,
     "model.tie": "none",
     "model.positional": "learned",
-    "model.max_positions": 41,
+    "model.max_positions": 1031,
     "data.corpus": "builtin",
     "data.subset": None,
     "data.src_lang": "fr",

@@ -47,12 +47,12 @@ def plan_batches(src_lengths: Ints, tgt_lengths: Ints, max_tokens: int, rng: np.
     shuffled = rng.permutation(len(src_lengths))
     # By target, then source length; equal lengths stay shuffled because the sort is stable.
     order = shuffled[np.lexsort((src_lengths[shuffled], tgt_lengths[shuffled]))]
-    longest = np.maximum(src_lengths, tgt_lengths)[order].astype(np.int64)
+    longest = np.maximum(src_lengths, tgt_lengths)[order]
     batches: list[Ints] = []
     start = 0
     while start < len(order):
         # No batch can hold more sentences than would fit if all were as short as its shortest.
-        window = longest[start : start + max_tokens // max(1, int(longest[start])) + 1]
+        window = longest[start : start + max(1, max_tokens // int(longest[start]))]
         padded = np.maximum.accumulate(window) * np.arange(1, len(window) + 1)
         size = max(1, int(np.searchsorted(padded, max_tokens, side="right")))
         batches.append(order[start : start + size])

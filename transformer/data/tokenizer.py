@@ -90,7 +90,7 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """The text of each id sequence; special ids leave no trace."""
+        """The text of each id sequence; special ids leave no trace, but for `⁇` where a piece is unknown."""
         return [str(text) for text in self._processor.Decode([list(map(int, sequence)) for sequence in ids])]
 
     def pieces(self, ids: Iterable[int]) -> list[str]:

@@ -40,7 +40,7 @@ def score(hypotheses: Sequence[str], references: Sequence[str], tokenize: str = 
         raise DataError("there is nothing to score: the references are empty")
     try:
         bleu = BLEU(tokenize=tokenize, force=True)
-    except (ImportError, RuntimeError) as error:
+    except (ImportError, RuntimeError, OSError) as error:
         raise DataError(f"the BLEU tokenizer {tokenize!r} cannot be used: {' '.join(str(error).split())}") from None
     chrf = CHRF()
     bleu_score = bleu.corpus_score(list(hypotheses), [list(references)])

@@ -58,7 +58,8 @@ class Translator:
             precision: `fp32`, `bf16` or `auto`.
 
         Raises:
-            CheckpointError: there is no such directory or hub model, or it is damaged.
+            CheckpointError: there is no such directory or hub model, or its weights are damaged.
+            DataError: its tokenizer is damaged.
             DeviceError: there is no such device.
         """
         config, tokenizer, model = load_checkpoint(find_checkpoint(_local_directory(path)))
@@ -85,13 +86,13 @@ class Translator:
 
         Raises:
                 DataError: a text has more pieces than `search.max_source_length` or than the model has positions.
+            TypeError: `texts` is one string.
         """
-        return [
-            best.text
-            for (best,) in self.translate_nbest(
-                texts, nbest=1, beam=beam, alpha=alpha, max_extra=max_extra, batch_tokens=batch_tokens
-            )
-        ]
+        found = self.translate_nbest(
+            texts, nbest=1, beam=beam, alpha=alpha, max_extra=max_extra, batch_tokens=batch_tokens
+        )
+        # A model whose weights are no numbers finds nothing.
+        return [nbest[0].text if nbest else "" for nbest in found]
 
     def translate_nbest(
         self,
@@ -109,6 +110,8 @@ class Translator:
         Fewer come back only where the search found fewer. Errors count the texts from `first_number`. ValueError if
         `nbest` is more than `beam`.
         """
+        if isinstance(texts, str):
+            raise TypeError("texts must be a list of sentences, not one string")
         beam = self.search.beam if beam is None else beam
         alpha = self.search.alpha if alpha is None else alpha
         max_extra = self.search.max_extra if max_extra is None else max_extra

@@ -16,7 +16,7 @@ from transformer.data.batching import collate, plan_updates
 from transformer.data.corpus import Corpus, load_split
 from transformer.data.dataset import Ints, PairDataset, encode_corpus
 from transformer.data.tokenizer import Tokenizer
-from transformer.errors import CheckpointError, DataError
+from transformer.errors import CheckpointError, DataError, TrainingError
 from transformer.model.transformer import Transformer
 from transformer.training.checkpoint import (
     Progress,
@@ -163,13 +163,13 @@ class Trainer:
 
     def _log(self, log: MetricsLog) -> None:
         progress = self.progress
-        loss, nll = (self._window / progress.window_tokens).tolist()
+        loss, nll = (total / progress.window_tokens for total in self._finite_window())
         values = {
             "loss": loss,
             "nll": nll,
             "ppl": math.exp(min(nll, 700.0)),
             "lr": self.learning_rate(progress.step),
-            "tokens_per_s": progress.window_tokens / progress.window_s,
+            "tokens_per_s": progress.window_tokens / max(progress.window_s, 1e-9),
             "epoch": progress.epoch,
             "elapsed_s": progress.elapsed_s,
         }
@@ -183,6 +183,17 @@ class Trainer:
         )
         self._window.zero_()
         progress.window_tokens, progress.window_s = 0, 0.0
+
+    def _finite_window(self) -> list[float]:
+        """The loss and NLL sums since the last log line; TrainingError, before anything is saved, if not finite."""
+        sums: list[float] = self._window.tolist()
+        if not all(map(math.isfinite, sums)):
+            step = self.progress.step
+            raise TrainingError(
+                f"step {step}: the loss is not finite (learning rate {self.learning_rate(step):.2e}); lower "
+                "train.lr_factor, raise train.warmup_steps or set train.clip_norm, in a new run_dir"
+            )
+        return sums
 
     def _validate(self, log: MetricsLog) -> None:
         progress, model = self.progress, self.weights.model
@@ -211,7 +222,7 @@ class Trainer:
         return by_step or (settings.save_minutes is not None and minutes >= settings.save_minutes)
 
     def _save(self) -> None:
-        self.progress.window_loss, self.progress.window_nll = self._window.tolist()
+        self.progress.window_loss, self.progress.window_nll = self._finite_window()
         directory = self.run / "checkpoints"
         self._write(directory / checkpoint_name(self.progress.step), with_training=True)
         prune(directory, self.config.train.keep_checkpoints)
@@ -229,7 +240,7 @@ class Trainer:
 
     def _resume(self, master: Transformer) -> Progress:
         """Load the last checkpoint, if there is one, into model, optimizer and random numbers."""
-        fingerprints = {"train": self.train_data.fingerprint, "validation": self.validation_data.fingerprint}
+        fingerprints = {"train": self.train_data.fingerprint}
         found = checkpoints(self.run / "checkpoints")
         if not found:
             return Progress(fingerprints=fingerprints)
