@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformer.cli import run
-from transformer.config import load_config
+from transformer.config import load_config, override
 from transformer.data.corpus import aligned_files, load_split
 from transformer.errors import ConfigError
 from transformer.inference.bleu import TOKENIZERS, score
@@ -20,6 +22,40 @@ from transformer.training.run import find_checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parse(argv)
+    keep_freed_memory()
+    checkpoint = find_checkpoint(arguments.run)
+    data = load_config(checkpoint / "config.yaml").data
+    if arguments.src is not None:
+        corpus = aligned_files(arguments.src, arguments.ref)
+    else:
+        corpus = load_split(data, arguments.split or data.test_split)
+    pairs = list(corpus)
+    translator = Translator.load(checkpoint, device=arguments.device, precision=arguments.precision)
+    translator.search = override(translator.search, beam=arguments.beam, alpha=arguments.alpha)
+    if arguments.output is not None:
+        arguments.output.touch()  # better now than after the work
+    began = time.perf_counter()
+    hypotheses = translator.translate([source for source, _ in pairs])
+    seconds = time.perf_counter() - began
+    result = score(hypotheses, [reference for _, reference in pairs], arguments.tokenize)
+    if arguments.output is not None:
+        arguments.output.write_text("".join(f"{line}\n" for line in hypotheses), encoding="utf-8")
+    report = {
+        "checkpoint": str(checkpoint),
+        "corpus": corpus.name,
+        "sentences": len(pairs),
+        "seconds": round(seconds, 3),
+        "sentences_per_s": round(len(pairs) / seconds, 1),
+        "beam": translator.search.beam,
+        "alpha": translator.search.alpha,
+        **{name: round(x, 2) if isinstance(x, float) else x for name, x in dataclasses.asdict(result).items()},
+    }
+    print(json.dumps(report, ensure_ascii=False) if arguments.json else _as_text(report))
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", metavar="RUN", type=Path, help="a run or checkpoint directory")
     parser.add_argument("--split", help="of the run's corpus; by default its test split")
@@ -37,50 +73,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError("--src and --ref go together")
     if arguments.src is not None and arguments.split is not None:
         raise ConfigError("--split and --src exclude each other")
-    if arguments.beam is not None and arguments.beam < 1:
-        raise ConfigError(f"--beam {arguments.beam} must be at least 1")
+    return arguments
 
-    if arguments.output is not None:
-        arguments.output.touch()  # better now than after the work
-    keep_freed_memory()
-    checkpoint = find_checkpoint(arguments.run)
-    data = load_config(checkpoint / "config.yaml").data
-    if arguments.src is not None:
-        corpus = aligned_files(arguments.src, arguments.ref)
-    else:
-        corpus = load_split(data, arguments.split or data.test_split)
-    pairs = list(corpus)
-    translator = Translator.load(checkpoint, device=arguments.device, precision=arguments.precision)
-    began = time.perf_counter()
-    hypotheses = translator.translate([source for source, _ in pairs], beam=arguments.beam, alpha=arguments.alpha)
-    seconds = time.perf_counter() - began
-    result = score(hypotheses, [reference for _, reference in pairs], arguments.tokenize)
-    if arguments.output is not None:
-        arguments.output.write_text("".join(f"{line}\n" for line in hypotheses), encoding="utf-8")
 
-    report = {
-        "checkpoint": str(checkpoint),
-        "corpus": corpus.name,
-        "sentences": len(pairs),
-        "seconds": round(seconds, 3),
-        "sentences_per_s": round(len(pairs) / seconds, 1),
-        "beam": translator.search.beam if arguments.beam is None else arguments.beam,
-        "alpha": translator.search.alpha if arguments.alpha is None else arguments.alpha,
-        "chrf": round(result.chrf, 2),
-        "chrf_signature": result.chrf_signature,
-        "bleu": round(result.bleu, 2),
-        "bleu_signature": result.bleu_signature,
-        "bleu_details": result.bleu_details,
-    }
-    if arguments.json:
-        print(json.dumps(report, ensure_ascii=False))
-        return 0
-    print(f"{checkpoint} on {corpus.name}: {len(pairs)} sentences, beam {report['beam']}, alpha {report['alpha']}")
-    print(f"translated in {seconds:.1f} s, {report['sentences_per_s']} sentences/s")
-    print(result.bleu_details)
-    print(f"chrF2 = {result.chrf:.2f}  {result.chrf_signature}")
-    print(f"BLEU = {result.bleu:.2f}  {result.bleu_signature}")
-    return 0
+def _as_text(report: dict[str, Any]) -> str:
+    return (
+        "{checkpoint} on {corpus}: {sentences} sentences, beam {beam}, alpha {alpha}\n"
+        "translated in {seconds:.1f} s, {sentences_per_s} sentences/s\n"
+        "{bleu_details}\n"
+        "chrF2 = {chrf:.2f}  {chrf_signature}\n"
+        "BLEU = {bleu:.2f}  {bleu_signature}"
+    ).format(**report)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from transformer.cli import run
 from transformer.config import load_config
 from transformer.inference.translator import greedy_bleu
 from transformer.training.allocator import keep_freed_memory
-from transformer.training.run import find_checkpoint
 from transformer.training.signals import StopRequest
 from transformer.training.trainer import Trainer
 
@@ -36,11 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         reason = trainer.fit(stop)
         print(f"{reason} after step {trainer.progress.step}; checkpoints are in {trainer.run}", flush=True)
     if stop.signal is None or reason != stop.signal.name:
-        print(f"translate with: python scripts/translate.py {trainer.run}  ({find_checkpoint(trainer.run)})")
+        print(f"translate with: {_command('translate.py', str(trainer.run))}")
         return 0
-    again = ["python", "scripts/train.py", arguments.config, *arguments.overrides]
-    print(f"go on with: {shlex.join(again)}")
+    print(f"go on with: {_command('train.py', arguments.config, *arguments.overrides)}")
     return 128 + int(signal.Signals(stop.signal))
+
+
+def _command(script: str, *arguments: str) -> str:
+    return shlex.join([sys.executable, str(Path(__file__).with_name(script)), *arguments])
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from transformer.cli import run
+from transformer.config import override
 from transformer.data.corpus import decode_lines, read_lines
 from transformer.errors import ConfigError
 from transformer.inference.translator import Translator
@@ -24,7 +25,7 @@ _LINES_AT_A_TIME = 4000
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", metavar="RUN", help="a run or checkpoint directory, or a Hugging Face hub id")
-    parser.add_argument("file", metavar="FILE", nargs="?", default="-", help="text, plain or .gz; - is standard input")
+    parser.add_argument("file", metavar="FILE", nargs="?", help="text, plain or .gz; - is standard input")
     parser.add_argument("--text", action="append", help="translate this instead; may be given again")
     parser.add_argument("--beam", type=int)
     parser.add_argument("--alpha", type=float, help="of the length penalty")
@@ -33,21 +34,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--precision", default="fp32", choices=("auto", "fp32", "bf16"))
     arguments = parser.parse_args(argv)
+    if arguments.file is not None and arguments.text is not None:
+        raise ConfigError("FILE and --text exclude each other")
+    file = arguments.file or "-"
 
     keep_freed_memory()
     translator = Translator.load(arguments.run, device=arguments.device, precision=arguments.precision)
-    beam = translator.search.beam if arguments.beam is None else arguments.beam
-    if beam < 1:
-        raise ConfigError(f"--beam {beam} must be at least 1")
+    translator.search = override(translator.search, beam=arguments.beam, alpha=arguments.alpha)
+    beam = translator.search.beam
     if not 1 <= arguments.nbest <= beam:
         raise ConfigError(f"--nbest {arguments.nbest} must be between 1 and the beam size, {beam}")
     # A person at a terminal waits for each line.
-    is_typed = arguments.text is None and arguments.file == "-" and sys.stdin.isatty()
+    is_typed = arguments.text is None and file == "-" and sys.stdin.isatty()
     number = 1
-    for lines in _chunks(_input(arguments.text, arguments.file), 1 if is_typed else _LINES_AT_A_TIME):
-        translations = translator.translate_nbest(
-            lines, nbest=arguments.nbest, beam=beam, alpha=arguments.alpha, first_number=number
-        )
+    for lines in _chunks(_input(arguments.text, file), 1 if is_typed else _LINES_AT_A_TIME):
+        translations = translator.translate_nbest(lines, nbest=arguments.nbest, first_number=number)
         number += len(lines)
         for nbest in translations:
             # Fewer may have been found; the number of lines stays.

@@ -117,10 +117,9 @@ def test_training_averaging_scoring_and_translating_work_one_after_the_other(
     assert trained.out.startswith(f"run_dir: {run_dir}\nseed: 7\n"), "the whole configuration is shown"
     assert re.search(r"\nparameters: [\d,]+ \(vocabulary of 307\)\n", trained.out)
     assert re.search(r"\nstep 5: validation nll [\d.]+  ppl [\d.]+  bleu [\d.]+  \(best\)\n", trained.out)
-    best = run_dir / "best" / "step-00000005"
     assert trained.out.endswith(
         f"\ntrain.max_steps=5 reached after step 5; checkpoints are in {run_dir}\n"
-        f"translate with: python scripts/translate.py {run_dir}  ({best})\n"
+        f"translate with: {sys.executable} {SCRIPTS['translate']} {run_dir}\n"
     )
     assert [line["step"] for line in read_metrics(run_dir)] == [1, 3, 5]
 
@@ -415,7 +414,7 @@ def test_the_hub_without_a_network_is_named(script: Script, tiny_yaml: Path, mon
     corpus = "data.corpus=nobody/no-such-corpus"
     pattern = r"data\.corpus=nobody/no-such-corpus: cannot load 'train' from the hub .* or data\.corpus=builtin"
     assert_one_line(script("train", tiny_yaml, corpus, "data.subset=null"), pattern)
-    pattern = "nobody/no-such-model: no such directory, and the hub cannot be asked"
+    pattern = "nobody/no-such-model: no such directory, and no such model on the hub"
     assert_one_line(script("translate", "nobody/no-such-model", "--text", "a"), pattern)
 
 

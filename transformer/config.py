@@ -67,7 +67,7 @@ class DataConfig:
     test_split: str = "test"
     builtin_size: int = 30000  # training pairs of the builtin corpus
     vocab_size: int = 37000  # of the joint BPE model
-    max_length: int = 256  # pieces per side with </s>; longer training pairs are dropped and counted
+    max_length: int = 256  # pieces per side with </s>; longer pairs are dropped and counted
     max_ratio: float | None = None  # drop training pairs whose lengths differ by more than this factor
     cache_dir: str = "runs/.cache"  # encoded corpora, by content: safe to share, safe to delete
 
@@ -101,7 +101,9 @@ class TrainConfig:
     save_steps: int | None = None  # write a checkpoint every so many updates
     save_minutes: float | None = 10.0  # and every so many minutes
     keep_checkpoints: int = 5  # the last ones; the best is kept apart
-    precision: Precision = "auto"  # of products; auto: bf16 where the hardware has it; master weights stay fp32
+    precision: Precision = (
+        "auto"  # of the computing model; auto: bf16 where the hardware has it; master weights are fp32
+    )
     device: Device = "auto"  # auto: cuda if there is one
     num_threads: int | None = None  # of a CPU; null: torch's choice
 
@@ -119,7 +121,7 @@ class SearchConfig:
 
     beam: int = 4
     alpha: float = 0.6  # of the length penalty ((5 + |Y|) / 6)^alpha
-    max_extra: int = 50  # output may be this many pieces longer than the input
+    max_extra: int = 50  # output, </s> included, may be this many pieces longer than the input
     max_source_length: int = 1024  # pieces with </s>; a longer input is an error
 
     def __post_init__(self) -> None:
@@ -153,6 +155,13 @@ class Config:
     def flat(self) -> dict[str, Any]:
         """Values by dotted key, such as `train.max_steps`."""
         return _flatten(dataclasses.asdict(self))
+
+
+def override(search: SearchConfig, *, beam: int | None = None, alpha: float | None = None) -> SearchConfig:
+    """The same settings with those that are given; ConfigError if one is out of range."""
+    return dataclasses.replace(
+        search, beam=search.beam if beam is None else beam, alpha=search.alpha if alpha is None else alpha
+    )
 
 
 def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Config:
@@ -192,7 +201,9 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         value = text
     *sections, name = key.split(".")
     for section in sections:
-        raw = raw.setdefault(section, {})
+        if raw.get(section) is None:
+            raw[section] = {}
+        raw = raw[section]
         if not isinstance(raw, dict):
             raise ConfigError(f"{override!r}: {section} is not a section")
     raw[name] = value

@@ -114,7 +114,7 @@ def test_a_beginning_is_looked_for_around_the_rest_of_the_name(tmp_path: Path, n
 def test_a_beginning_of_two_names_is_an_error_that_lists_both(tmp_path: Path) -> None:
     for split in ("test_2016", "test_2017"):
         write_pairs(tmp_path, "{split}.{lang}", split)
-    message = r"split 'test' could be any of test_2016, test_2017; name one in data\.\*_split$"
+    message = r"split 'test' could be any of test_2016, test_2017; name one in data\.\*_split or --split$"
     with pytest.raises(DataError, match=message):
         load(tmp_path / "{split}.{lang}", "test")
     assert list(load(tmp_path / "{split}.{lang}", "test_2017")) == PAIRS

@@ -435,7 +435,7 @@ def test_without_a_network_a_hub_model_is_one_line(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     message = (
-        r"^someone/some-model: no such directory, and the hub cannot be asked \(ConnectionError: the hub is away\)$"
+        r"^someone/some-model: no such directory, and no such model on the hub \(ConnectionError: the hub is away\)$"
     )
     with pytest.raises(CheckpointError, match=message):
         Translator.load("someone/some-model")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import shlex
 import signal
 import subprocess
 import sys
@@ -118,7 +119,7 @@ def test_a_signal_ends_training_in_good_order(
     last = max(path.name for path in checkpoints.iterdir())
     step = int(last.removeprefix("step-"))
     assert reason == f"{number.name} after step {step}; checkpoints are in {tmp_path / 'run'}"
-    assert advice == f"go on with: python scripts/train.py 'tiny run.yaml' {' '.join(arguments[1:])}"
+    assert advice == f"go on with: {shlex.join([sys.executable, str(TRAIN), *arguments])}"
     assert (checkpoints / last / "training.json").is_file()
 
     # The same command, but for where to stop.

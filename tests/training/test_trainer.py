@@ -304,7 +304,8 @@ def test_the_summary_says_what_is_trained_on_what(small_config: Config) -> None:
         f"peak learning rate: {(22 * 13) ** -0.5:.3e} at step 13",
         f"training pairs: {101 - sum(dropped.values())} "
         f"(dropped: empty 0, too_long {dropped['too_long']}, ratio {dropped['ratio']})",
-        f"validation pairs: {len(trainer.validation_data)}",
+        f"validation pairs: {len(trainer.validation_data)} "
+        f"(dropped: empty 0, too_long {17 - len(trainer.validation_data)}, ratio 0)",
         "device: cpu, precision: float32",
     ]
 
@@ -451,3 +452,66 @@ def test_a_loss_that_is_not_finite_ends_training_before_it_is_saved(small_config
     with pytest.raises(TrainingError, match=r"step 1: the loss is not finite \(learning rate .*lower train\.lr_factor"):
         trainer.fit()
     assert not (trainer.run / "checkpoints").exists()
+
+
+def test_a_validation_loss_that_is_not_finite_ends_training_before_it_is_best(small_config: Config) -> None:
+    trainer = Trainer(changed(small_config, "train.log_steps=1000", "train.validate_steps=2", "train.save_steps=null"))
+
+    def poison() -> None:
+        with torch.no_grad():
+            trainer.weights.model.embeddings.source_weight.fill_(torch.nan)
+            trainer._window.zero_()
+
+    def after_the_first_update() -> str | None:
+        if trainer.progress.step == 1:
+            poison()
+        return None
+
+    with pytest.raises(TrainingError, match="step 2: the loss is not finite"):
+        trainer.fit(after_the_first_update)
+    assert not (trainer.run / "best").exists()
+
+
+def test_weights_that_the_last_update_spoiled_are_not_saved(small_config: Config) -> None:
+    trainer = Trainer(changed(small_config, "train.log_steps=1000", "train.save_steps=1000"))
+
+    def spoil() -> str | None:
+        if trainer.progress.step < 2:
+            return None
+        with torch.no_grad():
+            trainer.weights.master.embeddings.source_weight.fill_(torch.nan)
+        return "enough"
+
+    with pytest.raises(TrainingError, match="step 2: the loss is not finite"):
+        trainer.fit(spoil)
+    assert not (trainer.run / "checkpoints").exists()
+
+
+def test_the_optimizer_is_adam_with_the_configured_constants(small_config: Config) -> None:
+    trainer = Trainer(changed(small_config, "train.weight_decay=0.03", "train.adam_beta1=0.7"))
+    (group,) = trainer.optimizer.param_groups
+    assert (group["betas"], group["eps"], group["weight_decay"]) == ((0.7, 0.98), 1e-9, 0.03)
+
+
+def test_going_on_removes_an_average_that_would_hide_newer_checkpoints(small_config: Config) -> None:
+    run = Trainer(changed(small_config, "train.max_steps=2")).run
+    (run / "averaged").mkdir()
+    Trainer(changed(small_config, "train.max_steps=2")).fit()
+    assert not (run / "averaged").exists()
+    (run / "averaged").mkdir()
+    Trainer(changed(small_config, "train.max_steps=2")).fit()
+    assert (run / "averaged").exists(), "nothing was trained"
+
+
+def test_a_checkpoint_caught_between_two_names_gets_its_own_back(small_config: Config) -> None:
+    run = Trainer(changed(small_config, "train.max_steps=2")).run
+    Trainer(changed(small_config, "train.max_steps=2")).fit()
+    (run / "checkpoints" / "step-00000002").rename(run / "checkpoints" / ".step-00000002.old")
+    assert Trainer(small_config).progress.step == 2
+
+
+def test_training_on_the_validation_file_is_refused(small_config: Config, tmp_path: Path) -> None:
+    for lang in ("en", "de"):
+        (tmp_path / f"all.{lang}").write_text("a\n")
+    with pytest.raises(DataError, match=r"training and validation are the same file; is \{split\} missing\?"):
+        Trainer(changed(small_config, f"data.corpus={tmp_path}/all.{{lang}}"))

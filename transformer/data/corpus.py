@@ -18,7 +18,7 @@ from transformer.data.builtin import builtin_pairs
 from transformer.errors import DataError
 
 # What other people call the splits; tried in order after the name itself.
-_SYNONYMS = {"validation": ("valid", "val", "dev"), "test": (), "train": ()}
+_SYNONYMS = {"validation": ("valid", "val", "dev")}
 _HELD_OUT_BUILTIN_SIZE = 1000
 _TABLE_SUFFIXES = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 
@@ -117,7 +117,8 @@ def _find_split(pattern: str, split: str, langs: Sequence[str]) -> str:
         return longer[0]
     if longer:
         raise DataError(
-            f"data.corpus={pattern}: split {split!r} could be any of {', '.join(longer)}; name one in data.*_split"
+            f"data.corpus={pattern}: split {split!r} could be any of {', '.join(longer)}; "
+            "name one in data.*_split or --split"
         )
     tried = [pattern.replace("{lang}", lang).replace("{split}", name) for name in names for lang in langs]
     missing = ", ".join(path for path in dict.fromkeys(tried) if not Path(path).is_file())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
@@ -59,8 +58,9 @@ def encode_corpus(
 ) -> PairDataset:
     """Encode a corpus, or find it encoded in the cache, where it is filed under its content.
 
-    Memory use does not depend on the size of the corpus. Pairs with an empty side, with more than `max_length` ids on
-    a side (</s> included) or whose lengths differ by more than the factor `max_ratio` are dropped and counted.
+    No text and no ids are held in memory, only lengths: about 24 bytes a pair. Pairs with an empty side, with more than
+    `max_length` ids on a side (</s> included) or with lengths that differ by more than the factor `max_ratio` are
+    dropped and counted.
 
     Raises:
         DataError: nothing is left, or the corpus cannot be read.
@@ -96,9 +96,12 @@ def _build(directory: Path, corpus: Corpus, tokenizer: Tokenizer, max_length: in
         num_pairs = sum(len(counts) for counts in lengths["src"])
         meta = {"num_pairs": num_pairs, "dropped": dropped, "dtype": np.dtype(dtype).name}
         (temporary / "meta.json").write_text(json.dumps(meta))
-        # Another process may have been faster: its work is as good.
-        with contextlib.suppress(OSError):
+        try:
             temporary.replace(directory)
+        except OSError:
+            # Another process may have been faster: its work is as good.
+            if not (directory / "meta.json").is_file():
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

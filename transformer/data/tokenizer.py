@@ -13,7 +13,7 @@ from transformer.errors import DataError, UserError
 
 PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
 
-# More sentences than this do not change the merges, but would not fit in memory.
+# Of a larger corpus a sample: SentencePiece holds its training text in memory.
 _MAX_TRAINING_SENTENCES = 5_000_000
 
 

@@ -81,7 +81,7 @@ class Translator:
             texts: one sentence each.
             beam: beam size; 1 is greedy. By default the run's `search.beam`, and likewise below.
             alpha: of the length penalty.
-            max_extra: a translation may be this many pieces longer than its source.
+            max_extra: a translation, </s> included, may be this many pieces longer than its source.
             batch_tokens: source pieces searched at a time, padding included; changes speed and memory only.
 
         Raises:
@@ -207,7 +207,8 @@ def _batches(sources: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[li
 
 def _local_directory(path: str | Path) -> Path:
     """The path itself, or of a hub id the directory that the model was downloaded to."""
-    if Path(path).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) or str(path).startswith("."):
+    is_hub_id = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(path)) and not Path(path).parent.is_dir()
+    if not is_hub_id:
         return Path(path)
     from huggingface_hub import snapshot_download
 
@@ -217,14 +218,15 @@ def _local_directory(path: str | Path) -> Path:
     except Exception as error:  # the hub raises whatever its network library raises
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{path}: no such directory, and the hub cannot be asked ({type(error).__name__}: {reason})"
+            f"{path}: no such directory, and no such model on the hub ({type(error).__name__}: {reason})"
         ) from None
 
 
 def greedy_bleu(model: Transformer, tokenizer: Tokenizer, sources: Sequence[str], references: Sequence[str]) -> float:
     """sacreBLEU of greedy translations, cheap enough to follow training with. Leaves the model in `eval` mode.
 
-    A source that is too long counts as translated by nothing: it is no reason to end a training run.
+    Length limits are the defaults of `SearchConfig`. A source that is too long counts as translated by nothing: it is
+    no reason to end a training run.
     """
     translator = Translator(model, tokenizer)
     fitting = [source if translator.fits(source) else "" for source in sources]

@@ -116,7 +116,7 @@ class MultiHeadAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Glorot uniform. q, k and v get the bounds of one fused matrix, which is how the authors' code built them."""
+        """Glorot uniform; q, k and v with the bounds of one fused matrix, as in the authors' self-attention."""
         for linear in (self.w_q, self.w_k, self.w_v, self.w_o):
             nn.init.xavier_uniform_(linear.weight, gain=1.0 if linear is self.w_o else math.sqrt(0.5))
             if linear.bias is not None:

@@ -26,7 +26,7 @@ class DecoderState:
 
     Attributes:
         memory: per layer, cross-attention keys and values (B, H, S, ...), projected once per sentence.
-        memory_mask: (B, 1, 1, S) bool, True at real source tokens; None if there is no padding.
+        memory_mask: (B, 1, 1, S) bool, True at real source tokens; None hides nothing.
         past: per layer, self-attention keys and values (R, H, t, ...) of the positions so far; None before the first.
     """
 

@@ -83,21 +83,26 @@ def save_checkpoint(
             (temporary / "training.json").write_text(json.dumps(dataclasses.asdict(progress), indent=1))
         for path in (*temporary.iterdir(), temporary):
             _fsync(path)
-        if directory.exists():
-            old = directory.with_name(f".{directory.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            directory.rename(old)
-            try:
-                temporary.rename(directory)
-            except OSError:
-                old.rename(directory)
-                raise
-            shutil.rmtree(old)
-        else:
-            temporary.rename(directory)
+        _put_in_place(temporary, directory)
         _fsync(directory.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place(temporary: Path, directory: Path) -> None:
+    """Give a finished directory its name. What had the name stays until then, if need be as `.NAME.old`."""
+    if not directory.exists():
+        temporary.rename(directory)
+        return
+    old = directory.with_name(f".{directory.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    directory.rename(old)
+    try:
+        temporary.rename(directory)
+    except OSError:
+        old.rename(directory)
+        raise
+    shutil.rmtree(old)
 
 
 def load_checkpoint(directory: str | Path) -> tuple[Config, Tokenizer, Transformer]:

@@ -1,4 +1,4 @@
-"""Devices and number formats: float32 master weights, products in bfloat16 where the hardware multiplies them."""
+"""Devices and number formats: float32 master weights, a bfloat16 model where the hardware multiplies bfloat16."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 config.yaml  metrics.jsonl  tensorboard/  tokenizer.model
 checkpoints/step-00001000/   the last ones          best/step-00000800/   the lowest validation loss
-averaged/                    written by scripts/average.py
+averaged/                    written by scripts/average.py, removed when training goes on
 """
 
 from __future__ import annotations
@@ -62,7 +62,11 @@ def claim_run(config: Config) -> Path:
         raise ConfigError(f"run_dir={run}: the directory is not empty and holds no run; choose another")
     run.mkdir(parents=True, exist_ok=True)
     for remains in (*run.glob("*/.step-*"), *run.glob(".averaged.*")):  # of a write that was killed
-        shutil.rmtree(remains)
+        place = remains.with_name(remains.name.removeprefix(".").removesuffix(".old"))
+        if remains.suffix == ".old" and not place.exists():
+            remains.rename(place)
+        else:
+            shutil.rmtree(remains)
     temporary = run / ".config.yaml.tmp"
     temporary.write_text(config.to_yaml(), encoding="utf-8")
     temporary.replace(path)
@@ -92,6 +96,11 @@ def checkpoints(directory: Path) -> list[Path]:
 def checkpoint_name(step: int) -> str:
     """The directory name of the checkpoint after `step` updates; names sort by step."""
     return f"step-{step:08d}"
+
+
+def step_of(checkpoint: Path) -> int:
+    """The number of updates in the name of a checkpoint."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def prune(directory: Path, keep: int) -> None:

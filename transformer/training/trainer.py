@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from transformer.training.checkpoint import (
 )
 from transformer.training.metrics import MetricsLog
 from transformer.training.precision import MasterWeights, resolve_device, resolve_dtype
-from transformer.training.run import checkpoint_name, checkpoints, claim_run, prune
+from transformer.training.run import checkpoint_name, checkpoints, claim_run, prune, step_of
 from transformer.training.schedule import noam_lr
 from transformer.training.step import train_step, validation_nll
 
@@ -57,8 +58,13 @@ class Trainer:
         self.run = claim_run(config)
         data = config.data
         train, self.validation = (load_split(data, split) for split in (data.train_split, data.validation_split))
+        if train.name == self.validation.name:
+            raise DataError(
+                f"data.corpus={data.corpus}: training and validation are the same file; is {{split}} missing?"
+            )
         self.tokenizer = self._tokenizer(train)
-        self.train_data, self.validation_data = (self._encode(corpus) for corpus in (train, self.validation))
+        self.train_data = self._encode(train, data.max_ratio)
+        self.validation_data = self._encode(self.validation, None)
         torch.manual_seed(config.seed)
         master = build_model(config, len(self.tokenizer)).to(self.device)
         self.optimizer = _adam(master, config)
@@ -74,6 +80,9 @@ class Trainer:
     def fit(self, stop: Callable[[], str | None] = lambda: None) -> str:
         """Train until there is a reason to stop, save, and return that reason. `stop` is asked after each update."""
         settings = self.config.train
+        if self._reason_to_stop() is None:
+            # An average is of the checkpoints that there were: from now on it would hide better ones.
+            shutil.rmtree(self.run / "averaged", ignore_errors=True)
         with contextlib.closing(MetricsLog(self.run, self.progress.step, settings.max_steps)) as log:
             started = time.monotonic() - self.progress.elapsed_s
             while (reason := self._reason_to_stop() or stop()) is None:
@@ -97,12 +106,11 @@ class Trainer:
         """What is about to be trained, on what, and how: for people to read before they wait."""
         settings = self.config.train
         num_parameters = sum(parameter.numel() for parameter in self.weights.master.parameters())
-        dropped = ", ".join(f"{reason} {count}" for reason, count in self.train_data.dropped.items())
         lines = [
             f"parameters: {num_parameters:,} (vocabulary of {len(self.tokenizer):,})",
             f"peak learning rate: {self.learning_rate(settings.warmup_steps):.3e} at step {settings.warmup_steps}",
-            f"training pairs: {len(self.train_data):,} (dropped: {dropped})",
-            f"validation pairs: {len(self.validation_data):,}",
+            f"training pairs: {_count(self.train_data)}",
+            f"validation pairs: {_count(self.validation_data)}",
             f"device: {self.device}, precision: {str(self.dtype).removeprefix('torch.')}",
         ]
         if self.progress.step:
@@ -187,17 +195,21 @@ class Trainer:
     def _finite_window(self) -> list[float]:
         """The loss and NLL sums since the last log line; TrainingError, before anything is saved, if not finite."""
         sums: list[float] = self._window.tolist()
-        if not all(map(math.isfinite, sums)):
+        self._check_finite(*sums)
+        return sums
+
+    def _check_finite(self, *losses: float) -> None:
+        if not all(map(math.isfinite, losses)):
             step = self.progress.step
             raise TrainingError(
                 f"step {step}: the loss is not finite (learning rate {self.learning_rate(step):.2e}); lower "
                 "train.lr_factor, raise train.warmup_steps or set train.clip_norm, in a new run_dir"
             )
-        return sums
 
     def _validate(self, log: MetricsLog) -> None:
         progress, model = self.progress, self.weights.model
         nll = validation_nll(model, self.validation_data, self.config.train.max_tokens, self.device)
+        self._check_finite(nll)
         values = {"nll": nll, "ppl": math.exp(min(nll, 700.0)), "elapsed_s": progress.elapsed_s}
         if self.scorer is not None:
             sources, references = zip(*self.validation, strict=True)
@@ -223,6 +235,8 @@ class Trainer:
 
     def _save(self) -> None:
         self.progress.window_loss, self.progress.window_nll = self._finite_window()
+        # The last update came after the last loss.
+        self._check_finite(sum(weight.sum().item() for weight in self.weights.master.parameters()))
         directory = self.run / "checkpoints"
         self._write(directory / checkpoint_name(self.progress.step), with_training=True)
         prune(directory, self.config.train.keep_checkpoints)
@@ -242,6 +256,11 @@ class Trainer:
         """Load the last checkpoint, if there is one, into model, optimizer and random numbers."""
         fingerprints = {"train": self.train_data.fingerprint}
         found = checkpoints(self.run / "checkpoints")
+        step = step_of(found[-1]) if found else 0
+        # What was best after updates that will now be done again will be found again.
+        for path in checkpoints(self.run / "best"):
+            if step_of(path) > step:
+                shutil.rmtree(path)
         if not found:
             return Progress(fingerprints=fingerprints)
         load_weights(master, found[-1])
@@ -265,11 +284,14 @@ class Trainer:
             temporary.replace(path)
         return Tokenizer.load(path)
 
-    def _encode(self, corpus: Corpus) -> PairDataset:
+    def _encode(self, corpus: Corpus, max_ratio: float | None) -> PairDataset:
         data = self.config.data
-        return encode_corpus(
-            corpus, self.tokenizer, data.cache_dir, max_length=data.max_length, max_ratio=data.max_ratio
-        )
+        return encode_corpus(corpus, self.tokenizer, data.cache_dir, max_length=data.max_length, max_ratio=max_ratio)
+
+
+def _count(dataset: PairDataset) -> str:
+    dropped = ", ".join(f"{reason} {count}" for reason, count in dataset.dropped.items())
+    return f"{len(dataset):,} (dropped: {dropped})"
 
 
 def _adam(model: Transformer, config: Config) -> torch.optim.Optimizer:
