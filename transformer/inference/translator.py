@@ -85,7 +85,7 @@ class Translator:
             batch_tokens: source pieces searched at a time, padding included; changes speed and memory only.
 
         Raises:
-                DataError: a text has more pieces than `search.max_source_length` or than the model has positions.
+            DataError: a text has more pieces than `search.max_source_length` or than the model has positions.
             TypeError: `texts` is one string.
         """
         found = self.translate_nbest(
