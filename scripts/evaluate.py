@@ -17,13 +17,13 @@ from transformer.data.corpus import aligned_files, load_split
 from transformer.errors import ConfigError
 from transformer.inference.bleu import TOKENIZERS, score
 from transformer.inference.translator import Translator
-from transformer.training.allocator import keep_freed_memory
+from transformer.training.process import tune_process
 from transformer.training.run import find_checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
-    keep_freed_memory()
+    tune_process()
     checkpoint = find_checkpoint(arguments.run)
     data = load_config(checkpoint / "config.yaml").data
     if arguments.src is not None:

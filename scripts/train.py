@@ -15,7 +15,7 @@ from pathlib import Path
 from transformer.cli import run
 from transformer.config import load_config
 from transformer.inference.translator import greedy_bleu
-from transformer.training.allocator import keep_freed_memory
+from transformer.training.process import tune_process
 from transformer.training.signals import StopRequest
 from transformer.training.trainer import Trainer
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     config = load_config(arguments.config, arguments.overrides)
     print(config.to_yaml(), flush=True)
-    keep_freed_memory()
+    tune_process()
     trainer = Trainer(config, scorer=greedy_bleu)
     print(trainer.summary(), flush=True)
     with StopRequest() as stop:

@@ -16,7 +16,7 @@ from transformer.config import override
 from transformer.data.corpus import decode_lines, read_lines
 from transformer.errors import ConfigError
 from transformer.inference.translator import Translator
-from transformer.training.allocator import keep_freed_memory
+from transformer.training.process import tune_process
 
 # Enough lines to sort by length and batch well; what is held in memory does not grow with the input.
 _LINES_AT_A_TIME = 4000
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError("FILE and --text exclude each other")
     file = arguments.file or "-"
 
-    keep_freed_memory()
+    tune_process()
     translator = Translator.load(arguments.run, device=arguments.device, precision=arguments.precision)
     translator.search = override(translator.search, beam=arguments.beam, alpha=arguments.alpha)
     beam = translator.search.beam

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Logits are made, used and forgotten in blocks of about this many numbers; the full (N, V) matrix of a paper-sized batch,
-# 25k x 37k, would take 3.7 GB in float32 and its gradient as much again. Smaller blocks would fit a CPU's cache, but
-# each adds to the whole (V, D) gradient, which costs more.
+# Logits are made, used and forgotten in blocks of about this many numbers; the full (N, V) matrix of a paper-sized
+# batch, 25k x 37k, would take 3.7 GB in float32 and its gradient as much again. Smaller blocks would fit a CPU's cache
+# better, but each adds to the whole (V, D) gradient, which costs more.
 _BLOCK_NUMEL = {"cpu": 1 << 22, "cuda": 1 << 27}
 
 

@@ -1,4 +1,4 @@
-"""Malloc settings: what is asked of the C library, and that freed memory stays."""
+"""Settings of the process: what is asked of the C library, that freed memory stays, that float32 stays float32."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import ctypes
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from transformer.training import allocator
-from transformer.training.allocator import keep_freed_memory
+from transformer.training import process
+from transformer.training.process import keep_freed_memory, tune_process, use_onednn_for_float32
 
 # The numbers of mallopt(3).
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
@@ -93,9 +95,61 @@ for _ in range(3):
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 print(complied, *faults)
 """
-    command = [sys.executable, "-c", program, allocator.__file__]
+    command = [sys.executable, "-c", program, process.__file__]
     complied, *faults = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     if complied != "True":
         pytest.skip("this glibc refused")
     # A block of 64 MiB has 16,384 pages, which only the first round may have to touch for the first time.
     assert all(int(count) < 100 for count in faults[1:]), faults
+
+
+@pytest.fixture
+def restored_products() -> Iterator[None]:
+    """Takes back what is set for float32 products."""
+    settings = torch.backends.mkldnn.matmul
+    before = settings.fp32_precision
+    yield
+    settings.fp32_precision = before
+
+
+@pytest.mark.usefixtures("restored_products")
+def test_float32_products_keep_the_precision_of_float32() -> None:
+    use_onednn_for_float32()
+    generator = torch.Generator().manual_seed(3)
+    for m, k, n in ((13, 509, 31), (257, 257, 1021), (1031, 127, 509)):
+        a, b = torch.randn(m, k, generator=generator), torch.randn(k, n, generator=generator)
+        exact = a.double() @ b.double()
+        error = (a @ b - exact).abs().max() / exact.abs().max()
+        # float32 has 24 bits, 6e-8; bfloat16 has 8, and errs here by more than 1e-3.
+        assert error < 5e-6, (m, k, n)
+
+
+@pytest.mark.usefixtures("restored_products")
+def test_a_library_that_would_round_to_bfloat16_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounded = torch.Tensor.matmul
+    monkeypatch.setattr(
+        torch.Tensor, "__matmul__", lambda a, b: rounded(a.bfloat16().float(), b.bfloat16().float()), raising=True
+    )
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    assert use_onednn_for_float32() is False
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+
+
+def test_a_torch_without_the_setting_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "matmul", SimpleNamespace())
+    assert use_onednn_for_float32() is False
+
+
+def test_a_torch_without_onednn_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    assert use_onednn_for_float32() is False
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+
+
+def test_programs_get_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    for name in ("keep_freed_memory", "use_onednn_for_float32"):
+        monkeypatch.setattr(process, name, lambda name=name: called.append(name))
+    tune_process()
+    assert called == ["keep_freed_memory", "use_onednn_for_float32"]
