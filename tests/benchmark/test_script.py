@@ -1,0 +1,79 @@
+"""scripts/benchmark.py from end to end at tiny sizes, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from transformer.cli import run
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def benchmark(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Runs the script in this process, whose allocator and threads stay as they are; gives status and output."""
+    module = runpy.run_path(str(SCRIPT))
+    monkeypatch.setitem(module["main"].__globals__, "keep_freed_memory", lambda: True)
+
+    def call(*argv: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            run(lambda: module["main"]([str(argument) for argument in argv]))
+        assert isinstance(end.value.code, int)
+        return (end.value.code, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def config(trained_run: Path) -> Path:
+    return trained_run / "config.yaml"
+
+
+def report(result: tuple[int, str, str]) -> dict[str, Any]:
+    status, out, err = result
+    assert (status, err) == (0, "")
+    parsed: dict[str, Any] = json.loads(out)
+    return parsed
+
+
+def test_train_measures_updates(benchmark: Call, config: Path) -> None:
+    arguments = ("train", config, "train.max_tokens=113", "--updates", 2, "--warmup", 1, "--ceiling-seconds", 0.003)
+    found = report(benchmark(*arguments, "--threads", 1, "--json"))
+    assert found["benchmark"] == "train"
+    assert (found["threads"], found["max_tokens"], found["vocab_size"]) == (1, 113, 307)
+    status, out, err = benchmark(*arguments)
+    assert (status, err) == (0, "")
+    names = [line.split()[0] for line in out.splitlines()]
+    assert {"tokens_per_s", "sentences_per_s", "gflops", "padding.target", "phases.host", "fraction_of_ceiling"} < {
+        *names
+    }
+
+
+def test_train_leaves_nothing_behind(
+    benchmark: Call, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    report(benchmark("train", config, "--updates", 1, "--warmup", 0, "--ceiling-seconds", 0, "--json"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "absent.yaml"], "error: absent.yaml: no such configuration file\n"),
+        (["train", "absent.yaml", "--updates", "0"], "argument --updates: 0 must be at least 1\n"),
+        (["train", "absent.yaml", "--warmup", "-1"], "argument --warmup: -1 must be at least 0\n"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(benchmark: Call, arguments: list[str], message: str) -> None:
+    status, out, err = benchmark(*arguments)
+    assert (status, out) == (2, "")
+    assert err.endswith(message)
