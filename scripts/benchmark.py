@@ -10,14 +10,20 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
-from transformer.benchmark.report import Report, as_json, as_text
-from transformer.benchmark.training import benchmark_training, describe
+from transformer.benchmark.ceiling import PRECISIONS, benchmark_ceiling
+from transformer.benchmark.decoding import benchmark_decoding, load_translator
+from transformer.benchmark.report import Report, as_json, as_text, describe_model, dtype_name
+from transformer.benchmark.training import benchmark_training
 from transformer.cli import run
 from transformer.config import load_config
+from transformer.data.corpus import load_split, read_lines
+from transformer.errors import ConfigError
 from transformer.training.allocator import keep_freed_memory
+from transformer.training.precision import resolve_device
 from transformer.training.trainer import Trainer
 
 
@@ -39,7 +45,46 @@ def train(arguments: argparse.Namespace) -> Report:
         measured = benchmark_training(
             trainer, updates=arguments.updates, warmup=arguments.warmup, ceiling_s=arguments.ceiling_seconds
         )
-        return {**describe(config, trainer), **measured}
+        return {
+            "corpus": config.data.corpus,
+            **describe_model(config.model, trainer.weights.master),
+            "precision": dtype_name(trainer.dtype),
+            "max_tokens": config.train.max_tokens,
+            **measured,
+        }
+
+
+def decode(arguments: argparse.Namespace) -> Report:
+    if arguments.length is None and not arguments.model.is_dir():
+        raise ConfigError(f"{arguments.model}: an untrained model ends its outputs anywhere; give --length, or a run")
+    config, translator = load_translator(
+        arguments.model, arguments.overrides, device=arguments.device, precision=arguments.precision
+    )
+    if arguments.src is not None:
+        texts = list(read_lines(arguments.src))
+    else:
+        texts = [source for source, _ in load_split(config.data, config.data.test_split)]
+    weight = translator.model.embeddings.source_weight
+    measured = benchmark_decoding(
+        translator,
+        config.model,
+        texts[: arguments.sentences],
+        length=arguments.length,
+        beam=arguments.beam,
+        batch_sentences=arguments.batch,
+        batch_tokens=arguments.batch_tokens,
+        repeat=arguments.repeat,
+        ceiling_s=arguments.ceiling_seconds,
+    )
+    return {**describe_model(config.model, translator.model), "precision": dtype_name(weight.dtype), **measured}
+
+
+def ceiling(arguments: argparse.Namespace) -> Report:
+    config = load_config(arguments.config, arguments.overrides)
+    rows = config.train.max_tokens
+    precisions = arguments.precision or list(PRECISIONS)
+    device = resolve_device(arguments.device)
+    return benchmark_ceiling(config.model, config.data.vocab_size, rows, device, precisions, arguments.seconds)
 
 
 def _machine() -> Report:
@@ -68,7 +113,34 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--updates", type=_positive, default=30, metavar="N", help="to time (default: 30)")
     command.add_argument("--warmup", type=_count, default=5, metavar="N", help="updates before those (default: 5)")
     _add_ceiling_seconds(command)
+
+    command = add("decode", decode, "translation, from text to text, with a model's trained weights or random ones")
+    command.add_argument("model", metavar="MODEL", type=Path, help="a run directory; or a YAML file, with --length")
+    command.add_argument("overrides", metavar="section.key=value", nargs="*", help="of a YAML file")
+    command.add_argument("--src", type=Path, help="translate this file, a sentence per line; by default the test split")
+    command.add_argument("--sentences", type=_positive, metavar="N", help="only the first N")
+    command.add_argument("--length", type=_positive, metavar="N", help="make every output N pieces long, </s> included")
+    command.add_argument("--beam", type=_positive, metavar="N", help="1 is greedy; by default the configuration's")
+    size = command.add_mutually_exclusive_group()
+    size.add_argument("--batch", type=_positive, metavar="N", help="sentences at a time")
+    size.add_argument("--batch-tokens", type=_positive, metavar="N", help="source pieces at a time, padding included")
+    command.add_argument("--repeat", type=_positive, default=3, metavar="N", help="times; speeds are the median")
+    _add_device(command)
+    command.add_argument("--precision", default="fp32", choices=("auto", "fp32", "bf16"))
+    _add_ceiling_seconds(command)
+
+    command = add("ceiling", ceiling, "what the matrix products of a model and the memory can do by themselves")
+    _add_config(command)
+    command.add_argument(
+        "--precision", action="append", choices=tuple(PRECISIONS), help="by default all; may be repeated"
+    )
+    command.add_argument("--seconds", type=float, default=0.5, metavar="S", help="for each product (default: 0.5)")
+    _add_device(command)
     return parser
+
+
+def _add_device(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:

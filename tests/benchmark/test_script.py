@@ -65,10 +65,53 @@ def test_train_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_decode_measures_a_run_on_its_test_split_or_a_file(benchmark: Call, trained_run: Path, tmp_path: Path) -> None:
+    quick = ("--repeat", 1, "--ceiling-seconds", 0, "--json")
+    found = report(benchmark("decode", trained_run, "--sentences", 7, "--beam", 2, "--precision", "bf16", *quick))
+    assert (found["sentences"], found["beam"], found["precision"]) == (7, 2, "bfloat16")
+    file = tmp_path / "lines"
+    file.write_text("A man is sleeping.\n\nTwo dogs.\nA cat.\n")
+    found = report(benchmark("decode", trained_run, "--src", file, "--batch", 2, *quick))
+    assert (found["sentences"], found["beam"]) == (3, 3)
+
+
+def test_decode_measures_an_untrained_model(benchmark: Call, config: Path) -> None:
+    arguments = (
+        "decode",
+        config,
+        "search.beam=2",
+        "--length",
+        5,
+        "--sentences",
+        11,
+        "--batch-tokens",
+        53,
+        "--repeat",
+        1,
+    )
+    found = report(benchmark(*arguments, "--repeat", 1, "--ceiling-seconds", 0.003, "--json"))
+    assert (found["beam"], found["output_tokens_per_sentence"]) == (2, 5)
+
+
+def test_ceiling_measures_every_shape_in_the_precisions_asked_for(benchmark: Call, config: Path) -> None:
+    arguments = ("ceiling", config, "--seconds", 0.003, "--precision", "fp32", "--precision", "bf16", "--json")
+    found = report(benchmark(*arguments))
+    assert list(found["ceiling_tokens_per_s"]) == ["fp32", "bf16"]
+    shapes = [(row["inputs"], row["outputs"]) for row in found["gflops"] if row["precision"] == "bf16"]
+    assert shapes == [(22, 14), (22, 10), (10, 22), (22, 29), (29, 22), (22, 307)]
+    assert {row["rows"] for row in found["gflops"]} == {211}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["train", "absent.yaml"], "error: absent.yaml: no such configuration file\n"),
+        (
+            ["decode", "absent.yaml"],
+            "error: absent.yaml: an untrained model ends its outputs anywhere; give --length, or a run\n",
+        ),
+        (["decode", "absent.yaml", "--length", "3"], "error: absent.yaml: no such configuration file\n"),
+        (["ceiling", "absent.yaml"], "error: absent.yaml: no such configuration file\n"),
         (["train", "absent.yaml", "--updates", "0"], "argument --updates: 0 must be at least 1\n"),
         (["train", "absent.yaml", "--warmup", "-1"], "argument --warmup: -1 must be at least 0\n"),
     ],

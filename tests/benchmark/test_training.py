@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from transformer.benchmark.training import benchmark_training, describe, time_updates
+from transformer.benchmark.training import benchmark_training, time_updates
 from transformer.config import Config
 from transformer.data.batching import plan_updates
 from transformer.training.phases import untimed
@@ -47,7 +47,6 @@ def test_a_report_is_consistent_in_itself(tiny_config: Config) -> None:
     assert report["fraction_of_ceiling"] == pytest.approx(report["tokens_per_s"] / report["ceiling_tokens_per_s"])
     assert all(0 <= share < 1 for share in report["padding"].values())
     assert report["peak_memory_gib"] > 0
-    assert describe(tiny_config, trainer)["vocab_size"] == 307
 
 
 def test_the_ceiling_can_be_left_out(tiny_config: Config) -> None:

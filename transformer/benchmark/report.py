@@ -6,6 +6,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
+
+from transformer.config import ModelConfig
+from transformer.model.transformer import Transformer
+
 # A report maps names to a number, a text, a mapping of the like, or rows: a list of mappings with the same keys.
 Report = Mapping[str, Any]
 _SIGNIFICANT_DIGITS = 5
@@ -32,6 +37,21 @@ def as_text(report: Report) -> str:
     blocks = ["\n".join(f"{name:{width}}  {_show(value)}" for name, value in scalars.items())] if scalars else []
     blocks += [f"{name}\n{_table(rows)}" for name, rows in tables.items()]
     return "\n\n".join(blocks)
+
+
+def describe_model(options: ModelConfig, model: Transformer) -> Report:
+    """What was measured: the sizes of a model."""
+    return {
+        "model": f"d_model {options.d_model}, {options.num_heads} heads, d_ff {options.d_ff}, "
+        f"{options.num_layers} layers",
+        "vocab_size": model.vocab_size,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Such as bfloat16."""
+    return str(dtype).removeprefix("torch.")
 
 
 def _split(report: Report, prefix: str = "") -> tuple[dict[str, Any], dict[str, list[Mapping[str, Any]]]]:

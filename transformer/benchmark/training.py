@@ -12,7 +12,6 @@ from transformer.benchmark.ceiling import measure_products, training_ceiling
 from transformer.benchmark.clock import Stopwatch, peak_memory, synchronize
 from transformer.benchmark.flops import Work, batch_work, forward_flops, num_padded, weight_products
 from transformer.benchmark.report import Report
-from transformer.config import Config
 from transformer.training.phases import untimed
 from transformer.training.trainer import Trainer
 
@@ -92,16 +91,3 @@ def benchmark_training(trainer: Trainer, *, updates: int, warmup: int, ceiling_s
         ceiling = training_ceiling(products, rates, work.source_tokens / work.target_tokens)
         report |= {"ceiling_tokens_per_s": ceiling, "fraction_of_ceiling": tokens_per_s / ceiling}
     return report
-
-
-def describe(config: Config, trainer: Trainer) -> Report:
-    """What a training measurement was of."""
-    model = config.model
-    return {
-        "corpus": config.data.corpus,
-        "model": f"d_model {model.d_model}, {model.num_heads} heads, d_ff {model.d_ff}, {model.num_layers} layers",
-        "vocab_size": len(trainer.tokenizer),
-        "parameters": sum(p.numel() for p in trainer.weights.master.parameters()),
-        "precision": str(trainer.dtype).removeprefix("torch."),
-        "max_tokens": config.train.max_tokens,
-    }
