@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 
 from transformer.benchmark.ceiling import PRECISIONS, benchmark_ceiling
+from transformer.benchmark.compare import Metric, json_metric, regex_metric, wall_time
+from transformer.benchmark.compare import compare as compare_commands
 from transformer.benchmark.decoding import benchmark_decoding, load_translator
 from transformer.benchmark.report import Report, as_json, as_text, describe_model, dtype_name
 from transformer.benchmark.training import benchmark_training
@@ -26,14 +28,14 @@ from transformer.training.allocator import keep_freed_memory
 from transformer.training.precision import resolve_device
 from transformer.training.trainer import Trainer
 
+Measure = Callable[[argparse.Namespace], Report]
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     keep_freed_memory()
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
-    measure: Callable[[argparse.Namespace], Report] = arguments.measure
-    report = {"benchmark": arguments.command, **_machine(), **measure(arguments)}
+    measure: Measure = arguments.measure
+    report = {"benchmark": arguments.command, **measure(arguments)}
     print(as_json(report) if arguments.json else as_text(report))
     return 0
 
@@ -87,6 +89,28 @@ def ceiling(arguments: argparse.Namespace) -> Report:
     return benchmark_ceiling(config.model, config.data.vocab_size, rows, device, precisions, arguments.seconds)
 
 
+def compare(arguments: argparse.Namespace) -> Report:
+    metric: Metric = wall_time
+    if arguments.metric is not None:
+        metric = json_metric(arguments.metric)
+    elif arguments.regex is not None:
+        metric = regex_metric(arguments.regex)
+    return compare_commands(
+        arguments.a, arguments.b, runs=arguments.runs, metric=metric, say=lambda line: print(line, file=sys.stderr)
+    )
+
+
+def _on_this_machine(measure: Measure) -> Measure:
+    """The same measurement, with the number of threads asked for, and a report that says where it was done."""
+
+    def measured(arguments: argparse.Namespace) -> Report:
+        if arguments.threads is not None:
+            torch.set_num_threads(arguments.threads)
+        return {**_machine(), **measure(arguments)}
+
+    return measured
+
+
 def _machine() -> Report:
     return {
         "torch": torch.__version__,
@@ -101,20 +125,26 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    def add(name: str, measure: Callable[[argparse.Namespace], Report], help: str) -> argparse.ArgumentParser:
+    def add(name: str, measure: Measure, help: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=help, description=help)
-        command.add_argument("--threads", type=_positive, metavar="N", help="of the CPU; by default torch's choice")
         command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
         command.set_defaults(measure=measure)
         return command
 
-    command = add("train", train, "updates of a real trainer: speed, memory, and where the time goes")
+    def add_on_this_machine(name: str, measure: Measure, help: str) -> argparse.ArgumentParser:
+        command = add(name, _on_this_machine(measure), help)
+        command.add_argument("--threads", type=_positive, metavar="N", help="of the CPU; by default torch's choice")
+        return command
+
+    command = add_on_this_machine("train", train, "updates of a real trainer: speed, memory, and where the time goes")
     _add_config(command)
     command.add_argument("--updates", type=_positive, default=30, metavar="N", help="to time (default: 30)")
     command.add_argument("--warmup", type=_count, default=5, metavar="N", help="updates before those (default: 5)")
     _add_ceiling_seconds(command)
 
-    command = add("decode", decode, "translation, from text to text, with a model's trained weights or random ones")
+    command = add_on_this_machine(
+        "decode", decode, "translation from text to text, by a trained model or an untrained one"
+    )
     command.add_argument("model", metavar="MODEL", type=Path, help="a run directory; or a YAML file, with --length")
     command.add_argument("overrides", metavar="section.key=value", nargs="*", help="of a YAML file")
     command.add_argument("--src", type=Path, help="translate this file, a sentence per line; by default the test split")
@@ -129,13 +159,23 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--precision", default="fp32", choices=("auto", "fp32", "bf16"))
     _add_ceiling_seconds(command)
 
-    command = add("ceiling", ceiling, "what the matrix products of a model and the memory can do by themselves")
+    command = add_on_this_machine(
+        "ceiling", ceiling, "what a model's matrix products and the memory can do by themselves"
+    )
     _add_config(command)
     command.add_argument(
         "--precision", action="append", choices=tuple(PRECISIONS), help="by default all; may be repeated"
     )
     command.add_argument("--seconds", type=float, default=0.5, metavar="S", help="for each product (default: 0.5)")
     _add_device(command)
+
+    command = add("compare", compare, "two shell commands, run alternately: the ratio B / A of each pair")
+    command.add_argument("a", metavar="A", help='such as "python scripts/benchmark.py train CONFIG --json"')
+    command.add_argument("b", metavar="B", help='such as "cd ../changed && python scripts/benchmark.py ..."')
+    command.add_argument("--runs", type=_positive, default=5, metavar="N", help="of each (default: 5)")
+    source = command.add_mutually_exclusive_group()
+    source.add_argument("--metric", metavar="KEY", help="in the JSON printed last, such as tokens_per_s")
+    source.add_argument("--regex", metavar="PATTERN", help="whose group is the number; by default wall time")
     return parser
 
 

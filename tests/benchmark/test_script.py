@@ -102,6 +102,22 @@ def test_ceiling_measures_every_shape_in_the_precisions_asked_for(benchmark: Cal
     assert {row["rows"] for row in found["gflops"]} == {211}
 
 
+@pytest.mark.parametrize("source", [("--metric", "speed"), ("--regex", r"(\d+)")])
+def test_compare_runs_both_commands(benchmark: Call, source: tuple[str, str]) -> None:
+    arguments = ("compare", """echo '{"speed": 4}'""", """echo '{"speed": 6}'""", "--runs", 2, *source)
+    status, out, err = benchmark(*arguments, "--json")
+    assert (status, err) == (0, "pair 1 of 2: 4 6 ratio 1.5000\npair 2 of 2: 4 6 ratio 1.5000\n")
+    assert json.loads(out)["ratio"] == {"median": 1.5, "lowest": 1.5, "highest": 1.5}
+    status, out, err = benchmark(*arguments)
+    assert out.endswith("\npairs\npair  a  b  ratio\n   1  4  6    1.5\n   2  4  6    1.5\n")
+
+
+def test_compare_takes_the_wall_time(benchmark: Call) -> None:
+    status, out, _ = benchmark("compare", "exit 0", "exit 0", "--runs", 1, "--json")
+    assert status == 0
+    assert json.loads(out)["ratio"]["median"] > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -111,6 +127,7 @@ def test_ceiling_measures_every_shape_in_the_precisions_asked_for(benchmark: Cal
             "error: absent.yaml: an untrained model ends its outputs anywhere; give --length, or a run\n",
         ),
         (["decode", "absent.yaml", "--length", "3"], "error: absent.yaml: no such configuration file\n"),
+        (["compare", "exit 0", "exit 3"], "error: exit 3: exit status 3: \n"),
         (["ceiling", "absent.yaml"], "error: absent.yaml: no such configuration file\n"),
         (["train", "absent.yaml", "--updates", "0"], "argument --updates: 0 must be at least 1\n"),
         (["train", "absent.yaml", "--warmup", "-1"], "argument --warmup: -1 must be at least 0\n"),
