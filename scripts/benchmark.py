@@ -17,6 +17,7 @@ import torch
 from transformer.benchmark.ceiling import PRECISIONS, benchmark_ceiling
 from transformer.benchmark.compare import Metric, json_metric, regex_metric, wall_time
 from transformer.benchmark.compare import compare as compare_commands
+from transformer.benchmark.data import benchmark_data
 from transformer.benchmark.decoding import benchmark_decoding, load_translator
 from transformer.benchmark.report import Report, as_json, as_text, describe_model, dtype_name
 from transformer.benchmark.training import benchmark_training
@@ -89,15 +90,31 @@ def ceiling(arguments: argparse.Namespace) -> Report:
     return benchmark_ceiling(config.model, config.data.vocab_size, rows, device, precisions, arguments.seconds)
 
 
+def data(arguments: argparse.Namespace) -> Report:
+    config = load_config(arguments.config, arguments.overrides)
+    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=arguments.directory) as directory:
+        return benchmark_data(
+            config,
+            Path(directory),
+            pairs=arguments.pairs,
+            distinct=arguments.distinct,
+            extra=arguments.extra,
+            updates=arguments.updates,
+            say=_say,
+        )
+
+
 def compare(arguments: argparse.Namespace) -> Report:
     metric: Metric = wall_time
     if arguments.metric is not None:
         metric = json_metric(arguments.metric)
     elif arguments.regex is not None:
         metric = regex_metric(arguments.regex)
-    return compare_commands(
-        arguments.a, arguments.b, runs=arguments.runs, metric=metric, say=lambda line: print(line, file=sys.stderr)
-    )
+    return compare_commands(arguments.a, arguments.b, runs=arguments.runs, metric=metric, say=_say)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _on_this_machine(measure: Measure) -> Measure:
@@ -133,13 +150,13 @@ def _parser() -> argparse.ArgumentParser:
 
     def add_on_this_machine(name: str, measure: Measure, help: str) -> argparse.ArgumentParser:
         command = add(name, _on_this_machine(measure), help)
-        command.add_argument("--threads", type=_positive, metavar="N", help="of the CPU; by default torch's choice")
+        command.add_argument("--threads", type=_at_least(1), metavar="N", help="of the CPU; by default torch's choice")
         return command
 
     command = add_on_this_machine("train", train, "updates of a real trainer: speed, memory, and where the time goes")
     _add_config(command)
-    command.add_argument("--updates", type=_positive, default=30, metavar="N", help="to time (default: 30)")
-    command.add_argument("--warmup", type=_count, default=5, metavar="N", help="updates before those (default: 5)")
+    command.add_argument("--updates", type=_at_least(1), default=30, metavar="N", help="to time (default: 30)")
+    command.add_argument("--warmup", type=_at_least(0), default=5, metavar="N", help="updates before (default: 5)")
     _add_ceiling_seconds(command)
 
     command = add_on_this_machine(
@@ -148,13 +165,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("model", metavar="MODEL", type=Path, help="a run directory; or a YAML file, with --length")
     command.add_argument("overrides", metavar="section.key=value", nargs="*", help="of a YAML file")
     command.add_argument("--src", type=Path, help="translate this file, a sentence per line; by default the test split")
-    command.add_argument("--sentences", type=_positive, metavar="N", help="only the first N")
-    command.add_argument("--length", type=_positive, metavar="N", help="make every output N pieces long, </s> included")
-    command.add_argument("--beam", type=_positive, metavar="N", help="1 is greedy; by default the configuration's")
+    command.add_argument("--sentences", type=_at_least(1), metavar="N", help="only the first N")
+    command.add_argument("--length", type=_at_least(1), metavar="N", help="of every output, </s> included")
+    command.add_argument("--beam", type=_at_least(1), metavar="N", help="1 is greedy; by default the configuration's")
     size = command.add_mutually_exclusive_group()
-    size.add_argument("--batch", type=_positive, metavar="N", help="sentences at a time")
-    size.add_argument("--batch-tokens", type=_positive, metavar="N", help="source pieces at a time, padding included")
-    command.add_argument("--repeat", type=_positive, default=3, metavar="N", help="times; speeds are the median")
+    size.add_argument("--batch", type=_at_least(1), metavar="N", help="sentences at a time")
+    size.add_argument("--batch-tokens", type=_at_least(1), metavar="N", help="padded source pieces at a time")
+    command.add_argument("--repeat", type=_at_least(1), default=3, metavar="N", help="times; speeds are the median")
     _add_device(command)
     command.add_argument("--precision", default="fp32", choices=("auto", "fp32", "bf16"))
     _add_ceiling_seconds(command)
@@ -169,10 +186,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seconds", type=float, default=0.5, metavar="S", help="for each product (default: 0.5)")
     _add_device(command)
 
+    command = add_on_this_machine("data", data, "from text to batches, stage by stage, and the start of training")
+    _add_config(command)
+    command.add_argument("--pairs", type=_at_least(10), default=4_500_000, metavar="N", help="default: 4,500,000")
+    command.add_argument("--distinct", type=_at_least(1), default=500_000, metavar="N", help="before they repeat")
+    command.add_argument("--extra", metavar="PATTERN", help="pairs to repeat with those: files with {split} and {lang}")
+    command.add_argument("--directory", type=Path, metavar="DIR", help="for 250 bytes a pair, removed when done")
+    command.add_argument("--updates", type=_at_least(2), default=20, metavar="N", help="to train (default: 20)")
+
     command = add("compare", compare, "two shell commands, run alternately: the ratio B / A of each pair")
     command.add_argument("a", metavar="A", help='such as "python scripts/benchmark.py train CONFIG --json"')
     command.add_argument("b", metavar="B", help='such as "cd ../changed && python scripts/benchmark.py ..."')
-    command.add_argument("--runs", type=_positive, default=5, metavar="N", help="of each (default: 5)")
+    command.add_argument("--runs", type=_at_least(1), default=5, metavar="N", help="of each (default: 5)")
     source = command.add_mutually_exclusive_group()
     source.add_argument("--metric", metavar="KEY", help="in the JSON printed last, such as tokens_per_s")
     source.add_argument("--regex", metavar="PATTERN", help="whose group is the number; by default wall time")
@@ -198,16 +223,14 @@ def _add_ceiling_seconds(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{value} must be at least 1")
-    return value
+def _at_least(low: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if (value := int(text)) < low:
+            raise argparse.ArgumentTypeError(f"{value} must be at least {low}")
+        return value
 
-
-def _count(text: str) -> int:
-    if (value := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"{value} must be at least 0")
-    return value
+    convert.__name__ = "whole number"  # what argparse calls it
+    return convert
 
 
 if __name__ == "__main__":

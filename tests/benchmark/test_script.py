@@ -102,6 +102,22 @@ def test_ceiling_measures_every_shape_in_the_precisions_asked_for(benchmark: Cal
     assert {row["rows"] for row in found["gflops"]} == {211}
 
 
+def test_data_measures_every_stage(
+    benchmark: Call, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "transformer.benchmark.data._in_a_process_of_its_own",
+        lambda stage, *arguments: {**stage(*arguments), "peak_bytes": 3 << 20},
+    )
+    monkeypatch.setattr("transformer.benchmark.data.keep_freed_memory", lambda: True)
+    sizes = ("--pairs", 3000, "--distinct", 290, "--updates", 2)
+    status, out, err = benchmark("data", config, "data.vocab_size=211", *sizes, "--directory", tmp_path, "--json")
+    assert status == 0
+    assert [row["pairs"] for row in json.loads(out)["stages"]] == [300] * 6 + [3000] * 6
+    assert "3,000 pairs: encode " in err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("source", [("--metric", "speed"), ("--regex", r"(\d+)")])
 def test_compare_runs_both_commands(benchmark: Call, source: tuple[str, str]) -> None:
     arguments = ("compare", """echo '{"speed": 4}'""", """echo '{"speed": 6}'""", "--runs", 2, *source)

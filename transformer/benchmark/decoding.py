@@ -195,6 +195,7 @@ def benchmark_decoding(
     work, output_tokens, total_s = observer.work, observer.output_tokens, sum(seconds)
     observer.phase = stopwatch
     phased_s = total_s if is_cpu else translate_all()
+    flops = forward_flops(model, translator.model.vocab_size, work)
     sentences_per_s = len(texts) / statistics.median(seconds)
     report: dict[str, Any] = {
         "sentences": len(texts),
@@ -205,7 +206,8 @@ def benchmark_decoding(
         "slowest_sentences_per_s": len(texts) / max(seconds),
         "fastest_sentences_per_s": len(texts) / min(seconds),
         "tokens_per_s": sentences_per_s * output_tokens / work.sentences,
-        "gflops": forward_flops(model, translator.model.vocab_size, work) / total_s / 1e9,
+        "gflop_per_sentence": flops / work.sentences / 1e9,
+        "gflops": flops / total_s / 1e9,
         "peak_memory_gib": peak_memory(device) / 2**30,
         "phases": stopwatch.shares(phased_s, rest="search and text"),
     }
