@@ -7,6 +7,7 @@ judge a change on a noisy one, let `compare` run both sides alternately.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,6 +20,15 @@ from transformer.benchmark.compare import Metric, json_metric, regex_metric, wal
 from transformer.benchmark.compare import compare as compare_commands
 from transformer.benchmark.data import benchmark_data
 from transformer.benchmark.decoding import benchmark_decoding, load_translator
+from transformer.benchmark.growth import (
+    grow_batch,
+    grow_beam,
+    grow_length,
+    grow_threads,
+    grow_width,
+    growth_report,
+    plot,
+)
 from transformer.benchmark.report import Report, as_json, as_text, describe_model, dtype_name
 from transformer.benchmark.training import benchmark_training
 from transformer.cli import run
@@ -28,6 +38,13 @@ from transformer.errors import ConfigError
 from transformer.training.allocator import keep_freed_memory
 from transformer.training.precision import resolve_device
 from transformer.training.trainer import Trainer
+
+_GROWTH_SIZES = {
+    "length": [16, 32, 64, 128, 256, 512],
+    "batch": [4, 8, 16, 32, 64, 128],
+    "width": [64, 128, 256, 512, 1024],
+    "beam": [1, 2, 4, 8, 16],
+}
 
 Measure = Callable[[argparse.Namespace], Report]
 
@@ -102,6 +119,33 @@ def data(arguments: argparse.Namespace) -> Report:
             updates=arguments.updates,
             say=_say,
         )
+
+
+def growth(arguments: argparse.Namespace) -> Report:
+    config = load_config(arguments.config, arguments.overrides)
+    against, batch, length, seconds = arguments.against, arguments.batch, arguments.length, arguments.seconds
+    sizes = sorted(set(arguments.sizes or _growth_sizes(against)))
+    if len(sizes) < 2:
+        raise ConfigError(f"--sizes {sizes[0]}: an exponent needs two sizes or more")
+    if against == "length":
+        curves = grow_length(config, sizes, batch, seconds)
+    elif against == "batch":
+        curves = grow_batch(config, sizes, length, seconds)
+    elif against == "width":
+        curves = grow_width(config, sizes, batch, length, seconds)
+    elif against == "beam":
+        curves = grow_beam(config, sizes, batch, length)
+    else:
+        curves = grow_threads(config, sizes, batch, length, seconds)
+    if arguments.plot is not None:
+        plot(curves, against, arguments.plot)
+    return {"against": against, **growth_report(curves)}
+
+
+def _growth_sizes(against: str) -> list[int]:
+    if against == "threads":
+        return [1 << i for i in range((os.cpu_count() or 1).bit_length())]
+    return _GROWTH_SIZES[against]
 
 
 def compare(arguments: argparse.Namespace) -> Report:
@@ -193,6 +237,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--extra", metavar="PATTERN", help="pairs to repeat with those: files with {split} and {lang}")
     command.add_argument("--directory", type=Path, metavar="DIR", help="for 250 bytes a pair, removed when done")
     command.add_argument("--updates", type=_at_least(2), default=20, metavar="N", help="to train (default: 20)")
+
+    command = add_on_this_machine("growth", growth, "cost against size: the exponent measured beside Table 1's")
+    command.add_argument("against", choices=(*_GROWTH_SIZES, "threads"), help="what grows")
+    _add_config(command)
+    command.add_argument("--sizes", type=_at_least(1), nargs="+", metavar="N", help="by default powers of two")
+    command.add_argument("--batch", type=_at_least(1), default=16, metavar="N", help="sentences (default: 16)")
+    command.add_argument("--length", type=_at_least(1), default=32, metavar="N", help="of each (default: 32)")
+    command.add_argument("--seconds", type=float, default=0.5, metavar="S", help="for each point (default: 0.5)")
+    command.add_argument("--plot", type=Path, metavar="FILE", help="draw it, as .png, .svg or .pdf; needs matplotlib")
 
     command = add("compare", compare, "two shell commands, run alternately: the ratio B / A of each pair")
     command.add_argument("a", metavar="A", help='such as "python scripts/benchmark.py train CONFIG --json"')

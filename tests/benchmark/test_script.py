@@ -118,6 +118,36 @@ def test_data_measures_every_stage(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("against", "sizes", "curves"),
+    [
+        ("length", (3, 5), ["equation 1", "attention layer", "training step"]),
+        ("batch", (2, 3), ["training step"]),
+        ("width", (64, 128), ["equation 1", "attention layer", "training step"]),
+        ("beam", (1, 3), ["decoding"]),
+        ("threads", (1, 2), ["training step"]),
+    ],
+)
+def test_growth_fits_an_exponent_to_every_curve(
+    benchmark: Call, config: Path, against: str, sizes: tuple[int, int], curves: list[str]
+) -> None:
+    quick = ("--batch", 2, "--length", 3, "--seconds", 0.001)
+    found = report(benchmark("growth", against, config, *quick, "--sizes", *sizes, "--json"))
+    assert (found["against"], [row["of"] for row in found["exponents"]]) == (against, curves)
+    assert [row["size"] for row in found["points"]] == [*sizes] * len(curves)
+
+
+def test_growth_draws_a_plot(benchmark: Call, config: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "plot.svg"
+    report(
+        benchmark(
+            "growth", "batch", config, "--length", 3, "--sizes", 2, 3, "--seconds", 0.001, "--plot", path, "--json"
+        )
+    )
+    assert path.is_file()
+
+
 @pytest.mark.parametrize("source", [("--metric", "speed"), ("--regex", r"(\d+)")])
 def test_compare_runs_both_commands(benchmark: Call, source: tuple[str, str]) -> None:
     arguments = ("compare", """echo '{"speed": 4}'""", """echo '{"speed": 6}'""", "--runs", 2, *source)
@@ -143,6 +173,7 @@ def test_compare_takes_the_wall_time(benchmark: Call) -> None:
             "error: absent.yaml: an untrained model ends its outputs anywhere; give --length, or a run\n",
         ),
         (["decode", "absent.yaml", "--length", "3"], "error: absent.yaml: no such configuration file\n"),
+        (["growth", "length", "absent.yaml"], "error: absent.yaml: no such configuration file\n"),
         (["compare", "exit 0", "exit 3"], "error: exit 3: exit status 3: \n"),
         (["ceiling", "absent.yaml"], "error: absent.yaml: no such configuration file\n"),
         (["train", "absent.yaml", "--updates", "0"], "argument --updates: 0 must be at least 1\n"),
@@ -153,3 +184,11 @@ def test_mistakes_are_told_in_one_line(benchmark: Call, arguments: list[str], me
     status, out, err = benchmark(*arguments)
     assert (status, out) == (2, "")
     assert err.endswith(message)
+
+
+def test_one_size_is_no_growth(benchmark: Call, config: Path) -> None:
+    assert benchmark("growth", "batch", config, "--sizes", 3) == (
+        2,
+        "",
+        "error: --sizes 3: an exponent needs two sizes or more\n",
+    )
