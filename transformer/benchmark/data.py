@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import multiprocessing
-import shutil
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -23,11 +22,10 @@ from transformer.config import Config, DataConfig
 from transformer.data.batching import plan_updates
 from transformer.data.builtin import builtin_pairs
 from transformer.data.corpus import Corpus, load_split
-from transformer.data.dataset import PairDataset, encode_corpus
+from transformer.data.dataset import PairDataset, corpus_tokenizer, encode_corpus
 from transformer.data.tokenizer import Tokenizer
 from transformer.inference.translator import greedy_bleu
 from transformer.training.allocator import keep_freed_memory
-from transformer.training.run import claim_run
 from transformer.training.trainer import Trainer
 
 _process_start = 0.0  # of a stage's process, by the clock on the wall
@@ -162,21 +160,18 @@ def _fingerprint(config: Config) -> dict[str, Any]:
 
 def _tokenizer(config: Config) -> dict[str, Any]:
     corpus = load_split(config.data, "train")
-
-    def train() -> None:
-        tokenizer = Tokenizer.train(itertools.chain.from_iterable(corpus), config.data.vocab_size)
-        _tokenizer_path(config).write_bytes(tokenizer.model)
-
-    return _timed(train)
+    return _timed(lambda: _learned(config, corpus))
 
 
 def _encode(config: Config) -> dict[str, Any]:
-    corpus, tokenizer = load_split(config.data, "train"), Tokenizer.load(_tokenizer_path(config))
+    corpus = load_split(config.data, "train")
+    tokenizer = _learned(config, corpus)
     return _timed(lambda: _dataset(config, corpus, tokenizer))
 
 
 def _plan(config: Config) -> dict[str, Any]:
-    dataset = _dataset(config, load_split(config.data, "train"), Tokenizer.load(_tokenizer_path(config)))
+    corpus = load_split(config.data, "train")
+    dataset = _dataset(config, corpus, _learned(config, corpus))
     settings = config.train
     num_updates = 0
 
@@ -197,9 +192,7 @@ def _plan(config: Config) -> dict[str, Any]:
 
 
 def _start(config: Config) -> dict[str, Any]:
-    """Train as scripts/train.py does, on what the others left behind; its seconds are from the start of the process."""
-    claim_run(config)
-    shutil.copyfile(_tokenizer_path(config), Path(config.run_dir) / "tokenizer.model")
+    """Train as scripts/train.py does, with the cache that the others left; timed from the start of the process."""
     keep_freed_memory()
     trainer = Trainer(config, scorer=greedy_bleu)
     stopwatch = Stopwatch(trainer.device)
@@ -228,8 +221,8 @@ def _dataset(config: Config, corpus: Corpus, tokenizer: Tokenizer) -> PairDatase
     return encode_corpus(corpus, tokenizer, data.cache_dir, max_length=data.max_length, max_ratio=data.max_ratio)
 
 
-def _tokenizer_path(config: Config) -> Path:
-    return Path(config.run_dir).with_name("tokenizer.model")
+def _learned(config: Config, corpus: Corpus) -> Tokenizer:
+    return corpus_tokenizer(corpus, config.data.vocab_size, config.data.cache_dir)
 
 
 def _in_a_process_of_its_own(stage: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import shutil
 import time
@@ -15,7 +14,7 @@ import torch
 from transformer.config import Config
 from transformer.data.batching import Batch, collate, plan_updates
 from transformer.data.corpus import Corpus, load_split
-from transformer.data.dataset import Ints, PairDataset, encode_corpus
+from transformer.data.dataset import Ints, PairDataset, corpus_tokenizer, encode_corpus
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, DataError, TrainingError
 from transformer.model.transformer import Transformer
@@ -282,12 +281,10 @@ class Trainer:
         return progress
 
     def _tokenizer(self, corpus: Corpus) -> Tokenizer:
-        """The run's tokenizer, trained on both sides of the corpus if the run has none yet."""
+        """The run's tokenizer, learned from both sides of the corpus if the run has none yet."""
         path = self.run / "tokenizer.model"
         if not path.is_file():
-            if not any(source.strip() or target.strip() for source, target in corpus):
-                raise DataError(f"{corpus.name}: the corpus is empty")
-            tokenizer = Tokenizer.train(itertools.chain.from_iterable(corpus), self.config.data.vocab_size)
+            tokenizer = corpus_tokenizer(corpus, self.config.data.vocab_size, self.config.data.cache_dir)
             temporary = path.with_name(f".{path.name}.tmp")
             temporary.write_bytes(tokenizer.model)
             temporary.replace(path)
