@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,7 +187,8 @@ def growth_report(curves: Sequence[Curve]) -> Report:
 def plot(curves: Sequence[Curve], against: str, path: Path) -> None:
     """Draw measured curves as points and the predicted ones as lines, both axes logarithmic.
 
-    A prediction is scaled to meet its curve in the (geometric) middle: only its slope is claimed.
+    A prediction is scaled to meet its curve at the largest size, where fixed costs weigh least: only its slope is
+    claimed.
 
     Raises:
         ConfigError: matplotlib is not installed, or does not know the kind of file.
@@ -200,7 +200,7 @@ def plot(curves: Sequence[Curve], against: str, path: Path) -> None:
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
     for i, curve in enumerate(curves):
-        ratio = math.exp(statistics.fmean(math.log(s / p) for s, p in zip(curve.seconds, curve.predicted, strict=True)))
+        ratio = curve.seconds[-1] / curve.predicted[-1]
         label = f"{curve.name}: {curve.measured_exponent:.2f} (predicted {curve.predicted_exponent:.2f})"
         axes.plot(curve.sizes, [1e3 * s for s in curve.seconds], "o", color=f"C{i}", label=label)
         axes.plot(curve.sizes, [1e3 * ratio * p for p in curve.predicted], "-", color=f"C{i}")
