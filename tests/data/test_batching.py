@@ -73,11 +73,13 @@ def test_a_budget_that_is_met_exactly_is_used() -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_batches_are_those_of_filling_one_after_the_other_in_order_of_length(seed: int) -> None:
-    # Target lengths without repetition leave one order only; source lengths come in any.
+    # Lengths of the longer side without repetition leave one order only.
     rng = np.random.default_rng(seed)
-    tgt, src = rng.permutation(211) + 2, rng.integers(2, 301, 211)
+    longer = rng.permutation(211) + 2
+    sides = np.stack((longer, rng.integers(1, longer + 1)))
+    src, tgt = rng.permuted(sides, axis=0)
     filled: list[list[int]] = [[]]
-    for i in np.argsort(tgt).tolist():
+    for i in np.argsort(longer).tolist():
         longest = max(max(src[j], tgt[j]) for j in [*filled[-1], i])
         if filled[-1] and longest * (len(filled[-1]) + 1) > 997:
             filled.append([])
@@ -86,10 +88,18 @@ def test_batches_are_those_of_filling_one_after_the_other_in_order_of_length(see
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_target_lengths_of_two_batches_overlap_at_most_at_the_ends(seed: int) -> None:
-    _, tgt = lengths = random_lengths(seed)
-    ranges = sorted((int(tgt[batch].min()), int(tgt[batch].max())) for batch in plan(lengths, 113))
+def test_lengths_of_two_batches_overlap_at_most_at_the_ends(seed: int) -> None:
+    lengths = random_lengths(seed)
+    longer = np.maximum(*lengths)
+    ranges = sorted((int(longer[batch].min()), int(longer[batch].max())) for batch in plan(lengths, 113))
     assert all(longest <= next_shortest for (_, longest), (next_shortest, _) in itertools.pairwise(ranges))
+
+
+def test_a_batch_across_two_lengths_holds_pairs_that_are_long_on_the_same_side() -> None:
+    # Two to a batch: the lone pair of length 3 shifts the others across their lengths.
+    src, tgt = np.array([3, 1, 4, 5, 1]), np.array([3, 4, 1, 1, 5])
+    batches = plan((src, tgt), 10)
+    assert sorted(sorted(batch.tolist()) for batch in batches) == [[0, 1], [2, 3], [4]]
 
 
 def test_neither_the_order_of_batches_nor_that_of_equal_lengths_is_the_corpus_order() -> None:

@@ -45,17 +45,20 @@ def plan_batches(src_lengths: Ints, tgt_lengths: Ints, max_tokens: int, rng: np.
     Returns the indices of each batch.
     """
     shuffled = rng.permutation(len(src_lengths))
-    # By target, then source length; equal lengths stay shuffled because the sort is stable.
-    order = shuffled[np.lexsort((src_lengths[shuffled], tgt_lengths[shuffled]))]
-    longest = np.maximum(src_lengths, tgt_lengths)[order]
+    src, tgt = src_lengths[shuffled].astype(np.int64), tgt_lengths[shuffled].astype(np.int64)
+    longest = np.maximum(src, tgt)
+    # Sorted by what the budget counts, the longer side; among equals by which side that is, there and back again, so
+    # that a batch across two lengths stays alike. Equal pairs stay shuffled because the sort is stable.
+    order = np.lexsort(((src - tgt) * np.where(longest % 2, -1, 1), longest))
+    shuffled, longest = shuffled[order], longest[order]
     batches: list[Ints] = []
     start = 0
-    while start < len(order):
+    while start < len(shuffled):
         # No batch can hold more sentences than would fit if all were as short as its shortest.
         window = longest[start : start + max(1, max_tokens // int(longest[start]))]
-        padded = np.maximum.accumulate(window) * np.arange(1, len(window) + 1)
+        padded = window * np.arange(1, len(window) + 1)
         size = max(1, int(np.searchsorted(padded, max_tokens, side="right")))
-        batches.append(order[start : start + size])
+        batches.append(shuffled[start : start + size])
         start += size
     rng.shuffle(batches)
     return batches

@@ -18,6 +18,7 @@ from transformer.model.dropout import dropout as apply_dropout
 # On a CPU, equation 1 written out beats the fused kernel up to about these many keys (its backward is slow on short
 # sequences, above all in bfloat16); from there on the fused kernel wins.
 _FUSED_FROM_NUM_KEYS = {torch.float32: 48, torch.bfloat16: 320}
+_VECTOR_NUMEL = 16
 
 
 class KeysValues(NamedTuple):
@@ -40,10 +41,21 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tenso
     """
     scores = q @ k.transpose(-2, -1) * (1 / math.sqrt(q.size(-1)))  # (..., Q, M)
     if mask is None:
-        return scores.softmax(dim=-1)
+        return _softmax(scores)
     # The lowest number instead of -inf: the same zeros after the softmax, but no NaN where a whole row is hidden.
-    weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim=-1)
+    weights = _softmax(scores.masked_fill(~mask, torch.finfo(scores.dtype).min))
     return weights * mask.any(dim=-1, keepdim=True)
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    """Softmax over the last dimension, computed in float32 at least."""
+    # A CPU's vectors hold 16 float32 numbers. On rows that do not fill one, of sentences of under 16 tokens (or 32, in
+    # bfloat16), torch falls back to a scalar loop several times as slow.
+    num_keys = scores.size(-1)
+    if scores.device.type == "cpu" and num_keys < _VECTOR_NUMEL:
+        scores = F.pad(scores, (0, _VECTOR_NUMEL - num_keys), value=-math.inf)
+    dtype = torch.promote_types(scores.dtype, torch.float32)
+    return scores.softmax(dim=-1, dtype=dtype)[..., :num_keys].to(scores.dtype)
 
 
 def attention(

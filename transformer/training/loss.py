@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Logits are made, used and forgotten in blocks of about this many numbers, which a CPU's cache still holds; the full
-# (N, V) matrix of a paper-sized batch, 25k x 37k, would take 3.7 GB in float32 and its gradient as much again.
-_BLOCK_NUMEL = {"cpu": 1 << 21, "cuda": 1 << 27}
+# Logits are made, used and forgotten in blocks of about this many numbers; the full (N, V) matrix of a paper-sized batch,
+# 25k x 37k, would take 3.7 GB in float32 and its gradient as much again. Smaller blocks would fit a CPU's cache, but
+# each adds to the whole (V, D) gradient, which costs more.
+_BLOCK_NUMEL = {"cpu": 1 << 22, "cuda": 1 << 27}
 
 
 def label_smoothed_loss(logits: Tensor, target: Tensor, label_smoothing: float = 0.1) -> tuple[Tensor, Tensor]:
@@ -63,27 +64,32 @@ class _ProjectedLoss(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, output_matrix: Tensor, target: Tensor, label_smoothing: float
     ) -> tuple[Tensor, Tensor]:
-        vocab_size = output_matrix.size(0)
+        num_tokens, vocab_size = hidden.size(0), output_matrix.size(0)
         wants_gradient = any(ctx.needs_input_grad)
-        loss, nll = (torch.zeros((), device=hidden.device) for _ in range(2))
+        lse, gold_logits = (torch.empty(num_tokens, device=hidden.device) for _ in range(2))
         grad_hidden = torch.empty_like(hidden) if wants_gradient else None
         grad_matrix = torch.zeros_like(output_matrix, dtype=torch.float32) if wants_gradient else None
         block = max(1, _BLOCK_NUMEL.get(hidden.device.type, 1 << 24) // vocab_size)
-        for start in range(0, hidden.size(0), block):
+        for start in range(0, num_tokens, block):
             rows = slice(start, start + block)
             gold = target[rows, None]
-            log_p = (hidden[rows] @ output_matrix.T).log_softmax(dim=-1, dtype=torch.float32)  # (n, V)
-            block_nll = -log_p.gather(1, gold).sum()
-            nll += block_nll
-            loss += (1 - label_smoothing) * block_nll - (label_smoothing / vocab_size) * log_p.sum()
+            logits = hidden[rows] @ output_matrix.T  # (n, V)
+            p = logits.softmax(dim=-1, dtype=torch.float32)
+            # p = exp(logit - lse) gives lse without a second pass of exponentials; best where p is largest.
+            lse[rows] = logits.amax(dim=-1) - p.amax(dim=-1).log()
+            gold_logits[rows] = logits.gather(1, gold).squeeze(1).float()
             if grad_hidden is None or grad_matrix is None:
                 continue
-            # d loss / d logits = softmax - ((1 - ε) one-hot + ε/V), in place of log_p.
-            grad = log_p.exp_().sub_(label_smoothing / vocab_size)
+            # d loss / d logits = softmax - ((1 - ε) one-hot + ε/V), in place of p.
+            grad = p.sub_(label_smoothing / vocab_size)
             grad.scatter_add_(1, gold, grad.new_full(gold.shape, label_smoothing - 1))
             grad = grad.to(hidden.dtype)
             torch.mm(grad, output_matrix, out=grad_hidden[rows])
             grad_matrix += grad.T @ hidden[rows]
+        nll = (lse - gold_logits).sum()
+        # Logits are linear in both: their mean over the vocabulary, summed over tokens, needs no logits.
+        mean_logits = (hidden.sum(dim=0, dtype=torch.float32) * output_matrix.mean(dim=0, dtype=torch.float32)).sum()
+        loss = (1 - label_smoothing) * nll + label_smoothing * (lse.sum() - mean_logits)
         if grad_hidden is not None and grad_matrix is not None:
             ctx.save_for_backward(grad_hidden, grad_matrix.to(output_matrix.dtype))
         ctx.mark_non_differentiable(nll)
