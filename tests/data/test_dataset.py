@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from transformer.data import dataset as dataset_module
 from transformer.data.builtin import builtin_pairs
 from transformer.data.corpus import Corpus
-from transformer.data.dataset import PairDataset, Side, encode_corpus
+from transformer.data.dataset import PairDataset, Side, corpus_tokenizer, encode_corpus
 from transformer.data.tokenizer import EOS_ID, Tokenizer
 from transformer.errors import DataError
 
@@ -247,3 +248,35 @@ def test_others_who_may_read_the_cache_directory_may_read_its_entries(
     dataset = encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path / "cache")
     entry = tmp_path / "cache" / dataset.fingerprint
     assert oct(entry.stat().st_mode) == oct((tmp_path / "made_beside").stat().st_mode)
+
+
+def test_a_tokenizer_is_learned_once_per_corpus_and_size(tmp_path: Path) -> None:
+    readings = 0
+
+    def corpus(fingerprint: str) -> Corpus:
+        def read() -> Iterator[tuple[str, str]]:
+            nonlocal readings
+            readings += 1
+            return builtin_pairs("train", 211)
+
+        return Corpus("some", fingerprint, read)
+
+    cache = tmp_path / "cache"
+    first = corpus_tokenizer(corpus("a"), 151, cache)
+    expected = Tokenizer.train(itertools.chain.from_iterable(builtin_pairs("train", 211)), 151)
+    assert first.model == expected.model
+    so_far = readings
+    assert corpus_tokenizer(corpus("a"), 151, cache).model == first.model
+    assert readings == so_far, "it was in the cache"
+    assert len(corpus_tokenizer(corpus("a"), 157, cache)) == 157
+    assert readings > so_far
+    so_far = readings
+    corpus_tokenizer(corpus("b"), 151, cache)
+    assert readings > so_far
+    assert len(list(cache.iterdir())) == 3
+
+
+@pytest.mark.parametrize("pairs", [[], [("", " ")]])
+def test_no_tokenizer_is_learned_from_an_empty_corpus(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
+    with pytest.raises(DataError, match=r"^nothing: the corpus is empty$"):
+        corpus_tokenizer(Corpus("nothing", "x", lambda: iter(pairs)), 151, tmp_path)

@@ -192,3 +192,30 @@ def test_a_model_with_other_special_ids_is_refused(sentences: list[str], ids: di
     message = rf"pad, unk, bos and eos ids are {found}; they must be 0, 1, 2 and 3"
     with pytest.raises(DataError, match=message):
         Tokenizer(train_with_ids(sentences, **ids))
+
+
+def test_counted_words_give_the_pieces_that_sentencepiece_learns_from_whole_sentences() -> None:
+    sentences = [side for pair in builtin_pairs("train", 397) for side in pair]
+    sentences += ["tab\tand  blanks ", "fine  print\u00a0and\u2003wide", "\ufb01sh ½ №"]
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter(sentences),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=311,
+        character_coverage=1.0,
+        pad_id=0,
+        unk_id=1,
+        bos_id=2,
+        eos_id=3,
+        minloglevel=2,
+    )
+    expected = Tokenizer(model.getvalue())
+    found = Tokenizer.train(sentences, 311)
+    assert found.pieces(range(311)) == expected.pieces(range(311))
+    assert found.encode(sentences) == expected.encode(sentences)
+
+
+def test_repeating_a_corpus_changes_no_piece() -> None:
+    sentences = [source for source, _ in builtin_pairs("train", 211)]
+    assert Tokenizer.train(sentences * 3, 211).pieces(range(211)) == Tokenizer.train(sentences, 211).pieces(range(211))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -235,8 +237,8 @@ def test_what_is_logged_is_the_mean_over_the_tokens_since_the_last_line(
 ) -> None:
     seen: list[tuple[float, float, int]] = []
 
-    def remember(weights: MasterWeights, batches: Sequence[Batch], label_smoothing: float) -> tuple[Tensor, Tensor]:
-        loss, nll = train_step(weights, batches, label_smoothing)
+    def remember(weights: MasterWeights, batches: Sequence[Batch], *rest: Any) -> tuple[Tensor, Tensor]:
+        loss, nll = train_step(weights, batches, *rest)
         seen.append((loss.item(), nll.item(), sum(batch.num_tokens for batch in batches)))
         return loss, nll
 
@@ -515,3 +517,19 @@ def test_training_on_the_validation_file_is_refused(small_config: Config, tmp_pa
         (tmp_path / f"all.{lang}").write_text("a\n")
     with pytest.raises(DataError, match=r"training and validation are the same file; is \{split\} missing\?"):
         Trainer(changed(small_config, f"data.corpus={tmp_path}/all.{{lang}}"))
+
+
+def test_an_update_names_its_phases_in_order_once_per_batch(small_config: Config) -> None:
+    trainer = Trainer(small_config)
+    seen: list[str] = []
+
+    def phase(name: str) -> contextlib.AbstractContextManager[None]:
+        seen.append(name)
+        return contextlib.nullcontext()
+
+    trainer.phase = phase
+    batches = trainer.update()
+    assert seen == ["data", *["forward", "backward"] * len(batches), "optimizer"]
+    assert len(batches) > 1
+    assert trainer.progress.step == 1
+    assert trainer.progress.window_tokens == sum(batch.num_tokens for batch in batches)

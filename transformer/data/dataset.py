@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def encode_corpus(
         DataError: nothing is left, or the corpus cannot be read.
     """
     parts = (_FORMAT, corpus.fingerprint, hashlib.sha256(tokenizer.model).hexdigest(), max_length, max_ratio)
-    fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    fingerprint = _digest(parts)
     directory = Path(cache_dir) / fingerprint
     if not (directory / "meta.json").is_file():
         _build(directory, corpus, tokenizer, max_length, max_ratio)
@@ -74,6 +74,29 @@ def encode_corpus(
     if not meta["num_pairs"]:
         raise DataError(f"{corpus.name}: no sentence pair is left to use; dropped: {meta['dropped']}")
     return PairDataset(_load_side(directory, "src"), _load_side(directory, "tgt"), meta["dropped"], fingerprint)
+
+
+def corpus_tokenizer(corpus: Corpus, vocab_size: int, cache_dir: str | Path) -> Tokenizer:
+    """The tokenizer of `vocab_size` pieces that a corpus teaches, or the one that it once did, from the cache.
+
+    DataError if there is nothing in the corpus or too little for that many pieces.
+    """
+    parts = (_FORMAT, "tokenizer", corpus.fingerprint, vocab_size)
+    path = Path(cache_dir) / f"{_digest(parts)}.model"
+    if path.is_file():
+        return Tokenizer.load(path)
+    if not any(source.strip() or target.strip() for source, target in corpus):
+        raise DataError(f"{corpus.name}: the corpus is empty")
+    tokenizer = Tokenizer.train(itertools.chain.from_iterable(corpus), vocab_size)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    temporary.write_bytes(tokenizer.model)
+    temporary.replace(path)
+    return tokenizer
+
+
+def _digest(parts: Sequence[object]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def _build(directory: Path, corpus: Corpus, tokenizer: Tokenizer, max_length: int, max_ratio: float | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,9 +13,6 @@ import sentencepiece
 from transformer.errors import DataError, UserError
 
 PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
-
-# Of a larger corpus a sample: SentencePiece holds its training text in memory.
-_MAX_TRAINING_SENTENCES = 5_000_000
 
 
 class Tokenizer:
@@ -53,13 +51,17 @@ class Tokenizer:
         """Learn `vocab_size` pieces, special ones included, from sentences of both languages.
 
         The text is not lower-cased; Unicode is normalised as SentencePiece does by default (NFKC and white space).
+        Pieces never cross white space, so that words with their counts are all that has to be known of a text: memory
+        does not grow with its sentences.
+
         DataError if the sentences are too few for that many pieces.
         """
         model = io.BytesIO()
         failures: list[UserError] = []
         try:
             sentencepiece.SentencePieceTrainer.Train(
-                sentence_iterator=_guarded(sentences, failures),
+                sentence_iterator=_counted_words(sentences, failures),
+                input_format="tsv",
                 model_writer=model,
                 model_type="bpe",
                 vocab_size=vocab_size,
@@ -68,8 +70,6 @@ class Tokenizer:
                 unk_id=UNK_ID,
                 bos_id=BOS_ID,
                 eos_id=EOS_ID,
-                input_sentence_size=_MAX_TRAINING_SENTENCES,
-                shuffle_input_sentence=True,
                 minloglevel=2,
             )
         except RuntimeError as error:
@@ -98,13 +98,17 @@ class Tokenizer:
         return [str(self._processor.IdToPiece(int(i))) for i in ids]
 
 
-def _guarded(sentences: Iterable[str], failures: list[UserError]) -> Iterator[str]:
-    """The non-empty sentences. SentencePiece wraps what goes wrong in them beyond recognition, so it is kept aside."""
+def _counted_words(sentences: Iterable[str], failures: list[UserError]) -> Iterator[str]:
+    """Words, each with a tab and its count. SentencePiece hides what goes wrong in an iterator: that is kept aside."""
     try:
-        yield from (sentence for sentence in sentences if sentence)
+        counts: collections.Counter[str] = collections.Counter()
+        for sentence in sentences:
+            counts.update(sentence.split())
     except UserError as error:
         failures.append(error)
         raise
+    for word, count in counts.items():
+        yield f"{word}\t{count}"
 
 
 def _training_error(message: str, vocab_size: int) -> str:

@@ -12,6 +12,7 @@ from transformer.data.batching import Batch, collate, plan_batches
 from transformer.data.dataset import PairDataset
 from transformer.model.transformer import Transformer
 from transformer.training.loss import projected_loss
+from transformer.training.phases import Phase, untimed
 from transformer.training.precision import MasterWeights
 
 
@@ -24,7 +25,9 @@ def batch_loss(model: Transformer, batch: Batch, label_smoothing: float) -> tupl
     return projected_loss(hidden, model.embeddings.output_matrix, target, label_smoothing)
 
 
-def train_step(weights: MasterWeights, batches: Sequence[Batch], label_smoothing: float) -> tuple[Tensor, Tensor]:
+def train_step(
+    weights: MasterWeights, batches: Sequence[Batch], label_smoothing: float, phase: Phase = untimed
+) -> tuple[Tensor, Tensor]:
     """Sum the gradients of one update on the master weights, divided by the target tokens of all its batches.
 
     How the pairs of an update are split into batches changes memory use and nothing else. Returns loss and NLL sums.
@@ -33,9 +36,11 @@ def train_step(weights: MasterWeights, batches: Sequence[Batch], label_smoothing
     device = batches[0].src.device
     total_loss, total_nll = torch.zeros((), device=device), torch.zeros((), device=device)
     for batch in batches:
-        loss, nll = batch_loss(weights.model, batch, label_smoothing)
-        (loss / num_tokens).backward()
-        weights.collect_gradients()
+        with phase("forward"):
+            loss, nll = batch_loss(weights.model, batch, label_smoothing)
+        with phase("backward"):
+            (loss / num_tokens).backward()
+            weights.collect_gradients()
         total_loss += loss.detach()
         total_nll += nll
     return total_loss, total_nll

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import shutil
 import time
@@ -13,9 +12,9 @@ from pathlib import Path
 import torch
 
 from transformer.config import Config
-from transformer.data.batching import collate, plan_updates
+from transformer.data.batching import Batch, collate, plan_updates
 from transformer.data.corpus import Corpus, load_split
-from transformer.data.dataset import Ints, PairDataset, encode_corpus
+from transformer.data.dataset import Ints, PairDataset, corpus_tokenizer, encode_corpus
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, DataError, TrainingError
 from transformer.model.transformer import Transformer
@@ -27,6 +26,7 @@ from transformer.training.checkpoint import (
     save_checkpoint,
 )
 from transformer.training.metrics import MetricsLog
+from transformer.training.phases import Phase, untimed
 from transformer.training.precision import MasterWeights, resolve_device, resolve_dtype
 from transformer.training.run import checkpoint_name, checkpoints, claim_run, prune, step_of
 from transformer.training.schedule import noam_lr
@@ -43,6 +43,9 @@ class Trainer:
         config: the run. Its directory is created, or continued if it holds the same configuration.
         scorer: gives the `bleu` of validation; without it there is none.
 
+    Attributes:
+        phase: may be set to time the phases of an update.
+
     Raises:
         UserError: the run directory belongs to another configuration, the corpus cannot be read, the device is absent.
         OSError: the run directory cannot be written.
@@ -51,6 +54,7 @@ class Trainer:
     def __init__(self, config: Config, scorer: Scorer | None = None) -> None:
         self.config = config
         self.scorer = scorer if config.train.validation_bleu else None
+        self.phase: Phase = untimed
         self.device = resolve_device(config.train.device)
         self.dtype = resolve_dtype(config.train.precision, self.device)
         if config.train.num_threads is not None:
@@ -87,7 +91,7 @@ class Trainer:
             started = time.monotonic() - self.progress.elapsed_s
             while (reason := self._reason_to_stop() or stop()) is None:
                 began = time.monotonic()
-                self._update()
+                self.update()
                 step = self.progress.step
                 self.progress.window_s += time.monotonic() - began
                 self.progress.elapsed_s = time.monotonic() - started
@@ -117,21 +121,25 @@ class Trainer:
             lines.append(f"resuming after step {self.progress.step}")
         return "\n".join(lines)
 
-    def _update(self) -> None:
-        settings, progress = self.config.train, self.progress
-        batches = [collate(self.train_data, indices).to(self.device) for indices in self._next_update()]
-        loss, nll = train_step(self.weights, batches, settings.label_smoothing)
-        parameters = list(self.weights.master.parameters())
-        if settings.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
-        progress.step += 1
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(progress.step)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.weights.refresh()
+    def update(self) -> list[Batch]:
+        """Learn from the next batches, once; returns them. Logging, validating and saving are left to `fit`."""
+        settings, progress, phase = self.config.train, self.progress, self.phase
+        with phase("data"):
+            batches = [collate(self.train_data, indices).to(self.device) for indices in self._next_update()]
+        loss, nll = train_step(self.weights, batches, settings.label_smoothing, phase)
+        with phase("optimizer"):
+            parameters = list(self.weights.master.parameters())
+            if settings.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+            progress.step += 1
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.learning_rate(progress.step)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.weights.refresh()
         self._window += torch.stack((loss, nll))
         progress.window_tokens += sum(batch.num_tokens for batch in batches)
+        return batches
 
     def learning_rate(self, step: int) -> float:
         """Equation 3 times `lr_factor`, for the update number `step`, counted from 1."""
@@ -273,12 +281,10 @@ class Trainer:
         return progress
 
     def _tokenizer(self, corpus: Corpus) -> Tokenizer:
-        """The run's tokenizer, trained on both sides of the corpus if the run has none yet."""
+        """The run's tokenizer, learned from both sides of the corpus if the run has none yet."""
         path = self.run / "tokenizer.model"
         if not path.is_file():
-            if not any(source.strip() or target.strip() for source, target in corpus):
-                raise DataError(f"{corpus.name}: the corpus is empty")
-            tokenizer = Tokenizer.train(itertools.chain.from_iterable(corpus), self.config.data.vocab_size)
+            tokenizer = corpus_tokenizer(corpus, self.config.data.vocab_size, self.config.data.cache_dir)
             temporary = path.with_name(f".{path.name}.tmp")
             temporary.write_bytes(tokenizer.model)
             temporary.replace(path)

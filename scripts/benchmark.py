@@ -1,0 +1,290 @@
+"""Measure how fast this program is on this machine: python scripts/benchmark.py COMMAND ...
+
+Speeds count real tokens, </s> included and padding not. Compare figures of the same machine at the same time only; to
+judge a change on a noisy one, let `compare` run both sides alternately.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from transformer.benchmark.ceiling import PRECISIONS, benchmark_ceiling
+from transformer.benchmark.compare import Metric, json_metric, regex_metric, wall_time
+from transformer.benchmark.compare import compare as compare_commands
+from transformer.benchmark.data import benchmark_data
+from transformer.benchmark.decoding import benchmark_decoding, load_translator
+from transformer.benchmark.growth import (
+    grow_batch,
+    grow_beam,
+    grow_length,
+    grow_threads,
+    grow_width,
+    growth_report,
+    plot,
+)
+from transformer.benchmark.report import Report, as_json, as_text, describe_model, dtype_name
+from transformer.benchmark.training import benchmark_training
+from transformer.cli import run
+from transformer.config import load_config
+from transformer.data.corpus import load_split, read_lines
+from transformer.errors import ConfigError
+from transformer.training.allocator import keep_freed_memory
+from transformer.training.precision import resolve_device
+from transformer.training.trainer import Trainer
+
+_GROWTH_SIZES = {
+    "length": [16, 32, 64, 128, 256, 512],
+    "batch": [4, 8, 16, 32, 64, 128],
+    "width": [64, 128, 256, 512, 1024],
+    "beam": [1, 2, 4, 8, 16],
+}
+
+Measure = Callable[[argparse.Namespace], Report]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    keep_freed_memory()
+    measure: Measure = arguments.measure
+    report = {"benchmark": arguments.command, **measure(arguments)}
+    print(as_json(report) if arguments.json else as_text(report))
+    return 0
+
+
+def train(arguments: argparse.Namespace) -> Report:
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
+        config = load_config(arguments.config, [*arguments.overrides, f"run_dir={directory}/run"])
+        trainer = Trainer(config)
+        measured = benchmark_training(
+            trainer, updates=arguments.updates, warmup=arguments.warmup, ceiling_s=arguments.ceiling_seconds
+        )
+        return {
+            "corpus": config.data.corpus,
+            **describe_model(config.model, trainer.weights.master),
+            "precision": dtype_name(trainer.dtype),
+            "max_tokens": config.train.max_tokens,
+            **measured,
+        }
+
+
+def decode(arguments: argparse.Namespace) -> Report:
+    if arguments.length is None and not arguments.model.is_dir():
+        raise ConfigError(f"{arguments.model}: an untrained model ends its outputs anywhere; give --length, or a run")
+    config, translator = load_translator(
+        arguments.model, arguments.overrides, device=arguments.device, precision=arguments.precision
+    )
+    if arguments.src is not None:
+        texts = list(read_lines(arguments.src))
+    else:
+        texts = [source for source, _ in load_split(config.data, config.data.test_split)]
+    weight = translator.model.embeddings.source_weight
+    measured = benchmark_decoding(
+        translator,
+        config.model,
+        texts[: arguments.sentences],
+        length=arguments.length,
+        beam=arguments.beam,
+        batch_sentences=arguments.batch,
+        batch_tokens=arguments.batch_tokens,
+        repeat=arguments.repeat,
+        ceiling_s=arguments.ceiling_seconds,
+    )
+    return {**describe_model(config.model, translator.model), "precision": dtype_name(weight.dtype), **measured}
+
+
+def ceiling(arguments: argparse.Namespace) -> Report:
+    config = load_config(arguments.config, arguments.overrides)
+    rows = config.train.max_tokens
+    precisions = arguments.precision or list(PRECISIONS)
+    device = resolve_device(arguments.device)
+    return benchmark_ceiling(config.model, config.data.vocab_size, rows, device, precisions, arguments.seconds)
+
+
+def data(arguments: argparse.Namespace) -> Report:
+    config = load_config(arguments.config, arguments.overrides)
+    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=arguments.directory) as directory:
+        return benchmark_data(
+            config,
+            Path(directory),
+            pairs=arguments.pairs,
+            distinct=arguments.distinct,
+            extra=arguments.extra,
+            updates=arguments.updates,
+            say=_say,
+        )
+
+
+def growth(arguments: argparse.Namespace) -> Report:
+    config = load_config(arguments.config, arguments.overrides)
+    against, batch, length, seconds = arguments.against, arguments.batch, arguments.length, arguments.seconds
+    sizes = sorted(set(arguments.sizes or _growth_sizes(against)))
+    if len(sizes) < 2:
+        raise ConfigError(f"--sizes {sizes[0]}: an exponent needs two sizes or more")
+    if against == "length":
+        curves = grow_length(config, sizes, batch, seconds)
+    elif against == "batch":
+        curves = grow_batch(config, sizes, length, seconds)
+    elif against == "width":
+        curves = grow_width(config, sizes, batch, length, seconds)
+    elif against == "beam":
+        curves = grow_beam(config, sizes, batch, length)
+    else:
+        curves = grow_threads(config, sizes, batch, length, seconds)
+    if arguments.plot is not None:
+        plot(curves, against, arguments.plot)
+    return {"against": against, **growth_report(curves)}
+
+
+def _growth_sizes(against: str) -> list[int]:
+    if against == "threads":
+        return [1 << i for i in range((os.cpu_count() or 1).bit_length())]
+    return _GROWTH_SIZES[against]
+
+
+def compare(arguments: argparse.Namespace) -> Report:
+    metric: Metric = wall_time
+    if arguments.metric is not None:
+        metric = json_metric(arguments.metric)
+    elif arguments.regex is not None:
+        metric = regex_metric(arguments.regex)
+    return compare_commands(arguments.a, arguments.b, runs=arguments.runs, metric=metric, say=_say)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _on_this_machine(measure: Measure) -> Measure:
+    """The same measurement, with the number of threads asked for, and a report that says where it was done."""
+
+    def measured(arguments: argparse.Namespace) -> Report:
+        if arguments.threads is not None:
+            torch.set_num_threads(arguments.threads)
+        return {**_machine(), **measure(arguments)}
+
+    return measured
+
+
+def _machine() -> Report:
+    return {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, measure: Measure, help: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=help, description=help)
+        command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+        command.set_defaults(measure=measure)
+        return command
+
+    def add_on_this_machine(name: str, measure: Measure, help: str) -> argparse.ArgumentParser:
+        command = add(name, _on_this_machine(measure), help)
+        command.add_argument("--threads", type=_at_least(1), metavar="N", help="of the CPU; by default torch's choice")
+        return command
+
+    command = add_on_this_machine("train", train, "updates of a real trainer: speed, memory, and where the time goes")
+    _add_config(command)
+    command.add_argument("--updates", type=_at_least(1), default=30, metavar="N", help="to time (default: 30)")
+    command.add_argument("--warmup", type=_at_least(0), default=5, metavar="N", help="updates before (default: 5)")
+    _add_ceiling_seconds(command)
+
+    command = add_on_this_machine(
+        "decode", decode, "translation from text to text, by a trained model or an untrained one"
+    )
+    command.add_argument("model", metavar="MODEL", type=Path, help="a run directory; or a YAML file, with --length")
+    command.add_argument("overrides", metavar="section.key=value", nargs="*", help="of a YAML file")
+    command.add_argument("--src", type=Path, help="translate this file, a sentence per line; by default the test split")
+    command.add_argument("--sentences", type=_at_least(1), metavar="N", help="only the first N")
+    command.add_argument("--length", type=_at_least(1), metavar="N", help="of every output, </s> included")
+    command.add_argument("--beam", type=_at_least(1), metavar="N", help="1 is greedy; by default the configuration's")
+    size = command.add_mutually_exclusive_group()
+    size.add_argument("--batch", type=_at_least(1), metavar="N", help="sentences at a time")
+    size.add_argument("--batch-tokens", type=_at_least(1), metavar="N", help="padded source pieces at a time")
+    command.add_argument("--repeat", type=_at_least(1), default=3, metavar="N", help="times; speeds are the median")
+    _add_device(command)
+    command.add_argument("--precision", default="fp32", choices=("auto", "fp32", "bf16"))
+    _add_ceiling_seconds(command)
+
+    command = add_on_this_machine(
+        "ceiling", ceiling, "what a model's matrix products and the memory can do by themselves"
+    )
+    _add_config(command)
+    command.add_argument(
+        "--precision", action="append", choices=tuple(PRECISIONS), help="by default all; may be repeated"
+    )
+    command.add_argument("--seconds", type=float, default=0.5, metavar="S", help="for each product (default: 0.5)")
+    _add_device(command)
+
+    command = add_on_this_machine("data", data, "from text to batches, stage by stage, and the start of training")
+    _add_config(command)
+    command.add_argument("--pairs", type=_at_least(10), default=4_500_000, metavar="N", help="default: 4,500,000")
+    command.add_argument("--distinct", type=_at_least(1), default=500_000, metavar="N", help="before they repeat")
+    command.add_argument("--extra", metavar="PATTERN", help="pairs to repeat with those: files with {split} and {lang}")
+    command.add_argument("--directory", type=Path, metavar="DIR", help="for 250 bytes a pair, removed when done")
+    command.add_argument("--updates", type=_at_least(2), default=20, metavar="N", help="to train (default: 20)")
+
+    command = add_on_this_machine("growth", growth, "cost against size: the exponent measured beside Table 1's")
+    command.add_argument("against", choices=(*_GROWTH_SIZES, "threads"), help="what grows")
+    _add_config(command)
+    command.add_argument("--sizes", type=_at_least(1), nargs="+", metavar="N", help="by default powers of two")
+    command.add_argument("--batch", type=_at_least(1), default=16, metavar="N", help="sentences (default: 16)")
+    command.add_argument("--length", type=_at_least(1), default=32, metavar="N", help="of each (default: 32)")
+    command.add_argument("--seconds", type=float, default=0.5, metavar="S", help="for each point (default: 0.5)")
+    command.add_argument("--plot", type=Path, metavar="FILE", help="draw it, as .png, .svg or .pdf; needs matplotlib")
+
+    command = add("compare", compare, "two shell commands, run alternately: the ratio B / A of each pair")
+    command.add_argument("a", metavar="A", help='such as "python scripts/benchmark.py train CONFIG --json"')
+    command.add_argument("b", metavar="B", help='such as "cd ../changed && python scripts/benchmark.py ..."')
+    command.add_argument("--runs", type=_at_least(1), default=5, metavar="N", help="of each (default: 5)")
+    source = command.add_mutually_exclusive_group()
+    source.add_argument("--metric", metavar="KEY", help="in the JSON printed last, such as tokens_per_s")
+    source.add_argument("--regex", metavar="PATTERN", help="whose group is the number; by default wall time")
+    return parser
+
+
+def _add_device(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", metavar="CONFIG", help="a YAML file such as configs/benchmark_small.yaml")
+    command.add_argument("overrides", metavar="section.key=value", nargs="*", help="such as train.precision=fp32")
+
+
+def _add_ceiling_seconds(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--ceiling-seconds",
+        type=float,
+        default=0.3,
+        metavar="S",
+        help="to measure each matrix product by itself (default: 0.3; 0: leave the ceiling out)",
+    )
+
+
+def _at_least(low: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if (value := int(text)) < low:
+            raise argparse.ArgumentTypeError(f"{value} must be at least {low}")
+        return value
+
+    convert.__name__ = "whole number"  # what argparse calls it
+    return convert
+
+
+if __name__ == "__main__":
+    run(lambda: main(sys.argv[1:]))

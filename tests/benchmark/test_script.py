@@ -1,0 +1,194 @@
+"""scripts/benchmark.py from end to end at tiny sizes, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from transformer.cli import run
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def benchmark(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Runs the script in this process, whose allocator and threads stay as they are; gives status and output."""
+    module = runpy.run_path(str(SCRIPT))
+    monkeypatch.setitem(module["main"].__globals__, "keep_freed_memory", lambda: True)
+
+    def call(*argv: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            run(lambda: module["main"]([str(argument) for argument in argv]))
+        assert isinstance(end.value.code, int)
+        return (end.value.code, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def config(trained_run: Path) -> Path:
+    return trained_run / "config.yaml"
+
+
+def report(result: tuple[int, str, str]) -> dict[str, Any]:
+    status, out, err = result
+    assert (status, err) == (0, "")
+    parsed: dict[str, Any] = json.loads(out)
+    return parsed
+
+
+def test_train_measures_updates(benchmark: Call, config: Path) -> None:
+    arguments = ("train", config, "train.max_tokens=113", "--updates", 2, "--warmup", 1, "--ceiling-seconds", 0.003)
+    found = report(benchmark(*arguments, "--threads", 1, "--json"))
+    assert found["benchmark"] == "train"
+    assert (found["threads"], found["max_tokens"], found["vocab_size"]) == (1, 113, 307)
+    status, out, err = benchmark(*arguments)
+    assert (status, err) == (0, "")
+    names = [line.split()[0] for line in out.splitlines()]
+    assert {"tokens_per_s", "sentences_per_s", "gflops", "padding.target", "phases.host", "fraction_of_ceiling"} < {
+        *names
+    }
+
+
+def test_train_leaves_nothing_behind(
+    benchmark: Call, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    report(benchmark("train", config, "--updates", 1, "--warmup", 0, "--ceiling-seconds", 0, "--json"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_decode_measures_a_run_on_its_test_split_or_a_file(benchmark: Call, trained_run: Path, tmp_path: Path) -> None:
+    quick = ("--repeat", 1, "--ceiling-seconds", 0, "--json")
+    found = report(benchmark("decode", trained_run, "--sentences", 7, "--beam", 2, "--precision", "bf16", *quick))
+    assert (found["sentences"], found["beam"], found["precision"]) == (7, 2, "bfloat16")
+    file = tmp_path / "lines"
+    file.write_text("A man is sleeping.\n\nTwo dogs.\nA cat.\n")
+    found = report(benchmark("decode", trained_run, "--src", file, "--batch", 2, *quick))
+    assert (found["sentences"], found["beam"]) == (3, 3)
+
+
+def test_decode_measures_an_untrained_model(benchmark: Call, config: Path) -> None:
+    arguments = (
+        "decode",
+        config,
+        "search.beam=2",
+        "--length",
+        5,
+        "--sentences",
+        11,
+        "--batch-tokens",
+        53,
+        "--repeat",
+        1,
+    )
+    found = report(benchmark(*arguments, "--repeat", 1, "--ceiling-seconds", 0.003, "--json"))
+    assert (found["beam"], found["output_tokens_per_sentence"]) == (2, 5)
+
+
+def test_ceiling_measures_every_shape_in_the_precisions_asked_for(benchmark: Call, config: Path) -> None:
+    arguments = ("ceiling", config, "--seconds", 0.003, "--precision", "fp32", "--precision", "bf16", "--json")
+    found = report(benchmark(*arguments))
+    assert list(found["ceiling_tokens_per_s"]) == ["fp32", "bf16"]
+    shapes = [(row["inputs"], row["outputs"]) for row in found["gflops"] if row["precision"] == "bf16"]
+    assert shapes == [(22, 14), (22, 10), (10, 22), (22, 29), (29, 22), (22, 307)]
+    assert {row["rows"] for row in found["gflops"]} == {211}
+
+
+def test_data_measures_every_stage(
+    benchmark: Call, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "transformer.benchmark.data._in_a_process_of_its_own",
+        lambda stage, *arguments: {**stage(*arguments), "peak_bytes": 3 << 20},
+    )
+    monkeypatch.setattr("transformer.benchmark.data.keep_freed_memory", lambda: True)
+    sizes = ("--pairs", 3000, "--distinct", 290, "--updates", 2)
+    status, out, err = benchmark("data", config, "data.vocab_size=211", *sizes, "--directory", tmp_path, "--json")
+    assert status == 0
+    assert [row["pairs"] for row in json.loads(out)["stages"]] == [300] * 6 + [3000] * 6
+    assert "3,000 pairs: encode " in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("against", "sizes", "curves"),
+    [
+        ("length", (3, 5), ["equation 1", "attention layer", "training step"]),
+        ("batch", (2, 3), ["training step"]),
+        ("width", (64, 128), ["equation 1", "attention layer", "training step"]),
+        ("beam", (1, 3), ["decoding"]),
+        ("threads", (1, 2), ["training step"]),
+    ],
+)
+def test_growth_fits_an_exponent_to_every_curve(
+    benchmark: Call, config: Path, against: str, sizes: tuple[int, int], curves: list[str]
+) -> None:
+    quick = ("--batch", 2, "--length", 3, "--seconds", 0.001)
+    found = report(benchmark("growth", against, config, *quick, "--sizes", *sizes, "--json"))
+    assert (found["against"], [row["of"] for row in found["exponents"]]) == (against, curves)
+    assert [row["size"] for row in found["points"]] == [*sizes] * len(curves)
+
+
+def test_growth_draws_a_plot(benchmark: Call, config: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "plot.svg"
+    report(
+        benchmark(
+            "growth", "batch", config, "--length", 3, "--sizes", 2, 3, "--seconds", 0.001, "--plot", path, "--json"
+        )
+    )
+    assert path.is_file()
+
+
+@pytest.mark.parametrize("source", [("--metric", "speed"), ("--regex", r"(\d+)")])
+def test_compare_runs_both_commands(benchmark: Call, source: tuple[str, str]) -> None:
+    arguments = ("compare", """echo '{"speed": 4}'""", """echo '{"speed": 6}'""", "--runs", 2, *source)
+    status, out, err = benchmark(*arguments, "--json")
+    assert (status, err) == (0, "pair 1 of 2: 4 6 ratio 1.5000\npair 2 of 2: 4 6 ratio 1.5000\n")
+    assert json.loads(out)["ratio"] == {"median": 1.5, "lowest": 1.5, "highest": 1.5}
+    status, out, err = benchmark(*arguments)
+    assert out.endswith("\npairs\npair  a  b  ratio\n   1  4  6    1.5\n   2  4  6    1.5\n")
+
+
+def test_compare_takes_the_wall_time(benchmark: Call) -> None:
+    status, out, _ = benchmark("compare", "exit 0", "exit 0", "--runs", 1, "--json")
+    assert status == 0
+    assert json.loads(out)["ratio"]["median"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "absent.yaml"], "error: absent.yaml: no such configuration file\n"),
+        (
+            ["decode", "absent.yaml"],
+            "error: absent.yaml: an untrained model ends its outputs anywhere; give --length, or a run\n",
+        ),
+        (["decode", "absent.yaml", "--length", "3"], "error: absent.yaml: no such configuration file\n"),
+        (["growth", "length", "absent.yaml"], "error: absent.yaml: no such configuration file\n"),
+        (["compare", "exit 0", "exit 3"], "error: exit 3: exit status 3: \n"),
+        (["ceiling", "absent.yaml"], "error: absent.yaml: no such configuration file\n"),
+        (["train", "absent.yaml", "--updates", "0"], "argument --updates: 0 must be at least 1\n"),
+        (["train", "absent.yaml", "--warmup", "-1"], "argument --warmup: -1 must be at least 0\n"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(benchmark: Call, arguments: list[str], message: str) -> None:
+    status, out, err = benchmark(*arguments)
+    assert (status, out) == (2, "")
+    assert err.endswith(message)
+
+
+def test_one_size_is_no_growth(benchmark: Call, config: Path) -> None:
+    assert benchmark("growth", "batch", config, "--sizes", 3) == (
+        2,
+        "",
+        "error: --sizes 3: an exponent needs two sizes or more\n",
+    )

@@ -1,0 +1,91 @@
+"""Matrix products, counted from the sizes of the model (sections 3.2 and 3.3) and the tokens that went through it.
+
+Only real tokens count: what is multiplied because of padding is work that the program could have spared itself.
+An addition and a multiplication are two operations. A backward pass costs twice its forward pass.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from transformer.config import ModelConfig
+from transformer.data.batching import Batch
+from transformer.data.tokenizer import PAD_ID
+
+
+class Product(NamedTuple):
+    """A product of activations with a weight matrix of this shape, and how often a token takes part in one."""
+
+    inputs: int
+    outputs: int
+    per_source: int
+    per_target: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """Real tokens, </s> included, and the pairs of them that attend to each other, masked or not."""
+
+    sentences: int = 0
+    source_tokens: int = 0
+    target_tokens: int = 0
+    source_pairs: int = 0  # encoder self-attention: sum of S²
+    target_pairs: int = 0  # decoder self-attention: sum of T²
+    cross_pairs: int = 0  # sum of T·S
+
+    def __add__(self, other: Work) -> Work:
+        return Work(*(mine + yours for mine, yours in zip(astuple(self), astuple(other), strict=True)))
+
+
+def key_sizes(model: ModelConfig) -> tuple[int, int]:
+    """d_k and d_v, which a configuration may leave to follow from others."""
+    d_k = model.d_model // model.num_heads if model.d_k is None else model.d_k
+    return d_k, d_k if model.d_v is None else model.d_v
+
+
+def weight_products(model: ModelConfig, vocab_size: int) -> list[Product]:
+    """Every distinct weight shape of the model, with its uses in all layers; the last is the output projection."""
+    d, n = model.d_model, model.num_layers
+    keys, values = (model.num_heads * size for size in key_sizes(model))
+    source: Counter[tuple[int, int]] = Counter()
+    target: Counter[tuple[int, int]] = Counter()
+    # The encoder's self-attention and the keys and values of the decoder's cross-attention.
+    for shape, uses in (((d, keys), 3), ((d, values), 2), ((values, d), 1), ((d, model.d_ff), 1), ((model.d_ff, d), 1)):
+        source[shape] += uses * n
+    # The decoder's self-attention and the queries and outputs of its cross-attention.
+    for shape, uses in (((d, keys), 3), ((d, values), 1), ((values, d), 2), ((d, model.d_ff), 1), ((model.d_ff, d), 1)):
+        target[shape] += uses * n
+    products = [Product(*shape, source[shape], target[shape]) for shape in source]
+    return [*products, Product(d, vocab_size, 0, 1)]
+
+
+def forward_flops(model: ModelConfig, vocab_size: int, work: Work) -> int:
+    """Operations in the matrix products of one forward pass over `work`, logits of every target token included."""
+    weights = sum(
+        2 * p.inputs * p.outputs * (p.per_source * work.source_tokens + p.per_target * work.target_tokens)
+        for p in weight_products(model, vocab_size)
+    )
+    # Queries times keys, and weights times values.
+    per_pair = 2 * model.num_heads * sum(key_sizes(model))
+    return weights + model.num_layers * per_pair * (work.source_pairs + work.target_pairs + work.cross_pairs)
+
+
+def batch_work(batches: Iterable[Batch]) -> Work:
+    """What batches contain."""
+    return sum((_work(batch.src, batch.tgt_out) for batch in batches), Work())
+
+
+def num_padded(batches: Iterable[Batch]) -> tuple[int, int]:
+    """Positions of source and target, real or not, that were computed."""
+    sizes = [(batch.src.numel(), batch.tgt_out.numel()) for batch in batches]
+    return sum(src for src, _ in sizes), sum(tgt for _, tgt in sizes)
+
+
+def _work(src: Tensor, tgt: Tensor) -> Work:
+    s, t = ((ids != PAD_ID).sum(dim=1) for ids in (src, tgt))
+    return Work(len(src), *(int(x.sum()) for x in (s, t, s * s, t * t, t * s)))
