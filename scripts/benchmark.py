@@ -35,8 +35,8 @@ from transformer.cli import run
 from transformer.config import load_config
 from transformer.data.corpus import load_split, read_lines
 from transformer.errors import ConfigError
-from transformer.training.allocator import keep_freed_memory
 from transformer.training.precision import resolve_device
+from transformer.training.process import tune_process
 from transformer.training.trainer import Trainer
 
 _GROWTH_SIZES = {
@@ -51,7 +51,7 @@ Measure = Callable[[argparse.Namespace], Report]
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
-    keep_freed_memory()
+    tune_process()
     measure: Measure = arguments.measure
     report = {"benchmark": arguments.command, **measure(arguments)}
     print(as_json(report) if arguments.json else as_text(report))

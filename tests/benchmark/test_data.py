@@ -44,7 +44,7 @@ def test_every_stage_runs_at_both_sizes(tiny_config: Config, tmp_path: Path, mon
         "transformer.benchmark.data._in_a_process_of_its_own",
         lambda stage, *arguments: {**stage(*arguments), "peak_bytes": 3 << 20},
     )
-    monkeypatch.setattr("transformer.benchmark.data.keep_freed_memory", lambda: True)
+    monkeypatch.setattr("transformer.benchmark.data.tune_process", lambda: None)
     place = tmp_path / "place"
     place.mkdir()
     said: list[str] = []

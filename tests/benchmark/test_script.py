@@ -20,7 +20,7 @@ Call = Callable[..., tuple[int, str, str]]
 def benchmark(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
     """Runs the script in this process, whose allocator and threads stay as they are; gives status and output."""
     module = runpy.run_path(str(SCRIPT))
-    monkeypatch.setitem(module["main"].__globals__, "keep_freed_memory", lambda: True)
+    monkeypatch.setitem(module["main"].__globals__, "tune_process", lambda: None)
 
     def call(*argv: object) -> tuple[int, str, str]:
         capfd.readouterr()
@@ -109,7 +109,7 @@ def test_data_measures_every_stage(
         "transformer.benchmark.data._in_a_process_of_its_own",
         lambda stage, *arguments: {**stage(*arguments), "peak_bytes": 3 << 20},
     )
-    monkeypatch.setattr("transformer.benchmark.data.keep_freed_memory", lambda: True)
+    monkeypatch.setattr("transformer.benchmark.data.tune_process", lambda: None)
     sizes = ("--pairs", 3000, "--distinct", 290, "--updates", 2)
     status, out, err = benchmark("data", config, "data.vocab_size=211", *sizes, "--directory", tmp_path, "--json")
     assert status == 0

@@ -25,7 +25,7 @@ from transformer.data.corpus import Corpus, load_split
 from transformer.data.dataset import PairDataset, corpus_tokenizer, encode_corpus
 from transformer.data.tokenizer import Tokenizer
 from transformer.inference.translator import greedy_bleu
-from transformer.training.allocator import keep_freed_memory
+from transformer.training.process import tune_process
 from transformer.training.trainer import Trainer
 
 _process_start = 0.0  # of a stage's process, by the clock on the wall
@@ -193,7 +193,7 @@ def _plan(config: Config) -> dict[str, Any]:
 
 def _start(config: Config) -> dict[str, Any]:
     """Train as scripts/train.py does, with the cache that the others left; timed from the start of the process."""
-    keep_freed_memory()
+    tune_process()
     trainer = Trainer(config, scorer=greedy_bleu)
     stopwatch = Stopwatch(trainer.device)
     found: dict[str, Any] = {}
