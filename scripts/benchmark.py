@@ -50,7 +50,7 @@ Measure = Callable[[argparse.Namespace], Report]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(argv)
     tune_process()
     measure: Measure = arguments.measure
     report = {"benchmark": arguments.command, **measure(arguments)}
@@ -180,6 +180,18 @@ def _machine() -> Report:
         if torch.cuda.is_available()
         else torch.backends.cpu.get_cpu_capability(),
     }
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse gives a list of positionals only what stands together; overrides may follow options as well.
+    is_override = [hasattr(arguments, "overrides") and "=" in word and not word.startswith("-") for word in rest]
+    if not all(is_override):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides += rest
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -57,6 +57,13 @@ def test_train_measures_updates(benchmark: Call, config: Path) -> None:
     }
 
 
+def test_overrides_may_stand_before_and_after_options(benchmark: Call, config: Path) -> None:
+    quick = ("--updates", 1, "--warmup", 0, "--ceiling-seconds", 0, "--json")
+    found = report(benchmark("train", config, "train.max_tokens=113", *quick, "train.precision=bf16", "model.d_ff=31"))
+    assert (found["max_tokens"], found["precision"]) == (113, "bfloat16")
+    assert " d_ff 31, " in found["model"]
+
+
 def test_train_leaves_nothing_behind(
     benchmark: Call, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +181,8 @@ def test_compare_takes_the_wall_time(benchmark: Call) -> None:
         ),
         (["decode", "absent.yaml", "--length", "3"], "error: absent.yaml: no such configuration file\n"),
         (["growth", "length", "absent.yaml"], "error: absent.yaml: no such configuration file\n"),
+        (["ceiling", "absent.yaml", "--json", "model.d_ff"], "error: unrecognized arguments: model.d_ff\n"),
+        (["compare", "exit 0", "exit 3", "x=3"], "error: unrecognized arguments: x=3\n"),
         (["compare", "exit 0", "exit 3"], "error: exit 3: exit status 3: \n"),
         (["ceiling", "absent.yaml"], "error: absent.yaml: no such configuration file\n"),
         (["train", "absent.yaml", "--updates", "0"], "argument --updates: 0 must be at least 1\n"),
