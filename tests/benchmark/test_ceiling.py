@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from transformer.benchmark import ceiling
 from transformer.benchmark.ceiling import (
     Rates,
     calls_per_second,
-    matmul_precision,
+    default_products,
     measure_products,
     memory_bandwidth,
     training_ceiling,
@@ -58,9 +60,10 @@ def test_bandwidth_is_positive() -> None:
     assert memory_bandwidth(CPU, num_bytes=4096, seconds=0.003) > 0
 
 
-def test_the_product_precision_is_put_back() -> None:
-    before = torch.get_float32_matmul_precision()
-    with pytest.raises(ZeroDivisionError), matmul_precision("medium"):
-        assert torch.get_float32_matmul_precision() == "medium"
+def test_the_library_for_products_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = SimpleNamespace(fp32_precision="bf16")
+    monkeypatch.setattr(torch.backends.mkldnn, "matmul", settings)
+    with pytest.raises(ZeroDivisionError), default_products():
+        assert settings.fp32_precision == "none"
         raise ZeroDivisionError
-    assert torch.get_float32_matmul_precision() == before
+    assert settings.fp32_precision == "bf16"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import subprocess
 import sys
@@ -13,7 +14,12 @@ import pytest
 import torch
 
 from transformer.training import process
-from transformer.training.process import keep_freed_memory, tune_process, use_onednn_for_float32
+from transformer.training.process import (
+    keep_freed_memory,
+    return_freed_memory,
+    tune_process,
+    use_onednn_for_float32,
+)
 
 # The numbers of mallopt(3).
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
@@ -103,6 +109,32 @@ print(complied, *faults)
     assert all(int(count) < 100 for count in faults[1:]), faults
 
 
+def test_nothing_is_returned_where_the_c_library_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_library(monkeypatch, SimpleNamespace())
+    assert return_freed_memory() is False
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert return_freed_memory() is False
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_free_memory_below_used_memory_goes_back_to_the_system() -> None:
+    program = """
+import runpy, sys
+process = runpy.run_path(sys.argv[1])
+resident = lambda: int(open("/proc/self/statm").read().split()[1]) * 4096
+process["keep_freed_memory"]()
+blocks = [bytearray(b"x" * (1 << 20)) for _ in range(64)]
+above = bytearray(b"x" * (1 << 20))
+del blocks
+before = resident()
+print(process["return_freed_memory"](), before - resident())
+"""
+    command = [sys.executable, "-c", program, process.__file__]
+    complied, returned = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert complied == "True"
+    assert int(returned) > 48 << 20
+
+
 @pytest.fixture
 def restored_products() -> Iterator[None]:
     """Takes back what is set for float32 products."""
@@ -147,9 +179,14 @@ def test_a_torch_without_onednn_is_left_alone(monkeypatch: pytest.MonkeyPatch) -
     assert torch.backends.mkldnn.matmul.fp32_precision == before
 
 
-def test_programs_get_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_get_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1021")
     called: list[str] = []
     for name in ("keep_freed_memory", "use_onednn_for_float32"):
         monkeypatch.setattr(process, name, lambda name=name: called.append(name))
     tune_process()
     assert called == ["keep_freed_memory", "use_onednn_for_float32"]
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "1021"  # whoever has set it knows why
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    tune_process()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "128"

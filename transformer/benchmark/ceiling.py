@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -16,13 +17,9 @@ from transformer.benchmark.flops import Product, weight_products
 from transformer.benchmark.report import Report
 from transformer.config import ModelConfig
 
-# What the matrix products of a ceiling are computed in. "medium" lets float32 products round their factors as the
-# hardware likes best; torch documents it at set_float32_matmul_precision.
-PRECISIONS = {
-    "fp32": (torch.float32, "highest"),
-    "fp32-medium": (torch.float32, "medium"),
-    "bf16": (torch.bfloat16, "highest"),
-}
+# What the matrix products of a ceiling are computed in: float32 as our programs do, float32 by torch's default library,
+# and bfloat16.
+PRECISIONS = {"fp32": torch.float32, "fp32-default": torch.float32, "bf16": torch.bfloat16}
 _REPETITIONS = 3
 
 
@@ -121,9 +118,8 @@ def benchmark_ceiling(
     products = weight_products(model, vocab_size)
     table, ceilings = [], {}
     for name in precisions:
-        dtype, precision = PRECISIONS[name]
-        with matmul_precision(precision):
-            rates = measure_products(products, rows, dtype, device, seconds)
+        with default_products() if name == "fp32-default" else nullcontext():
+            rates = measure_products(products, rows, PRECISIONS[name], device, seconds)
         ceilings[name] = training_ceiling(products, rates, source_per_target=1.0)
         table += [
             {"precision": name, "rows": rows, "inputs": inputs, "outputs": outputs}
@@ -142,11 +138,12 @@ def _random(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) ->
 
 
 @contextmanager
-def matmul_precision(name: str) -> Iterator[None]:
-    """torch's float32 product precision, set for a while."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(name)
+def default_products() -> Iterator[None]:
+    """Takes back for a while what `use_onednn_for_float32` may have set."""
+    settings: Any = getattr(torch.backends.mkldnn, "matmul", SimpleNamespace(fp32_precision=None))
+    before = settings.fp32_precision
+    settings.fp32_precision = "none"
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        settings.fp32_precision = before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from typing import Any
 
@@ -14,6 +15,9 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 def tune_process() -> None:
     """Make this process fast on a CPU; every program of scripts/ calls it first."""
+    # oneDNN makes a kernel, some 200 KiB, for each shape that it meets, and keeps this many. Its default of 1,024 is
+    # more than a batch needs, and batches of other lengths rarely find theirs among them.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     keep_freed_memory()
     use_onednn_for_float32()
 
@@ -36,6 +40,16 @@ def keep_freed_memory() -> bool:
     return all(
         mallopt(parameter, value) for parameter, value in ((_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 << 20))
     )
+
+
+def return_freed_memory() -> bool:
+    """Hand back to the system what is free now; returns whether the C library could.
+
+    Kept memory falls into pieces that fit no tensor of the next batch's shape: without this once in a while, a process
+    grows to several times of what it uses.
+    """
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    return malloc_trim is not None and malloc_trim(0) == 1
 
 
 def use_onednn_for_float32() -> bool:

@@ -28,9 +28,13 @@ from transformer.training.checkpoint import (
 from transformer.training.metrics import MetricsLog
 from transformer.training.phases import Phase, untimed
 from transformer.training.precision import MasterWeights, resolve_device, resolve_dtype
+from transformer.training.process import return_freed_memory
 from transformer.training.run import checkpoint_name, checkpoints, claim_run, prune, step_of
 from transformer.training.schedule import noam_lr
 from transformer.training.step import train_step, validation_nll
+
+# A tenth of a second each time, and as much again to take back what is needed.
+_RETURN_MEMORY_STEPS = 25
 
 # Scores a model's translations of sources against references: what `validation_bleu` logs.
 Scorer = Callable[[Transformer, Tokenizer, Sequence[str], Sequence[str]], float]
@@ -101,6 +105,8 @@ class Trainer:
                     self._validate(log)
                 if self._save_is_due():
                     self._save()
+                if step % _RETURN_MEMORY_STEPS == 0:
+                    return_freed_memory()
                 log.advance()
             if self._saved_at[0] != self.progress.step:
                 self._save()
