@@ -49,7 +49,7 @@ class Translator:
         self._logits: Callable[[Tensor], Tensor] = model.logits
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "auto", precision: str = "fp32") -> Translator:
+    def load(cls, path: str | Path, *, device: str = "auto", precision: str = "auto") -> Translator:
         """Load a run directory, a checkpoint directory or a Hugging Face hub id.
 
         Of a run, its averaged checkpoint is taken, else its best, else its last.
@@ -57,7 +57,7 @@ class Translator:
         Args:
             path: where the model is.
             device: `auto`, `cpu` or `cuda`.
-            precision: `fp32`, `bf16` or `auto`.
+            precision: `fp32`, `bf16` or `auto`: bf16 where the hardware multiplies it.
 
         Raises:
             CheckpointError: there is no such directory or hub model, or its weights are damaged.
