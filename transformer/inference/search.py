@@ -27,6 +27,7 @@ class SearchState(Protocol):
 
 # Of tokens, whose largest element is found first; vocabularies are multiples of 8.
 _GROUP_SIZE = 8
+_ROWS_AT_A_TIME = 64
 
 State = TypeVar("State", bound=SearchState)
 # From the last tokens (R,) int64 and a state: logits (R, V) of the next token, and the state after the last.
@@ -226,6 +227,13 @@ def top_log_probs(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Returns:
         Their log-probabilities, (R, k) float32, and their ids, (R, k) int64.
     """
+    # On a CPU, as many rows at a time as its cache holds.
+    blocks = logits.split(_ROWS_AT_A_TIME) if logits.device.type == "cpu" else (logits,)
+    tops, indices = zip(*(_top_log_probs(block, k) for block in blocks), strict=True)
+    return torch.cat(tops), torch.cat(indices)
+
+
+def _top_log_probs(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     log_probs = logits.log_softmax(dim=-1, dtype=torch.float32)
     num_groups = log_probs.size(1) // _GROUP_SIZE
     if log_probs.size(1) % _GROUP_SIZE or k > num_groups:
