@@ -297,6 +297,88 @@ def test_a_person_at_a_terminal_waits_for_each_line_but_a_file_is_read_in_large_
     assert sizes == [6]
 
 
+def test_output_goes_to_a_file_that_is_there_when_it_is_complete(
+    script: Script, babbler: Path, translations: list[str], tmp_path: Path
+) -> None:
+    source, output = tmp_path / "source", tmp_path / "output"
+    source.write_text("".join(f"{line}\n" for line in SENTENCES))
+    output.write_text("of an earlier run")
+    assert script("translate", babbler, source, "--output", output) == (0, "", "")
+    assert output.read_text().splitlines() == translations
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["output", "source"]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_an_interrupted_translation_goes_on_where_it_stopped(
+    script: Script,
+    babbler: Path,
+    translations: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop: BaseException,
+) -> None:
+    source, output, part = tmp_path / "source", tmp_path / "output", tmp_path / "output.part"
+    source.write_text("".join(f"{line}\n" for line in SENTENCES))
+    command = ("translate", babbler, source, "--output", output)
+    translate_nbest = Translator.translate_nbest
+    numbers: list[int] = []
+
+    def translate(translator: Translator, texts: list[str], **options: int) -> object:
+        numbers.append(options["first_number"])
+        if len(numbers) == 3:
+            raise stop
+        return translate_nbest(translator, texts, **options)
+
+    monkeypatch.setattr(Translator, "translate_nbest", translate)
+    assert script(*command, _LINES_AT_A_TIME=2).status in (2, 130)
+    assert not output.exists()
+    assert part.read_text().splitlines() == translations[:4]
+    result = script(*command, _LINES_AT_A_TIME=2)
+    assert result.err == f"{part}: going on after line 4 of the input; delete it to start again\n"
+    assert output.read_text().splitlines() == translations
+    assert numbers == [1, 3, 5, 5]
+    assert not part.exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.03, 0.2, 0.51, 0.7, 0.97, 1.0])
+def test_wherever_a_killed_program_left_its_output_no_line_is_lost_or_repeated(
+    script: Script, babbler: Path, tmp_path: Path, share: float
+) -> None:
+    source, output, part = tmp_path / "source", tmp_path / "output", tmp_path / "output.part"
+    source.write_text("".join(f"{line}\n" for line in SENTENCES))
+    command = ("translate", babbler, source, "--output", output, "--nbest", 2, "--scores")
+    script(*command)
+    complete = output.read_bytes()
+    assert complete.count(b"\n") == 2 * len(SENTENCES)
+    part.write_bytes(complete[: round(share * len(complete))])
+    output.unlink()
+    assert script(*command).status == 0
+    assert output.read_bytes() == complete
+
+
+def test_more_translations_than_there_are_lines_are_an_error(script: Script, babbler: Path, tmp_path: Path) -> None:
+    (tmp_path / "source").write_text("A man is sleeping.\n")
+    (tmp_path / "output.part").write_text("eins\nzwei\n")
+    result = script("translate", babbler, tmp_path / "source", "--output", tmp_path / "output")
+    assert result.status == 2
+    assert result.err.endswith("output.part: has 2 translations, more than there are lines; delete it to start again\n")
+    assert (tmp_path / "output.part").read_text() == "eins\nzwei\n"
+
+
+def test_progress_is_shown_on_a_terminal_that_shows_nothing_else(
+    script: Script, babbler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "source").write_text("A man is sleeping.\n" * 7)
+    (tmp_path / "output.part").write_text("eins\nzwei\n")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    err = script("translate", babbler, tmp_path / "source", "--output", tmp_path / "output").err
+    assert "2/7" in err
+    assert "7/7" in err
+    assert "/7" not in script("translate", babbler, "--text", "A man is sleeping.").err
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert "/7" not in script("translate", babbler, tmp_path / "source").err
+
+
 def test_a_reader_who_has_seen_enough_ends_the_program_quietly(babbler: Path, tmp_path: Path) -> None:
     """As in `translate.py RUN FILE | head -1`, also when Python flushes once more at its end."""
     process = subprocess.Popen(

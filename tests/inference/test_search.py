@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from transformer.inference.search import Hypothesis, beam_search, greedy_search, length_penalty
+from transformer.inference.search import Hypothesis, beam_search, greedy_search, length_penalty, top_log_probs
 
 EOS, A, B, BOS = 0, 1, 2, 3
 NEVER = -math.inf
@@ -346,6 +346,21 @@ def test_vocabularies_of_any_size_are_searched_through(vocab_size: int) -> None:
     oracle = random_oracle(11, vocab_size)
     (found,) = oracle.beam([4], 7**4, alpha=0.6, nbest=4)
     assert_same(found, everything(oracle, 0, 4, 0.6)[:4])
+
+
+@pytest.mark.parametrize("vocab_size", [1, 7, 8, 16, 24, 88, 89, 1000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_most_probable_tokens_are_those_that_sorting_finds(vocab_size: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(vocab_size)
+    logits = (3 * torch.randn(131, vocab_size)).to(dtype)
+    logits[1, vocab_size // 2 + 1 :] = NEVER  # tokens may be forbidden, but not all
+    expected = logits.float().log_softmax(dim=-1)
+    for k in {1, min(3, vocab_size), min(11, vocab_size), vocab_size}:
+        top, tokens = top_log_probs(logits, k)
+        assert top.dtype == torch.float32
+        torch.testing.assert_close(top, expected.sort(descending=True).values[:, :k])
+        torch.testing.assert_close(expected.gather(1, tokens), top)
+        assert all(len(set(row)) == k for row in tokens.tolist())
 
 
 # Laws of any beam

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import random
 import re
 import shutil
@@ -20,9 +22,11 @@ from transformer.data.builtin import builtin_pairs
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from transformer.errors import CheckpointError, DataError
 from transformer.inference.bleu import score
+from transformer.inference.prepared import PreparedLinear
 from transformer.inference.search import beam_search
 from transformer.inference.translator import Translation, Translator, greedy_bleu
 from transformer.model.transformer import Transformer
+from transformer.training.precision import resolve_dtype
 
 NUM_LAYERS, NUM_HEADS = 2, 3
 TEXTS = [
@@ -377,16 +381,16 @@ def test_of_a_run_the_average_is_taken_else_the_best_else_the_last(run: Path) ->
     first_layers = [next(iter(weights_of(path).values())) for path in (run / "averaged", best, last)]
     assert not torch.equal(first_layers[0], first_layers[1])
     assert not torch.equal(first_layers[1], first_layers[2])
-    assert_loaded(Translator.load(run), run / "averaged")
+    assert_loaded(Translator.load(run, precision="fp32"), run / "averaged")
     shutil.rmtree(run / "averaged")
-    assert_loaded(Translator.load(str(run)), best)
+    assert_loaded(Translator.load(str(run), precision="fp32"), best)
     shutil.rmtree(run / "best")
-    assert_loaded(Translator.load(run), last)
+    assert_loaded(Translator.load(run, precision="fp32"), last)
 
 
 def test_a_checkpoint_is_loaded_by_its_own_directory(trained_run: Path) -> None:
     for checkpoint in sorted((trained_run / "checkpoints").iterdir()):
-        assert_loaded(Translator.load(checkpoint), checkpoint)
+        assert_loaded(Translator.load(checkpoint, precision="fp32"), checkpoint)
 
 
 def test_a_loaded_translator_has_the_runs_tokenizer_and_search(trained_run: Path) -> None:
@@ -403,6 +407,34 @@ def test_a_model_can_be_loaded_in_bfloat16(trained_run: Path) -> None:
     translator = Translator.load(trained_run, device="cpu", precision="bf16")
     assert {weight.dtype for weight in translator.model.parameters()} == {torch.bfloat16}
     assert len(translator.translate(["A man is eating an apple.", ""])) == 2
+
+
+def test_a_model_is_loaded_in_the_precision_of_its_hardware(trained_run: Path) -> None:
+    translator = Translator.load(trained_run, device="cpu")
+    expected = resolve_dtype("auto", torch.device("cpu"))
+    assert {weight.dtype for weight in translator.model.parameters()} == {expected}
+
+
+def test_log_probabilities_in_bfloat16_are_within_a_twentieth_per_token(
+    translator: Translator, tokenizer: Tokenizer
+) -> None:
+    # Forced to say the same: what a search says may differ where two tokens are about as probable.
+    half = copy.deepcopy(translator.model).to(torch.bfloat16)
+    with torch.no_grad():
+        for ids in tokenizer.encode(TEXTS):
+            src, tgt = torch.tensor([[*ids, EOS_ID]]), torch.tensor([[BOS_ID, *ids]])
+            expected, actual = (model(src, tgt).float().log_softmax(-1) for model in (translator.model, half))
+            likely = expected > math.log(1e-3)
+            assert (actual - expected)[likely].abs().mean() < 0.05
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_prepared_weights_translate_alike(tokenizer: Tokenizer, translator: Translator, beam: int) -> None:
+    prepared = Translator(random_model(tokenizer), tokenizer, translator.search)
+    prepared.prepare()
+    assert any(isinstance(module, PreparedLinear) for module in prepared.model.modules())
+    expected = translator.translate_nbest(TEXTS, nbest=beam, beam=beam)
+    assert_same(prepared.translate_nbest(TEXTS, nbest=beam, beam=beam), expected)
 
 
 def test_a_path_that_is_not_there_is_an_error(tmp_path: Path) -> None:
@@ -425,7 +457,7 @@ def test_a_hub_model_is_downloaded_and_loaded(trained_run: Path, monkeypatch: py
         return str(last)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    assert_loaded(Translator.load("someone/some-model.v2"), last)
+    assert_loaded(Translator.load("someone/some-model.v2", precision="fp32"), last)
     assert asked == [("someone/some-model.v2", ["config.yaml", "tokenizer.model", "model.safetensors"])]
 
 
@@ -455,7 +487,7 @@ def test_a_directory_that_is_there_is_not_asked_for(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
     shutil.copytree(sorted((trained_run / "checkpoints").iterdir())[-1], tmp_path / "runs" / "mine")
-    assert_loaded(Translator.load("runs/mine"), tmp_path / "runs" / "mine")
+    assert_loaded(Translator.load("runs/mine", precision="fp32"), tmp_path / "runs" / "mine")
 
 
 # Scoring

@@ -155,7 +155,7 @@ def test_hypotheses_share_the_memory_of_their_sentence_as_if_it_were_repeated(wi
         expected, repeated = decoder(chunk, repeated)
         assert_close(y, expected)
         assert [kv.keys.size(0) for kv in shared.memory] == [B] * 2
-        assert [kv.keys.size(0) for kv in shared.past] == [B * W] * 2
+        assert [kv.keys.size(0) for kv in shared.past] == [B] * 2
 
 
 def test_selected_hypotheses_go_on_as_if_they_had_always_been_in_that_order() -> None:
@@ -174,6 +174,51 @@ def test_before_the_first_position_there_is_nothing_to_select() -> None:
     state = make_decoder().start(*make_memory()[:2])
     assert state.length == 0
     assert state.select(torch.tensor([0, 0])) is state
+
+
+@pytest.mark.parametrize("with_mask", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_any_history_of_selections_is_as_if_each_hypothesis_had_been_decoded_alone(seed: int, with_mask: bool) -> None:
+    # One hypothesis per sentence at first, then W; sentences leave; what is nobody's is dropped now and then.
+    decoder = make_decoder()
+    memory, mask, _ = make_memory()
+    mask = mask if with_mask else None
+    state = decoder.start(memory, mask)
+    torch.manual_seed(seed)
+    sentences, width = torch.arange(B), 1
+    inputs = torch.zeros(B, 0, D_MODEL, dtype=torch.float64)  # of each hypothesis, all so far
+    was_dropped = False
+    for step, num_new in enumerate([1, 1, 2, 1, 1, 1, 1, 3, 1, 1, 1]):
+        inputs = torch.cat([inputs, torch.randn(len(inputs), num_new, D_MODEL, dtype=torch.float64)], dim=1)
+        y, state = decoder(inputs[:, -num_new:], state)
+        owners = sentences.repeat_interleave(width)
+        expected, _ = decoder(inputs, decoder.start(memory[owners], None if mask is None else mask[owners]))
+        assert_close(y, expected[:, -num_new:])
+        assert state.length == inputs.size(1)
+        new_width = 1 if step == 8 else 5
+        parents = torch.randint(width, (len(sentences), new_width))
+        rows = torch.arange(len(sentences))[:, None] * width + parents
+        if step in (3, 6):
+            kept = torch.tensor([0, 2][: len(sentences) - 1])
+            sentences, rows = sentences[kept], rows[kept]
+            state = state.keep_sentences(kept)
+        num_past = state.past[0].keys.size(2)
+        state, inputs, width = state.select(rows.flatten()), inputs[rows.flatten()], new_width
+        was_dropped |= state.past[0].keys.size(2) < num_past
+    assert was_dropped
+
+
+def test_positions_that_are_nobodys_are_dropped() -> None:
+    decoder = make_decoder()
+    state = decoder.start(*make_memory()[:2])
+    for _ in range(5):
+        _, state = decoder(torch.randn(B * W, 1, D_MODEL, dtype=torch.float64), state)
+    assert state.past[0].keys.size(2) == 5 * W
+    assert state.select(torch.arange(B * W)).past is state.past
+    state = state.select(torch.arange(B).repeat_interleave(W) * W)  # all go on from the first of each sentence
+    assert [x.size(2) for kv in state.past for x in kv] == [5] * 4
+    assert state.lineage.all()
+    assert state.length == 5
 
 
 @pytest.mark.parametrize("with_mask", [True, False])

@@ -7,7 +7,7 @@ V vocabulary, C candidates per sentence, t tokens so far.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -24,6 +24,10 @@ class SearchState(Protocol):
     def keep_sentences(self: State, sentences: Tensor) -> State:
         """Forget all sentences but these."""
 
+
+# Of tokens, whose largest element is found first; vocabularies are multiples of 8.
+_GROUP_SIZE = 8
+_ROWS_AT_A_TIME = 64
 
 State = TypeVar("State", bound=SearchState)
 # From the last tokens (R,) int64 and a state: logits (R, V) of the next token, and the state after the last.
@@ -75,11 +79,11 @@ def greedy_search(
     log_probs = torch.zeros(len(sentences), device=device)
     while len(sentences):
         logits, state = decode(prefixes[:, -1], state)
-        best, tokens = logits.float().max(dim=-1)
-        log_probs = log_probs + best - logits.float().logsumexp(dim=-1)
-        prefixes = torch.cat((prefixes, tokens[:, None]), dim=1)
+        best, tokens = top_log_probs(logits, 1)  # (B, 1)
+        log_probs = log_probs + best[:, 0]
+        prefixes = torch.cat((prefixes, tokens), dim=1)
         length = prefixes.size(1) - 1
-        is_over = (tokens == eos_id).cpu() | (limits == length)
+        is_over = (tokens[:, 0] == eos_id).cpu() | (limits == length)
         if not is_over.any():
             continue
         for row in is_over.nonzero().flatten().tolist():
@@ -139,9 +143,8 @@ def beam_search(
         logits, state = decode(prefixes[:, :, -1].flatten(), state)  # (R, V)
         candidates = _candidates(logits, log_probs, beam, eos_id)
         length = prefixes.size(2)
-        for i, c in candidates.is_finished.nonzero().tolist():
-            ids = [*prefixes[i, candidates.parents[i, c], 1:].tolist(), eos_id]
-            finished[sentences[i]].append(_hypothesis(ids, candidates.log_probs[i, c].item(), alpha))
+        for i, prefix, log_prob in candidates.finished(prefixes):
+            finished[sentences[i]].append(_hypothesis([*prefix[1:], eos_id], log_prob, alpha))
         parents, tokens, log_probs = candidates.alive()
         width = prefixes.size(1)
         prefixes = torch.cat((_take_rows(prefixes, parents), tokens[:, :, None]), dim=2)
@@ -183,6 +186,12 @@ class _Candidates:
     is_finished: Tensor  # </s>, and among the `beam` best
     width: int  # how many stay alive
 
+    def finished(self, prefixes: Tensor) -> Iterator[tuple[int, list[int], float]]:
+        """Of each finished hypothesis which sentence's it is, its prefix out of `prefixes` (B, W, 1 + t), its log P."""
+        i, c = self.is_finished.nonzero(as_tuple=True)
+        found = prefixes[i, self.parents[i, c]], self.log_probs[i, c]
+        return zip(i.tolist(), *(x.tolist() for x in found), strict=True)
+
     def alive(self) -> tuple[Tensor, Tensor, Tensor]:
         """Parents, tokens and log-probabilities of the `width` best that do not end, each (B, W), best first."""
         order = self.is_eos.to(torch.int8).argsort(dim=1, stable=True)[:, : self.width]
@@ -191,15 +200,50 @@ class _Candidates:
 
 def _candidates(logits: Tensor, log_probs: Tensor, beam: int, eos_id: int) -> _Candidates:
     (num_sentences, width), vocab_size = log_probs.shape, logits.size(-1)
-    total = log_probs[:, :, None] + logits.log_softmax(dim=-1, dtype=torch.float32).view(num_sentences, width, -1)
+    # The best continuations of a sentence are among the best of each of its hypotheses.
+    steps, tokens = (
+        x.view(num_sentences, width, -1) for x in top_log_probs(logits, min(2 * beam, vocab_size))
+    )  # (B, W, min(2 * beam, V))
     # Each hypothesis has one </s> continuation, so that among 2 * beam candidates at least `beam` do not end.
     num_candidates = min(2 * beam, width * vocab_size)
-    top, index = total.flatten(1).topk(num_candidates)  # (B, C)
-    tokens = index % vocab_size
+    top, index = (log_probs[:, :, None] + steps).flatten(1).topk(num_candidates)  # (B, C)
+    tokens = tokens.flatten(1).gather(1, index)
     is_eos = tokens == eos_id
     # A decode callable forbids a token by giving it a logit of -inf.
     is_finished = is_eos & (torch.arange(num_candidates, device=top.device) < beam) & top.isfinite()
-    return _Candidates(top, index // vocab_size, tokens, is_eos, is_finished, min(beam, num_candidates - width))
+    return _Candidates(top, index // steps.size(2), tokens, is_eos, is_finished, min(beam, num_candidates - width))
+
+
+def top_log_probs(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k most probable tokens of each row, best first.
+
+    `topk` looks at a row's elements one by one; the largest of strided groups come from vector instructions. The k best
+    are in the k groups whose largest elements are best.
+
+    Args:
+        logits: (R, V).
+        k: at most V.
+
+    Returns:
+        Their log-probabilities, (R, k) float32, and their ids, (R, k) int64.
+    """
+    # On a CPU, as many rows at a time as its cache holds.
+    blocks = logits.split(_ROWS_AT_A_TIME) if logits.device.type == "cpu" else (logits,)
+    tops, indices = zip(*(_top_log_probs(block, k) for block in blocks), strict=True)
+    return torch.cat(tops), torch.cat(indices)
+
+
+def _top_log_probs(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    log_probs = logits.log_softmax(dim=-1, dtype=torch.float32)
+    num_groups = log_probs.size(1) // _GROUP_SIZE
+    if log_probs.size(1) % _GROUP_SIZE or k > num_groups:
+        best_of_all = log_probs.topk(k)
+        return best_of_all.values, best_of_all.indices
+    groups = log_probs.view(-1, _GROUP_SIZE, num_groups)  # group g is the column [:, :, g]
+    best = groups.amax(dim=1).topk(k).indices  # (R, k)
+    candidates = groups.gather(2, best[:, None].expand(-1, _GROUP_SIZE, -1)).flatten(1)  # (R, _GROUP_SIZE * k)
+    top, index = candidates.topk(k)
+    return top, index // k * num_groups + best.gather(1, index % k)
 
 
 def _take_rows(prefixes: Tensor, parents: Tensor) -> Tensor:

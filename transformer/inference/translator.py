@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from transformer.data.batching import pad
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from transformer.errors import CheckpointError, DataError
 from transformer.inference.bleu import score
+from transformer.inference.prepared import PreparedLinear, can_prepare, prepare_linears
 from transformer.inference.search import Hypothesis, beam_search, greedy_search
 from transformer.model.decoder import DecoderState
 from transformer.model.transformer import AttentionMaps, Transformer
@@ -45,9 +46,10 @@ class Translator:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.search = SearchConfig() if search is None else search
+        self._logits: Callable[[Tensor], Tensor] = model.logits
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "auto", precision: str = "fp32") -> Translator:
+    def load(cls, path: str | Path, *, device: str = "auto", precision: str = "auto") -> Translator:
         """Load a run directory, a checkpoint directory or a Hugging Face hub id.
 
         Of a run, its averaged checkpoint is taken, else its best, else its last.
@@ -55,7 +57,7 @@ class Translator:
         Args:
             path: where the model is.
             device: `auto`, `cpu` or `cuda`.
-            precision: `fp32`, `bf16` or `auto`.
+            precision: `fp32`, `bf16` or `auto`: bf16 where the hardware multiplies it.
 
         Raises:
             CheckpointError: there is no such directory or hub model, or its weights are damaged.
@@ -64,7 +66,19 @@ class Translator:
         """
         config, tokenizer, model = load_checkpoint(find_checkpoint(_local_directory(path)))
         where = resolve_device(device)
-        return cls(model.to(where, resolve_dtype(precision, where)), tokenizer, config.search)
+        translator = cls(model.to(where, resolve_dtype(precision, where)), tokenizer, config.search)
+        translator.prepare()
+        return translator
+
+    def prepare(self) -> None:
+        """On a CPU, lay the model's weights out for fast products; from then on they must not change or move.
+
+        `load` has done so. Takes the memory of the weights once more.
+        """
+        output_matrix = self.model.embeddings.output_matrix
+        if can_prepare(output_matrix):
+            prepare_linears(self.model)
+            self._logits = PreparedLinear(output_matrix)
 
     def translate(
         self,
@@ -174,7 +188,7 @@ class Translator:
 
     def _decode(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         hidden, state = self.model.decode(tokens[:, None], state)
-        return self.model.logits(hidden[:, -1]), state
+        return self._logits(hidden[:, -1]), state
 
     def _encode(self, texts: Sequence[str], first_number: int = 1) -> list[list[int]]:
         """Source ids with </s>; none at all for a text without content."""

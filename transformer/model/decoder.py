@@ -15,44 +15,71 @@ from typing_extensions import Unpack
 
 from transformer.model.attention import KeysValues, MultiHeadAttention
 from transformer.model.feedforward import FeedForward
-from transformer.model.masks import causal_mask
+from transformer.model.masks import causal_mask, lineage_mask
 from transformer.model.options import LayerOptions, NormPlacement
 from transformer.model.residual import Residual, final_norm
+
+# Past positions are dropped when at most this share of them belongs to a hypothesis.
+_FULL_ENOUGH = 0.75
 
 
 @dataclass(frozen=True)
 class DecoderState:
     """All that the decoder remembers between two calls: a value, extended by the decoder and reordered by the search.
 
+    The hypotheses of a sentence share its past as they share its memory: a position once decoded stays where it is,
+    once for all hypotheses that go on from it. To reorder hypotheses is to say anew which positions are whose; keys and
+    values move only when so many are nobody's that it pays to drop them.
+
     Attributes:
         memory: per layer, cross-attention keys and values (B, H, S, ...), projected once per sentence.
         memory_mask: (B, 1, 1, S) bool, True at real source tokens; None hides nothing.
-        past: per layer, self-attention keys and values (R, H, t, ...) of the positions so far; None before the first.
+        past: per layer, self-attention keys and values (B, H, M, ...) of the positions so far, of all hypotheses that
+            the sentence has had; None before the first.
+        lineage: (R, M) bool, True where a past position belongs to the hypothesis; None if all do.
+        length: t, how many target positions each hypothesis has.
     """
 
     memory: tuple[KeysValues, ...]
     memory_mask: Tensor | None = None
     past: tuple[KeysValues, ...] | None = None
-
-    @property
-    def length(self) -> int:
-        """How many target positions have been decoded: t."""
-        return 0 if self.past is None else self.past[0].keys.size(2)
+    lineage: Tensor | None = None
+    length: int = 0
 
     def select(self, rows: Tensor) -> DecoderState:
         """Make hypothesis i the continuation of old hypothesis rows[i]. `rows` is (R',) int64, sentences in order."""
-        if self.past is None:
+        if self.past is None or self.lineage is None or not len(rows):
             return self
-        return replace(self, past=tuple(_index(kv, rows) for kv in self.past))
+        lineage = self.lineage.index_select(0, rows)  # (R', M)
+        num_sentences, _, num_past, _ = self.past[0].keys.shape
+        is_alive = lineage.view(num_sentences, -1, num_past).any(dim=1)  # (B, M)
+        num_alive = int(is_alive.sum(dim=1).max())
+        if num_alive > num_past * _FULL_ENOUGH:
+            return replace(self, lineage=lineage)
+        alive = is_alive.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :num_alive]
+        lineage = lineage.gather(1, alive.repeat_interleave(len(rows) // num_sentences, dim=0))
+        return replace(self, past=tuple(_take(kv, alive) for kv in self.past), lineage=lineage)
 
     def keep_sentences(self, sentences: Tensor) -> DecoderState:
-        """Forget the source side of all sentences but these, (B',) int64 ascending; `select` drops the hypotheses."""
-        memory_mask = None if self.memory_mask is None else self.memory_mask[sentences]
-        return replace(self, memory=tuple(_index(kv, sentences) for kv in self.memory), memory_mask=memory_mask)
+        """Forget all sentences but these, (B',) int64 ascending; a `select` that drops their hypotheses must follow."""
+        return replace(
+            self,
+            memory=tuple(_index(kv, sentences) for kv in self.memory),
+            memory_mask=None if self.memory_mask is None else self.memory_mask[sentences],
+            past=None if self.past is None else tuple(_index(kv, sentences) for kv in self.past),
+        )
 
 
-def _index(kv: KeysValues, rows: Tensor) -> KeysValues:
-    return KeysValues(kv.keys.index_select(0, rows), kv.values.index_select(0, rows))
+def _index(kv: KeysValues, sentences: Tensor) -> KeysValues:
+    return KeysValues(kv.keys.index_select(0, sentences), kv.values.index_select(0, sentences))
+
+
+def _take(kv: KeysValues, positions: Tensor) -> KeysValues:
+    """Of each sentence these positions, (B, M')."""
+    num_sentences, num_heads, num_past, _ = kv.keys.shape
+    starts = torch.arange(num_sentences * num_heads, device=positions.device) * num_past
+    rows = (starts.view(num_sentences, num_heads, 1) + positions[:, None]).flatten()
+    return KeysValues(*(x.flatten(0, 2).index_select(0, rows).view(*x.shape[:2], -1, x.size(3)) for x in kv))
 
 
 class DecoderLayer(nn.Module):
@@ -94,17 +121,17 @@ class DecoderLayer(nn.Module):
         mask: Tensor | None = None,
         memory_mask: Tensor | None = None,
     ) -> tuple[Tensor, KeysValues]:
-        """Decode T positions.
+        """Decode Q positions of each sentence: W·T, if it has W hypotheses.
 
         Args:
-            x: (R, T, D).
+            x: (B, Q, D).
             memory: cross-attention keys and values (B, H, S, ...), from `cross_attention.keys_values`.
-            past: self-attention keys and values (R, H, t, ...) of earlier positions.
-            mask: bool, broadcastable to (R, H, T, t + T): which positions each new one may attend to.
+            past: self-attention keys and values (B, H, M, ...) of earlier positions.
+            mask: bool, broadcastable to (B, H, Q, M + Q): which positions each new one may attend to.
             memory_mask: bool (B, 1, 1, S), True at real source tokens.
 
         Returns:
-            (R, T, D), and the self-attention keys and values (R, H, t + T, ...) to hand in next time.
+            (B, Q, D), and the self-attention keys and values (B, H, M + Q, ...) to hand in next time.
         """
         extended = past
 
@@ -113,12 +140,8 @@ class DecoderLayer(nn.Module):
             extended = self._extend(past, y)
             return self.self_attention.attend(y, extended, mask)
 
-        def cross_attention(y: Tensor) -> Tensor:
-            queries = _by_sentence(y, memory)  # (B, W * T, D)
-            return self.cross_attention.attend(queries, memory, memory_mask).view_as(y)
-
         x = self.residual_1(x, self_attention)
-        x = self.residual_2(x, cross_attention)
+        x = self.residual_2(x, lambda y: self.cross_attention.attend(y, memory, memory_mask))
         x = self.residual_3(x, self.feed_forward)
         assert extended is not None
         return x, extended
@@ -141,12 +164,6 @@ class DecoderLayer(nn.Module):
         return KeysValues(torch.cat((past.keys, new.keys), 2), torch.cat((past.values, new.values), 2))
 
 
-def _by_sentence(y: Tensor, memory: KeysValues) -> Tensor:
-    """Lay the W hypotheses of a sentence end to end, (R, T, D) -> (B, W * T, D): they attend to the same memory, which
-    therefore needs no copy per hypothesis."""
-    return y.reshape(memory.keys.size(0), -1, y.size(-1))
-
-
 class Decoder(nn.Module):
     """A stack of decoder layers; with pre-norm, one more LayerNorm on top.
 
@@ -163,18 +180,32 @@ class Decoder(nn.Module):
     def start(self, memory: Tensor, memory_mask: Tensor | None = None) -> DecoderState:
         """The state before the first position, from the encoder's output (B, S, D) and its padding mask."""
         layers = cast("list[DecoderLayer]", self.layers)
-        return DecoderState(tuple(layer.cross_attention.keys_values(memory) for layer in layers), memory_mask)
+        projected = (layer.cross_attention.keys_values(memory) for layer in layers)
+        # Contiguous once, or every step would copy them for its matrix products.
+        return DecoderState(tuple(KeysValues(k.contiguous(), v.contiguous()) for k, v in projected), memory_mask)
 
     def forward(self, x: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """Decode the next T positions, embedded as x (R, T, D); returns (R, T, D) and the state after them."""
-        num_new = x.size(1)
-        # One new position may attend to everything so far: nothing to hide.
-        mask = causal_mask(num_new, state.length, x.device) if num_new > 1 else None
+        num_sentences = state.memory[0].keys.size(0)
+        width, num_new = x.size(0) // num_sentences, x.size(1)
+        mask, lineage = None, state.lineage
+        if width > 1 or lineage is not None:
+            num_past = 0 if state.past is None else state.past[0].keys.size(2)
+            if lineage is None:
+                lineage = torch.ones((x.size(0), num_past), dtype=torch.bool, device=x.device)
+            mask = lineage_mask(lineage.view(num_sentences, width, -1), num_new)
+            # The last new position of a hypothesis sees all that is its own.
+            lineage = mask[:, 0, num_new - 1 :: num_new].flatten(0, 1)
+        elif num_new > 1:  # one new position may attend to everything so far: nothing to hide
+            mask = causal_mask(num_new, state.length, x.device)
+        # The hypotheses of a sentence end to end: they attend to the same keys and values.
+        y = x.reshape(num_sentences, width * num_new, -1)
         past: list[KeysValues] = []
         for i, layer in enumerate(self.layers):
-            x, kv = layer(x, state.memory[i], state.past[i] if state.past else None, mask, state.memory_mask)
+            y, kv = layer(y, state.memory[i], state.past[i] if state.past else None, mask, state.memory_mask)
             past.append(kv)
-        return self.norm(x), replace(state, past=tuple(past))
+        state = replace(state, past=tuple(past), lineage=lineage, length=state.length + num_new)
+        return self.norm(y).view_as(x), state
 
     def attention_weights(self, x: Tensor, state: DecoderState) -> list[tuple[Tensor, Tensor]]:
         """Per layer, the self- and cross-attention weights with which `forward` decodes x (B, T, D) from the start."""

@@ -21,3 +21,20 @@ def causal_mask(num_queries: int, num_past: int = 0, device: torch.device | str 
     """
     shape = (num_queries, num_past + num_queries)
     return torch.ones(shape, dtype=torch.bool, device=device).tril(diagonal=num_past)[None, None]
+
+
+def lineage_mask(lineage: Tensor, num_new: int) -> Tensor:
+    """Let the new positions of each hypothesis see their own predecessors among those that a sentence's W share.
+
+    Args:
+        lineage: (B, W, M) bool, True where one of the sentence's M past positions belongs to the hypothesis.
+        num_new: T, new positions per hypothesis.
+
+    Returns:
+        (B, 1, W * T, M + W * T) bool; queries and new keys are the hypotheses' new positions, end to end.
+    """
+    num_sentences, width, num_past = lineage.shape
+    past = lineage[:, :, None].expand(-1, -1, num_new, -1).reshape(num_sentences, width * num_new, num_past)
+    earlier = torch.ones((num_new, num_new), dtype=torch.bool, device=lineage.device).tril()
+    own = torch.block_diag(*[earlier] * width)
+    return torch.cat((past, own.expand(num_sentences, -1, -1)), dim=2)[:, None]

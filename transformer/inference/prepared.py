@@ -1,0 +1,58 @@
+"""Weights laid out once for many products, on CPUs. oneDNN otherwise rearranges them at every product, which costs the
+more the fewer rows there are, and float32 products go to another library that is slower on some CPUs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def can_prepare(weight: Tensor) -> bool:
+    """Whether this torch has the kernels, for the weight's device and dtype."""
+    if weight.device.type != "cpu" or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    if weight.dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return weight.dtype == torch.float32
+
+
+class PreparedLinear(nn.Linear):
+    """An `nn.Linear` for inference: same weights, which must no longer change, and same result but for rounding.
+
+    Args:
+        weight, bias: of the linear; kept, not copied.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__(weight.size(1), weight.size(0), bias=False, device="meta")
+        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        if bias is not None:
+            self.bias = nn.Parameter(bias.detach(), requires_grad=False)
+        self._prepare()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_features) to (..., out_features); records no gradient."""
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._prepared, self.bias, "none", [], "")
+        return y
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The layout belongs to this process and CPU.
+        return {name: value for name, value in self.__dict__.items() if name != "_prepared"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self._prepared = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
+
+
+def prepare_linears(module: nn.Module) -> None:
+    """Replace every `nn.Linear` inside a module."""
+    for name, child in module.named_children():
+        if type(child) is nn.Linear:
+            setattr(module, name, PreparedLinear(child.weight, child.bias))
+        else:
+            prepare_linears(child)
