@@ -229,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument("--batch-tokens", type=_at_least(1), metavar="N", help="padded source pieces at a time")
     command.add_argument("--repeat", type=_at_least(1), default=3, metavar="N", help="times; speeds are the median")
     _add_device(command)
-    command.add_argument("--precision", default="fp32", choices=("auto", "fp32", "bf16"))
+    command.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
     _add_ceiling_seconds(command)
 
     command = add_on_this_machine(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from transformer.benchmark.flops import Product, Work, forward_flops, weight_pro
 from transformer.benchmark.report import Report
 from transformer.config import Config, ModelConfig, load_config
 from transformer.data.corpus import load_split
+from transformer.data.dataset import corpus_tokenizer
 from transformer.data.tokenizer import EOS_ID, PAD_ID, Tokenizer
 from transformer.errors import ConfigError, DataError
 from transformer.inference.translator import Translator
@@ -31,7 +31,8 @@ from transformer.training.run import find_checkpoint
 class Observer:
     """Stands between a translator and its model: counts what is asked for and, if told to, decides when outputs end.
 
-    It replaces `encode`, `decode` and `logits` of the model and `decode` of the tokenizer by its own, which call them.
+    It replaces `encode` and `decode` of the model, `logits` of the translator and `decode` of the tokenizer by its own,
+    which call them.
 
     Args:
         translator: to observe.
@@ -50,12 +51,12 @@ class Observer:
         self._position = 0
         self._mean_source = 0.0
         self.reset()
-        self._encode, self._decode, self._logits = model.encode, model.decode, model.logits
+        self._encode, self._decode, self._logits = model.encode, model.decode, translator.logits
         self._to_text = tokenizer.decode
         for owner, name, method in (
             (model, "encode", self.encode),
             (model, "decode", self.decode),
-            (model, "logits", self.logits),
+            (translator, "logits", self.logits),
             (tokenizer, "decode", self.to_text),
         ):
             setattr(owner, name, method)
@@ -90,7 +91,7 @@ class Observer:
             return self._decode(tgt, state)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """`Transformer.logits`, with </s> impossible before the wanted length and nothing else possible at it."""
+        """`Translator.logits`, with </s> impossible before the wanted length and nothing else possible at it."""
         with self.phase("logits"):
             logits = self._logits(hidden)
         if self.length is None:
@@ -132,10 +133,12 @@ def load_translator(path: Path, overrides: Sequence[str], *, device: str, precis
     else:
         config = load_config(path, overrides)
         corpus = load_split(config.data, config.data.train_split)
-        tokenizer = Tokenizer.train(itertools.chain.from_iterable(corpus), config.data.vocab_size)
+        tokenizer = corpus_tokenizer(corpus, config.data.vocab_size, config.data.cache_dir)
         torch.manual_seed(config.seed)
         model = build_model(config, len(tokenizer))
-    return config, Translator(model.to(where, dtype), tokenizer, config.search)
+    translator = Translator(model.to(where, dtype), tokenizer, config.search)
+    translator.prepare()
+    return config, translator
 
 
 def benchmark_decoding(

@@ -40,13 +40,16 @@ class Translator:
         model: on its device and in its precision; put into `eval` mode.
         tokenizer: the one that the model was trained with.
         search: defaults for the arguments of `translate`.
+
+    Attributes:
+        logits: `Transformer.logits` of the model, or the same with prepared weights.
     """
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer, search: SearchConfig | None = None) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.search = SearchConfig() if search is None else search
-        self._logits: Callable[[Tensor], Tensor] = model.logits
+        self.logits: Callable[[Tensor], Tensor] = model.logits
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "auto", precision: str = "auto") -> Translator:
@@ -78,7 +81,7 @@ class Translator:
         output_matrix = self.model.embeddings.output_matrix
         if can_prepare(output_matrix):
             prepare_linears(self.model)
-            self._logits = PreparedLinear(output_matrix)
+            self.logits = PreparedLinear(output_matrix)
 
     def translate(
         self,
@@ -188,7 +191,7 @@ class Translator:
 
     def _decode(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         hidden, state = self.model.decode(tokens[:, None], state)
-        return self._logits(hidden[:, -1]), state
+        return self.logits(hidden[:, -1]), state
 
     def _encode(self, texts: Sequence[str], first_number: int = 1) -> list[list[int]]:
         """Source ids with </s>; none at all for a text without content."""
