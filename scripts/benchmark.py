@@ -20,6 +20,8 @@ from transformer.benchmark.compare import Metric, json_metric, regex_metric, wal
 from transformer.benchmark.compare import compare as compare_commands
 from transformer.benchmark.data import benchmark_data
 from transformer.benchmark.decoding import benchmark_decoding, load_translator
+from transformer.benchmark.estimate import Hardware
+from transformer.benchmark.estimate import estimate as estimate_training
 from transformer.benchmark.growth import (
     grow_batch,
     grow_beam,
@@ -105,6 +107,20 @@ def ceiling(arguments: argparse.Namespace) -> Report:
     precisions = arguments.precision or list(PRECISIONS)
     device = resolve_device(arguments.device)
     return benchmark_ceiling(config.model, config.data.vocab_size, rows, device, precisions, arguments.seconds)
+
+
+def estimate(arguments: argparse.Namespace) -> Report:
+    config = load_config(arguments.config, arguments.overrides)
+    hardware = Hardware(
+        arguments.tflops * 1e12, arguments.gb_per_s * 1e9, arguments.link_gb_per_s * 1e9, arguments.efficiency
+    )
+    return estimate_training(
+        config,
+        hardware,
+        gpus=arguments.gpus,
+        vocab_size=config.data.vocab_size,
+        sentence_length=arguments.sentence_length,
+    )
 
 
 def data(arguments: argparse.Namespace) -> Report:
@@ -242,6 +258,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seconds", type=float, default=0.5, metavar="S", help="for each product (default: 0.5)")
     _add_device(command)
 
+    command = add("estimate", estimate, "how long training should take on GPUs, from counted operations and bytes")
+    _add_config(command)
+    command.add_argument("--gpus", type=_at_least(1), default=8, metavar="N", help="that share an update (default: 8)")
+    command.add_argument("--sentence-length", type=_at_least(1), default=30, metavar="N", help="tokens (default: 30)")
+    for name, default, what in (
+        ("--tflops", 989.0, "10^12 bfloat16 operations per second of a GPU"),
+        ("--gb-per-s", 3350.0, "10^9 bytes per second of its memory"),
+        ("--link-gb-per-s", 450.0, "10^9 bytes per second to the others"),
+        ("--efficiency", 0.5, "share of the operations per second that matrix products reach"),
+    ):
+        command.add_argument(name, type=_positive, default=default, metavar="X", help=f"{what} (default: {default:g})")
+
     command = add_on_this_machine("data", data, "from text to batches, stage by stage, and the start of training")
     _add_config(command)
     command.add_argument("--pairs", type=_at_least(10), default=4_500_000, metavar="N", help="default: 4,500,000")
@@ -286,6 +314,12 @@ def _add_ceiling_seconds(command: argparse.ArgumentParser) -> None:
         metavar="S",
         help="to measure each matrix product by itself (default: 0.3; 0: leave the ceiling out)",
     )
+
+
+def _positive(text: str) -> float:
+    if not 0 < (value := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} must be more than 0")
+    return value
 
 
 def _at_least(low: int) -> Callable[[str], int]:
