@@ -15,9 +15,10 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 def tune_process() -> None:
     """Make this process fast on a CPU; every program of scripts/ calls it first."""
-    # oneDNN makes a kernel, some 200 KiB, for each shape that it meets, and keeps this many. Its default of 1,024 is
-    # more than a batch needs, and batches of other lengths rarely find theirs among them.
+    # For each shape that they meet, oneDNN keeps a kernel and torch's layer above it an entry with buffers, 1,024 of
+    # both by default. Batches of other lengths rarely find theirs among them; layers of one batch do among far fewer.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
     keep_freed_memory()
     use_onednn_for_float32()
 
