@@ -22,7 +22,7 @@ from transformer.data.tokenizer import EOS_ID, PAD_ID, Tokenizer
 from transformer.errors import ConfigError, DataError
 from transformer.inference.translator import Translator
 from transformer.model.decoder import DecoderState
-from transformer.training.checkpoint import build_model, load_checkpoint
+from transformer.training.checkpoint import build_model
 from transformer.training.phases import Phase, untimed
 from transformer.training.precision import resolve_device, resolve_dtype
 from transformer.training.run import find_checkpoint
@@ -124,19 +124,19 @@ def load_translator(path: Path, overrides: Sequence[str], *, device: str, precis
         ConfigError: overrides for a run, whose configuration is what it was trained with; or a bad configuration.
         UserError: the run, its corpus or the device is not there.
     """
-    where = resolve_device(device)
-    dtype = resolve_dtype(precision, where)
     if path.is_dir():
         if overrides:
             raise ConfigError(f"{path} is a run: {overrides[0]} cannot change it; give overrides to a YAML file only")
-        config, tokenizer, model = load_checkpoint(find_checkpoint(path))
-    else:
-        config = load_config(path, overrides)
-        corpus = load_split(config.data, config.data.train_split)
-        tokenizer = corpus_tokenizer(corpus, config.data.vocab_size, config.data.cache_dir)
-        torch.manual_seed(config.seed)
-        model = build_model(config, len(tokenizer))
-    translator = Translator(model.to(where, dtype), tokenizer, config.search)
+        checkpoint = find_checkpoint(path)
+        config = load_config(checkpoint / "config.yaml")
+        return config, Translator.load(checkpoint, device=device, precision=precision)
+    where = resolve_device(device)
+    config = load_config(path, overrides)
+    corpus = load_split(config.data, config.data.train_split)
+    tokenizer = corpus_tokenizer(corpus, config.data.vocab_size, config.data.cache_dir)
+    torch.manual_seed(config.seed)
+    model = build_model(config, len(tokenizer)).to(where, resolve_dtype(precision, where))
+    translator = Translator(model, tokenizer, config.search)
     translator.prepare()
     return config, translator
 

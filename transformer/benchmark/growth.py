@@ -113,6 +113,7 @@ def decoding(config: Config, tokenizer: Tokenizer, beam: int, sentences: int, le
     """Translation of builtin sentences into outputs of a fixed length; the products of all hypotheses count."""
     device, dtype = _place(config)
     translator = Translator(build_model(config, len(tokenizer)).to(device, dtype), tokenizer)
+    translator.prepare()
     texts = [source for source, _ in builtin_pairs("test", sentences)]
     found = benchmark_decoding(
         translator, config.model, texts, length=length, beam=beam, batch_sentences=sentences, ceiling_s=0
