@@ -7,14 +7,14 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, combinations, islice
 from typing import Any
 
 import pytest
 
 from transformer.data import builtin
-from transformer.data.builtin import NP, Noun, Predicate, Preposition, Words, builtin_pairs
+from transformer.data.builtin import NP, Noun, Predicate, Preposition, Words, builtin_pairs, builtin_trees
 
 SPLITS = ("train", "validation", "test")
 
@@ -148,8 +148,11 @@ def hide_words(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtin, "pick", pick)
 
 
-def translate(english: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Climb, from one tape of draws to a slightly changed one, to where the grammar derives this very sentence."""
+def derive(english: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """Climb, from one tape of draws to a slightly changed one, to where the grammar derives this very sentence.
+
+    Returns its tree and its German.
+    """
     text = re.sub(r"\ban\b", "a", re.sub("[^a-z ]", "", english.lower()))
     hide_words(text.replace("cannot", "can not"), monkeypatch)
     rng = random.Random(0)
@@ -165,9 +168,10 @@ def translate(english: str, monkeypatch: pytest.MonkeyPatch) -> str:
             drawn.append(next(draws))
             return drawn[-1]
 
-        derived, german = map(builtin.tidy, builtin.sample_sentence(draw))
+        tree, german = builtin.sample_sentence(draw)
+        derived = builtin.tidy(tree)
         if derived == english:
-            return german
+            return tree, builtin.tidy(german)
         agreement = [one == other for one, other in zip(derived.split(), english.split(), strict=False)]
         words = [*agreement, False].index(False)
         if words >= reached:
@@ -179,21 +183,21 @@ def translate(english: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_noun_phrases_decline_as_in_a_grammar_book(english: str, german: str) -> None:
     np = phrase(english)
     cases = [builtin.render(np, Preposition("", "", "", case)) for case in ("nom", "acc", "dat")]
-    assert {one.english for one in cases} == {english}
+    assert {one.english for one in cases} == {builtin.bracket("NP", builtin.leaves(english))}
     assert [one.german for one in cases] == german.split(", ")
 
 
 @pytest.mark.parametrize(("english", "german"), equations(TRANSLATIONS))
 def test_the_grammar_translates_as_a_person_would(english: str, german: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert translate(english, monkeypatch) == german
+    assert derive(english, monkeypatch)[1] == german
 
 
-def test_the_same_english_always_has_the_same_german() -> None:
+def test_the_same_english_always_has_the_same_tree_and_german() -> None:
     draw = random.Random(3).random
-    seen: dict[str, str] = {}
+    seen: dict[str, builtin.Words] = {}
     for _ in range(20_011):
         pair = builtin.sample_sentence(draw)
-        assert seen.setdefault(pair.english, pair.german) == pair.german
+        assert seen.setdefault(builtin.tidy(pair.english), pair) == pair
     assert len(seen) < 20_011  # short sentences do come back, so the loop has compared something
 
 
@@ -269,12 +273,47 @@ def test_prepositions_contract_except_before_a_relative_clause() -> None:
             assert match[0].startswith(", ") or antecedent, german
 
 
+# Trees that a person drew of English that the grammar derives; the leaves are the words and the punctuation.
+TREES = """
+(S (NP The dog) (VP is (VP sleeping)) .)
+(S (NP The man) (VP is not (VP waiting for (NP the bus))) .)
+(S (ADVP Today) , (NP a woman) (VP is (VP reading (NP a book))) .)
+(S (NP Two small dogs) (VP are (VP playing with (NP a red ball) (PP in (NP the park)))) .)
+(S (NP An apple) (VP is (VP being eaten (PP by (NP the horse)))) .)
+(S (NP (NP A man) and (NP a woman)) (VP are (VP dancing)) .)
+(S (NP (NP The woman) (SBAR (WHNP who) (S (VP is (VP singing))))) (VP is (ADJP tired)) .)
+(S (NP (NP The mouse) (SBAR (WHNP that) (S (NP the cats) (VP are (VP chasing))))) (VP is (ADJP small)) .)
+(S (S (NP The boy) (VP is (VP singing))) , and (S (NP the girl) (VP is (VP dancing))) .)
+(S (NP The boy) (VP is (VP singing)) (SBAR while (S (NP the man) (VP is (VP reading (NP a book))))) .)
+(S (SBAR While (S (NP the man) (VP is (VP singing)))) , (NP the dog) (VP is (VP sleeping)) .)
+(SQ Is (NP the cat) (VP sleeping (PP under (NP the table))) ?)
+(S (NP Men) (VP are (VP drawing (NP (NP the park) (SBAR (WHNP that) (S (NP a dog) (VP is (VP running (PP into)))))))) .)
+(S (NP The girl) (VP can not (VP eat (NP the apple))) .)
+"""
+
+
+@pytest.mark.parametrize("drawn", TREES.strip().splitlines())
+def test_the_grammar_brackets_as_a_person_would(drawn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tags = {",": ",", ".": ".", "?": "."}
+    drawn = re.sub(r"(?<= )[^() ]+", lambda word: f"({tags.get(word[0], 'XX')} {word[0]})", drawn)
+    tree, _ = derive(builtin.tidy(drawn), monkeypatch)
+    assert tree == re.sub(r"[A-Z][a-z]*(?=\))", lambda word: word[0].lower(), drawn, count=1)
+
+
+def test_the_trees_are_of_the_english_of_the_pairs() -> None:
+    for tree, (english, _) in zip(builtin_trees("train", 503, 3), builtin_pairs("train", 503, 3), strict=True):
+        assert builtin.tidy(tree) == english
+        assert re.findall(r" ([^() ]+)\)", tree)[0] == re.findall(r"\w+", english)[0]  # in capitals too
+
+
+@pytest.mark.parametrize("corpus", [builtin_pairs, builtin_trees])
 @pytest.mark.parametrize("split", ["dev", "", "Train"])
-def test_an_unknown_split_is_refused_at_once(split: str) -> None:
+def test_an_unknown_split_is_refused_at_once(split: str, corpus: Callable[[str, int], object]) -> None:
     with pytest.raises(ValueError, match=f"unknown split '{split}'.*train, validation, test"):
-        builtin_pairs(split, 3)
+        corpus(split, 3)
 
 
-def test_a_negative_size_is_refused_at_once() -> None:
+@pytest.mark.parametrize("corpus", [builtin_pairs, builtin_trees])
+def test_a_negative_size_is_refused_at_once(corpus: Callable[[str, int], object]) -> None:
     with pytest.raises(ValueError, match="size -3 is negative"):
-        builtin_pairs("train", -3)
+        corpus("train", -3)

@@ -6,11 +6,14 @@ stands in for real data in a reported result. The German is a function of the En
 Covered: gender, case, number; weak, mixed, strong adjectives; dative -n, n-declension; number words; contractions; verb
 second with inversion, verb last after conjunctions and relative pronouns; separable verbs, modals, perfect, passive;
 nicht and kein; definite objects before adverbials, indefinite ones behind; questions; coordination; agreement.
+
+English is derived as a bracketed tree, from which `tidy` makes the sentence: the same grammar is a small treebank.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
@@ -161,6 +164,7 @@ def parse_verb(key: str, entry: str) -> tuple[list[Predicate], list[Predicate]]:
     return active, [passive] if objects == "acc" else []
 
 
+COMMA = "(, ,)"
 EMPTY, KEIN, NOMINATIVE = Words("", ""), Words("no", "kein"), Preposition("", "", "", "nom")
 IS, ARE, HAS, HAVE, BY = ("is", "are"), ("ist", "sind"), ("has", "have"), ("hat", "haben"), Preposition("by", "von")
 THE = words("the/d, the/d, the/d, this/dies, my/mein, our/unser")
@@ -195,6 +199,17 @@ def join(*parts: str) -> str:
     return " ".join(filter(None, parts))
 
 
+def leaves(text: str) -> str:
+    """Words as leaves of an English tree; the grammar does not know their parts of speech."""
+    return join(*[f"(XX {word})" for word in text.split()])
+
+
+def bracket(label: str, *parts: str) -> str:
+    """Make an English constituent of its parts, or nothing of nothing."""
+    inside = join(*parts)
+    return inside and f"({label} {inside})"
+
+
 def render(np: NP, slot: Preposition = NOMINATIVE) -> Words:
     """Render a noun phrase behind a preposition; in German, determiner or adjectives show the strong ending."""
     gender, case = "p" if np.plural else np.noun.gender, CASES[slot.case]
@@ -211,12 +226,15 @@ def render(np: NP, slot: Preposition = NOMINATIVE) -> Words:
     english = join(np.det.english, *[adjective.english for adjective in np.adjectives], np.noun.english[np.plural])
     if np.det.english == "a" and english[2] in "aeiou":
         english = f"an{english[1:]}"
-    return Words(join(slot.english, english, np.extra.english), german)
+    english = bracket("NP", leaves(english))
+    if np.extra.english:
+        english = bracket("NP", english, np.extra.english)
+    return Words(bracket("PP", leaves(slot.english), english) if slot.english else english, german)
 
 
 def in_english(clause: Clause) -> str:
-    front = clause.front.english and f"{clause.front.english},"
-    return join(front, clause.subject.english, clause.finite.english, clause.rest.english)
+    front = clause.front.english and join(clause.front.english, COMMA)
+    return join(front, clause.subject.english, bracket("VP", leaves(clause.finite.english), clause.rest.english))
 
 
 def in_german(clause: Clause, lead: str | None = None, final: bool = False) -> str:
@@ -243,7 +261,8 @@ def sample_subject(draw: Draw) -> tuple[Words, NP]:
     np, chance = sample_np(draw, kind), draw()
     if chance < 0.1:
         one, other = render(np), render(sample_np(draw, kind))
-        return Words(f"{one.english} and {other.english}", f"{one.german} und {other.german}"), np._replace(plural=True)
+        both = bracket("NP", one.english, leaves("and"), other.english)
+        return Words(both, f"{one.german} und {other.german}"), np._replace(plural=True)
     if chance < 0.25:
         np = np._replace(extra=sample_relative(draw, np))
     return render(np), np
@@ -261,23 +280,28 @@ def sample_relative(draw: Draw, np: NP) -> Words:
     pronoun = "that" if kind != "p" else "who" if slot is NOMINATIVE else "whom"
     article = ARTICLES[STRONG["p" if np.plural else np.noun.gender][CASES[slot.case]]]
     lead = join(slot.german, "denen" if np.plural and slot.case == "dat" else article)
-    return Words(f"{pronoun} {in_english(clause)}", f", {in_german(clause, lead, final=True)},")
+    english = bracket("SBAR", bracket("WHNP", leaves(pronoun)), bracket("S", in_english(clause)))
+    return Words(english, f", {in_german(clause, lead, final=True)},")
 
 
 def sample_clause(draw: Draw, subject: Words, head: NP, main: bool = False, gapped: Predicate | None = None) -> Clause:
     """Draw what a subject does; a main clause may have a time, a front and an object with a relative clause."""
     described = head.adjectives or draw() < 0.8  # a red ball is not said to be blue
     predicate = gapped or pick(draw, pick(draw, ACTIONS[head.noun.kind]) if described else STATES[head.noun.kind])
-    placeless = predicate.frame[0].kinds if predicate.frame else predicate.finite is ARE and predicate.auxiliary is IS
+    is_state = predicate.finite is ARE and predicate.auxiliary is IS
+    placeless = predicate.frame[0].kinds if predicate.frame else is_state
     negatable = head.det in DEFINITE and len(predicate.frame) < 2 and predicate.auxiliary[0] not in ("must", "wants to")
     negated = negatable and draw() < 0.12
-    adverbials = [pick(draw, predicate.times)] if main and draw() < 0.35 else []
+    adverbials = []
+    if main and draw() < 0.35:
+        time = pick(draw, predicate.times)
+        adverbials.append(Words(bracket("ADVP", leaves(time.english)), time.german))
     if not (placeless or negated) and draw() < 0.4:
         place = pick(draw, PLACES)
         adverbials.append(render(sample_np(draw, place.kinds, PLACED, 0.15), place))
     front = adverbials.pop(0) if main and adverbials and draw() < 0.4 else EMPTY
     bare = main and len(predicate.frame) == 1 and not (adverbials or negated or predicate.tail)
-    parts = [slot.english for slot in predicate.frame if gapped]
+    parts = [bracket("PP", leaves(slot.english)) for slot in predicate.frame if gapped]
     middle, negation = [(1, one.german) for one in adverbials], "nicht" if negated else ""
     for slot in () if gapped else predicate.frame:
         determiners = PLACED if slot.kinds else NEGATABLE if negated else ANY
@@ -290,44 +314,64 @@ def sample_clause(draw: Draw, subject: Words, head: NP, main: bool = False, gapp
         if negated and not slot.german and np.det not in DEFINITE:
             pair, negation = render(np._replace(det=KEIN), slot), ""
         middle.append((4 if slot.german else 0 if np.det in DEFINITE else 2, pair.german))  # with its rank in the field
-    english = join("not" if negated else "", predicate.english, *parts, *[one.english for one in adverbials[::-1]])
+    verb, later = leaves(predicate.english), [*parts, *[one.english for one in adverbials[::-1]]]
+    rest = join(bracket("ADJP", verb), *later) if is_state else bracket("VP", verb, *later)
+    english = join(leaves("not") if negated else "", rest)
     german = join(*[text for _, text in sorted([*middle, (3, negation)], key=itemgetter(0))])
     finite = Words(predicate.auxiliary[head.plural], predicate.finite[head.plural])
     return Clause(front, subject, finite, Words(english, german), predicate.tail)
 
 
 def sample_sentence(draw: Draw) -> Words:
+    """Draw a tree of English and a sentence of German."""
     shape, (subject, head) = draw(), sample_subject(draw)
     clause = sample_clause(draw, subject, head, main=shape > 0.15)
     if shape <= 0.15 and clause.finite.german not in ("will", "wollen"):
-        english = join(clause.finite.english, subject.english, clause.rest.english)
-        return Words(f"{english}?", f"{in_german(clause, '')}?")
+        english = bracket("SQ", leaves(clause.finite.english), subject.english, clause.rest.english, "(. ?)")
+        return Words(english, f"{in_german(clause, '')}?")
     english, german = in_english(clause), in_german(clause)
     if shape > 0.75:
         link, other = pick(draw, CONJUNCTIONS), sample_clause(draw, *sample_subject(draw))
         final = link.german not in ("und", "aber")
+        added = bracket("S", in_english(other))
         if final and not clause.front.german and draw() < 0.4:
-            english = f"{link.english} {in_english(other)}, {english}"
+            english = join(bracket("SBAR", leaves(link.english), added), COMMA, english)
             german = in_german(clause, f"{link.german} {in_german(other, final=True)},")
         else:
-            english += f"{'' if final else ','} {link.english} {in_english(other)}"
+            if final:
+                english = join(english, bracket("SBAR", leaves(link.english), added))
+            else:
+                english = join(bracket("S", english), COMMA, leaves(link.english), added)
             german += f", {link.german} {in_german(other, final=final)}"
-    return Words(f"{english}.", f"{german}.")
+    return Words(bracket("S", english, "(. .)"), f"{german}.")
 
 
 def tidy(text: str) -> str:
+    """Make a sentence of German, or of a tree of English."""
+    text = re.sub(r"\([^ ()]+ |\)", "", text)
+    text = re.sub(r" ([,.?])", r"\1", text)
     text = text.replace(",,", ",").replace(",.", ".").replace(",?", "?").replace(" can not ", " cannot ")
     return text[0].upper() + text[1:]
 
 
-def distinct_pairs(percentiles: range, size: int, draw: Draw) -> Iterator[tuple[str, str]]:
+def distinct_sentences(split: str, size: int, seed: int) -> Iterator[tuple[str, str, str]]:
+    """Yield trees with the English and the German; ValueError, at the call, as in `builtin_pairs`."""
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: the built-in corpus has {', '.join(SPLITS)}")
+    if size < 0:
+        raise ValueError(f"size {size} is negative: ask for 0 pairs or more")
+    return draw_distinct(SPLITS[split], size, random.Random(f"{split} {seed}").random)
+
+
+def draw_distinct(percentiles: range, size: int, draw: Draw) -> Iterator[tuple[str, str, str]]:
     seen: set[str] = set()
     while len(seen) < size:
-        english, german = map(tidy, sample_sentence(draw))
+        tree, german = sample_sentence(draw)
+        english = tidy(tree)
         chosen = zlib.crc32(english.encode()) % 100 in percentiles
         if chosen and 4 <= len(english.split()) <= 25 and english not in seen:
             seen.add(english)
-            yield english, german
+            yield tree, english, tidy(german)
 
 
 def builtin_pairs(split: str, size: int, seed: int = 0) -> Iterator[tuple[str, str]]:
@@ -343,8 +387,15 @@ def builtin_pairs(split: str, size: int, seed: int = 0) -> Iterator[tuple[str, s
     Raises:
         ValueError: at the call, for an unknown split or a negative size.
     """
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: the built-in corpus has {', '.join(SPLITS)}")
-    if size < 0:
-        raise ValueError(f"size {size} is negative: ask for 0 pairs or more")
-    return distinct_pairs(SPLITS[split], size, random.Random(f"{split} {seed}").random)
+    return ((english, german) for _, english, german in distinct_sentences(split, size, seed))
+
+
+def builtin_trees(split: str, size: int, seed: int = 0) -> Iterator[str]:
+    """Yield the bracketed derivations of the English of `builtin_pairs` with the same arguments.
+
+    Labels are the Penn Treebank's. Of the leaves only punctuation has its part of speech, all others have XX. Raises as
+    `builtin_pairs`.
+    """
+    trees = distinct_sentences(split, size, seed)
+    # Labels have no small letters: the first one begins the sentence.
+    return (re.sub("[a-z]", lambda letter: letter[0].upper(), tree, count=1) for tree, _, _ in trees)
