@@ -58,14 +58,14 @@ class ModelConfig:
 class DataConfig:
     """Where sentence pairs come from and how they become ids (section 5.1)."""
 
-    corpus: str = "wmt/wmt14"  # hub id, local pattern with {split} (and {lang}), or builtin
+    corpus: str = "wmt/wmt14"  # hub id, local pattern with {split} (and {lang}), builtin or treebank
     subset: str | None = "de-en"  # the hub's name for a part of the corpus
     src_lang: str = "en"
     tgt_lang: str = "de"
     train_split: str = "train"
     validation_split: str = "validation"
     test_split: str = "test"
-    builtin_size: int = 30000  # training pairs of the builtin corpus
+    builtin_size: int = 30000  # training pairs of the builtin corpus or treebank
     vocab_size: int = 37000  # of the joint BPE model
     max_length: int = 256  # pieces per side with </s>; longer pairs are dropped and counted
     max_ratio: float | None = None  # drop training pairs whose lengths differ by more than this factor

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from transformer.config import DataConfig
-from transformer.data.builtin import builtin_pairs
+from transformer.data.builtin import builtin_pairs, builtin_trees
 from transformer.errors import DataError
+from transformer.parsing.treebank import sentence_pairs, tree_symbols
 
 # What other people call the splits; tried in order after the name itself.
 _SYNONYMS = {"validation": ("valid", "val", "dev")}
@@ -31,11 +32,13 @@ class Corpus:
         name: for messages.
         fingerprint: changes when the content does.
         read: starts a new reading of (source, target) pairs. DataError where the files are at fault.
+        symbols: the words that must stay one piece each, for the tokenizer.
     """
 
     name: str
     fingerprint: str
     read: Callable[[], Iterator[tuple[str, str]]]
+    symbols: Callable[[], Sequence[str]] = list
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return self.read()
@@ -46,14 +49,19 @@ def load_split(data: DataConfig, split: str) -> Corpus:
 
     `data.corpus` is `builtin`; or a local pattern with `{split}`, and `{lang}` where each language has a file of its
     own, plain or `.gz` (otherwise jsonl, parquet or csv with a column per language); or a Hugging Face hub id.
+    Bracketed trees to parse into are `treebank`, of the builtin grammar, or a local pattern of `.trees` files, plain or
+    `.gz`, with a tree per line.
     For local files `validation` also finds `valid`, `val` and `dev`, and a name that is the beginning of just one
     file's finds that file.
 
     Raises:
         DataError: there is no such corpus, split or column, or no network to reach the hub.
     """
-    if data.corpus == "builtin":
-        return _builtin(split, data.builtin_size)
+    if data.corpus in ("builtin", "treebank"):
+        return _builtin(split, data.builtin_size, as_trees=data.corpus == "treebank")
+    if ".trees" in Path(data.corpus).suffixes:
+        path = Path(data.corpus.replace("{split}", _find_split(data.corpus, split, [""])))
+        return _treebank(str(path), _digest(path), lambda: read_lines(path))
     if "{" in data.corpus or Path(data.corpus).suffix in (*_TABLE_SUFFIXES, ".gz", ".txt"):
         return _local(data.corpus, split, data.src_lang, data.tgt_lang)
     return _hub(data.corpus, data.subset, split, data.src_lang, data.tgt_lang)
@@ -89,12 +97,21 @@ def decode_lines(lines: Iterable[bytes], name: str) -> Iterator[str]:
         yield text.removeprefix("\ufeff" if number == 1 else "").removesuffix("\n").removesuffix("\r")
 
 
-def _builtin(split: str, train_size: int) -> Corpus:
+def _treebank(name: str, fingerprint: str, lines: Callable[[], Iterator[str]]) -> Corpus:
+    def read() -> Iterator[tuple[str, str]]:
+        return sentence_pairs(lines(), name)
+
+    return Corpus(name, f"linearised {fingerprint}", read, lambda: tree_symbols(read()))
+
+
+def _builtin(split: str, train_size: int, *, as_trees: bool) -> Corpus:
     size = train_size if split == "train" else _HELD_OUT_BUILTIN_SIZE
     try:
         builtin_pairs(split, size)
     except ValueError as error:
         raise DataError(str(error)) from None
+    if as_trees:
+        return _treebank(f"treebank {split}", f"treebank {split} {size}", lambda: builtin_trees(split, size))
     return Corpus(f"builtin {split}", f"builtin {split} {size}", lambda: builtin_pairs(split, size))
 
 

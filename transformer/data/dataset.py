@@ -87,7 +87,7 @@ def corpus_tokenizer(corpus: Corpus, vocab_size: int, cache_dir: str | Path) -> 
         return Tokenizer.load(path)
     if not any(source.strip() or target.strip() for source, target in corpus):
         raise DataError(f"{corpus.name}: the corpus is empty")
-    tokenizer = Tokenizer.train(itertools.chain.from_iterable(corpus), vocab_size)
+    tokenizer = Tokenizer.train(itertools.chain.from_iterable(corpus), vocab_size, corpus.symbols())
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     temporary.write_bytes(tokenizer.model)

@@ -47,12 +47,12 @@ class Tokenizer:
             raise DataError(f"{path}: {error}") from None
 
     @classmethod
-    def train(cls, sentences: Iterable[str], vocab_size: int) -> Tokenizer:
+    def train(cls, sentences: Iterable[str], vocab_size: int, symbols: Sequence[str] = ()) -> Tokenizer:
         """Learn `vocab_size` pieces, special ones included, from sentences of both languages.
 
         The text is not lower-cased; Unicode is normalised as SentencePiece does by default (NFKC and white space).
         Pieces never cross white space, so that words with their counts are all that has to be known of a text: memory
-        does not grow with its sentences.
+        does not grow with its sentences. Words in `symbols` are one piece each, whether learned or not.
 
         DataError if the sentences are too few for that many pieces.
         """
@@ -70,6 +70,7 @@ class Tokenizer:
                 unk_id=UNK_ID,
                 bos_id=BOS_ID,
                 eos_id=EOS_ID,
+                user_defined_symbols=[f"▁{symbol}" for symbol in symbols],
                 minloglevel=2,
             )
         except RuntimeError as error:
