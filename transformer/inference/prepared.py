@@ -3,10 +3,14 @@ more the fewer rows there are, and float32 products go to another library that i
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from transformer.model.feedforward import FeedForward
+
+Activation = Literal["none", "relu"]
 
 
 def can_prepare(weight: Tensor) -> bool:
@@ -23,18 +27,20 @@ class PreparedLinear(nn.Linear):
 
     Args:
         weight, bias: of the linear; kept, not copied.
+        activation: "relu" to end with max(0, y), computed where y still is in registers.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, activation: Activation = "none") -> None:
         super().__init__(weight.size(1), weight.size(0), bias=False, device="meta")
         self.weight = nn.Parameter(weight.detach(), requires_grad=False)
         if bias is not None:
             self.bias = nn.Parameter(bias.detach(), requires_grad=False)
+        self.activation = activation
         self._prepare()
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features); records no gradient."""
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._prepared, self.bias, "none", [], "")
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._prepared, self.bias, self.activation, [], "")
         return y
 
     def __getstate__(self) -> dict[str, Any]:
@@ -49,10 +55,31 @@ class PreparedLinear(nn.Linear):
         self._prepared = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
 
 
-def prepare_linears(module: nn.Module) -> None:
-    """Replace every `nn.Linear` inside a module."""
+class PreparedFeedForward(FeedForward):
+    """A `FeedForward` for inference, its activation within the first product.
+
+    Args:
+        plain: whose weights are kept.
+        linear: what its two products become.
+    """
+
+    def __init__(self, plain: FeedForward, linear: type[PreparedLinear]) -> None:
+        nn.Module.__init__(self)
+        self.w_1 = linear(plain.w_1.weight, plain.w_1.bias, "relu")
+        self.w_2 = linear(plain.w_2.weight, plain.w_2.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., D)."""
+        y: Tensor = self.w_2(self.w_1(x))
+        return y
+
+
+def prepare_linears(module: nn.Module, linear: type[PreparedLinear] = PreparedLinear) -> None:
+    """Replace every `nn.Linear` inside a module, by `linear`."""
     for name, child in module.named_children():
-        if type(child) is nn.Linear:
-            setattr(module, name, PreparedLinear(child.weight, child.bias))
+        if type(child) is FeedForward:
+            setattr(module, name, PreparedFeedForward(child, linear))
+        elif type(child) is nn.Linear:
+            setattr(module, name, linear(child.weight, child.bias))
         else:
-            prepare_linears(child)
+            prepare_linears(child, linear)
