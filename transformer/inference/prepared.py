@@ -3,6 +3,7 @@ more the fewer rows there are, and float32 products go to another library that i
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -20,6 +21,12 @@ def can_prepare(weight: Tensor) -> bool:
     if weight.dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return weight.dtype == torch.float32
+
+
+def can_quantize(weight: Tensor) -> bool:
+    """Whether this torch has products of 8-bit integers, for the weight's device and dtype."""
+    has_kernels = all(hasattr(torch.ops.onednn, name) for name in ("qlinear_prepack", "qlinear_pointwise"))
+    return has_kernels and can_prepare(weight)
 
 
 class PreparedLinear(nn.Linear):
@@ -53,6 +60,50 @@ class PreparedLinear(nn.Linear):
 
     def _prepare(self) -> None:
         self._prepared = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
+
+
+class QuantizedLinear(PreparedLinear):
+    """An `nn.Linear` for inference that multiplies 8-bit integers: 254 steps from the least to the largest number.
+
+    Weights have a scale for each output; activations one for each call, so that a result depends a little on what else
+    is in the batch.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_features) to (..., out_features), in the dtype of x; records no gradient."""
+        least, largest = (extreme.item() for extreme in x.aminmax()) if x.numel() else (0.0, 0.0)
+        # Exactly representable, 0 stays 0. One step less than there are leaves room for rounding the zero point.
+        scale = (max(largest, 0.0) - min(least, 0.0)) / 254 or 1.0
+        if not math.isfinite(scale):
+            return x.new_full((*x.shape[:-1], self.out_features), math.nan)
+        zero_point = round(-min(least, 0.0) / scale)
+        # Rounded by cutting off, as all are positive. torch is slow from float32 to uint8 directly.
+        steps = x.to(torch.float32, copy=True).mul_(1 / scale).add_(zero_point + 0.5).to(torch.int32).to(torch.uint8)
+        weight, weight_scales, weight_zeros, bias = self._prepared
+        y: Tensor = torch.ops.onednn.qlinear_pointwise(
+            steps,
+            scale,
+            zero_point,
+            weight,
+            weight_scales,
+            weight_zeros,
+            bias,
+            1.0,
+            0,
+            x.dtype,
+            self.activation,
+            [],
+            "",
+        )
+        return y
+
+    def _prepare(self) -> None:
+        weight = self.weight.detach().float()  # (out, in)
+        scales = (weight.abs().amax(dim=1) / 127).clamp(min=torch.finfo(torch.float32).tiny)  # (out,)
+        steps = (weight / scales[:, None]).round().to(torch.int8)
+        prepacked = torch.ops.onednn.qlinear_prepack(steps, None)
+        bias = None if self.bias is None else self.bias.detach().float()
+        self._prepared = prepacked, scales, torch.zeros_like(scales, dtype=torch.int64), bias
 
 
 class PreparedFeedForward(FeedForward):
