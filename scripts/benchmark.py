@@ -315,18 +315,15 @@ def _parser() -> argparse.ArgumentParser:
         ("k", 3, _at_least(2), "positions that a convolution sees"),
         ("batch", 4, _at_least(1), "sequences"),
     ):
-        command.add_argument(
-            f"--{name}", type=convert, default=default, metavar="N", help=f"{what} (default: {default})"
-        )
+        help = f"{what} (default: {default})"
+        command.add_argument(f"--{name}", type=convert, default=default, metavar="N", help=help)
     for name, values, convert, what in (
         ("lengths", [64, 128, 256, 512, 1024], _at_least(1), "n to time"),
         ("widths", [64, 128, 256, 512, 1024], _at_least(1), "d to time"),
         ("windows", [7, 15, 31, 63], _odd, "r and k to time"),
     ):
-        default = " ".join(map(str, values))
-        command.add_argument(
-            f"--{name}", type=convert, nargs="+", default=values, metavar="N", help=f"{what} (default: {default})"
-        )
+        help = f"{what} (default: {' '.join(map(str, values))})"
+        command.add_argument(f"--{name}", type=convert, nargs="+", default=values, metavar="N", help=help)
     command.add_argument("--seconds", type=float, default=0.2, metavar="S", help="for each point (default: 0.2)")
     command.add_argument("--plot", type=Path, metavar="FILE", help="draw it, as .png, .svg or .pdf; needs matplotlib")
     _add_device(command)

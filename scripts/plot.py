@@ -1,7 +1,7 @@
 """Show how a run has learned, as a table or drawn: python scripts/plot.py RUN [RUN ...] [--out FILE]
 
-A run's metrics.jsonl becomes a Markdown table of its validations; with --out, runs are drawn together. In place of runs,
-the positional encodings (section 3.5) or learning rates (equation 3) can be drawn.
+A run's metrics.jsonl becomes a Markdown table of its validations; with --out, runs are drawn together. In place of
+runs, the positional encodings (section 3.5) or learning rates (equation 3) can be drawn.
 """
 
 from __future__ import annotations

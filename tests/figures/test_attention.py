@@ -1,4 +1,4 @@
-"""What is drawn of attention: all weights and pieces of the model, and on a page nothing that could run or reach out."""
+"""What is drawn of attention: all weights and pieces of a model; and a page has nothing else that could run."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_page_holds_exactly_the_pieces_and_weights(uses: list[Use]) -> None:
 
 @pytest.mark.parametrize(
     "piece",
-    ["<script>", "</script><script>alert(1)</script>", "<!--<script>", "<img src=x onerror=alert(1)>", "&lt;", '"'],
+    ["<script>", "</script><script>alert(1)</script>", "<!--<script>", "<img onerror=alert(1)>", "&lt;", '"'],
 )
 def test_a_piece_is_text_whatever_it_looks_like(piece: str) -> None:
     text = page(some_uses(piece, "a"))
@@ -131,9 +131,8 @@ def test_a_figure_has_every_head_with_its_weights_and_labels(uses: list[Use]) ->
     for i, axes in enumerate(figure.axes):
         use, layer, head = uses[i // 4], i // 2 % 2, i % 2
         torch.testing.assert_close(torch.tensor(axes.images[0].get_array()), use.weights[layer, head])
-        rows, columns = (
-            [label.get_text() for label in labels] for labels in (axes.get_yticklabels(), axes.get_xticklabels())
-        )
+        ticks = axes.get_yticklabels(), axes.get_xticklabels()
+        rows, columns = ([label.get_text() for label in labels] for labels in ticks)
         assert rows == (use.queries if head == 0 else [])
         assert columns == (use.keys if layer == 1 else [])
 

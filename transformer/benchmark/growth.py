@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -196,13 +196,13 @@ def plot(curves: Sequence[Curve], against: str, path: Path) -> None:
     save(figure, path)
 
 
-def draw(axes: Axes, curves: Sequence[Curve], against: str) -> None:
+def draw(axes: Axes, curves: Sequence[Curve], against: str, colours: Iterable[str] = COLOURS) -> None:
     """Draw measured curves as points and the predicted ones as lines, both axes logarithmic.
 
     A prediction is scaled to meet its curve at the largest size, where fixed costs weigh least: only its slope is
     claimed.
     """
-    for curve, colour in zip(curves, itertools.cycle(COLOURS), strict=False):
+    for curve, colour in zip(curves, itertools.cycle(colours), strict=False):
         ratio = curve.seconds[-1] / curve.predicted[-1]
         label = f"{curve.name}: {curve.measured_exponent:.2f} (predicted {curve.predicted_exponent:.2f})"
         axes.plot(curve.sizes, [1e3 * s for s in curve.seconds], "o", color=colour, label=label)
@@ -210,7 +210,7 @@ def draw(axes: Axes, curves: Sequence[Curve], against: str) -> None:
     axes.set(xscale="log", yscale="log", xlabel=against, ylabel="ms", title="points: measured; lines: predicted slope")
     axes.set_xticks(curves[0].sizes, [str(size) for size in curves[0].sizes])
     axes.minorticks_off()
-    axes.legend(title="exponent")
+    axes.legend(title="exponent", loc="upper center", bbox_to_anchor=(0.5, -0.12))
 
 
 def _curve(name: str, sizes: Sequence[int], cost: Callable[[int], Cost]) -> Curve:

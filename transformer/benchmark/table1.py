@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformer.benchmark.ceiling import calls_per_second
 from transformer.benchmark.growth import HEAD_SIZE, Curve, draw, growth_report
 from transformer.benchmark.report import Report
-from transformer.figures.canvas import new_figure, save
+from transformer.figures.canvas import COLOURS, new_figure, save
 from transformer.model.attention import MultiHeadAttention, attention
 
 Layer = Callable[[Tensor], Tensor]
@@ -125,11 +125,7 @@ def reach(layer: Layer, sizes: Sizes) -> Tensor:
 
 
 def _self_attention(sizes: Sizes, _: int) -> Layer:
-    layer = MultiHeadAttention(sizes.d, _num_heads(sizes))
-    # Table 1 leaves the projections out: they are position-wise layers of their own.
-    for name in ("w_q", "w_k", "w_v", "w_o"):
-        setattr(layer, name, nn.Identity())
-    return layer
+    return _without_projections(MultiHeadAttention(sizes.d, _num_heads(sizes)))
 
 
 def _restricted_self_attention(sizes: Sizes, _: int) -> Layer:
@@ -137,6 +133,13 @@ def _restricted_self_attention(sizes: Sizes, _: int) -> Layer:
         heads = x.unflatten(-1, (_num_heads(sizes), -1)).transpose(1, 2)
         return restricted_attention(heads, heads, heads, sizes.r).transpose(1, 2).flatten(2)
 
+    return layer
+
+
+def _without_projections(layer: MultiHeadAttention) -> Layer:
+    # As in Table 1: they are position-wise layers of their own.
+    for name in ("w_q", "w_k", "w_v", "w_o"):
+        setattr(layer, name, nn.Identity())
     return layer
 
 
@@ -260,7 +263,9 @@ def table1_report(counted: Sequence[Report], curves: Mapping[str, Sequence[Curve
 
 def plot(curves: Mapping[str, Sequence[Curve]], path: Path) -> None:
     """Draw the times with the backward pass, a panel per size that grew; ConfigError as `growth.plot`."""
-    figure = new_figure(6 * len(curves), 5)
+    figure = new_figure(5 * len(curves), 5)
+    colours = {f"{name}, {PASSES[1]}": colour for name, colour in zip(_TIMED, COLOURS, strict=False)}
     for axes, (letters, found) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
-        draw(axes, [curve for curve in found if curve.name.endswith(PASSES[1])], " = ".join(letters))
+        drawn = [curve for curve in found if curve.name in colours]
+        draw(axes, drawn, " = ".join(letters), [colours[curve.name] for curve in drawn])
     save(figure, path)
