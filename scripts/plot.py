@@ -32,14 +32,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         save(draw_training(runs), arguments.out)
     else:
         for path in arguments.runs:
+            if len(arguments.runs) > 1:
+                print(f"\n{path}\n")
             _print_table(path, arguments.every)
     return 0
 
 
-def _print_table(run: Path, every: int) -> None:
-    validations = [record for record in read_metrics(run) if record["kind"] == "validation"]
+def _print_table(path: Path, every: int) -> None:
+    validations = [record for record in read_metrics(path) if record["kind"] == "validation"]
     if not validations:
-        raise CheckpointError(f"{run}: no validation is recorded in metrics.jsonl")
+        raise CheckpointError(f"{path}: no validation is recorded in metrics.jsonl")
     shown = validations[every - 1 :: every]
     if shown[-1:] != validations[-1:]:
         shown.append(validations[-1])

@@ -226,6 +226,8 @@ def test_the_learning_curve_is_a_table(script: Script, trained_run: Path) -> Non
     _, _, *rows = out.splitlines()
     validations = [line for line in read_metrics(trained_run) if line["kind"] == "validation"]
     assert [row.split(" | ")[0] for row in rows] == [f"| {line['step']}" for line in validations] == ["| 5", "| 10"]
+    both = script("plot", trained_run, trained_run)
+    assert both == (0, f"\n{trained_run}\n\n{out}" * 2, "")
 
 
 def test_what_a_run_has_recorded_is_drawn_with_others(script: Script, trained_run: Path, tmp_path: Path) -> None:

@@ -84,17 +84,14 @@ def restricted_attention(q: Tensor, k: Tensor, v: Tensor, r: int) -> Tensor:
 def num_sequential_operations(layer: Layer, sizes: Sizes) -> int:
     """The longest chain of tensor operations of which each needs the result of the one before it."""
     z = layer(torch.randn(1, sizes.n, sizes.d, requires_grad=True))
-    depths: dict[Any, int] = {None: 0}
-    waiting = [z.grad_fn]
+    depths: dict[Any, int] = {}
+    waiting: list[Any] = [z.grad_fn]
     while waiting:
-        node = waiting[-1]
-        inputs = [] if node is None else [before for before, _ in node.next_functions]
-        if unknown := [before for before in inputs if before not in depths]:
+        inputs = [node for node, _ in waiting[-1].next_functions if node is not None]
+        if unknown := [node for node in inputs if node not in depths]:
             waiting += unknown
-            continue
-        if node is not None:
-            depths[node] = 1 + max(depths[before] for before in inputs) if inputs else 0
-        waiting.pop()
+        else:
+            depths[waiting.pop()] = 1 + max(map(depths.__getitem__, inputs)) if inputs else 0
     return depths[z.grad_fn]
 
 
