@@ -10,6 +10,7 @@ from pathlib import Path
 
 from transformer.ablation.rows import PUBLISHED, Published, sort_key
 from transformer.ablation.runs import Result
+from transformer.config import Config
 from transformer.errors import ConfigError
 from transformer.training.run import FREE_KEYS, yaml_value
 
@@ -192,9 +193,10 @@ def _verdicts(row: Row, base: Row) -> list[str]:
 
 def _differences(row: Row, base: Row) -> str:
     """The keys, with the row's values, that shape its result and differ from the base row's."""
-    before, now = base.results[0].config, row.results[0].config
+    # A key that came to exist after a run had its default then.
+    before, now = ({**Config().flat(), **of.results[0].config} for of in (base, row))
     keys = [key for key in now if key.startswith("search.") or (key not in FREE_KEYS and key != "seed")]
-    return ", ".join(f"{key.split('.')[-1]} {yaml_value(now[key])}" for key in keys if now[key] != before.get(key))
+    return ", ".join(f"{key.split('.')[-1]} {yaml_value(now[key])}" for key in keys if now[key] != before[key])
 
 
 def _notes(rows: Sequence[Row], base: Row | None, verdicts: dict[str, list[str]]) -> list[str]:
