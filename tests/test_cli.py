@@ -22,6 +22,7 @@ import torch
 
 from transformer.cli import run
 from transformer.data.builtin import builtin_pairs
+from transformer.data.corpus import Corpus
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import UserError
 from transformer.inference.translator import Translator
@@ -172,12 +173,85 @@ def test_a_translation_scored_against_itself_is_perfect(
     assert out.splitlines()[-1].startswith("BLEU = 100.00  nrefs:1|")
 
 
+class Words:
+    """In the place of Moses' tokenizer, which need not be installed: tokenises nothing."""
+
+    lang = "de"
+
+    def tokenize(self, text: str, return_str: bool) -> str:
+        assert return_str
+        return text
+
+
+def test_the_score_that_the_authors_counted_comes_before_sacrebleus_and_says_what_it_is(
+    script: Script, babbler: Path, tmp_path: Path, translations: list[str]
+) -> None:
+    for name, lines in (("src", SENTENCES), ("ref", [f"{line} well-known" for line in translations])):
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
+    arguments = (babbler, "--src", tmp_path / "src", "--ref", tmp_path / "ref")
+    plain = script("evaluate", *arguments)
+    both = script("evaluate", *arguments, "--compound-split", moses_tokenizer=lambda _: Words())
+    assert (plain.status, both.status) == (0, 0)
+    report = json.loads(
+        script("evaluate", *arguments, "--json", "--compound-split", moses_tokenizer=lambda _: Words()).out
+    )
+
+    lines = both.out.splitlines()
+    (added,) = (line for line in lines if "compound" in line)
+    label = "tokenised, compound-split BLEU (as the paper's authors counted; not comparable with the last line)"
+    assert added.startswith(f"{label}: {report['compound_split_bleu']:.2f} ")
+    assert added.endswith(f"  {report['compound_split_signature']}")
+    assert lines[-1] == plain.out.splitlines()[-1] == f"BLEU = {report['bleu']:.2f}  {report['bleu_signature']}"
+    assert report["compound_split_bleu"] < report["bleu"] < 100, "three words for one that is missing"
+    assert "compound" not in plain.out
+
+
+def test_a_published_test_set_is_scored_by_its_name(
+    script: Script, trained_run: Path, references: list[tuple[str, str]]
+) -> None:
+    asked = []
+
+    def published_test_set(*names: str) -> Corpus:
+        asked.append(names)
+        return Corpus("the set", "", lambda: iter(references))
+
+    result = script("evaluate", trained_run, "--test-set", "wmt14/full", published_test_set=published_test_set)
+    assert (result.status, asked) == (0, [("wmt14/full", "en", "de")])
+    assert " on the set: 23 sentences" in result.out.splitlines()[0]
+
+
 def test_the_learning_curve_is_a_table(script: Script, trained_run: Path) -> None:
     status, out, err = script("plot", trained_run)
     assert (status, err) == (0, "")
     _, _, *rows = out.splitlines()
     validations = [line for line in read_metrics(trained_run) if line["kind"] == "validation"]
     assert [row.split(" | ")[0] for row in rows] == [f"| {line['step']}" for line in validations] == ["| 5", "| 10"]
+    both = script("plot", trained_run, trained_run)
+    assert both == (0, f"\n{trained_run}\n\n{out}" * 2, "")
+
+
+def test_what_a_run_has_recorded_is_drawn_with_others(script: Script, trained_run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "curves.svg"
+    assert script("plot", trained_run, trained_run, "--out", path) == (0, "", "")
+    assert path.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("what", [("--positions", 7, 11), ("--schedule", 512, 13, "--schedule", 11, 17)])
+def test_formulae_are_drawn_without_a_run(script: Script, tmp_path: Path, what: tuple[object, ...]) -> None:
+    pytest.importorskip("matplotlib")
+    assert script("plot", *what, "--out", tmp_path / "figure.png") == (0, "", "")
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", ["page.html", "figure.png"])
+def test_attention_is_drawn(script: Script, trained_run: Path, tmp_path: Path, name: str) -> None:
+    if name.endswith("png"):
+        pytest.importorskip("matplotlib")
+    path = tmp_path / name
+    arguments = ("attend", trained_run, "A man is sleeping.", "--translation", "Ein Mann schläft.", "--out", path)
+    assert script(*arguments) == (0, f"{path}\n", "")
+    assert path.stat().st_size > 1000
 
 
 # Translating.
@@ -543,10 +617,20 @@ def test_a_checkpoint_of_another_vocabulary_is_not_used(script: Script, trained_
     assert_one_line(script("evaluate", checkpoint), pattern)
 
 
-@pytest.mark.parametrize("name", ["translate", "evaluate", "average", "plot"])
-def test_a_run_that_is_not_there_is_named(script: Script, tmp_path: Path, name: str) -> None:
-    pattern = f"{tmp_path / 'absent'}(: no such run| holds 0 checkpoints|: no validation is recorded)"
-    assert_one_line(script(name, tmp_path / "absent"), pattern)
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("translate", []),
+        ("evaluate", []),
+        ("average", []),
+        ("plot", []),
+        ("plot", ["--out", "figure.png"]),
+        ("attend", ["A man is sleeping."]),
+    ],
+)
+def test_a_run_that_is_not_there_is_named(script: Script, tmp_path: Path, name: str, arguments: list[str]) -> None:
+    reasons = ": no such run| holds 0 checkpoints|: no validation is recorded|: nothing is recorded"
+    assert_one_line(script(name, tmp_path / "absent", *arguments), f"{tmp_path / 'absent'}({reasons})")
 
 
 def test_more_checkpoints_than_there_are_cannot_be_averaged(script: Script, trained_run: Path) -> None:
@@ -598,6 +682,10 @@ def test_bad_arguments_of_translate_are_named(
         (["--src", "FILE"], "--src and --ref go together"),
         (["--ref", "FILE"], "--src and --ref go together"),
         (["--src", "FILE", "--ref", "FILE", "--split", "test"], "--split and --src exclude each other"),
+        (["--split", "test", "--test-set", "wmt14"], "--split and --test-set exclude each other"),
+        (["--src", "FILE", "--ref", "FILE", "--test-set", "wmt14"], "--test-set and --src exclude each other"),
+        (["--test-set", "wmt1914"], "sacreBLEU has no test set 'wmt1914' for en-de; it has .*wmt14/full"),
+        (["--compound-split", "--tokenize", "none"], "--compound-split tokenises raw text; --tokenize none says that"),
         (["--src", "FILE", "--ref", "LONGER"], r"differ in length: \S*FILE has 2 lines, \S*LONGER has 3"),
         (["--src", "EMPTY", "--ref", "EMPTY"], "nothing to score"),
         (["--src", "FILE", "--ref", "absent"], "absent: cannot be read: No such file"),
@@ -625,8 +713,66 @@ def test_a_bleu_tokenizer_that_is_not_installed_is_named(script: Script, trained
     assert result.err.splitlines()[-1].find("ja-mecab") > 0
 
 
-def test_every_zeroth_line_of_a_table_is_refused(script: Script, trained_run: Path) -> None:
-    assert_one_line(script("plot", trained_run, "--every", 0), "--every")
+def test_a_tokenizer_of_moses_that_is_not_installed_is_named_before_the_work(
+    script: Script, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sacremoses", None)
+    result = script("evaluate", trained_run, "--compound-split", "--output", tmp_path / "translations")
+    assert_one_line(result, "compound-split BLEU needs Moses' tokenizer: pip install sacremoses")
+    assert not (tmp_path / "translations").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pattern"),
+    [
+        (["RUN", "--every", "0"], "--every 0 must be at least 1"),
+        ([], "give either runs, or --positions, or --schedule"),
+        (["RUN", "--positions", "3", "5"], "give either runs, or --positions, or --schedule"),
+        (["--positions", "3", "5"], "--positions and --schedule need --out FILE"),
+        (["--positions", "3", "0", "--out", "FILE.png"], "--positions 3 0 must be at least 1"),
+        (["--schedule", "3", "5", "--schedule", "-1", "5", "--out", "FILE.png"], "--schedule -1 5 must be at least 1"),
+        (["--positions", "3", "5", "--out", "FILE.xyz"], r"FILE\.xyz: .*supported formats"),
+        (["RUN", "--out", "FILE"], "FILE: its suffix must say what kind of file"),
+        (["RUN", "--out", "absent/FILE.png"], "absent/FILE.png: No such file or directory"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_of_plot_are_named(
+    script: Script, trained_run: Path, tmp_path: Path, arguments: list[str], pattern: str
+) -> None:
+    pytest.importorskip("matplotlib")
+    places = {word: tmp_path / word for word in ("FILE", "FILE.png", "FILE.xyz", "absent/FILE.png")}
+    assert_one_line(script("plot", *({"RUN": trained_run, **places}.get(word, word) for word in arguments)), pattern)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("sentence", "name", "pattern"),
+    [
+        ("", "page.html", "the sentence is empty: there is nothing to attend to"),
+        ("a " * 1031, "page.html", r"sentence 1 has \d{4} pieces, more than the limit of 1024: split it"),
+        ("a " * 101, "page.html", "the sentence has 102 pieces; at most 100 can be drawn: shorten it"),
+        ("a", "absent/page.html", "absent/page.html: No such file or directory"),
+        ("a", "figure.xyz", r"figure\.xyz: .*supported formats"),
+        ("a", "absent/figure.png", "absent/figure.png: No such file or directory"),
+    ],
+    ids=["empty", "too long", "too long to draw", "no directory", "unknown suffix", "no directory for an image"],
+)
+def test_what_attend_cannot_draw_is_named(
+    script: Script, trained_run: Path, tmp_path: Path, sentence: str, name: str, pattern: str
+) -> None:
+    pytest.importorskip("matplotlib")
+    assert_one_line(script("attend", trained_run, sentence, "--translation", "a", "--out", tmp_path / name), pattern)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_without_matplotlib_is_named(
+    script: Script, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    pattern = "a figure needs matplotlib: pip install matplotlib"
+    assert_one_line(script("attend", trained_run, "a", "--out", tmp_path / "figure.png"), pattern)
+    assert_one_line(script("plot", trained_run, "--out", tmp_path / "figure.png"), pattern)
 
 
 # How any script ends.
