@@ -107,12 +107,7 @@ class Trainer:
             shutil.rmtree(self.run / "averaged", ignore_errors=True)
         with contextlib.closing(self._open_log()) as log:
             started = time.monotonic() - self.progress.elapsed_s
-            while True:
-                request, save_is_due = self._agree(stop, started)
-                if save_is_due:
-                    self._save()
-                if (reason := self._reason_to_stop() or request) is not None:
-                    break
+            while (reason := self._agreed(self._reason_to_stop() or stop())) is None:
                 began = time.monotonic()
                 self.update()
                 step = self.progress.step
@@ -122,6 +117,8 @@ class Trainer:
                     self._log(log)
                 if step % settings.validate_steps == 0:
                     self._validate(log)
+                if self._save_is_due():
+                    self._save()
                 if step % _RETURN_MEMORY_STEPS == 0:
                     return_freed_memory()
                 log.advance()
@@ -205,19 +202,10 @@ class Trainer:
             return f"no better validation loss in train.patience={settings.patience} validations"
         return None
 
-    def _agree(self, stop: Callable[[], str | None], started: float) -> tuple[str | None, bool]:
-        """Why some process asks to stop, and whether it is time to save. Clocks and signals differ; this must not.
-
-        Sets `elapsed_s` to that of the fastest clock.
-        """
-        settings, progress, (saved_step, saved_at) = self.config.train, self.progress, self._saved_at
-        request, now = stop(), time.monotonic()
-        is_requested, progress.elapsed_s, unsaved_s = self.world.max(request is not None, now - started, now - saved_at)
-        if is_requested:
-            request = next(filter(None, self.world.gather(request)))
-        by_step = settings.save_steps is not None and progress.step % settings.save_steps == 0
-        by_clock = settings.save_minutes is not None and unsaved_s >= settings.save_minutes * 60
-        return request, progress.step != saved_step and (by_step or by_clock)
+    def _agreed(self, reason: str | None) -> str | None:
+        """The first process's reason to stop, or else another's: their clocks and the signals they got may differ."""
+        (is_any,) = self.world.max(reason is not None)
+        return next(filter(None, self.world.gather(reason))) if is_any else None
 
     def _open_log(self) -> MetricsLog:
         if not self.world.is_main:
@@ -279,6 +267,14 @@ class Trainer:
         if is_better:
             progress.best_nll = nll
             self._write(self.run / "best", 1)
+
+    def _save_is_due(self) -> bool:
+        settings = self.config.train
+        by_step = settings.save_steps is not None and self.progress.step % settings.save_steps == 0
+        if by_step or settings.save_minutes is None:
+            return by_step
+        (seconds,) = self.world.max(time.monotonic() - self._saved_at[1])
+        return seconds >= settings.save_minutes * 60
 
     def _save(self) -> None:
         self.progress.window_loss, self.progress.window_nll = self._finite_window()
