@@ -78,7 +78,7 @@ def attention(
         k: (..., M, d_k) keys.
         v: (..., M, d_v) values.
         mask: bool, broadcastable to (..., Q, M); True means "may attend".
-        dropout: probability of dropping a weight, in [0, 1).
+        dropout: probability of dropping a weight, in [0, 1): the context is then Dropout(softmax(Q Kᵀ / √d_k)) V.
 
     Returns:
         The context (..., Q, d_v) and the weights (..., Q, M), the latter before dropout.
@@ -159,7 +159,7 @@ class MultiHeadAttention(nn.Module):
         """Project what will be attended to, (B, M, D), once; the caller decides how long to keep it."""
         values = self._split_heads(self.w_v(memory))
         if self.w_k is None:
-            return KeysValues(values[..., :1], values)  # there only to be counted
+            return KeysValues(values[..., :1], values)  # keys only to be counted
         keys = self._split_heads(self.w_k(memory))
         if self.score is not None:
             keys = self.score.key(keys)
@@ -204,12 +204,12 @@ class MultiHeadAttention(nn.Module):
 
     def _context(self, q: Tensor, kv: KeysValues, mask: Tensor | None, relation: Relation | None) -> Tensor:
         dropout = self.dropout if self.training else 0.0
-        if (self.score is not None and not self.score.is_product) or (relation is not None and relation.changes_scores):
-            weights = apply_dropout(self._weights(q, kv.keys, mask, relation), dropout)
-            return weights @ kv.values if relation is None else relation.mix(weights, kv.values)
-        if _fused_kernel_wins(q, kv.keys):
-            return F.scaled_dot_product_attention(q, kv.keys, kv.values, attn_mask=mask, dropout_p=dropout)
-        return attention(q, kv.keys, kv.values, mask, dropout=dropout)[0]
+        if (self.score is None or self.score.is_product) and (relation is None or not relation.changes_scores):
+            if _fused_kernel_wins(q, kv.keys):
+                return F.scaled_dot_product_attention(q, kv.keys, kv.values, attn_mask=mask, dropout_p=dropout)
+            return attention(q, kv.keys, kv.values, mask, dropout=dropout)[0]
+        weights = apply_dropout(self._weights(q, kv.keys, mask, relation), dropout)
+        return weights @ kv.values if relation is None else relation.mix(weights, kv.values)
 
     def _weights(self, q: Tensor, k: Tensor, mask: Tensor | None, relation: Relation | None) -> Tensor:
         scores = _products(q, k) if self.score is None or self.score.is_product else self.score(q, k, mask)

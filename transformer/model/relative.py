@@ -183,8 +183,8 @@ class T5Positions(RelativePositions):
         super().__init__()
         self.num_layers = num_layers
         self.max_distance = max_distance
-        offsets = torch.arange(-max_distance, max_distance + 1)
-        buckets = [_bucket(offset, bidirectional, num_buckets, max_distance) for offset in offsets.tolist()]
+        offsets = range(-max_distance, max_distance + 1)
+        buckets = [_bucket(offset, bidirectional, num_buckets, max_distance) for offset in offsets]
         # Not persistent: it is a formula, not something learned.
         self.register_buffer("buckets", torch.tensor(buckets), persistent=False)
         self.table = nn.Parameter(torch.empty(num_buckets, num_heads))
