@@ -1,4 +1,4 @@
-"""Score a trained model with BLEU: python scripts/evaluate.py RUN [--split test | --src FILE --ref FILE]"""
+"""Score a trained model: python scripts/evaluate.py RUN [--split test | --test-set NAME | --src FILE --ref FILE]"""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from transformer.cli import run
-from transformer.config import load_config, override
-from transformer.data.corpus import aligned_files, load_split
+from transformer.config import DataConfig, load_config, override
+from transformer.data.corpus import Corpus, aligned_files, load_split, published_test_set
 from transformer.errors import ConfigError
-from transformer.inference.bleu import TOKENIZERS, score
+from transformer.inference.bleu import (
+    TOKENIZERS,
+    CompoundSplitScore,
+    Score,
+    compound_split_score,
+    moses_tokenizer,
+    score,
+)
 from transformer.inference.translator import Translator
 from transformer.training.process import tune_process
 from transformer.training.run import find_checkpoint
@@ -26,11 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     tune_process()
     checkpoint = find_checkpoint(arguments.run)
     data = load_config(checkpoint / "config.yaml").data
-    if arguments.src is not None:
-        corpus = aligned_files(arguments.src, arguments.ref)
-    else:
-        corpus = load_split(data, arguments.split or data.test_split)
+    corpus = _corpus(arguments, data)
     pairs = list(corpus)
+    moses = moses_tokenizer(data.tgt_lang) if arguments.compound_split else None
     translator = Translator.load(checkpoint, device=arguments.device, precision=arguments.precision)
     translator.search = override(translator.search, beam=arguments.beam, alpha=arguments.alpha)
     if arguments.output is not None:
@@ -38,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.perf_counter()
     hypotheses = translator.translate([source for source, _ in pairs])
     seconds = time.perf_counter() - began
-    result = score(hypotheses, [reference for _, reference in pairs], arguments.tokenize)
+    references = [reference for _, reference in pairs]
+    result = score(hypotheses, references, arguments.tokenize)
     if arguments.output is not None:
         arguments.output.write_text("".join(f"{line}\n" for line in hypotheses), encoding="utf-8")
     report = {
@@ -49,19 +55,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         "sentences_per_s": round(len(pairs) / seconds, 1),
         "beam": translator.search.beam,
         "alpha": translator.search.alpha,
-        **{name: round(x, 2) if isinstance(x, float) else x for name, x in dataclasses.asdict(result).items()},
+        **_rounded(result),
     }
+    if moses is not None:
+        compound_split = compound_split_score(hypotheses, references, moses)
+        report |= {f"compound_split_{name}": value for name, value in _rounded(compound_split).items()}
     print(json.dumps(report, ensure_ascii=False) if arguments.json else _as_text(report))
     return 0
+
+
+def _corpus(arguments: argparse.Namespace, data: DataConfig) -> Corpus:
+    if arguments.src is not None:
+        return aligned_files(arguments.src, arguments.ref)
+    if arguments.test_set is not None:
+        return published_test_set(arguments.test_set, data.src_lang, data.tgt_lang)
+    return load_split(data, arguments.split or data.test_split)
+
+
+def _rounded(result: Score | CompoundSplitScore) -> dict[str, Any]:
+    return {name: round(x, 2) if isinstance(x, float) else x for name, x in dataclasses.asdict(result).items()}
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", metavar="RUN", type=Path, help="a run or checkpoint directory")
     parser.add_argument("--split", help="of the run's corpus; by default its test split")
+    parser.add_argument("--test-set", metavar="NAME", help="score on this test set of sacreBLEU's, such as wmt14/full")
     parser.add_argument("--src", type=Path, help="score on this file instead, a sentence per line")
     parser.add_argument("--ref", type=Path, help="its reference translations, raw as given")
     parser.add_argument("--tokenize", choices=TOKENIZERS, default="13a", help="none: the text is tokenised already")
+    parser.add_argument(
+        "--compound-split",
+        action="store_true",
+        help="print also the BLEU that the paper's authors counted: of tokenised text, compounds split",
+    )
     parser.add_argument("--beam", type=int)
     parser.add_argument("--alpha", type=float, help="of the length penalty")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
@@ -71,19 +98,30 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if (arguments.src is None) != (arguments.ref is None):
         raise ConfigError("--src and --ref go together")
-    if arguments.src is not None and arguments.split is not None:
-        raise ConfigError("--split and --src exclude each other")
+    named = [
+        f"--{name.replace('_', '-')}" for name in ("split", "test_set", "src") if getattr(arguments, name) is not None
+    ]
+    if len(named) > 1:
+        raise ConfigError(f"{' and '.join(named)} exclude each other")
+    if arguments.compound_split and arguments.tokenize == "none":
+        raise ConfigError(
+            "--compound-split tokenises raw text; --tokenize none says that the text is tokenised already"
+        )
     return arguments
 
 
 def _as_text(report: dict[str, Any]) -> str:
-    return (
-        "{checkpoint} on {corpus}: {sentences} sentences, beam {beam}, alpha {alpha}\n"
-        "translated in {seconds:.1f} s, {sentences_per_s} sentences/s\n"
-        "{bleu_details}\n"
-        "chrF2 = {chrf:.2f}  {chrf_signature}\n"
-        "BLEU = {bleu:.2f}  {bleu_signature}"
-    ).format(**report)
+    lines = [
+        "{checkpoint} on {corpus}: {sentences} sentences, beam {beam}, alpha {alpha}",
+        "translated in {seconds:.1f} s, {sentences_per_s} sentences/s",
+        "{bleu_details}",
+        "chrF2 = {chrf:.2f}  {chrf_signature}",
+        "BLEU = {bleu:.2f}  {bleu_signature}",
+    ]
+    if "compound_split_bleu" in report:
+        label = "tokenised, compound-split BLEU (as the paper's authors counted; not comparable with the last line)"
+        lines.insert(3, f"{label}: {{compound_split_details}}  {{compound_split_signature}}")
+    return "\n".join(lines).format(**report)
 
 
 if __name__ == "__main__":

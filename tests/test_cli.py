@@ -22,6 +22,7 @@ import torch
 
 from transformer.cli import run
 from transformer.data.builtin import builtin_pairs
+from transformer.data.corpus import Corpus
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import UserError
 from transformer.inference.translator import Translator
@@ -170,6 +171,53 @@ def test_a_translation_scored_against_itself_is_perfect(
     status, out, _ = script("evaluate", babbler, "--src", tmp_path / "src", "--ref", tmp_path / "ref")
     assert status == 0
     assert out.splitlines()[-1].startswith("BLEU = 100.00  nrefs:1|")
+
+
+class Words:
+    """In the place of Moses' tokenizer, which need not be installed: tokenises nothing."""
+
+    lang = "de"
+
+    def tokenize(self, text: str, return_str: bool) -> str:
+        assert return_str
+        return text
+
+
+def test_the_score_that_the_authors_counted_comes_before_sacrebleus_and_says_what_it_is(
+    script: Script, babbler: Path, tmp_path: Path, translations: list[str]
+) -> None:
+    for name, lines in (("src", SENTENCES), ("ref", [f"{line} well-known" for line in translations])):
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
+    arguments = (babbler, "--src", tmp_path / "src", "--ref", tmp_path / "ref")
+    plain = script("evaluate", *arguments)
+    both = script("evaluate", *arguments, "--compound-split", moses_tokenizer=lambda _: Words())
+    assert (plain.status, both.status) == (0, 0)
+    report = json.loads(
+        script("evaluate", *arguments, "--json", "--compound-split", moses_tokenizer=lambda _: Words()).out
+    )
+
+    lines = both.out.splitlines()
+    (added,) = (line for line in lines if "compound" in line)
+    label = "tokenised, compound-split BLEU (as the paper's authors counted; not comparable with the last line)"
+    assert added.startswith(f"{label}: {report['compound_split_bleu']:.2f} ")
+    assert added.endswith(f"  {report['compound_split_signature']}")
+    assert lines[-1] == plain.out.splitlines()[-1] == f"BLEU = {report['bleu']:.2f}  {report['bleu_signature']}"
+    assert report["compound_split_bleu"] < report["bleu"] < 100, "three words for one that is missing"
+    assert "compound" not in plain.out
+
+
+def test_a_published_test_set_is_scored_by_its_name(
+    script: Script, trained_run: Path, references: list[tuple[str, str]]
+) -> None:
+    asked = []
+
+    def published_test_set(*names: str) -> Corpus:
+        asked.append(names)
+        return Corpus("the set", "", lambda: iter(references))
+
+    result = script("evaluate", trained_run, "--test-set", "wmt14/full", published_test_set=published_test_set)
+    assert (result.status, asked) == (0, [("wmt14/full", "en", "de")])
+    assert " on the set: 23 sentences" in result.out.splitlines()[0]
 
 
 def test_the_learning_curve_is_a_table(script: Script, trained_run: Path) -> None:
@@ -598,6 +646,10 @@ def test_bad_arguments_of_translate_are_named(
         (["--src", "FILE"], "--src and --ref go together"),
         (["--ref", "FILE"], "--src and --ref go together"),
         (["--src", "FILE", "--ref", "FILE", "--split", "test"], "--split and --src exclude each other"),
+        (["--split", "test", "--test-set", "wmt14"], "--split and --test-set exclude each other"),
+        (["--src", "FILE", "--ref", "FILE", "--test-set", "wmt14"], "--test-set and --src exclude each other"),
+        (["--test-set", "wmt1914"], "sacreBLEU has no test set 'wmt1914' for en-de; it has .*wmt14/full"),
+        (["--compound-split", "--tokenize", "none"], "--compound-split tokenises raw text; --tokenize none says that"),
         (["--src", "FILE", "--ref", "LONGER"], r"differ in length: \S*FILE has 2 lines, \S*LONGER has 3"),
         (["--src", "EMPTY", "--ref", "EMPTY"], "nothing to score"),
         (["--src", "FILE", "--ref", "absent"], "absent: cannot be read: No such file"),
@@ -623,6 +675,15 @@ def test_a_bleu_tokenizer_that_is_not_installed_is_named(script: Script, trained
     result = script("evaluate", trained_run, *files, "--tokenize", "ja-mecab")
     assert result.status == 2
     assert result.err.splitlines()[-1].find("ja-mecab") > 0
+
+
+def test_a_tokenizer_of_moses_that_is_not_installed_is_named_before_the_work(
+    script: Script, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sacremoses", None)
+    result = script("evaluate", trained_run, "--compound-split", "--output", tmp_path / "translations")
+    assert_one_line(result, "compound-split BLEU needs Moses' tokenizer: pip install sacremoses")
+    assert not (tmp_path / "translations").exists()
 
 
 def test_every_zeroth_line_of_a_table_is_refused(script: Script, trained_run: Path) -> None:

@@ -83,6 +83,7 @@ class DataConfig:
 
     corpus: str = "wmt/wmt14"  # hub id, local pattern with {split} (and {lang}), or builtin
     subset: str | None = "de-en"  # the hub's name for a part of the corpus
+    revision: str | None = None  # commit, tag or branch of the hub's repository; null: its newest
     src_lang: str = "en"
     tgt_lang: str = "de"
     train_split: str = "train"

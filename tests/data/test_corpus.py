@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import json
 import re
+import shutil
+import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
 import huggingface_hub.constants
+import pyarrow
 import pytest
+import sacrebleu.dataset
 
+import transformer.data.corpus
 from transformer.config import DataConfig
 from transformer.data.builtin import builtin_pairs
-from transformer.data.corpus import Corpus, aligned_files, decode_lines, load_split, read_lines
+from transformer.data.corpus import Corpus, aligned_files, decode_lines, load_split, published_test_set, read_lines
 from transformer.errors import DataError
 
 PAIRS = [("A dog.", "Ein Hund."), ("Two cats.", "Zwei Katzen."), ("Größe", "größer als ß")]
@@ -388,9 +395,9 @@ def test_a_hub_corpus_gives_its_translations(monkeypatch: pytest.MonkeyPatch) ->
         return rows
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    corpus = load("some/corpus", "test", subset="de-en")
+    corpus = load("some/corpus", "test", subset="de-en", revision="b199e40")
     assert list(corpus) == list(corpus) == PAIRS
-    assert asked == [(("some/corpus", "de-en"), {"split": "test"})]
+    assert asked == [(("some/corpus", "de-en"), {"split": "test", "revision": "b199e40"})]
     assert corpus.name == "some/corpus de-en test"
     assert load("some/corpus", "test", src_lang="de", tgt_lang="en").fingerprint != corpus.fingerprint
 
@@ -429,6 +436,174 @@ def test_whatever_the_hub_raises_becomes_one_line(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(DataError, match=r"\(RuntimeError: first line second line\)"):
         load("some/corpus")
+
+
+# A repository laid out as wmt/wmt14: a card whose header lists subsets and splits, shards of parquet
+
+SHARDS = {"train": 3, "validation": 1, "test": 1}
+SIZES = {"train": 1103, "validation": 13, "test": 17}
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`de-en` and `fr-en`, as on the hub; the French is German in capitals."""
+    root = tmp_path_factory.mktemp("hub") / "wmt14"
+    header = ["---", "configs:"]
+    for subset in ("de-en", "fr-en"):
+        (root / subset).mkdir(parents=True)
+        header += [f"- config_name: {subset}", "  data_files:"]
+        for split, num_shards in SHARDS.items():
+            header += [f"  - split: {split}", f"    path: {subset}/{split}-*"]
+            rows = datasets.Dataset.from_list(
+                [
+                    {"translation": dict(zip(subset.split("-"), pair, strict=True))}
+                    for pair in reversed_pairs(subset, split)
+                ],
+                features=datasets.Features({"translation": datasets.Translation(subset.split("-"))}),
+            )
+            for i in range(num_shards):
+                shard = rows.shard(num_shards, i, contiguous=True)
+                shard.to_parquet(root / subset / f"{split}-{i:05}-of-{num_shards:05}.parquet")
+    (root / "README.md").write_text("\n".join([*header, "---", "# Dataset Card"]))
+    return root
+
+
+def reversed_pairs(subset: str, split: str) -> list[tuple[str, str]]:
+    """(German or French, English)."""
+    pairs = builtin_pairs(split, SIZES[split])
+    return [(target if subset == "de-en" else target.upper(), source) for source, target in pairs]
+
+
+@pytest.mark.parametrize("subset", ["de-en", "fr-en"])
+def test_every_split_of_a_repository_is_read_in_either_direction(repository: Path, subset: str) -> None:
+    other = subset[:2]
+    for split in SHARDS:
+        expected = reversed_pairs(subset, split)
+        back = load(repository, split, subset=subset, src_lang=other, tgt_lang="en")
+        assert list(back) == list(back) == expected
+        there = load(repository, split, subset=subset, src_lang="en", tgt_lang=other)
+        assert list(there) == [(english, foreign) for foreign, english in expected]
+        assert there.fingerprint != back.fingerprint
+
+
+def test_the_parts_of_a_repository_have_fingerprints_of_their_own(repository: Path) -> None:
+    parts = [(repository, split, {"subset": "de-en"}) for split in SHARDS]
+    parts.append((repository, "train", {"subset": "fr-en", "tgt_lang": "fr"}))
+    fingerprints = [load(path, split, **options).fingerprint for path, split, options in parts]
+    assert len(set(fingerprints)) == len(parts)
+    assert [load(path, split, **options).fingerprint for path, split, options in parts] == fingerprints
+
+
+def test_a_share_of_a_split_can_be_asked_for(repository: Path) -> None:
+    share = load(repository, "train[:7]", subset="de-en", src_lang="de", tgt_lang="en")
+    assert list(share) == reversed_pairs("de-en", "train")[:7]
+
+
+def test_a_revision_is_no_matter_to_a_local_repository(repository: Path) -> None:
+    plain, pinned = (load(repository, "test", subset="de-en", revision=revision) for revision in (None, "b199e40"))
+    assert list(pinned) == list(plain)
+    assert pinned.fingerprint == plain.fingerprint
+
+
+def test_reading_a_repository_takes_no_more_memory_for_more_text(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transformer.data.corpus, "_ROWS_AT_A_TIME", 53)
+
+    def memory(split: str) -> int:
+        corpus = load(repository, split, subset="de-en")
+        held = pyarrow.total_allocated_bytes()
+        most = 0
+        tracemalloc.start()
+        for number, _ in enumerate(corpus):
+            if number % 29 == 0:
+                most = max(most, pyarrow.total_allocated_bytes() - held)
+        most += tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    assert memory("train") < 1.2 * memory("train[:50%]")
+
+
+def test_a_subset_that_a_repository_lacks_is_one_line_with_those_it_has(repository: Path) -> None:
+    message = rf"^data\.corpus={repository}, data\.subset=cs-en: cannot load split 'train': .*\['de-en', 'fr-en'\]$"
+    with pytest.raises(DataError, match=message):
+        load(repository, subset="cs-en")
+    with pytest.raises(
+        DataError, match=r"data\.subset=None: cannot load split 'train': .*\['de-en', 'fr-en'\]"
+    ) as caught:
+        load(repository, subset=None)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_split_that_a_repository_lacks_is_one_line_with_those_it_has(repository: Path) -> None:
+    message = r"data\.subset=de-en: cannot load split 'dev': .*\['train', 'validation', 'test'\]\.$"
+    with pytest.raises(DataError, match=message):
+        load(repository, "dev", subset="de-en")
+
+
+def test_a_language_that_a_subset_lacks_is_an_error_of_its_first_row(repository: Path) -> None:
+    with pytest.raises(DataError, match=r"de-en test, row 1: 'en' and 'fr' must be text, got {\"de\": "):
+        list(load(repository, "test", subset="de-en", tgt_lang="fr"))
+
+
+# Test sets of sacreBLEU
+
+
+@pytest.fixture
+def statmt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The archive of newstest2014 as sacreBLEU expects it, where it will look instead of at statmt.org."""
+    for lang, lines in (("en", ["A dog.", "Two  cats. "]), ("de", ["Ein Hund.", "Zwei Katzen."])):
+        kind = "src" if lang == "en" else "ref"
+        segments = "".join(f'<seg id="{i}">{line}</seg>\n' for i, line in enumerate(lines, start=1))
+        write(tmp_path / f"newstest2014-deen-{kind}.{lang}.sgm", f'<doc docid="a" origlang="en">\n{segments}</doc>\n')
+    archive = tmp_path / "test-full.tgz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for path in sorted(tmp_path.glob("*.sgm")):
+            tar.add(path, f"test-full/{path.name}")
+    full = sacrebleu.dataset.DATASETS["wmt14/full"]
+    monkeypatch.setattr(full, "data", [archive.as_uri()])
+    monkeypatch.setattr(full, "md5", [hashlib.md5(archive.read_bytes()).hexdigest()])
+    monkeypatch.setattr(full, "_outdir", str(tmp_path / "sacrebleu"))
+    monkeypatch.setattr(full, "_rawdir", str(tmp_path / "sacrebleu" / "raw"))
+    return archive
+
+
+def test_a_published_test_set_is_fetched_once(statmt: Path) -> None:
+    corpus = published_test_set("wmt14/full", "en", "de")
+    assert corpus.name == "wmt14/full en-de of sacreBLEU"
+    assert list(corpus) == [("A dog.", "Ein Hund."), ("Two cats.", "Zwei Katzen.")]
+    statmt.unlink()
+    again = published_test_set("wmt14/full", "en", "de")
+    assert (list(again), again.fingerprint) == (list(corpus), corpus.fingerprint)
+
+
+def test_a_test_set_that_cannot_be_fetched_is_one_line_that_names_the_way_out(
+    statmt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = r"^the test set wmt14/full cannot be fetched \((URLError|SystemExit): .*\); without a network, score the "
+    monkeypatch.setattr(sacrebleu.dataset.DATASETS["wmt14/full"], "md5", ["0" * 32])
+    with pytest.raises(DataError, match=message):
+        published_test_set("wmt14/full", "en", "de")
+    shutil.rmtree(statmt.parent / "sacrebleu")
+    statmt.unlink()
+    with pytest.raises(DataError, match=message) as caught:
+        published_test_set("wmt14/full", "en", "de")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_test_set_or_direction_is_an_error_with_those_there_are() -> None:
+    with pytest.raises(DataError, match=r"no test set 'wmt14-full' for en-de; it has .*, wmt14, wmt14/full, "):
+        published_test_set("wmt14-full", "en", "de")
+    with pytest.raises(DataError, match=r"no test set 'wmt14/full' for en-tlh; it has none$"):
+        published_test_set("wmt14/full", "en", "tlh")
+
+
+def test_a_test_set_of_several_references_is_an_error_with_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sacrebleu.dataset.DATASETS["wmt14/full"], "get_files", lambda _: ["src", "ref", "ref"])
+    monkeypatch.setattr(sacrebleu.dataset.DATASETS["wmt14/full"], "fieldnames", lambda _: ["src", "ref:A", "ref:B"])
+    with pytest.raises(DataError, match="the test set wmt14/full has 2 references for en-de; one is scored"):
+        published_test_set("wmt14/full", "en", "de")
 
 
 # Builtin

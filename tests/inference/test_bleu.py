@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import sys
+
 import pytest
 import sacrebleu
 
 from transformer.errors import DataError
 from transformer.inference import bleu
-from transformer.inference.bleu import TOKENIZERS, score
+from transformer.inference.bleu import (
+    TOKENIZERS,
+    compound_split_score,
+    moses_tokenizer,
+    multi_bleu,
+    score,
+    split_compounds,
+)
 
 REFERENCES = [
     "Ein kleiner Hund läuft über die Wiese, und zwei Kinder sehen zu.",
@@ -103,3 +113,117 @@ def test_sides_of_different_length_are_an_error_with_both_counts() -> None:
 def test_nothing_cannot_be_scored() -> None:
     with pytest.raises(DataError, match="there is nothing to score: the references are empty"):
         score([], [])
+
+
+# BLEU as the paper's authors counted it
+
+
+@pytest.mark.parametrize(
+    ("tokenised", "parted"),
+    [
+        ("rich-text format", "rich ##AT##-##AT## text format"),
+        ("Science-Fiction-Film", "Science ##AT##-##AT## Fiction ##AT##-##AT## Film"),
+        ("a-b-c", "a ##AT##-##AT## b-c"),  # b is the neighbour of the first hyphen
+        ("2-3", "2 ##AT##-##AT## 3"),
+        ("Über-Öl", "Über ##AT##-##AT## Öl"),
+        ("Vor- und Nachteile", "Vor- und Nachteile"),
+        ("hier - dort", "hier - dort"),
+        ("-er", "-er"),
+        ("a–b", "a–b"),  # a dash is no hyphen
+        ("", ""),
+    ],
+)
+def test_only_what_a_hyphen_joins_is_parted(tokenised: str, parted: str) -> None:
+    assert split_compounds(tokenised) == parted
+
+
+def test_multi_bleu_is_the_one_worked_out_by_hand() -> None:
+    # Matches, clipped to their number in the reference, of all n-grams of the translation:
+    #   words       der 1 of 2 (clipped), alte 1, Hund 1, sieht 1, die 1, Katze 1, nicht 0      6 of 8
+    #   pairs       der alte, alte Hund, Hund sieht, sieht die, die Katze; not: der der ...     5 of 7
+    #   triples     der alte Hund, alte Hund sieht, Hund sieht die, sieht die Katze             4 of 6
+    #   quadruples  der alte Hund sieht, alte Hund sieht die, Hund sieht die Katze              3 of 5
+    translation = "der der alte Hund sieht die Katze nicht"
+    reference = "der alte Hund sieht die Katze am Abend im Garten"  # 10 words
+    result = multi_bleu([translation], [reference])
+    assert (result.counts, result.totals) == ([6, 5, 4, 3], [8, 7, 6, 5])
+    by_hand = math.exp(1 - 10 / 8) * (6 / 8 * 5 / 7 * 4 / 6 * 3 / 5) ** (1 / 4)
+    assert result.score == pytest.approx(100 * by_hand)
+
+
+def test_multi_bleu_adds_the_counts_of_all_sentences() -> None:
+    # 5 of 5, 4 of 4, 3 of 3, 2 of 2 and 2 of 3, 1 of 2, 0 of 1, none of none; 8 words against 5 + 2: nothing is brief.
+    result = multi_bleu(["a b c d e", "x y z"], ["a b c d e", "x y"])
+    assert result.score == pytest.approx(100 * (7 / 8 * 5 / 6 * 3 / 4 * 2 / 2) ** (1 / 4))
+
+
+@pytest.mark.parametrize("translation", ["a b c x d e", "a b c", "x", ""])
+def test_multi_bleu_is_nothing_without_a_match_of_four_words(translation: str) -> None:
+    assert multi_bleu([translation], ["a b c d e"]).score == 0
+
+
+def test_multi_bleu_is_sacrebleus_of_the_same_words_where_nothing_is_smoothed() -> None:
+    expected = sacrebleu.corpus_bleu(HYPOTHESES, [REFERENCES], tokenize="none", smooth_method="none")
+    smoothed = score(HYPOTHESES, REFERENCES, "none")
+    assert min(expected.counts) > 0
+    assert multi_bleu(HYPOTHESES, REFERENCES).score == expected.score == smoothed.bleu
+
+
+def test_without_mosess_tokenizer_the_way_to_get_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sacremoses", None)
+    with pytest.raises(DataError, match=r"^compound-split BLEU needs Moses' tokenizer: pip install sacremoses$"):
+        moses_tokenizer("de")
+
+
+class Words:
+    """In the place of Moses' tokenizer: parts words from the full stop."""
+
+    lang = "de"
+
+    def tokenize(self, text: str, return_str: bool) -> str:
+        assert return_str
+        return text.replace(".", " .")
+
+
+def test_a_compound_that_is_right_counts_as_three_words() -> None:
+    # A-B . and C-D . become A ##AT##-##AT## B . (4 words); one of two sentences is right, the other but for its D:
+    # words 7 of 8, pairs 4 of 6 and so on.
+    result = compound_split_score(["A-B.", "C-X."], ["A-B.", "C-D."], Words())
+    by_hand = 100 * (7 / 8 * 4 / 6 * 2 / 4 * 1 / 2) ** (1 / 4)
+    assert result.bleu == pytest.approx(by_hand)
+    assert result.details.startswith(f"{by_hand:.2f} 87.5/66.7/50.0/50.0 (BP = 1.000 ")
+    assert result.signature == "nrefs:1|case:mixed|tok:moses-de|compounds:split|smooth:none"
+
+
+def test_what_cannot_be_scored_cannot_be_scored_with_compounds_split() -> None:
+    with pytest.raises(DataError, match=r"^2 translations cannot be scored against 1 references$"):
+        compound_split_score(["a", "b"], ["a"], Words())
+    with pytest.raises(DataError, match="there is nothing to score"):
+        compound_split_score([], [], Words())
+
+
+MOSES_GERMAN = [
+    ("Das kostet 5,300 Euro, z.B. bei Dr. Müller.", "Das kostet 5,300 Euro , z.B. bei Dr. Müller ."),
+    ("„Gut!“ – sagte sie (schnell)...", "„ Gut ! “ – sagte sie ( schnell ) ..."),
+    ("Am 3. Mai um 14:30 Uhr.", "Am 3. Mai um 14 : 30 Uhr ."),
+    ("Wie geht's der EU-Kommission?", "Wie geht &apos; s der EU-Kommission ?"),
+    ('R&B [1] "x|y"', "R &amp; B &#91; 1 &#93; &quot; x &#124; y &quot;"),
+]
+
+
+@pytest.mark.parametrize(("raw", "tokenised"), MOSES_GERMAN)
+def test_mosess_tokenizer_parts_german_as_tokenizer_perl_does(raw: str, tokenised: str) -> None:
+    # The right side is what tokenizer.perl 1.1 with -l de prints.
+    pytest.importorskip("sacremoses")
+    assert moses_tokenizer("de").tokenize(raw, return_str=True) == tokenised
+
+
+def test_the_authors_score_of_raw_text_goes_through_all_three_steps() -> None:
+    pytest.importorskip("sacremoses")
+    translation, reference = "Die EU-Kommission sagt „Nein“, z.B. hier.", "Die EU-Kommission sagt: „Nein“."
+    parted = (
+        "Die EU ##AT##-##AT## Kommission sagt „ Nein “ , z.B. hier .",
+        "Die EU ##AT##-##AT## Kommission sagt : „ Nein “ .",
+    )
+    result = compound_split_score([translation], [reference], moses_tokenizer("de"))
+    assert result.bleu == multi_bleu(parted[:1], parted[1:]).score > score([translation], [reference]).bleu

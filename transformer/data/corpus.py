@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import gzip
 import hashlib
@@ -21,6 +22,7 @@ from transformer.errors import DataError
 _SYNONYMS = {"validation": ("valid", "val", "dev")}
 _HELD_OUT_BUILTIN_SIZE = 1000
 _TABLE_SUFFIXES = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+_ROWS_AT_A_TIME = 1000  # some ten times as fast as one by one
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ def load_split(data: DataConfig, split: str) -> Corpus:
     """Find one split of the corpus that a configuration names.
 
     `data.corpus` is `builtin`; or a local pattern with `{split}`, and `{lang}` where each language has a file of its
-    own, plain or `.gz` (otherwise jsonl, parquet or csv with a column per language); or a Hugging Face hub id.
+    own, plain or `.gz` (otherwise jsonl, parquet or csv with a column per language); or a Hugging Face hub id, read at
+    `data.revision`; or a local directory laid out as the hub's, such as a download from it.
     For local files `validation` also finds `valid`, `val` and `dev`, and a name that is the beginning of just one
     file's finds that file.
 
@@ -56,7 +59,32 @@ def load_split(data: DataConfig, split: str) -> Corpus:
         return _builtin(split, data.builtin_size)
     if "{" in data.corpus or Path(data.corpus).suffix in (*_TABLE_SUFFIXES, ".gz", ".txt"):
         return _local(data.corpus, split, data.src_lang, data.tgt_lang)
-    return _hub(data.corpus, data.subset, split, data.src_lang, data.tgt_lang)
+    return _hub(data, split)
+
+
+def published_test_set(name: str, src_lang: str, tgt_lang: str) -> Corpus:
+    """A test set of sacreBLEU's by its name there, such as `wmt14/full`; fetched once and kept in `~/.sacrebleu`.
+
+    DataError if sacreBLEU has no such set for these languages, it cannot be fetched, or it has several references.
+    """
+    from sacrebleu.dataset import DATASETS
+
+    direction = f"{src_lang}-{tgt_lang}"
+    known = [known for known, test_set in DATASETS.items() if direction in test_set.langpairs]
+    if name not in known:
+        raise DataError(f"sacreBLEU has no test set {name!r} for {direction}; it has {', '.join(known) or 'none'}")
+    try:
+        source = DATASETS[name].get_source_file(direction)
+        references = DATASETS[name].get_reference_files(direction)
+    except (Exception, SystemExit) as error:  # it exits where a checksum is wrong
+        raise DataError(
+            f"the test set {name} cannot be fetched ({_one_line(error)}); without a network, score the "
+            "corpus' own test split, or files with --src and --ref"
+        ) from None
+    if len(references) != 1:
+        raise DataError(f"the test set {name} has {len(references)} references for {direction}; one is scored")
+    corpus = aligned_files(Path(source), Path(references[0]))
+    return dataclasses.replace(corpus, name=f"{name} {direction} of sacreBLEU")
 
 
 def aligned_files(src: Path, tgt: Path) -> Corpus:
@@ -181,18 +209,23 @@ def _table(path: Path, src_lang: str, tgt_lang: str) -> Corpus:
     return _rows_corpus(str(path), rows, src_lang, tgt_lang, _digest(path))
 
 
-def _hub(corpus: str, subset: str | None, split: str, src_lang: str, tgt_lang: str) -> Corpus:
+def _hub(data: DataConfig, split: str) -> Corpus:
     import datasets
 
     try:
-        rows = datasets.load_dataset(corpus, subset, split=split)
+        rows = datasets.load_dataset(data.corpus, data.subset, split=split, revision=data.revision)
+    except ValueError as error:  # no such subset or split: the message lists those there are
+        raise DataError(
+            f"data.corpus={data.corpus}, data.subset={data.subset}: cannot load split {split!r}: "
+            f"{' '.join(str(error).split())[:300]}"
+        ) from None
     except Exception as error:
         raise DataError(
-            f"data.corpus={corpus}: cannot load {split!r} from the hub ({_one_line(error)}); without a network, give "
-            "local files as data.corpus='path/{split}.{lang}', or data.corpus=builtin"
+            f"data.corpus={data.corpus}: cannot load {split!r} from the hub ({_one_line(error)}); without a network, "
+            "give local files as data.corpus='path/{split}.{lang}', or data.corpus=builtin"
         ) from None
-    name = " ".join(part for part in (corpus, subset, split) if part)
-    return _rows_corpus(name, rows, src_lang, tgt_lang, str(rows._fingerprint))
+    name = " ".join(part for part in (data.corpus, data.subset, split) if part)
+    return _rows_corpus(name, rows, data.src_lang, data.tgt_lang, str(rows._fingerprint))
 
 
 def _rows_corpus(name: str, rows: Any, src_lang: str, tgt_lang: str, fingerprint: str) -> Corpus:
@@ -201,9 +234,13 @@ def _rows_corpus(name: str, rows: Any, src_lang: str, tgt_lang: str, fingerprint
     if not nested and not {src_lang, tgt_lang} <= set(columns):
         raise DataError(f"{name}: needs columns {src_lang!r} and {tgt_lang!r} or 'translation', has {columns}")
 
+    def pairs(batch: dict[str, list[Any]]) -> list[Any]:
+        if nested:
+            return batch["translation"]
+        return [{src_lang: src, tgt_lang: tgt} for src, tgt in zip(batch[src_lang], batch[tgt_lang], strict=True)]
+
     def read() -> Iterator[tuple[str, str]]:
-        for number, row in enumerate(rows, start=1):
-            pair = row["translation"] if nested else {lang: row[lang] for lang in (src_lang, tgt_lang)}
+        for number, pair in enumerate(itertools.chain.from_iterable(map(pairs, rows.iter(_ROWS_AT_A_TIME))), start=1):
             source, target = (pair.get(lang) if isinstance(pair, dict) else None for lang in (src_lang, tgt_lang))
             if not isinstance(source, str) or not isinstance(target, str):
                 shown = json.dumps(pair, ensure_ascii=False, default=str)[:200]

@@ -1,0 +1,154 @@
+"""docs/PAPER.md names symbols, tests, configurations, keys and commands: each must exist."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from transformer.config import load_config
+from transformer.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "PAPER.md").read_text(encoding="utf-8")
+CHECKED_COLUMNS = ("Code", "Test", "Key", "Run")
+CLAIMS = (
+    *(f"§3.{n}" for n in range(1, 6)),
+    "§4",
+    *(f"§5.{n}" for n in range(1, 5)),
+    *(f"§6.{n}" for n in range(1, 4)),
+    *(f"Eq. {n}" for n in range(1, 4)),
+    *(f"Table {n}" for n in range(1, 5)),
+    *(f"Fig. {n}" for n in range(1, 6)),
+)
+
+
+def table_rows(page: str) -> Iterator[dict[str, str]]:
+    """Each row of each table, by the names of its columns."""
+    header: list[str] = []
+    for line in page.splitlines():
+        if not line.startswith("|"):
+            header = []
+            continue
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if not header:
+            header = cells
+        elif not set(line) <= set("|-: "):
+            yield dict(zip(header, cells, strict=True))
+
+
+def problems(page: str) -> list[str]:
+    """What the page names that does not exist."""
+    return [
+        f"{column} of {next(iter(row.values()))!r}: {name}: {problem}"
+        for row in table_rows(page)
+        for column in CHECKED_COLUMNS
+        for name in re.findall(r"`([^`]+)`", row.get(column, ""))
+        if (problem := _problem(column, name))
+    ]
+
+
+def _problem(column: str, name: str) -> str | None:
+    if column == "Code":
+        return _symbol_problem(name)
+    if column == "Test":
+        return _test_problem(name)
+    for part in name.removeprefix("python ").split():
+        if problem := _command_problem(part):
+            return problem
+    return None
+
+
+def _symbol_problem(name: str) -> str | None:
+    """Of a dotted name inside the package, such as `model.attention.attention`."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        module = ".".join(("transformer", *parts[:end]))
+        try:
+            found = importlib.import_module(module)
+        except ModuleNotFoundError:
+            continue
+        for part in parts[end:]:
+            if part in getattr(found, "__annotations__", {}):
+                return None  # a field without a default
+            if not hasattr(found, part):
+                return "no such symbol"
+            found = getattr(found, part)
+        return None
+    return "no such module"
+
+
+def _test_problem(name: str) -> str | None:
+    file, _, test = name.partition("::")
+    path = ROOT / file
+    if not file.startswith("tests/") or not path.exists():
+        return "no such test file"
+    names = {node.name for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.FunctionDef)}
+    return "no such test" if test and test not in names else None
+
+
+def _command_problem(part: str) -> str | None:
+    if "/" in part:
+        if not (ROOT / part).exists():
+            return f"no such file {part}"
+        if part.endswith(".yaml"):
+            load_config(ROOT / part)
+        return None
+    if part.startswith("--"):
+        sources = (path.read_text("utf-8") for path in (ROOT / "scripts").glob("*.py"))
+        return None if any(f'"{part}"' in source for source in sources) else f"no such option {part}"
+    if "." in part:
+        key, _, value = part.partition("=")
+        flat = load_config(ROOT / "configs" / "base.yaml").flat()
+        if key not in flat:
+            return f"no such key {key}"
+        try:
+            load_config(ROOT / "configs" / "base.yaml", [part] if value else [])
+        except ConfigError as error:
+            return str(error)
+    return None
+
+
+def test_all_that_the_page_names_exists() -> None:
+    assert problems(PAGE) == []
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_each_part_of_the_paper_has_a_row(claim: str) -> None:
+    rows = [row for row in table_rows(PAGE) if re.search(rf"{re.escape(claim)}(?!\d)", row.get("Where", ""))]
+    assert rows, f"no row of docs/PAPER.md is about {claim}"
+    assert any(re.search("`", row["Code"] + row["Test"] + row["Run"]) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("column", "broken"),
+    [
+        ("Code", "`model.attention.no_such_function`"),
+        ("Code", "`model.attention.MultiHeadAttention.no_such_method`"),
+        ("Code", "`no_such_module.attention`"),
+        ("Test", "`tests/model/test_no_such_file.py`"),
+        ("Test", "`tests/model/test_attention.py::test_that_is_not_there`"),
+        ("Run", "`configs/no_such.yaml`"),
+        ("Run", "`model.no_such_key`"),
+        ("Run", "`model.norm=between`"),
+        ("Run", "`python scripts/no_such.py`"),
+        ("Run", "`--no-such-option`"),
+    ],
+)
+def test_a_broken_row_is_found(column: str, broken: str) -> None:
+    row = {"Where": "§0", "The paper says": "", "Code": "", "Test": "", "Run": ""} | {column: broken}
+    table = f"| {' | '.join(row)} |\n|---|---|---|---|---|\n| {' | '.join(row.values())} |\n"
+    assert len(problems(f"{PAGE}\n{table}")) == 1
+
+
+def test_what_is_right_is_no_problem() -> None:
+    table = (
+        "| Where | Code | Test | Run |\n|---|---|---|---|\n"
+        "| §0 | `model.attention.MultiHeadAttention.attend` | `tests/test_config.py` "
+        "| `python scripts/train.py configs/base.yaml`, `model.norm=pre`, `--tokenize` |\n"
+    )
+    assert problems(table) == []
