@@ -86,7 +86,8 @@ def decode(arguments: argparse.Namespace) -> Report:
         texts = list(read_lines(arguments.src))
     else:
         texts = [source for source, _ in load_split(config.data, config.data.test_split)]
-    weight = translator.model.embeddings.source_weight
+    is_int8 = arguments.precision == "int8"
+    precision = "int8" if is_int8 else dtype_name(translator.model.embeddings.source_weight.dtype)
     measured = benchmark_decoding(
         translator,
         config.model,
@@ -96,9 +97,10 @@ def decode(arguments: argparse.Namespace) -> Report:
         batch_sentences=arguments.batch,
         batch_tokens=arguments.batch_tokens,
         repeat=arguments.repeat,
-        ceiling_s=arguments.ceiling_seconds,
+        # The ceiling is that of products of floating-point numbers.
+        ceiling_s=0 if is_int8 else arguments.ceiling_seconds,
     )
-    return {**describe_model(config.model, translator.model), "precision": dtype_name(weight.dtype), **measured}
+    return {**describe_model(config.model, translator.model), "precision": precision, **measured}
 
 
 def ceiling(arguments: argparse.Namespace) -> Report:
@@ -245,7 +247,7 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument("--batch-tokens", type=_at_least(1), metavar="N", help="padded source pieces at a time")
     command.add_argument("--repeat", type=_at_least(1), default=3, metavar="N", help="times; speeds are the median")
     _add_device(command)
-    command.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
+    command.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "int8"))
     _add_ceiling_seconds(command)
 
     command = add_on_this_machine(

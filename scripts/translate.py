@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--scores", action="store_true", help="put the score and a tab before each line")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write to this file; can be interrupted")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "int8"))
     arguments = parser.parse_args(argv)
     if arguments.file is not None and arguments.text is not None:
         raise ConfigError("FILE and --text exclude each other")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from types import SimpleNamespace
 
@@ -11,13 +12,29 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from transformer.inference.prepared import PreparedLinear, can_prepare, prepare_linears
+from transformer.inference.prepared import (
+    PreparedFeedForward,
+    PreparedLinear,
+    QuantizedLinear,
+    can_prepare,
+    can_quantize,
+    prepare_linears,
+)
+from transformer.model.feedforward import FeedForward
 from transformer.model.transformer import Transformer
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
 DTYPES = [
     pytest.param(
         dtype, marks=pytest.mark.skipif(not can_prepare(torch.zeros(1, dtype=dtype)), reason="torch has no kernel here")
+    )
+    for dtype in TOLERANCE
+]
+
+QUANTIZED = [
+    pytest.param(
+        dtype,
+        marks=pytest.mark.skipif(not can_quantize(torch.zeros(1, dtype=dtype)), reason="torch has no kernel here"),
     )
     for dtype in TOLERANCE
 ]
@@ -55,6 +72,75 @@ def test_a_prepared_linear_can_be_copied_and_pickled(dtype: torch.dtype) -> None
         assert_equal_linears(other, linear, dtype)
 
 
+@pytest.mark.parametrize("kind", [PreparedLinear, QuantizedLinear])
+@pytest.mark.parametrize("dtype", QUANTIZED)
+def test_a_prepared_feed_forward_network_equals_the_one_it_was_made_from(
+    dtype: torch.dtype, kind: type[PreparedLinear]
+) -> None:
+    torch.manual_seed(13)
+    plain = FeedForward(11, 23).to(dtype).eval()
+    nn.init.normal_(plain.w_1.bias)
+    prepared = PreparedFeedForward(plain, kind)
+    assert prepared.state_dict().keys() == plain.state_dict().keys()
+    x = torch.randn(2, 5, 11).to(dtype)
+    tolerance = TOLERANCE[dtype] if kind is PreparedLinear else 0.05
+    for module in (prepared, copy.deepcopy(prepared), pickle.loads(pickle.dumps(prepared))):
+        with torch.no_grad():
+            assert_close(module(x), plain(x), rtol=tolerance, atol=2 * tolerance)
+
+
+def most_off(weight: Tensor, x: Tensor) -> Tensor:
+    """How far a product of rounded factors may be from that of weight (N, K) and x (M, K): (M, N).
+
+    Weights have 127 steps on either side of 0, for each output; activations 254 from the least to the largest number, 0
+    among them. A weight is off by half a step, an activation by one, as the zero point is rounded as well.
+    """
+    weight_step = weight.abs().amax(dim=1) / 127  # (N,)
+    step = (x.max().clamp(min=0) - x.min().clamp(max=0)) / 254
+    of_weights = x.abs().sum(dim=1)[:, None] * weight_step / 2
+    return step * weight.abs().sum(dim=1) + of_weights + step * weight_step / 2 * x.size(1)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("signs", ["both", "positive", "negative"])
+@pytest.mark.parametrize("dtype", QUANTIZED)
+def test_a_quantized_linear_rounds_to_steps_of_weights_and_activations(
+    dtype: torch.dtype, signs: str, bias: bool
+) -> None:
+    linear = random_linear(dtype, bias)
+    quantized = QuantizedLinear(linear.weight, linear.bias)
+    x = torch.randn(7, 11).to(dtype)
+    x = {"both": x, "positive": x.abs(), "negative": -x.abs()}[signs]
+    y = quantized(x)
+    exact = copy.deepcopy(linear).double()(x.double())
+    assert y.dtype == dtype
+    assert (
+        (y - exact).abs() <= most_off(linear.weight.double(), x.double()) + TOLERANCE[dtype] * (1 + exact.abs())
+    ).all()
+    for other in (copy.deepcopy(quantized), pickle.loads(pickle.dumps(quantized))):
+        assert torch.equal(other(x), y)
+    assert quantized(x[None]).shape == (1, 7, 23)
+    assert quantized(x[:0]).shape == (0, 23)
+
+
+@pytest.mark.parametrize("dtype", QUANTIZED)
+def test_a_quantized_linear_is_exact_where_all_factors_are_steps(dtype: torch.dtype) -> None:
+    # 127 and 254 are the largest numbers of steps, so that all of these whole numbers are one.
+    weight = torch.tensor([[127, 0, -3], [5, -127, 2], [0, 0, 0]], dtype=dtype)
+    x = torch.tensor([[254, 0, 1], [2, 0, 0]], dtype=dtype)
+    quantized = QuantizedLinear(weight, torch.tensor([0, 0, 7], dtype=dtype))
+    expected = torch.tensor([[127 * 254 - 3, 5 * 254 + 2, 7], [254, 10, 7]])
+    assert_close(quantized(x), expected.to(dtype), rtol=TOLERANCE[dtype] / 100, atol=1e-3)
+    assert_close(quantized(0 * x), torch.tensor([[0, 0, 7]] * 2, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", QUANTIZED)
+def test_what_is_no_number_stays_none_when_quantized(dtype: torch.dtype) -> None:
+    linear = random_linear(dtype, bias=True)
+    quantized = QuantizedLinear(linear.weight, linear.bias)
+    assert quantized(torch.full((2, 11), math.nan, dtype=dtype)).isnan().all()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_prepared_model_gives_the_same_logits(dtype: torch.dtype) -> None:
     torch.manual_seed(7)
@@ -84,3 +170,5 @@ def test_other_devices_dtypes_and_builds_are_left_alone(monkeypatch: pytest.Monk
     )
     assert can_prepare(torch.zeros(1))
     assert not can_prepare(torch.zeros(1, dtype=torch.bfloat16))
+    monkeypatch.setattr(torch.ops, "onednn", SimpleNamespace())
+    assert not can_quantize(torch.zeros(1))

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -20,9 +21,9 @@ from torch import Tensor
 from transformer.config import SearchConfig, load_config
 from transformer.data.builtin import builtin_pairs
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
-from transformer.errors import CheckpointError, DataError
+from transformer.errors import CheckpointError, DataError, DeviceError
 from transformer.inference.bleu import score
-from transformer.inference.prepared import PreparedLinear
+from transformer.inference.prepared import PreparedLinear, QuantizedLinear, can_quantize
 from transformer.inference.search import beam_search
 from transformer.inference.translator import Translation, Translator, greedy_bleu
 from transformer.model.transformer import Transformer
@@ -449,6 +450,39 @@ def test_prepared_weights_translate_alike(tokenizer: Tokenizer, translator: Tran
     assert any(isinstance(module, PreparedLinear) for module in prepared.model.modules())
     expected = translator.translate_nbest(TEXTS, nbest=beam, beam=beam)
     assert_same(prepared.translate_nbest(TEXTS, nbest=beam, beam=beam), expected)
+
+
+@pytest.mark.skipif(not can_quantize(torch.zeros(1)), reason="torch has no kernel here")
+def test_log_probabilities_in_8_bit_integers_are_within_a_tenth_per_token(
+    translator: Translator, tokenizer: Tokenizer
+) -> None:
+    quantized = Translator(random_model(tokenizer), tokenizer)
+    quantized.prepare(quantize=True)
+    assert isinstance(quantized.logits, QuantizedLinear)
+    with torch.no_grad():
+        for ids in tokenizer.encode(TEXTS):
+            src, tgt = torch.tensor([[*ids, EOS_ID]]), torch.tensor([[BOS_ID, *ids]])
+            expected = translator.model(src, tgt).log_softmax(-1)
+            hidden, _ = quantized.model.decode(tgt, quantized.model.encode(src))
+            actual = quantized.logits(hidden).log_softmax(-1)
+            likely = expected > math.log(1e-3)
+            assert (actual - expected)[likely].abs().mean() < 0.1
+
+
+@pytest.mark.skipif(not can_quantize(torch.zeros(1)), reason="torch has no kernel here")
+def test_a_model_can_be_loaded_for_8_bit_products(trained_run: Path) -> None:
+    quantized = Translator.load(trained_run, device="cpu", precision="int8")
+    assert isinstance(quantized.logits, QuantizedLinear)
+    assert {weight.dtype for weight in quantized.model.parameters()} == {resolve_dtype("auto", torch.device("cpu"))}
+    assert len(quantized.translate(["A man is eating an apple.", ""])) == 2
+
+
+def test_8_bit_products_that_this_machine_does_not_have_are_refused(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.ops, "onednn", SimpleNamespace())
+    with pytest.raises(DeviceError, match=r"precision=int8: not with device=cpu .*use auto, fp32 or bf16"):
+        translator.prepare(quantize=True)
 
 
 def test_a_path_that_is_not_there_is_an_error(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def load_translator(path: Path, overrides: Sequence[str], *, device: str, precis
     torch.manual_seed(config.seed)
     model = build_model(config, len(tokenizer)).to(where, resolve_dtype(precision, where))
     translator = Translator(model, tokenizer, config.search)
-    translator.prepare()
+    translator.prepare(quantize=precision == "int8")
     return config, translator
 
 

@@ -3,10 +3,15 @@ more the fewer rows there are, and float32 products go to another library that i
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from transformer.model.feedforward import FeedForward
+
+Activation = Literal["none", "relu"]
 
 
 def can_prepare(weight: Tensor) -> bool:
@@ -18,23 +23,31 @@ def can_prepare(weight: Tensor) -> bool:
     return weight.dtype == torch.float32
 
 
+def can_quantize(weight: Tensor) -> bool:
+    """Whether this torch has products of 8-bit integers, for the weight's device and dtype."""
+    has_kernels = all(hasattr(torch.ops.onednn, name) for name in ("qlinear_prepack", "qlinear_pointwise"))
+    return has_kernels and can_prepare(weight)
+
+
 class PreparedLinear(nn.Linear):
     """An `nn.Linear` for inference: same weights, which must no longer change, and same result but for rounding.
 
     Args:
         weight, bias: of the linear; kept, not copied.
+        activation: "relu" to end with max(0, y), computed where y still is in registers.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, activation: Activation = "none") -> None:
         super().__init__(weight.size(1), weight.size(0), bias=False, device="meta")
         self.weight = nn.Parameter(weight.detach(), requires_grad=False)
         if bias is not None:
             self.bias = nn.Parameter(bias.detach(), requires_grad=False)
+        self.activation = activation
         self._prepare()
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features); records no gradient."""
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._prepared, self.bias, "none", [], "")
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._prepared, self.bias, self.activation, [], "")
         return y
 
     def __getstate__(self) -> dict[str, Any]:
@@ -49,10 +62,75 @@ class PreparedLinear(nn.Linear):
         self._prepared = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
 
 
-def prepare_linears(module: nn.Module) -> None:
-    """Replace every `nn.Linear` inside a module."""
+class QuantizedLinear(PreparedLinear):
+    """An `nn.Linear` for inference that multiplies 8-bit integers: 254 steps from the least to the largest number.
+
+    Weights have a scale for each output; activations one for each call, so that a result depends a little on what else
+    is in the batch.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_features) to (..., out_features), in the dtype of x; records no gradient."""
+        least, largest = (extreme.item() for extreme in x.aminmax()) if x.numel() else (0.0, 0.0)
+        # Exactly representable, 0 stays 0. One step less than there are leaves room for rounding the zero point.
+        scale = (max(largest, 0.0) - min(least, 0.0)) / 254 or 1.0
+        if not math.isfinite(scale):
+            return x.new_full((*x.shape[:-1], self.out_features), math.nan)
+        zero_point = round(-min(least, 0.0) / scale)
+        # Rounded by cutting off, as all are positive. torch is slow from float32 to uint8 directly.
+        steps = x.to(torch.float32, copy=True).mul_(1 / scale).add_(zero_point + 0.5).to(torch.int32).to(torch.uint8)
+        weight, weight_scales, weight_zeros, bias = self._prepared
+        y: Tensor = torch.ops.onednn.qlinear_pointwise(
+            steps,
+            scale,
+            zero_point,
+            weight,
+            weight_scales,
+            weight_zeros,
+            bias,
+            1.0,
+            0,
+            x.dtype,
+            self.activation,
+            [],
+            "",
+        )
+        return y
+
+    def _prepare(self) -> None:
+        weight = self.weight.detach().float()  # (out, in)
+        scales = (weight.abs().amax(dim=1) / 127).clamp(min=torch.finfo(torch.float32).tiny)  # (out,)
+        steps = (weight / scales[:, None]).round().to(torch.int8)
+        prepacked = torch.ops.onednn.qlinear_prepack(steps, None)
+        bias = None if self.bias is None else self.bias.detach().float()
+        self._prepared = prepacked, scales, torch.zeros_like(scales, dtype=torch.int64), bias
+
+
+class PreparedFeedForward(FeedForward):
+    """A `FeedForward` for inference, its activation within the first product.
+
+    Args:
+        plain: whose weights are kept.
+        linear: what its two products become.
+    """
+
+    def __init__(self, plain: FeedForward, linear: type[PreparedLinear]) -> None:
+        nn.Module.__init__(self)
+        self.w_1 = linear(plain.w_1.weight, plain.w_1.bias, "relu")
+        self.w_2 = linear(plain.w_2.weight, plain.w_2.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., D)."""
+        y: Tensor = self.w_2(self.w_1(x))
+        return y
+
+
+def prepare_linears(module: nn.Module, linear: type[PreparedLinear] = PreparedLinear) -> None:
+    """Replace every `nn.Linear` inside a module, by `linear`."""
     for name, child in module.named_children():
-        if type(child) is nn.Linear:
-            setattr(module, name, PreparedLinear(child.weight, child.bias))
+        if type(child) is FeedForward:
+            setattr(module, name, PreparedFeedForward(child, linear))
+        elif type(child) is nn.Linear:
+            setattr(module, name, linear(child.weight, child.bias))
         else:
-            prepare_linears(child)
+            prepare_linears(child, linear)

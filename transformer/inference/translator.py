@@ -13,9 +13,15 @@ from torch import Tensor
 from transformer.config import SearchConfig
 from transformer.data.batching import pad
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
-from transformer.errors import CheckpointError, DataError
+from transformer.errors import CheckpointError, DataError, DeviceError
 from transformer.inference.bleu import score
-from transformer.inference.prepared import PreparedLinear, can_prepare, prepare_linears
+from transformer.inference.prepared import (
+    PreparedLinear,
+    QuantizedLinear,
+    can_prepare,
+    can_quantize,
+    prepare_linears,
+)
 from transformer.inference.search import Hypothesis, beam_search, greedy_search
 from transformer.model.decoder import DecoderState
 from transformer.model.transformer import AttentionMaps, Transformer
@@ -60,28 +66,36 @@ class Translator:
         Args:
             path: where the model is.
             device: `auto`, `cpu` or `cuda`.
-            precision: `fp32`, `bf16` or `auto`: bf16 where the hardware multiplies it.
+            precision: `fp32`, `bf16` or `auto`: bf16 where the hardware multiplies it; or `int8`, on CPUs only: as
+                `auto`, but for products of 8-bit integers.
 
         Raises:
             CheckpointError: there is no such directory or hub model, or its weights are damaged.
             DataError: its tokenizer is damaged.
-            DeviceError: there is no such device.
+            DeviceError: there is no such device, or it has no products of 8-bit integers.
         """
         config, tokenizer, model = load_checkpoint(find_checkpoint(_local_directory(path)))
         where = resolve_device(device)
         translator = cls(model.to(where, resolve_dtype(precision, where)), tokenizer, config.search)
-        translator.prepare()
+        translator.prepare(quantize=precision == "int8")
         return translator
 
-    def prepare(self) -> None:
+    def prepare(self, *, quantize: bool = False) -> None:
         """On a CPU, lay the model's weights out for fast products; from then on they must not change or move.
 
-        `load` has done so. Takes the memory of the weights once more.
+        `load` has done so. Takes the memory of the weights once more; with `quantize`, which multiplies 8-bit integers,
+        a byte a weight. DeviceError where there are no products of these.
         """
         output_matrix = self.model.embeddings.output_matrix
+        if quantize and not can_quantize(output_matrix):
+            raise DeviceError(
+                f"precision=int8: not with device={output_matrix.device.type} and torch {torch.__version__}; "
+                "use auto, fp32 or bf16"
+            )
         if can_prepare(output_matrix):
-            prepare_linears(self.model)
-            self.logits = PreparedLinear(output_matrix)
+            linear = QuantizedLinear if quantize else PreparedLinear
+            prepare_linears(self.model, linear)
+            self.logits = linear(output_matrix)
 
     def translate(
         self,

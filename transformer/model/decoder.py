@@ -184,7 +184,10 @@ class DecoderLayer(nn.Module):
         new = self.self_attention.keys_values(y, relation)
         if past is None:
             return new
-        return KeysValues(torch.cat((past.keys, new.keys), 2), torch.cat((past.values, new.values), 2))
+        # What is contiguous is copied in long runs.
+        return KeysValues(
+            torch.cat((past.keys, new.keys.contiguous()), 2), torch.cat((past.values, new.values.contiguous()), 2)
+        )
 
 
 class Decoder(nn.Module):

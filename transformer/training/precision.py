@@ -21,8 +21,11 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype for `auto`, `fp32` or `bf16`: auto takes bfloat16 where the device multiplies it natively."""
-    if precision == "auto":
+    """The dtype for `auto`, `fp32` or `bf16`: auto takes bfloat16 where the device multiplies it natively.
+
+    `int8`, which `Translator` knows, has that of `auto` between its products.
+    """
+    if precision in ("auto", "int8"):
         return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
 
