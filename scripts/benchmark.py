@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from transformer.benchmark import table1 as table_1
 from transformer.benchmark.ceiling import PRECISIONS, benchmark_ceiling
 from transformer.benchmark.compare import Metric, json_metric, regex_metric, wall_time
 from transformer.benchmark.compare import compare as compare_commands
@@ -166,6 +167,25 @@ def _growth_sizes(against: str) -> list[int]:
     return _GROWTH_SIZES[against]
 
 
+def table1(arguments: argparse.Namespace) -> Report:
+    sizes = table_1.Sizes(arguments.n, arguments.d, arguments.r, arguments.k)
+    curves = {}
+    for letters, values in (("n", arguments.lengths), ("d", arguments.widths), ("rk", arguments.windows)):
+        if len(set(values)) < 2:
+            raise ConfigError(f"{letters}={values[0]} alone: an exponent needs two sizes or more")
+        curves[letters] = table_1.grow(
+            sizes,
+            letters,
+            sorted(set(values)),
+            batch=arguments.batch,
+            device=resolve_device(arguments.device),
+            seconds=arguments.seconds,
+        )
+    if arguments.plot is not None:
+        table_1.plot(curves, arguments.plot)
+    return {**vars(sizes), **table_1.table1_report(table_1.count(sizes.r, sizes.k), curves)}
+
+
 def compare(arguments: argparse.Namespace) -> Report:
     metric: Metric = wall_time
     if arguments.metric is not None:
@@ -289,6 +309,27 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seconds", type=float, default=0.5, metavar="S", help="for each point (default: 0.5)")
     command.add_argument("--plot", type=Path, metavar="FILE", help="draw it, as .png, .svg or .pdf; needs matplotlib")
 
+    command = add_on_this_machine("table1", table1, "the layers of Table 1: cost, sequential operations, path lengths")
+    for name, default, convert, what in (
+        ("n", 256, _at_least(1), "length, where another size grows"),
+        ("d", 256, _at_least(1), "width"),
+        ("r", 31, _odd, "positions that restricted self-attention sees, an odd number"),
+        ("k", 3, _at_least(2), "positions that a convolution sees"),
+        ("batch", 4, _at_least(1), "sequences"),
+    ):
+        help = f"{what} (default: {default})"
+        command.add_argument(f"--{name}", type=convert, default=default, metavar="N", help=help)
+    for name, values, convert, what in (
+        ("lengths", [64, 128, 256, 512, 1024], _at_least(1), "n to time"),
+        ("widths", [64, 128, 256, 512, 1024], _at_least(1), "d to time"),
+        ("windows", [7, 15, 31, 63], _odd, "r and k to time"),
+    ):
+        help = f"{what} (default: {' '.join(map(str, values))})"
+        command.add_argument(f"--{name}", type=convert, nargs="+", default=values, metavar="N", help=help)
+    command.add_argument("--seconds", type=float, default=0.2, metavar="S", help="for each point (default: 0.2)")
+    command.add_argument("--plot", type=Path, metavar="FILE", help="draw it, as .png, .svg or .pdf; needs matplotlib")
+    _add_device(command)
+
     command = add("compare", compare, "two shell commands, run alternately: the ratio B / A of each pair")
     command.add_argument("a", metavar="A", help='such as "python scripts/benchmark.py train CONFIG --json"')
     command.add_argument("b", metavar="B", help='such as "cd ../changed && python scripts/benchmark.py ..."')
@@ -332,6 +373,12 @@ def _at_least(low: int) -> Callable[[str], int]:
 
     convert.__name__ = "whole number"  # what argparse calls it
     return convert
+
+
+def _odd(text: str) -> int:
+    if (value := int(text)) < 3 or value % 2 == 0:
+        raise argparse.ArgumentTypeError(f"{value} must be odd and at least 3")
+    return value
 
 
 if __name__ == "__main__":

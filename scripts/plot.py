@@ -1,4 +1,8 @@
-"""Print the learning curve of a run, from its metrics.jsonl, as a Markdown table: python scripts/plot.py RUN"""
+"""Show how a run has learned, as a table or drawn: python scripts/plot.py RUN [RUN ...] [--out FILE]
+
+A run's metrics.jsonl becomes a Markdown table of its validations; with --out, runs are drawn together. In place of
+runs, the positional encodings (section 3.5) or learning rates (equation 3) can be drawn.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +13,36 @@ from pathlib import Path
 
 from transformer.cli import run
 from transformer.errors import CheckpointError, ConfigError
+from transformer.figures.canvas import save
+from transformer.figures.curves import draw_learning_rates, draw_positions, draw_training
 from transformer.training.metrics import read_metrics
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run directory")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="print every N-th validation and the last")
-    arguments = parser.parse_args(argv)
-    if arguments.every < 1:
-        raise ConfigError(f"--every {arguments.every} must be at least 1")
-    validations = [record for record in read_metrics(arguments.run) if record["kind"] == "validation"]
+    arguments = _parse(argv)
+    if arguments.positions is not None:
+        save(draw_positions(*arguments.positions), arguments.out)
+    elif arguments.schedule is not None:
+        save(draw_learning_rates(arguments.schedule), arguments.out)
+    elif arguments.out is not None:
+        runs = {str(path): read_metrics(path) for path in arguments.runs}
+        for name, records in runs.items():
+            if not records:
+                raise CheckpointError(f"{name}: nothing is recorded in metrics.jsonl")
+        save(draw_training(runs), arguments.out)
+    else:
+        for path in arguments.runs:
+            if len(arguments.runs) > 1:
+                print(f"\n{path}\n")
+            _print_table(path, arguments.every)
+    return 0
+
+
+def _print_table(path: Path, every: int) -> None:
+    validations = [record for record in read_metrics(path) if record["kind"] == "validation"]
     if not validations:
-        raise CheckpointError(f"{arguments.run}: no validation is recorded in metrics.jsonl")
-    shown = validations[arguments.every - 1 :: arguments.every]
+        raise CheckpointError(f"{path}: no validation is recorded in metrics.jsonl")
+    shown = validations[every - 1 :: every]
     if shown[-1:] != validations[-1:]:
         shown.append(validations[-1])
     print("| step | minutes | validation NLL | perplexity | greedy BLEU |")
@@ -31,7 +51,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         bleu = f"{record['bleu']:.1f}" if "bleu" in record else ""
         minutes = record["elapsed_s"] / 60
         print(f"| {record['step']} | {minutes:.0f} | {record['nll']:.3f} | {record['ppl']:.2f} | {bleu} |")
-    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", metavar="RUN", type=Path, nargs="*", help="a run directory")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="print every N-th validation and the last")
+    parser.add_argument("--positions", type=int, nargs=2, metavar=("LENGTH", "D_MODEL"), help="draw PE(pos, i)")
+    parser.add_argument(
+        "--schedule",
+        type=int,
+        nargs=2,
+        action="append",
+        metavar=("D_MODEL", "WARMUP_STEPS"),
+        help="draw its learning rate; may be given again",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help=".png, .svg or .pdf; needs matplotlib")
+    arguments = parser.parse_args(argv)
+    if sum(map(bool, (arguments.runs, arguments.positions, arguments.schedule))) != 1:
+        raise ConfigError("give either runs, or --positions, or --schedule")
+    if not arguments.runs and arguments.out is None:
+        raise ConfigError("--positions and --schedule need --out FILE")
+    sizes = [("--every", [arguments.every]), ("--positions", arguments.positions or [])]
+    for name, values in (*sizes, *(("--schedule", values) for values in arguments.schedule or [])):
+        if min(values, default=1) < 1:
+            raise ConfigError(f"{name} {' '.join(map(str, values))} must be at least 1")
+    return arguments
 
 
 if __name__ == "__main__":

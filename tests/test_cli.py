@@ -226,6 +226,32 @@ def test_the_learning_curve_is_a_table(script: Script, trained_run: Path) -> Non
     _, _, *rows = out.splitlines()
     validations = [line for line in read_metrics(trained_run) if line["kind"] == "validation"]
     assert [row.split(" | ")[0] for row in rows] == [f"| {line['step']}" for line in validations] == ["| 5", "| 10"]
+    both = script("plot", trained_run, trained_run)
+    assert both == (0, f"\n{trained_run}\n\n{out}" * 2, "")
+
+
+def test_what_a_run_has_recorded_is_drawn_with_others(script: Script, trained_run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "curves.svg"
+    assert script("plot", trained_run, trained_run, "--out", path) == (0, "", "")
+    assert path.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("what", [("--positions", 7, 11), ("--schedule", 512, 13, "--schedule", 11, 17)])
+def test_formulae_are_drawn_without_a_run(script: Script, tmp_path: Path, what: tuple[object, ...]) -> None:
+    pytest.importorskip("matplotlib")
+    assert script("plot", *what, "--out", tmp_path / "figure.png") == (0, "", "")
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", ["page.html", "figure.png"])
+def test_attention_is_drawn(script: Script, trained_run: Path, tmp_path: Path, name: str) -> None:
+    if name.endswith("png"):
+        pytest.importorskip("matplotlib")
+    path = tmp_path / name
+    arguments = ("attend", trained_run, "A man is sleeping.", "--translation", "Ein Mann schläft.", "--out", path)
+    assert script(*arguments) == (0, f"{path}\n", "")
+    assert path.stat().st_size > 1000
 
 
 # Translating.
@@ -591,10 +617,20 @@ def test_a_checkpoint_of_another_vocabulary_is_not_used(script: Script, trained_
     assert_one_line(script("evaluate", checkpoint), pattern)
 
 
-@pytest.mark.parametrize("name", ["translate", "evaluate", "average", "plot"])
-def test_a_run_that_is_not_there_is_named(script: Script, tmp_path: Path, name: str) -> None:
-    pattern = f"{tmp_path / 'absent'}(: no such run| holds 0 checkpoints|: no validation is recorded)"
-    assert_one_line(script(name, tmp_path / "absent"), pattern)
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("translate", []),
+        ("evaluate", []),
+        ("average", []),
+        ("plot", []),
+        ("plot", ["--out", "figure.png"]),
+        ("attend", ["A man is sleeping."]),
+    ],
+)
+def test_a_run_that_is_not_there_is_named(script: Script, tmp_path: Path, name: str, arguments: list[str]) -> None:
+    reasons = ": no such run| holds 0 checkpoints|: no validation is recorded|: nothing is recorded"
+    assert_one_line(script(name, tmp_path / "absent", *arguments), f"{tmp_path / 'absent'}({reasons})")
 
 
 def test_more_checkpoints_than_there_are_cannot_be_averaged(script: Script, trained_run: Path) -> None:
@@ -686,8 +722,57 @@ def test_a_tokenizer_of_moses_that_is_not_installed_is_named_before_the_work(
     assert not (tmp_path / "translations").exists()
 
 
-def test_every_zeroth_line_of_a_table_is_refused(script: Script, trained_run: Path) -> None:
-    assert_one_line(script("plot", trained_run, "--every", 0), "--every")
+@pytest.mark.parametrize(
+    ("arguments", "pattern"),
+    [
+        (["RUN", "--every", "0"], "--every 0 must be at least 1"),
+        ([], "give either runs, or --positions, or --schedule"),
+        (["RUN", "--positions", "3", "5"], "give either runs, or --positions, or --schedule"),
+        (["--positions", "3", "5"], "--positions and --schedule need --out FILE"),
+        (["--positions", "3", "0", "--out", "FILE.png"], "--positions 3 0 must be at least 1"),
+        (["--schedule", "3", "5", "--schedule", "-1", "5", "--out", "FILE.png"], "--schedule -1 5 must be at least 1"),
+        (["--positions", "3", "5", "--out", "FILE.xyz"], r"FILE\.xyz: .*supported formats"),
+        (["RUN", "--out", "FILE"], "FILE: its suffix must say what kind of file"),
+        (["RUN", "--out", "absent/FILE.png"], "absent/FILE.png: No such file or directory"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_of_plot_are_named(
+    script: Script, trained_run: Path, tmp_path: Path, arguments: list[str], pattern: str
+) -> None:
+    pytest.importorskip("matplotlib")
+    places = {word: tmp_path / word for word in ("FILE", "FILE.png", "FILE.xyz", "absent/FILE.png")}
+    assert_one_line(script("plot", *({"RUN": trained_run, **places}.get(word, word) for word in arguments)), pattern)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("sentence", "name", "pattern"),
+    [
+        ("", "page.html", "the sentence is empty: there is nothing to attend to"),
+        ("a " * 1031, "page.html", r"sentence 1 has \d{4} pieces, more than the limit of 1024: split it"),
+        ("a " * 101, "page.html", "the sentence has 102 pieces; at most 100 can be drawn: shorten it"),
+        ("a", "absent/page.html", "absent/page.html: No such file or directory"),
+        ("a", "figure.xyz", r"figure\.xyz: .*supported formats"),
+        ("a", "absent/figure.png", "absent/figure.png: No such file or directory"),
+    ],
+    ids=["empty", "too long", "too long to draw", "no directory", "unknown suffix", "no directory for an image"],
+)
+def test_what_attend_cannot_draw_is_named(
+    script: Script, trained_run: Path, tmp_path: Path, sentence: str, name: str, pattern: str
+) -> None:
+    pytest.importorskip("matplotlib")
+    assert_one_line(script("attend", trained_run, sentence, "--translation", "a", "--out", tmp_path / name), pattern)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_without_matplotlib_is_named(
+    script: Script, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    pattern = "a figure needs matplotlib: pip install matplotlib"
+    assert_one_line(script("attend", trained_run, "a", "--out", tmp_path / "figure.png"), pattern)
+    assert_one_line(script("plot", trained_run, "--out", tmp_path / "figure.png"), pattern)
 
 
 # How any script ends.

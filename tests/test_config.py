@@ -537,6 +537,84 @@ def test_a_file_without_keys_is_refused(tmp_path: Path, text: str) -> None:
         load(tmp_path, text)
 
 
+# A file based on another
+
+
+def write(directory: Path, name: str, text: str) -> Path:
+    path = directory / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_file_holds_only_what_differs_from_its_base(tmp_path: Path) -> None:
+    write(tmp_path, "first.yaml", "seed: 3\nmodel: {d_ff: 101, num_layers: 5, dropout: 0.3}\nsearch: {beam: 7}")
+    write(tmp_path, "second.yaml", "base: first.yaml\nmodel: {num_layers: 2, d_ff: 103}")
+    path = write(tmp_path, "deep/third.yaml", "base: ../second.yaml\nmodel: {d_ff: 107}\ntrain: {warmup_steps: 11}")
+    config = load_config(path, ["search.alpha=0.9"])
+    assert config == Config(
+        run_dir="runs/third",
+        seed=3,
+        model=ModelConfig(d_ff=107, num_layers=2, dropout=0.3),
+        train=TrainConfig(warmup_steps=11),
+        search=SearchConfig(beam=7, alpha=0.9),
+    )
+
+
+def test_a_base_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "first.yaml", "seed: 3")
+    path = write(tmp_path, "deep/second.yaml", "base: ../first.yaml")
+    absolute = write(tmp_path, "deep/third.yaml", f"base: {tmp_path / 'first.yaml'}")
+    monkeypatch.chdir(tmp_path / "deep")
+    assert load_config(path).seed == load_config("second.yaml").seed == load_config(absolute).seed == 3
+
+
+def test_the_name_of_the_run_is_not_the_bases(tmp_path: Path) -> None:
+    # Two runs in one directory would be one too many.
+    write(tmp_path, "first.yaml", "run_dir: runs/elsewhere")
+    assert load(tmp_path, "base: first.yaml").run_dir == "runs/mine"
+    assert load(tmp_path, "base: first.yaml\nrun_dir: runs/here").run_dir == "runs/here"
+
+
+def test_a_section_that_is_emptied_is_an_error_as_without_a_base(tmp_path: Path) -> None:
+    write(tmp_path, "first.yaml", "model: {d_ff: 101}")
+    with pytest.raises(ConfigError, match=r"^model: expected a section of keys, got None"):
+        load(tmp_path, "base: first.yaml\nmodel:")
+    write(tmp_path, "first.yaml", "model:")
+    assert load(tmp_path, "base: first.yaml\nmodel: {d_ff: 103}").model.d_ff == 103
+
+
+@pytest.mark.parametrize("base", ["3", "[first.yaml]", "", "null", "{model: first.yaml}"])
+def test_a_base_is_the_name_of_a_file(tmp_path: Path, base: str) -> None:
+    with pytest.raises(ConfigError, match=r"mine\.yaml: base must be the name of a YAML file, got "):
+        load(tmp_path, f"base: {base}")
+
+
+def test_a_base_that_is_missing_or_wrong_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"first\.yaml: no such configuration file, which is the base of .*mine\.yaml$"
+    ):
+        load(tmp_path, "base: first.yaml")
+    write(tmp_path, "first.yaml", "- seed")
+    with pytest.raises(ConfigError, match=r"first\.yaml: expected `key: value` lines, got "):
+        load(tmp_path, "base: first.yaml")
+    write(tmp_path, "first.yaml", "model: {dropuot: 0.3}")
+    with pytest.raises(ConfigError, match=r"^unknown key model\.dropuot; did you mean model\.dropout\?"):
+        load(tmp_path, "base: first.yaml")
+
+
+@pytest.mark.parametrize("last", ["mine.yaml", "../{directory}/mine.yaml", "first.yaml"])
+def test_files_that_are_based_on_each_other_are_an_error_that_names_them(tmp_path: Path, last: str) -> None:
+    write(tmp_path, "first.yaml", f"base: {last.format(directory=tmp_path.name)}")
+    with pytest.raises(ConfigError, match=r"mine\.yaml is based on .*first\.yaml is based on .*: remove one `base:`"):
+        load(tmp_path, "base: first.yaml")
+
+
+def test_a_base_cannot_be_overridden(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^unknown key base"):
+        load(tmp_path, "", "base=first.yaml")
+
+
 def test_errors_are_what_the_scripts_print_as_one_line() -> None:
     assert issubclass(ConfigError, UserError)
     assert issubclass(UserError, ValueError)

@@ -1,6 +1,7 @@
 """Every knob, typed, frozen and strict; the defaults are the paper's base model and recipe.
 
-One direction: defaults < YAML file < `section.key=value`. Nothing edits a configuration once it is built.
+One direction: defaults < the YAML file that `base:` names, if any < YAML file < `section.key=value`. Nothing edits a
+configuration once it is built.
 """
 
 from __future__ import annotations
@@ -192,14 +193,31 @@ def override(search: SearchConfig, *, beam: int | None = None, alpha: float | No
 def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Config:
     """Read a YAML file, apply `section.key=value` overrides, check everything.
 
+    A file may name another by `base: PATH`, relative to itself, and then holds only what differs from that. Only the
+    name of the run is never taken over.
+
     Raises:
-        ConfigError: no such file, not YAML, unknown key, wrong type, value out of range or a bad combination.
+        ConfigError: no such file, not YAML, files that are based on each other, unknown key, wrong type, value out of
+            range or a bad combination.
     """
     path = Path(path)
+    raw = _read(path, ())
+    raw.setdefault("run_dir", f"runs/{path.stem}")
+    for override in overrides:
+        _apply_override(raw, override)
+    config: Config = _build(Config, raw, "")
+    return config
+
+
+def _read(path: Path, derived: tuple[Path, ...]) -> dict[str, Any]:
+    """The values of a file and of those that it is based on; `derived` are the files that are based on it."""
+    if path.resolve() in (other.resolve() for other in derived):
+        raise ConfigError(f"{' is based on '.join(map(str, (*derived, path)))}: remove one `base:`")
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file") from None
+        wanted_by = f", which is the base of {derived[-1]}" if derived else ""
+        raise ConfigError(f"{path}: no such configuration file{wanted_by}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, such as 2024-02-30
@@ -207,11 +225,23 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Confi
     raw = {} if raw is None else raw
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected `key: value` lines, got {raw!r}")
-    raw.setdefault("run_dir", f"runs/{path.stem}")
-    for override in overrides:
-        _apply_override(raw, override)
-    config: Config = _build(Config, raw, "")
-    return config
+    if "base" not in raw:
+        return raw
+    base = raw.pop("base")
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base must be the name of a YAML file, got {base!r}")
+    inherited = _read(path.parent / base, (*derived, path))
+    inherited.pop("run_dir", None)
+    return _merge(inherited, raw)
+
+
+def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    """Both; where both have a value, the one of `high`."""
+    merged = {**low, **high}
+    for name in low.keys() & high.keys():
+        if isinstance(low[name], dict) and isinstance(high[name], dict):
+            merged[name] = _merge(low[name], high[name])
+    return merged
 
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:

@@ -129,7 +129,7 @@ def test_a_plot_is_a_file_that_names_its_curves(tmp_path: Path, suffix: str) -> 
 
 def test_an_unknown_kind_of_plot_is_an_error(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    with pytest.raises(ConfigError, match=r"--plot .*plot\.xyz: .*supported formats"):
+    with pytest.raises(ConfigError, match=r"plot\.xyz: .*supported formats"):
         plot(CURVES, "length", tmp_path / "plot.xyz")
 
 
@@ -137,5 +137,5 @@ def test_without_matplotlib_a_plot_is_an_error_that_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ConfigError, match="--plot needs matplotlib: pip install matplotlib"):
+    with pytest.raises(ConfigError, match="a figure needs matplotlib: pip install matplotlib"):
         plot(CURVES, "length", tmp_path / "plot.png")

@@ -155,6 +155,25 @@ def test_growth_draws_a_plot(benchmark: Call, config: Path, tmp_path: Path) -> N
     assert path.is_file()
 
 
+def test_table1_times_and_counts_its_layers(benchmark: Call, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    sizes = ("--n", 5, "--d", 7, "--k", 29, "--lengths", 5, 3, "--widths", 3, 5, "--windows", 3, 5)
+    path = tmp_path / "plot.svg"
+    found = report(benchmark("table1", *sizes, "--seconds", 0.0001, "--plot", path, "--json"))
+    assert (found["benchmark"], found["n"], found["d"], found["r"], found["k"]) == ("table1", 5, 7, 31, 29)
+    assert {row["of"]: row["path"] for row in found["counted"] if row["n"] == 64} == {
+        "self-attention": 1,
+        "recurrent": 64,
+        "convolutional": 2,
+        "contiguous": 3,
+        "separable": 2,
+        "restricted": 5,
+    }
+    assert [row["size"] for row in found["against_n"]["points"][:2]] == [3, 5]
+    assert {"against_d", "against_rk"} < {*found}
+    assert path.is_file()
+
+
 @pytest.mark.parametrize("source", [("--metric", "speed"), ("--regex", r"(\d+)")])
 def test_compare_runs_both_commands(benchmark: Call, source: tuple[str, str]) -> None:
     arguments = ("compare", """echo '{"speed": 4}'""", """echo '{"speed": 6}'""", "--runs", 2, *source)
@@ -187,6 +206,9 @@ def test_compare_takes_the_wall_time(benchmark: Call) -> None:
         (["ceiling", "absent.yaml"], "error: absent.yaml: no such configuration file\n"),
         (["train", "absent.yaml", "--updates", "0"], "argument --updates: 0 must be at least 1\n"),
         (["train", "absent.yaml", "--warmup", "-1"], "argument --warmup: -1 must be at least 0\n"),
+        (["table1", "--r", "4"], "argument --r: 4 must be odd and at least 3\n"),
+        (["table1", "--windows", "3", "1"], "argument --windows: 1 must be odd and at least 3\n"),
+        (["table1", "--lengths", "7"], "error: n=7 alone: an exponent needs two sizes or more\n"),
     ],
 )
 def test_mistakes_are_told_in_one_line(benchmark: Call, arguments: list[str], message: str) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -24,14 +25,17 @@ from transformer.config import Config
 from transformer.data.batching import Batch
 from transformer.data.builtin import builtin_pairs
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
-from transformer.errors import ConfigError
+from transformer.figures.canvas import COLOURS, new_figure, save
 from transformer.inference.translator import Translator
 from transformer.model.attention import MultiHeadAttention, attention
 from transformer.training.checkpoint import build_model
 from transformer.training.precision import MasterWeights, resolve_device, resolve_dtype
 from transformer.training.step import train_step
 
-_HEAD_SIZE = 64  # of the paper's models: a wider model has more heads, not larger ones
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+HEAD_SIZE = 64  # of the paper's models: a wider model has more heads, not larger ones
 
 
 @dataclass(frozen=True)
@@ -186,33 +190,27 @@ def growth_report(curves: Sequence[Curve]) -> Report:
 
 
 def plot(curves: Sequence[Curve], against: str, path: Path) -> None:
+    """Draw curves as `draw` does into a file; ConfigError without matplotlib, or if it cannot write such a file."""
+    figure = new_figure(7, 5)
+    draw(figure.subplots(), curves, against)
+    save(figure, path)
+
+
+def draw(axes: Axes, curves: Sequence[Curve], against: str, colours: Iterable[str] = COLOURS) -> None:
     """Draw measured curves as points and the predicted ones as lines, both axes logarithmic.
 
     A prediction is scaled to meet its curve at the largest size, where fixed costs weigh least: only its slope is
     claimed.
-
-    Raises:
-        ConfigError: matplotlib is not installed, or does not know the kind of file.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError("--plot needs matplotlib: pip install matplotlib") from None
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    axes = figure.subplots()
-    for i, curve in enumerate(curves):
+    for curve, colour in zip(curves, itertools.cycle(colours), strict=False):
         ratio = curve.seconds[-1] / curve.predicted[-1]
         label = f"{curve.name}: {curve.measured_exponent:.2f} (predicted {curve.predicted_exponent:.2f})"
-        axes.plot(curve.sizes, [1e3 * s for s in curve.seconds], "o", color=f"C{i}", label=label)
-        axes.plot(curve.sizes, [1e3 * ratio * p for p in curve.predicted], "-", color=f"C{i}")
+        axes.plot(curve.sizes, [1e3 * s for s in curve.seconds], "o", color=colour, label=label)
+        axes.plot(curve.sizes, [1e3 * ratio * p for p in curve.predicted], "-", color=colour)
     axes.set(xscale="log", yscale="log", xlabel=against, ylabel="ms", title="points: measured; lines: predicted slope")
     axes.set_xticks(curves[0].sizes, [str(size) for size in curves[0].sizes])
     axes.minorticks_off()
-    axes.legend(title="exponent")
-    try:
-        figure.savefig(path)
-    except ValueError as error:
-        raise ConfigError(f"--plot {path}: {' '.join(str(error).split())}") from None
+    axes.legend(title="exponent", loc="upper center", bbox_to_anchor=(0.5, -0.12))
 
 
 def _curve(name: str, sizes: Sequence[int], cost: Callable[[int], Cost]) -> Curve:
@@ -222,7 +220,7 @@ def _curve(name: str, sizes: Sequence[int], cost: Callable[[int], Cost]) -> Curv
 
 def _wide(config: Config, d_model: int) -> Config:
     """The same model, as wide as this; ConfigError if that cannot be shared out to heads of the paper's size."""
-    heads = max(1, d_model // _HEAD_SIZE)
+    heads = max(1, d_model // HEAD_SIZE)
     model = dataclasses.replace(config.model, d_model=d_model, d_ff=4 * d_model, num_heads=heads, d_k=None, d_v=None)
     return dataclasses.replace(config, model=model)
 

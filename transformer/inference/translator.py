@@ -168,11 +168,13 @@ class Translator:
     def attention(self, text: str, translation: str | None = None) -> tuple[list[str], list[str], AttentionMaps]:
         """Source pieces, target pieces (inputs of the decoder, from <s>) and the weights of all heads between them.
 
-        Without `translation`, the model's own is looked at.
+        Without `translation`, the model's own is looked at. DataError if the text is empty or has too many pieces.
         """
+        (src,) = self._encode([text])
+        if not src:
+            raise DataError("the sentence is empty: there is nothing to attend to")
         if translation is None:
             (translation,) = self.translate([text])
-        (src,) = self._encode([text])
         tgt = [BOS_ID, *self.tokenizer.encode([translation])[0]][: self._position_limit()]
         maps = self.model.attention_maps(self._tensor([src]), self._tensor([tgt]))
         return self.tokenizer.pieces(src), self.tokenizer.pieces(tgt), maps

@@ -16,7 +16,7 @@ from transformer.config import Config, load_config
 from transformer.errors import CheckpointError, ConfigError
 
 # Keys that may differ when a run is resumed: they say when to look, save and stop and where to compute, not what.
-_FREE_KEYS = {
+FREE_KEYS = {
     "run_dir",
     "data.cache_dir",
     "data.test_split",
@@ -79,7 +79,7 @@ def _differing_keys(old: Config, new: Config) -> list[str]:
     return [
         f"{key}: {yaml_value(before[key])} there, {yaml_value(now[key])} here"
         for key in now
-        if key not in _FREE_KEYS and before[key] != now[key]
+        if key not in FREE_KEYS and before[key] != now[key]
     ]
 
 

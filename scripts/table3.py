@@ -1,0 +1,121 @@
+"""Train and score rows of Table 3, and print them beside the paper's: python scripts/table3.py [ROW ...] --out DIR
+
+A row is a file of configs/table3 by name, or any YAML file; `all` are those of configs/table3. The same command again
+goes on where it was stopped. Several processes may share one --out: each run is done by one of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformer.ablation.report import as_rows, markdown, plot
+from transformer.ablation.rows import load_row, sort_key
+from transformer.ablation.runs import only_process, read_results, train_and_score
+from transformer.cli import run
+from transformer.config import Config
+from transformer.errors import CheckpointError, ConfigError, TrainingError
+from transformer.inference.bleu import TOKENIZERS
+from transformer.training.process import tune_process
+from transformer.training.signals import StopRequest
+
+_ROWS = Path(__file__).parents[1] / "configs" / "table3"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parse(argv)
+    overrides = [word for word in arguments.words if "=" in word]
+    if arguments.steps is not None:
+        overrides.append(f"train.max_steps={arguments.steps}")
+    runs = [
+        (path.stem, load_row(path, overrides, divide_width=arguments.divide_width, seed=seed, out=arguments.out))
+        for path, seeds in _choose([word for word in arguments.words if "=" not in word] or ["all"]).items()
+        for seed in seeds
+    ]
+    status = 0 if arguments.report else _train(runs, arguments.tokenize)
+    rows = as_rows(read_results(arguments.out))
+    if rows:
+        print(markdown(rows))
+    elif arguments.report:
+        raise CheckpointError(f"--out {arguments.out}: holds no finished run")
+    if arguments.plot is not None:
+        plot(rows, arguments.plot)
+    return status
+
+
+def _train(runs: Sequence[tuple[str, Config]], tokenize: str) -> int:
+    """Train and score what is not finished yet; returns the exit status."""
+    tune_process()
+    status = 0
+    with StopRequest() as stop:
+        for row, config in runs:
+            with only_process(Path(config.run_dir)) as is_ours:
+                if not is_ours:
+                    print(f"{config.run_dir}: left to the process that is at it", flush=True)
+                    continue
+                print(config.run_dir, flush=True)
+                try:
+                    result = train_and_score(row, config, tokenize, stop)
+                except TrainingError as error:
+                    print(f"error: {config.run_dir}: {error}", file=sys.stderr)
+                    status = 2
+                    continue
+            if result is not None:
+                print(f"PPL {result.ppl:.2f}, BLEU {result.bleu:.2f}, {result.minutes:.1f} minutes", flush=True)
+            if stop.signal is not None:
+                print("stopped; the same command goes on from here", flush=True)
+                return 128 + int(stop.signal)
+    return status
+
+
+def _choose(words: Sequence[str]) -> dict[Path, list[int]]:
+    """The files of `ROW[:SEED,...]` with their seeds; of a row that is named twice, the last seeds."""
+    chosen: dict[Path, list[int]] = {}
+    for word in words:
+        row, colon, text = word.partition(":")
+        seeds = text.split(",") if colon else ["1"]
+        if not all(seed.isdecimal() for seed in seeds):
+            raise ConfigError(f"{word}: the seeds of a row are whole numbers, as in {row}:1,2,3")
+        for path in _files(row):
+            chosen[path] = [int(seed) for seed in dict.fromkeys(seeds)]
+    return chosen
+
+
+def _files(row: str) -> list[Path]:
+    known = sorted(_ROWS.glob("*.yaml"), key=lambda path: sort_key(path.stem))
+    if row == "all":
+        return known
+    if row.endswith((".yaml", ".yml")):
+        return [Path(row)]
+    names = [path.stem for path in known]
+    if row not in names:
+        raise ConfigError(f"{row} is none of the rows all, {', '.join(names)}; other rows are named by their YAML file")
+    return [known[names.index(row)]]
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "words",
+        metavar="ROW[:SEED,...] | section.key=value",
+        nargs="*",
+        help="rows, such as: all base:1,2,3 (default: all, seed 1); values for every row, before widths are divided",
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("runs/table3"), help="default: %(default)s")
+    parser.add_argument("--steps", metavar="N", type=int, help="updates of every row; by default the paper's")
+    parser.add_argument(
+        "--divide-width", metavar="K", type=int, default=1, help="divide d_model, d_ff, d_k and d_v of every row by K"
+    )
+    parser.add_argument("--tokenize", choices=TOKENIZERS, default="13a", help="none: the text is tokenised already")
+    parser.add_argument("--report", action="store_true", help="only print what is finished in --out")
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="draw it, as .png, .svg or .pdf; needs matplotlib")
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.divide_width < 1:
+        raise ConfigError(f"--divide-width {arguments.divide_width} must be at least 1")
+    return arguments
+
+
+if __name__ == "__main__":
+    run(lambda: main(sys.argv[1:]))

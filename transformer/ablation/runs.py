@@ -1,0 +1,137 @@
+"""One row with one seed: trained, scored on the validation set, remembered."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformer.config import Config
+from transformer.errors import CheckpointError, ConfigError
+from transformer.inference.bleu import score
+from transformer.inference.translator import Translator
+from transformer.training.process import return_freed_memory
+from transformer.training.run import claim_run, last_checkpoints
+from transformer.training.step import validation_nll
+from transformer.training.trainer import Trainer
+
+_NAME = "score.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a run."""
+
+    row: str
+    seed: int
+    steps: int
+    parameters: int
+    minutes: float  # of training
+    nll: float  # of the validation set, nats per piece
+    bleu: float
+    signature: str
+    tokenize: str
+    config: dict[str, Any]  # as Config.flat
+
+    @property
+    def ppl(self) -> float:
+        """Perplexity per piece."""
+        return math.exp(min(self.nll, 700.0))
+
+
+def train_and_score(row: str, config: Config, tokenize: str, stop: Callable[[], str | None]) -> Result | None:
+    """Train a run to its end, or what is left of it, and score it, unless that has been done.
+
+    As section 6.2: perplexity and BLEU of the validation set, beam search, the last checkpoint, no average.
+
+    Args:
+        row: its name in the table.
+        tokenize: sacreBLEU's tokenizer.
+        stop: asked after each update.
+
+    Returns:
+        What came of it; None if it was stopped.
+
+    Raises:
+        UserError: as `Trainer` and `Trainer.fit`; ConfigError if the run has been trained for longer than it should.
+        OSError: the run directory cannot be written.
+    """
+    run = claim_run(config)
+    done = _read(run / _NAME)
+    if done is not None and done.tokenize == tokenize and _same_ending(done.config, config.flat()):
+        return done
+    trainer = Trainer(config)
+    print(trainer.summary(), flush=True)
+    trainer.fit(stop)
+    if stop() is not None:
+        return None
+    steps = trainer.progress.step
+    if steps > config.train.max_steps:
+        raise ConfigError(f"{run} has had {steps} updates already, more than train.max_steps={config.train.max_steps}")
+    nll = validation_nll(trainer.weights.model, trainer.validation_data, config.train.max_tokens, trainer.device)
+    parameters = sum(parameter.numel() for parameter in trainer.weights.master.parameters())
+    minutes = trainer.progress.elapsed_s / 60
+    sources, references = zip(*trainer.validation, strict=True)
+    del trainer
+    return_freed_memory()
+    (checkpoint,) = last_checkpoints(run, 1)
+    translator = Translator.load(checkpoint, device=config.train.device, precision=config.train.precision)
+    translator.search = config.search
+    scored = score(translator.translate(sources), references, tokenize)
+    result = Result(
+        row, config.seed, steps, parameters, minutes, nll, scored.bleu, scored.bleu_signature, tokenize, config.flat()
+    )
+    temporary = run / f".{_NAME}.tmp"
+    temporary.write_text(json.dumps(dataclasses.asdict(result), indent=1), encoding="utf-8")
+    temporary.replace(run / _NAME)
+    return result
+
+
+def read_results(out: Path) -> list[Result]:
+    """The results of all runs in a directory. CheckpointError if one is damaged."""
+    results = (_read(path) for path in sorted(out.glob(f"*/{_NAME}")))
+    return [result for result in results if result is not None]
+
+
+@contextlib.contextmanager
+def only_process(run: Path) -> Iterator[bool]:
+    """Whether no other process is at this run; while entered, others are told so. Ends with the process at the latest.
+
+    On Windows, which has no such locks, it is always true.
+    """
+    if sys.platform == "win32":
+        yield True
+        return
+    import fcntl
+
+    run.parent.mkdir(parents=True, exist_ok=True)
+    with (run.parent / f".{run.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _read(path: Path) -> Result | None:
+    if not path.is_file():
+        return None
+    try:
+        return Result(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: not a result of this version ({error}); delete it to score the run again"
+        ) from None
+
+
+def _same_ending(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether a run would end and be scored as it was; what else shapes it, `claim_run` has compared."""
+    ending = ("train.max_steps", "train.max_hours", "train.patience")
+    return all(before.get(key) == now[key] for key in now if key in ending or key.startswith("search."))
