@@ -24,6 +24,7 @@ from transformer.training.run import (
 FREE = {
     "data.test_split": "dev",
     "data.cache_dir": "elsewhere",
+    "data.revision": "main",
     "train.max_steps": 7,
     "train.max_hours": 3.5,
     "train.patience": 5,

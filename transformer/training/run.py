@@ -19,6 +19,7 @@ from transformer.errors import CheckpointError, ConfigError
 FREE_KEYS = {
     "run_dir",
     "data.cache_dir",
+    "data.revision",  # other data would be noticed by their fingerprint
     "data.test_split",
     "train.max_steps",
     "train.max_hours",
