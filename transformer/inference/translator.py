@@ -230,7 +230,7 @@ class Translator:
         return min(self.search.max_source_length, self._position_limit())
 
     def _position_limit(self) -> int:
-        return self.model.source_positions.max_length or 1 << 30
+        return self.model.max_length or 1 << 30
 
     def _tensor(self, sentences: Sequence[Sequence[int]]) -> Tensor:
         return pad(sentences).to(self.model.embeddings.source_weight.device)
