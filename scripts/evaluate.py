@@ -24,32 +24,39 @@ from transformer.inference.bleu import (
     score,
 )
 from transformer.inference.translator import Translator
+from transformer.training.distributed import World, joined
 from transformer.training.process import tune_process
 from transformer.training.run import find_checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
+    with joined() as world:
+        return _evaluate(arguments, world)
+
+
+def _evaluate(arguments: argparse.Namespace, world: World) -> int:
     tune_process()
-    checkpoint = find_checkpoint(arguments.run)
-    data = load_config(checkpoint / "config.yaml").data
-    corpus = _corpus(arguments, data)
-    pairs = list(corpus)
-    moses = moses_tokenizer(data.tgt_lang) if arguments.compound_split else None
+    checkpoint, name, pairs = world.from_main(lambda: _read(arguments))
+    tgt_lang = load_config(checkpoint / "config.yaml").data.tgt_lang
+    moses = moses_tokenizer(tgt_lang) if arguments.compound_split else None
     translator = Translator.load(checkpoint, device=arguments.device, precision=arguments.precision)
     translator.search = override(translator.search, beam=arguments.beam, alpha=arguments.alpha)
-    if arguments.output is not None:
+    translator.world = world
+    if arguments.output is not None and world.is_main:
         arguments.output.touch()  # better now than after the work
     began = time.perf_counter()
     hypotheses = translator.translate([source for source, _ in pairs])
     seconds = time.perf_counter() - began
+    if not world.is_main:
+        return 0
     references = [reference for _, reference in pairs]
     result = score(hypotheses, references, arguments.tokenize)
     if arguments.output is not None:
         arguments.output.write_text("".join(f"{line}\n" for line in hypotheses), encoding="utf-8")
     report = {
         "checkpoint": str(checkpoint),
-        "corpus": corpus.name,
+        "corpus": name,
         "sentences": len(pairs),
         "seconds": round(seconds, 3),
         "sentences_per_s": round(len(pairs) / seconds, 1),
@@ -62,6 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         report |= {f"compound_split_{name}": value for name, value in _rounded(compound_split).items()}
     print(json.dumps(report, ensure_ascii=False) if arguments.json else _as_text(report))
     return 0
+
+
+def _read(arguments: argparse.Namespace) -> tuple[Path, str, list[tuple[str, str]]]:
+    """The checkpoint, and the name and the pairs of the corpus to score it on."""
+    checkpoint = find_checkpoint(arguments.run)
+    corpus = _corpus(arguments, load_config(checkpoint / "config.yaml").data)
+    return checkpoint, corpus.name, list(corpus)
 
 
 def _corpus(arguments: argparse.Namespace, data: DataConfig) -> Corpus:

@@ -1,11 +1,13 @@
 """Train a translation model: python scripts/train.py CONFIG [section.key=value ...]
 
-The same command again goes on from the last checkpoint.
+The same command again goes on from the last checkpoint. With several GPUs or machines:
+torchrun --nproc-per-node=GPUS scripts/train.py CONFIG [section.key=value ...]
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import shlex
 import signal
 import sys
@@ -15,6 +17,7 @@ from pathlib import Path
 from transformer.cli import run
 from transformer.config import load_config
 from transformer.inference.translator import greedy_bleu
+from transformer.training.distributed import ALONE, World, joined
 from transformer.training.process import tune_process
 from transformer.training.signals import StopRequest
 from transformer.training.trainer import Trainer
@@ -27,19 +30,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         "overrides", metavar="section.key=value", nargs="*", help="such as train.max_steps=1000 or run_dir=runs/mine"
     )
     arguments = parser.parse_args(argv)
-    config = load_config(arguments.config, arguments.overrides)
-    print(config.to_yaml(), flush=True)
+    with joined() as world:
+        return _train(arguments.config, arguments.overrides, world)
+
+
+def _train(path: str, overrides: Sequence[str], world: World) -> int:
+    config = load_config(path, overrides)
+    world.say(config.to_yaml())
     tune_process()
-    trainer = Trainer(config, scorer=greedy_bleu)
-    print(trainer.summary(), flush=True)
-    with StopRequest() as stop:
+    trainer = Trainer(config, scorer=functools.partial(greedy_bleu, world=world), world=world)
+    world.say(trainer.summary())
+    with StopRequest(ignore_repeats=world is not ALONE) as stop:
         reason = trainer.fit(stop)
-        print(f"{reason} after step {trainer.progress.step}; checkpoints are in {trainer.run}", flush=True)
-    if stop.signal is None or reason != stop.signal.name:
-        print(f"translate with: {_command('translate.py', str(trainer.run))}")
+        world.say(f"{reason} after step {trainer.progress.step}; checkpoints are in {trainer.run}")
+    if reason not in signal.Signals.__members__:
+        world.say(f"translate with: {_command('translate.py', str(trainer.run))}")
         return 0
-    print(f"go on with: {_command('train.py', arguments.config, *arguments.overrides)}")
-    return 128 + int(signal.Signals(stop.signal))
+    if world is ALONE:
+        world.say(f"go on with: {_command('train.py', path, *overrides)}")
+    else:
+        world.say("go on with: the same torchrun command; it may start another number of processes")
+    return 128 + int(signal.Signals[reason])
 
 
 def _command(script: str, *arguments: str) -> str:

@@ -21,7 +21,8 @@ from transformer.cli import run
 from transformer.config import override
 from transformer.data.corpus import decode_lines, read_lines
 from transformer.errors import ConfigError, DataError
-from transformer.inference.translator import Translator
+from transformer.inference.translator import Translation, Translator
+from transformer.training.distributed import World, joined
 from transformer.training.process import tune_process
 
 # Enough lines to sort by length and batch well; what is held in memory does not grow with the input.
@@ -41,6 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "int8"))
     arguments = parser.parse_args(argv)
+    with joined() as world:
+        return _translate(arguments, world)
+
+
+def _translate(arguments: argparse.Namespace, world: World) -> int:
     if arguments.file is not None and arguments.text is not None:
         raise ConfigError("FILE and --text exclude each other")
     file = arguments.file or "-"
@@ -48,30 +54,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     tune_process()
     translator = Translator.load(arguments.run, device=arguments.device, precision=arguments.precision)
     translator.search = override(translator.search, beam=arguments.beam, alpha=arguments.alpha)
+    translator.world = world
     beam = translator.search.beam
     if not 1 <= arguments.nbest <= beam:
         raise ConfigError(f"--nbest {arguments.nbest} must be between 1 and the beam size, {beam}")
     # A person at a terminal waits for each line.
     is_typed = arguments.text is None and file == "-" and sys.stdin.isatty()
     part = arguments.output and arguments.output.with_name(f"{arguments.output.name}.part")
-    num_done = _resume(part, arguments.nbest) if part else 0
+    num_done = world.from_main(lambda: _resume(part, arguments.nbest) if part else 0)
     lines = _input(arguments.text, file)
-    if sum(1 for _ in itertools.islice(lines, num_done)) < num_done:
+    if world.is_main and sum(1 for _ in itertools.islice(lines, num_done)) < num_done:
         raise DataError(f"{part}: has {num_done} translations, more than there are lines; delete it to start again")
+    chunks = world.each_from_main(_chunks(lines, 1 if is_typed else _LINES_AT_A_TIME))
+    translated = _translated(translator, chunks, arguments.nbest, num_done + 1)
+    if not world.is_main:
+        for _ in translated:
+            pass
+        return 0
     with _opened(part) as output, _progress(arguments.text, file, part, num_done) as progress:
-        for chunk in _chunks(lines, 1 if is_typed else _LINES_AT_A_TIME):
-            translations = translator.translate_nbest(chunk, nbest=arguments.nbest, first_number=num_done + 1)
-            num_done += len(chunk)
+        for translations in translated:
             for nbest in translations:
                 # Fewer may have been found; the number of lines stays.
                 for translation in itertools.islice(itertools.chain(nbest, itertools.repeat(None)), arguments.nbest):
                     text, score = ("", -float("inf")) if translation is None else (translation.text, translation.score)
                     print(f"{score:.4f}\t{text}" if arguments.scores else text, file=output)
             output.flush()
-            progress.update(len(chunk))
+            progress.update(len(translations))
     if part:
         part.replace(arguments.output)
     return 0
+
+
+def _translated(
+    translator: Translator, chunks: Iterator[list[str]], nbest: int, first_number: int
+) -> Iterator[list[list[Translation]]]:
+    for chunk in chunks:
+        yield translator.translate_nbest(chunk, nbest=nbest, first_number=first_number)
+        first_number += len(chunk)
 
 
 def _resume(part: Path, lines_per_text: int) -> int:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import torch
 import yaml
 
 from transformer.config import Config, DataConfig, ModelConfig, SearchConfig, TrainConfig, load_config
 from transformer.errors import ConfigError, UserError
+from transformer.model.transformer import Transformer
 
 SECTIONS = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig, "search": SearchConfig}
 
@@ -223,7 +225,11 @@ def test_values_of_another_type_are_refused_for_every_key(tmp_path: Path, wanted
         ("model: {norm: middle}", r"model\.norm='middle' is not one of post, pre"),
         ("model: {norm: no}", r"model\.norm=False is not one of post, pre"),
         ("model: {tie: [all]}", r"model\.tie=\['all'\] is not one of all, decoder, none"),
-        ("model: {positional: rotary}", r"model\.positional='rotary' is not one of sinusoidal, learned"),
+        (
+            "model: {positional: alibi}",
+            r"model\.positional='alibi' is not one of sinusoidal, learned, shaw, t5, rotary",
+        ),
+        ("model: {attention_score: mlp}", r"model\.attention_score='mlp' is not one of scaled_dot, dot, general, add"),
         ("train: {device: tpu}", r"train\.device='tpu' is not one of auto, cpu, cuda"),
         ("train: {precision: fp16}", r"train\.precision='fp16' is not one of auto, fp32, bf16"),
     ],
@@ -310,6 +316,9 @@ def test_a_key_like_no_other_is_answered_with_all_that_there_are(tmp_path: Path)
         ("model.attention_dropout", [1.0], "less than 1"),
         ("model.activation_dropout", [-0.1], "at least 0"),
         ("model.norm_eps", [0.0, -1.0], "more than 0"),
+        ("model.attention_temperature", [0.0, -1.0], "more than 0"),
+        ("model.attention_window", [0, -3], "at least 1"),
+        ("model.max_relative_position", [0], "at least 1"),
         ("data.builtin_size", [0], "at least 1"),
         ("data.max_length", [1], "at least 2"),
         ("data.vocab_size", [7], "at least 8"),
@@ -405,13 +414,63 @@ def test_heads_must_divide_the_width_unless_the_size_of_a_key_is_given(tmp_path:
     assert load(tmp_path, "model: {d_model: 15, num_heads: 5}").model.num_heads == 5
 
 
-def test_learned_positions_must_be_enough_for_the_training_data(tmp_path: Path) -> None:
-    text = "model: {positional: learned, max_positions: 17}\ndata: {max_length: 19}"
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("attention_window: 4", r"model\.attention_window=4 is not odd, so it has no centre"),
+        (
+            "attention_window: 3, attention_score: location",
+            r"model\.attention_window is not defined for model\.attention_score=location",
+        ),
+        (
+            "positional: rotary, attention_score: additive",
+            r"model\.positional=rotary is not defined for model\.attention_score=additive, only for scaled_dot, dot, "
+            "general, cosine",
+        ),
+        (
+            "positional: shaw, attention_score: cosine",
+            r"model\.positional=shaw is not defined for model\.attention_score=cosine, only for scaled_dot, dot, "
+            "general",
+        ),
+        ("positional: rotary, d_k: 7", r"model\.positional=rotary turns pairs of channels and model\.d_k=7 is odd"),
+        ("positional: rotary, d_model: 15, num_heads: 3", r"model\.d_k=5 is odd"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(tmp_path: Path, model: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"{message}$"):
+        load(tmp_path, f"model: {{{model}}}")
+
+
+# Those of which the model says the same when it is built in code.
+@pytest.mark.parametrize("score", typing.get_args(HINTS["model.attention_score"]))
+@pytest.mark.parametrize("positional", typing.get_args(HINTS["model.positional"]))
+@pytest.mark.parametrize("window", [None, 3, 4])
+def test_the_configuration_refuses_what_the_model_refuses(score: Any, positional: Any, window: int | None) -> None:
+    options = {"d_model": 6, "num_heads": 3, "attention_score": score, "positional": positional}
+    options |= {"attention_window": window, "num_layers": 1, "d_ff": 5}
+
+    def is_refused(build: Any, error: type[Exception]) -> bool:
+        try:
+            build()
+        except error:
+            return True
+        return False
+
+    with torch.device("meta"):
+        by_model = is_refused(lambda: Transformer(7, **options), ValueError)
+    assert is_refused(lambda: ModelConfig(**options), ConfigError) == by_model
+
+
+@pytest.mark.parametrize("option", ["positional: learned", "attention_score: location"])
+def test_positions_must_be_enough_for_the_training_data(tmp_path: Path, option: str) -> None:
+    text = f"model: {{{option}, max_positions: 17}}\ndata: {{max_length: 19}}"
     message = r"^model\.max_positions=17 is less than data\.max_length=19: raise the one or lower the other$"
     with pytest.raises(ConfigError, match=message):
         load(tmp_path, text)
     assert load(tmp_path, text, "data.max_length=17").model.max_positions == 17
-    assert load(tmp_path, text, "model.positional=sinusoidal").data.max_length == 19  # they have no limit
+    # They have no limit.
+    others = ("model.positional=sinusoidal", "model.attention_score=scaled_dot")
+    assert load(tmp_path, text, *others).data.max_length == 19
 
 
 # Files and overrides

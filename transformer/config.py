@@ -37,22 +37,45 @@ class ModelConfig:
     attention_dropout: float = 0.0  # on attention weights; not in the paper's translation models
     activation_dropout: float = 0.0  # inside the feed-forward network; not in the paper
     attention_bias: bool = False  # the paper writes the projections without; its code had them
+    attention_score: Literal["scaled_dot", "dot", "general", "additive", "cosine", "location"] = "scaled_dot"
+    attention_temperature: float = 1.0  # by which scores are divided
+    attention_window: int | None = None  # r: positions that one sees in the encoder, odd; null: all
     norm: Literal["post", "pre"] = "post"  # where LayerNorm stands
     norm_eps: float = 1e-6  # added to the variance
     tie: Literal["all", "decoder", "none"] = "all"  # which embeddings share their matrix (section 3.4)
-    positional: Literal["sinusoidal", "learned"] = "sinusoidal"  # learned is row E of Table 3
-    max_positions: int = 512  # of learned positions only
+    positional: Literal["sinusoidal", "learned", "shaw", "t5", "rotary", "none"] = "sinusoidal"  # learned: row E
+    max_positions: int = 512  # of learned positions and of attention_score location only
+    max_relative_position: int = 20  # at which shaw positions clip distances
 
     def __post_init__(self) -> None:
         _check_range("model", self, ("d_model", "num_layers", "num_heads", "d_ff", "max_positions"), low=1)
-        _check_range("model", self, ("d_k", "d_v"), low=1)
+        _check_range("model", self, ("d_k", "d_v", "attention_window", "max_relative_position"), low=1)
         _check_range("model", self, ("dropout", "attention_dropout", "activation_dropout"), low=0, below=1)
-        _check_range("model", self, ("norm_eps",), above=0)
+        _check_range("model", self, ("norm_eps", "attention_temperature"), above=0)
         if self.d_k is None and self.d_model % self.num_heads:
             raise ConfigError(
                 f"model.d_model={self.d_model} is not a multiple of model.num_heads={self.num_heads}: "
                 "change one of them, or give model.d_k"
             )
+        self._check_attention()
+
+    def _check_attention(self) -> None:
+        """ConfigError if options of attention do not go together."""
+        if self.attention_window is not None:
+            if self.attention_window % 2 == 0:
+                raise ConfigError(f"model.attention_window={self.attention_window} is not odd, so it has no centre")
+            if self.attention_score == "location":
+                raise ConfigError("model.attention_window is not defined for model.attention_score=location")
+        products = {"rotary": ("scaled_dot", "dot", "general", "cosine"), "shaw": ("scaled_dot", "dot", "general")}
+        accepted = products.get(self.positional)
+        if accepted is not None and self.attention_score not in accepted:
+            raise ConfigError(
+                f"model.positional={self.positional} is not defined for model.attention_score={self.attention_score}, "
+                f"only for {', '.join(accepted)}"
+            )
+        d_k = self.d_model // self.num_heads if self.d_k is None else self.d_k
+        if self.positional == "rotary" and d_k % 2:
+            raise ConfigError(f"model.positional=rotary turns pairs of channels and model.d_k={d_k} is odd")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +167,8 @@ class Config:
 
     def __post_init__(self) -> None:
         _check_range("", self, ("seed",), low=0)
-        if self.model.positional == "learned" and self.model.max_positions < self.data.max_length:
+        has_limit = self.model.positional == "learned" or self.model.attention_score == "location"
+        if has_limit and self.model.max_positions < self.data.max_length:
             raise ConfigError(
                 f"model.max_positions={self.model.max_positions} is less than data.max_length={self.data.max_length}: "
                 "raise the one or lower the other"

@@ -23,5 +23,9 @@ class TrainingError(UserError):
     """Training that cannot go on, such as one that has diverged."""
 
 
+class WorkerError(UserError):
+    """Another process of the same job, which has ended or does not answer."""
+
+
 class DeviceError(UserError):
     """A device or a precision that this machine does not have."""

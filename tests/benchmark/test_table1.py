@@ -19,10 +19,8 @@ from transformer.benchmark.table1 import (
     num_sequential_operations,
     plot,
     reach,
-    restricted_attention,
     table1_report,
 )
-from transformer.model.attention import attention
 
 CPU = torch.device("cpu")
 LENGTHS = (2, 3, 7, 29, 53)
@@ -83,14 +81,6 @@ def test_a_chain_of_operations_is_as_long_as_its_longest_branch() -> None:
 def test_reach_says_which_output_depends_on_which_input() -> None:
     shift = reach(lambda x: torch.nn.functional.pad(x[:, :-1], (0, 0, 1, 0)), Sizes(3, 5, 1, 1))
     assert shift.tolist() == [[False, False, False], [True, False, False], [False, True, False]]
-
-
-@pytest.mark.parametrize(("n", "r"), list(itertools.product((1, 2, 11, 23), (1, 3, 7, 29))))
-def test_restricted_self_attention_is_equation_1_with_a_band_as_its_mask(n: int, r: int) -> None:
-    q, k, v = (torch.randn(2, 3, n, d, dtype=torch.float64) for d in (5, 5, 7))
-    position = torch.arange(n)
-    near = (position[:, None] - position).abs() <= r // 2
-    torch.testing.assert_close(restricted_attention(q, k, v, r), attention(q, k, v, near)[0])
 
 
 EXPONENTS = {

@@ -53,8 +53,8 @@ def random_model(tokenizer: Tokenizer, seed: int = 2, *, ends: bool = True, **op
     makes </s> as likely as all others together now and then.
     """
     torch.manual_seed(seed)
-    options = {"norm": "pre"} | options
-    model = Transformer(len(tokenizer), 22, NUM_LAYERS, NUM_HEADS, 29, d_k=7, d_v=5, tie="none", **options)
+    options = {"norm": "pre", "d_k": 7} | options
+    model = Transformer(len(tokenizer), 22, NUM_LAYERS, NUM_HEADS, 29, d_v=5, tie="none", **options)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() == 2 and "embed" not in name:
@@ -170,7 +170,16 @@ def test_batches_are_of_similar_lengths_and_within_their_budget(
     assert len(batches) == {1: 7, 4096: 1}.get(batch_tokens, len(batches))
 
 
-@pytest.mark.parametrize("options", [{"norm": "post"}, {"positional": "learned", "max_positions": 101}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"norm": "post"},
+        {"positional": "learned", "max_positions": 101},
+        {"positional": "shaw", "max_relative_position": 3, "attention_window": 3},
+        {"positional": "t5", "attention_score": "additive"},
+        {"positional": "rotary", "d_k": 6, "attention_score": "general"},
+    ],
+)
 def test_that_holds_for_other_models_too(tokenizer: Tokenizer, options: dict[str, Any]) -> None:
     other = Translator(random_model(tokenizer, seed=7, **options), tokenizer, SearchConfig(max_extra=5))
     alone = [other.translate_nbest([text], nbest=2)[0] for text in TEXTS]
@@ -290,11 +299,15 @@ def test_too_long_a_text_is_named_by_its_number_with_the_limit(translator: Trans
         one_less.translate_nbest(TEXTS, nbest=1, first_number=4001)
 
 
-def test_learned_positions_limit_the_text(tokenizer: Tokenizer) -> None:
+LIMITED = [{"positional": "learned"}, {"attention_score": "location"}]
+
+
+@pytest.mark.parametrize("options", LIMITED)
+def test_learned_positions_limit_the_text(tokenizer: Tokenizer, options: dict[str, Any]) -> None:
     (ids,) = tokenizer.encode(TEXTS[:1])
     size = len(ids) + 1
     for max_positions, fits in ((size, True), (size - 1, False)):
-        model = random_model(tokenizer, positional="learned", max_positions=max_positions)
+        model = random_model(tokenizer, **options, max_positions=max_positions)
         translator = Translator(model, tokenizer)
         if fits:
             assert len(translator.translate(TEXTS[:1])) == 1
@@ -303,9 +316,10 @@ def test_learned_positions_limit_the_text(tokenizer: Tokenizer) -> None:
                 translator.translate(TEXTS[:1])
 
 
+@pytest.mark.parametrize("options", LIMITED)
 @pytest.mark.parametrize("beam", [1, 3])
-def test_learned_positions_limit_the_translation(tokenizer: Tokenizer, beam: int) -> None:
-    translator = Translator(endless(tokenizer, positional="learned", max_positions=17), tokenizer)
+def test_learned_positions_limit_the_translation(tokenizer: Tokenizer, beam: int, options: dict[str, Any]) -> None:
+    translator = Translator(endless(tokenizer, **options, max_positions=17), tokenizer)
     ((best,),) = translator.translate_nbest(["We"], nbest=1, beam=beam, alpha=1.0)
     assert num_pieces(best) == 17
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -58,8 +60,8 @@ def make_memory() -> tuple[Tensor, Tensor, Tensor]:
     return torch.randn(B, S, D_MODEL, dtype=torch.float64, requires_grad=True), padding_mask(ids), ids == 0
 
 
-def make_decoder(norm: NormPlacement = "post", num_layers: int = 2) -> Decoder:
-    decoder = Decoder(num_layers, **OPTIONS, norm=norm).double()
+def make_decoder(norm: NormPlacement = "post", num_layers: int = 2, **options: Any) -> Decoder:
+    decoder = Decoder(num_layers, **OPTIONS, norm=norm, **options).double()
     randomise(decoder)
     return decoder
 
@@ -176,11 +178,24 @@ def test_before_the_first_position_there_is_nothing_to_select() -> None:
     assert state.select(torch.tensor([0, 0])) is state
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"positional": "shaw", "max_relative_position": 3},
+        {"positional": "t5"},
+        {"positional": "rotary", "d_k": 6},
+        {"attention_score": "additive"},
+        {"attention_score": "location"},
+    ],
+)
 @pytest.mark.parametrize("with_mask", [True, False])
 @pytest.mark.parametrize("seed", range(3))
-def test_any_history_of_selections_is_as_if_each_hypothesis_had_been_decoded_alone(seed: int, with_mask: bool) -> None:
+def test_any_history_of_selections_is_as_if_each_hypothesis_had_been_decoded_alone(
+    seed: int, with_mask: bool, options: dict[str, Any]
+) -> None:
     # One hypothesis per sentence at first, then W; sentences leave; what is nobody's is dropped now and then.
-    decoder = make_decoder()
+    decoder = make_decoder(**options)
     memory, mask, _ = make_memory()
     mask = mask if with_mask else None
     state = decoder.start(memory, mask)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -16,20 +17,40 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from transformer.inference.prepared import can_prepare, prepare_linears
+from transformer.inference.search import beam_search
 from transformer.model import attention as attention_module
-from transformer.model.decoder import Decoder, DecoderLayer
+from transformer.model import restricted as restricted_module
+from transformer.model.decoder import Decoder, DecoderLayer, DecoderState
 from transformer.model.encoder import Encoder, EncoderLayer
 from transformer.model.transformer import Transformer
 
 V, D_MODEL, N, H, D_FF, D_K, D_V = 31, 11, 2, 3, 29, 7, 5
 B, S, T, W = 3, 7, 5, 2
 
-# The paper's arrangement, and two that differ from it in everything else.
+# The paper's arrangement, two that differ from it in everything else, and the alternatives that it weighs.
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {"d_k": D_K, "d_v": D_V},
     "pre-norm": {"d_k": D_K, "d_v": D_V, "norm": "pre", "tie": "decoder"},
-    "learned": {"d_k": D_K, "positional": "learned", "max_positions": 17, "tie": "none", "attention_bias": True},
+    "learned": {"d_k": D_K, "positional": "learned", "max_positions": 61, "tie": "none", "attention_bias": True},
+    "dot": {"attention_score": "dot", "attention_temperature": 3.0},
+    "general": {"attention_score": "general", "positional": "none"},
+    "additive": {"attention_score": "additive", "positional": "t5"},
+    "cosine": {"attention_score": "cosine", "positional": "rotary", "d_k": 6},
+    "location": {"attention_score": "location", "max_positions": 61},
+    "shaw": {"positional": "shaw", "max_relative_position": 2},
+    "t5": {"positional": "t5", "norm": "pre"},
+    "rotary": {"positional": "rotary", "d_k": 6},
+    "restricted": {"attention_window": 3},
+    "restricted shaw": {"attention_window": 3, "positional": "shaw", "max_relative_position": 1},
+    "restricted t5": {"attention_window": 3, "positional": "t5"},
 }
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a restricted attention cut even these short sentences into blocks."""
+    monkeypatch.setattr(restricted_module, "_MIN_BLOCK", 1)
 
 
 @pytest.fixture(params=["written out", "fused"])
@@ -69,8 +90,10 @@ SRC, TGT = make_ids((7, 4, 2), S), make_ids((5, 3, 4), T, seed=7)
 @both_kernels
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("num_columns", [T, 53])
-def test_future_tokens_change_not_a_bit_of_the_outputs_before_them(num_columns: int, dtype: torch.dtype) -> None:
-    model = make_model().to(dtype)
+def test_future_tokens_change_not_a_bit_of_the_outputs_before_them(
+    model: Transformer, num_columns: int, dtype: torch.dtype
+) -> None:
+    model = model.to(dtype)
     tgt = make_ids((num_columns,) * B, num_columns)
     before = model(SRC, tgt)
     for t in (0, 1, 3, num_columns - 2):
@@ -187,6 +210,48 @@ def test_selected_hypotheses_of_kept_sentences_go_on_as_if_alone(model: Transfor
     assert_close(model.logits(hidden), alone[:, 2:])
 
 
+@dataclass(frozen=True)
+class Retold:
+    """A state for the search that remembers tokens only, so that each step is computed anew."""
+
+    src: Tensor  # (B, S)
+    prefixes: Tensor  # (R, t)
+
+    def select(self, rows: Tensor) -> Retold:
+        return Retold(self.src, self.prefixes[rows])
+
+    def keep_sentences(self, sentences: Tensor) -> Retold:
+        return Retold(self.src[sentences], self.prefixes)
+
+
+@both_kernels
+def test_a_beam_finds_what_it_finds_without_memory(model: Transformer) -> None:
+    def decode(tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        hidden, state = model.decode(tokens[:, None], state)
+        return model.logits(hidden[:, -1]), state
+
+    def retell(tokens: Tensor, state: Retold) -> tuple[Tensor, Retold]:
+        state = Retold(state.src, torch.cat((state.prefixes, tokens[:, None]), dim=1))
+        src = state.src.repeat_interleave(len(tokens) // len(state.src), dim=0)
+        return model(src, state.prefixes)[:, -1], state
+
+    options = {"bos_id": 1, "eos_id": 2, "beam": 3, "nbest": 3}
+    limits = [11, 5, 7]
+    expected = beam_search(retell, Retold(SRC, SRC.new_zeros(B, 0)), limits, **options)
+    for found, wanted in zip(beam_search(decode, model.encode(SRC), limits, **options), expected, strict=True):
+        assert [hypothesis.ids for hypothesis in found] == [hypothesis.ids for hypothesis in wanted]
+        assert_close([h.log_prob for h in found], [h.log_prob for h in wanted])
+
+
+@pytest.mark.skipif(not can_prepare(torch.zeros(1)), reason="torch has no kernel here")
+def test_weights_may_be_laid_out_for_inference(model: Transformer) -> None:
+    model = model.float()
+    expected = model(SRC, TGT)
+    prepare_linears(model)
+    with torch.no_grad():
+        assert_close(model(SRC, TGT), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_training_is_decoding_from_an_empty_state(model: Transformer) -> None:
     state = model.encode(SRC)
     assert state.length == 0
@@ -247,17 +312,16 @@ def test_a_stack_ends_normalised_wherever_its_norms_stand(norm: str) -> None:
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """The weights of every call of equation 1 that follows, in order."""
+    """The weights of every attention that follows, in order."""
     weights: list[Tensor] = []
-    original = attention_module.attention
+    original = attention_module.masked_softmax
 
-    def recording(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        result = original(*args, **kwargs)
-        weights.append(result[1])
-        return result
+    def recording(*args: Any) -> Tensor:
+        weights.append(original(*args))
+        return weights[-1]
 
     monkeypatch.setattr(attention_module, "_fused_kernel_wins", lambda *_: False)
-    monkeypatch.setattr(attention_module, "attention", recording)
+    monkeypatch.setattr(attention_module, "masked_softmax", recording)
     return weights
 
 
@@ -267,24 +331,29 @@ def test_attention_maps_are_the_weights_of_the_forward_pass(model: Transformer, 
     model(SRC, TGT)
     # The encoder's layers, then self- and cross-attention of each of the decoder's.
     assert len(recorded) == 3 * N
-    assert_close(maps.encoder, recorded[:N])
+    if maps.encoder[0].shape == recorded[0].shape:  # restricted attention computes them block by block
+        assert_close(maps.encoder, recorded[:N])
     assert_close(maps.decoder, recorded[N::2])
     assert_close(maps.cross, recorded[N + 1 :: 2])
 
 
-def test_rows_of_attention_maps_sum_to_one_and_are_zero_at_padding_and_in_the_future(model: Transformer) -> None:
+def test_rows_of_attention_maps_sum_to_one_and_are_zero_where_nothing_may_be_seen(model: Transformer) -> None:
     maps = model.attention_maps(SRC, TGT)
-    shapes = {"encoder": (B, H, S, S), "decoder": (B, H, T, T), "cross": (B, H, T, S)}
-    for name, shape in shapes.items():
+    is_source = (SRC != 0)[:, None, None]
+    window = getattr(model.encoder.layers[0].self_attention, "window", 2 * S)
+    is_near = (torch.arange(S) - torch.arange(S)[:, None]).abs() <= window // 2
+    expected = {
+        "encoder": (is_source & is_near).expand(B, H, S, S),
+        "decoder": torch.ones(B, H, T, T, dtype=torch.bool).tril(),
+        "cross": is_source.expand(B, H, T, S),
+    }
+    for name, visible in expected.items():
         layers = getattr(maps, name)
         assert len(layers) == N
         for weights in layers:
-            assert weights.shape == shape
-            assert_close(weights.sum(-1), torch.ones(shape[:-1], dtype=torch.float64))
-            if name == "decoder":
-                assert torch.equal(weights.triu(1), torch.zeros_like(weights))
-            else:
-                assert torch.equal(weights > 0, (SRC != 0)[:, None, None].expand(shape))
+            assert torch.equal(weights > 0, visible)
+            # Padding that is far from all tokens of a restricted encoder sees nothing.
+            assert_close(weights.sum(-1), visible.any(-1).double())
 
 
 def test_attention_maps_of_different_layers_and_heads_differ(model: Transformer) -> None:
@@ -324,8 +393,8 @@ def test_a_copy_is_tied_as_the_model_is_and_apart_from_it(model: Transformer) ->
 
 def test_every_parameter_has_a_part_in_the_output() -> None:
     # Without attention biases: that of the keys moves all scores of a query alike, which no softmax sees.
-    for options in (VARIANTS["paper"], VARIANTS["pre-norm"], {**VARIANTS["learned"], "attention_bias": False}):
-        model = make_model(**options)
+    for options in VARIANTS.values():
+        model = make_model(**{**options, "attention_bias": False})
         model(SRC, TGT).square().sum().backward()
         for name, parameter in model.named_parameters():
             assert parameter.grad.abs().max() > 1e-9, name
@@ -393,13 +462,21 @@ def test_layers_and_model_agree_on_defaults() -> None:
         for name, parameter in inspect.signature(layer).parameters.items():
             assert parameter.default == of_model[name].default, name
     for stack in (Encoder, Decoder):
-        assert inspect.signature(stack).parameters["num_layers"].default == of_model["num_layers"].default
+        for name, parameter in inspect.signature(stack).parameters.items():
+            assert name == "options" or parameter.default == of_model[name].default, name
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"positional": "rotary"}, "positional='rotary' is not one of 'sinusoidal', 'learned'"),
+        ({"positional": "alibi"}, "positional='alibi' is not one of 'sinusoidal', 'learned', 'shaw', 't5', 'rotary', "),
+        ({"positional": "rotary"}, "positional='rotary' turns pairs of channels and d_k=7 is odd"),
+        ({"positional": "shaw", "attention_score": "cosine"}, "positional='shaw' is not defined for"),
+        ({"attention_score": "bilinear"}, "attention_score='bilinear' is not one of 'scaled_dot', 'dot', 'general', "),
+        ({"attention_temperature": 0.0}, "attention_temperature=0.0 is not a finite number above 0"),
+        ({"attention_window": 4}, "attention_window=4 is not odd and positive"),
+        ({"attention_window": 3, "attention_score": "location"}, "attention_window is not defined for"),
+        ({"positional": "shaw", "max_relative_position": 0}, "max_relative_position=0 is less than 1"),
         ({"norm": "sandwich"}, "norm='sandwich' is not one of 'post', 'pre'"),
         ({"tie": "some"}, "tie='some' is not one of 'all', 'decoder', 'none'"),
         ({"d_k": None}, "d_model=11 is not a multiple of num_heads=3"),

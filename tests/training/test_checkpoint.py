@@ -306,6 +306,18 @@ def test_weights_of_another_vocabulary_are_refused(saved: Path) -> None:
         load_checkpoint(saved)
 
 
+def test_a_checkpoint_from_before_an_option_existed_has_its_default(saved: Path) -> None:
+    config, _, model = load_checkpoint(saved)
+    path = saved / "config.yaml"
+    text = path.read_text()
+    options = ("attention_score", "attention_temperature", "attention_window", "max_relative_position")
+    path.write_text("".join(line for line in text.splitlines(True) if line.split(":")[0].strip() not in options))
+    assert len(text.splitlines()) - len(path.read_text().splitlines()) == len(options)
+    config_without, _, model_without = load_checkpoint(saved)
+    assert config_without == config
+    assert_close(model_without.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
 def test_weights_of_another_size_are_refused(saved: Path) -> None:
     path = saved / "config.yaml"
     path.write_text(path.read_text().replace("d_ff: 29", "d_ff: 31"))

@@ -143,9 +143,10 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(
     config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     values = ("train.max_steps=31", "train.num_threads=1", "train.validate_steps=1000")
-    undisturbed = Trainer(changed(config, tmp_path / "undisturbed", *values))
-    undisturbed.fit()
-    (tmp_path / "killed.yaml").write_text(changed(config, tmp_path / "killed", *values).to_yaml())
+    train = runpy.run_path(str(TRAIN))["main"]
+    for name in ("undisturbed", "killed"):
+        (tmp_path / f"{name}.yaml").write_text(changed(config, tmp_path / name, *values).to_yaml())
+    assert train([str(tmp_path / "undisturbed.yaml")]) == 0
     checkpoints = tmp_path / "killed" / "checkpoints"
     command = [sys.executable, str(TRAIN), "killed.yaml"]
     with (tmp_path / "output").open("w") as output:
@@ -160,10 +161,10 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(
             process.kill()
         assert process.wait() == -signal.SIGKILL, "it was to be killed before its end"
     # The same command again; in this process, because starting another takes seconds.
-    assert runpy.run_path(str(TRAIN))["main"]([str(tmp_path / "killed.yaml")]) == 0
+    assert train([str(tmp_path / "killed.yaml")]) == 0
     printed = capsys.readouterr().out
     assert "\nresuming after step " in printed
     assert "\ntrain.max_steps=31 reached after step 31; " in printed
     last = Path("checkpoints") / "step-00000031" / "model.safetensors"
-    assert (tmp_path / "killed" / last).read_bytes() == (undisturbed.run / last).read_bytes()
+    assert (tmp_path / "killed" / last).read_bytes() == (tmp_path / "undisturbed" / last).read_bytes()
     assert [path.name for path in checkpoints.iterdir() if path.name.startswith(".")] == []

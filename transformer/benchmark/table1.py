@@ -23,7 +23,8 @@ from transformer.benchmark.ceiling import calls_per_second
 from transformer.benchmark.growth import HEAD_SIZE, Curve, draw, growth_report
 from transformer.benchmark.report import Report
 from transformer.figures.canvas import COLOURS, new_figure, save
-from transformer.model.attention import MultiHeadAttention, attention
+from transformer.model.attention import MultiHeadAttention
+from transformer.model.restricted import RestrictedAttention
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -53,32 +54,6 @@ class LayerType:
     complexity: Callable[[Sizes], float]
     path_length: Callable[[Sizes], float]
     steps: Callable[[Sizes], Iterator[Tensor]] | None = None
-
-
-def restricted_attention(q: Tensor, k: Tensor, v: Tensor, r: int) -> Tensor:
-    """Equation 1 where a position attends to the `r` around it, itself among them: O(r n d).
-
-    Queries are taken `r` at a time, with the keys that any of them may see.
-
-    Args:
-        q: (..., n, d_k) queries.
-        k: (..., n, d_k) keys.
-        v: (..., n, d_v) values.
-        r: odd.
-
-    Returns:
-        (..., n, d_v).
-    """
-    n, reach = q.size(-2), r // 2
-    num_blocks = math.ceil(n / r)
-    missing = num_blocks * r - n
-    q = F.pad(q, (0, 0, 0, missing)).unflatten(-2, (num_blocks, r))  # (..., n / r, r, d_k)
-    # (..., n / r, r + 2 reach, d)
-    k, v = (F.pad(x, (0, 0, reach, missing + reach)).unfold(-2, r + 2 * reach, r).mT for x in (k, v))
-    query = torch.arange(num_blocks * r, device=q.device).unflatten(0, (num_blocks, r, 1))
-    key = query[:, :1] - reach + torch.arange(r + 2 * reach, device=q.device)
-    mask = ((query - key).abs() <= reach) & (key >= 0) & (key < n)  # (n / r, r, r + 2 reach)
-    return attention(q, k, v, mask)[0].flatten(-3, -2)[..., :n, :]
 
 
 def num_sequential_operations(layer: Layer, sizes: Sizes) -> int:
@@ -126,11 +101,7 @@ def _self_attention(sizes: Sizes, _: int) -> Layer:
 
 
 def _restricted_self_attention(sizes: Sizes, _: int) -> Layer:
-    def layer(x: Tensor) -> Tensor:
-        heads = x.unflatten(-1, (_num_heads(sizes), -1)).transpose(1, 2)
-        return restricted_attention(heads, heads, heads, sizes.r).transpose(1, 2).flatten(2)
-
-    return layer
+    return _without_projections(RestrictedAttention(sizes.d, _num_heads(sizes), window=sizes.r))
 
 
 def _without_projections(layer: MultiHeadAttention) -> Layer:

@@ -26,6 +26,7 @@ from transformer.inference.search import Hypothesis, beam_search, greedy_search
 from transformer.model.decoder import DecoderState
 from transformer.model.transformer import AttentionMaps, Transformer
 from transformer.training.checkpoint import load_checkpoint
+from transformer.training.distributed import ALONE, World
 from transformer.training.precision import resolve_device, resolve_dtype
 from transformer.training.run import find_checkpoint
 
@@ -49,6 +50,7 @@ class Translator:
 
     Attributes:
         logits: `Transformer.logits` of the model, or the same with prepared weights.
+        world: processes that share the batches of each translation; all of them call for it, and all get it.
     """
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer, search: SearchConfig | None = None) -> None:
@@ -56,6 +58,7 @@ class Translator:
         self.tokenizer = tokenizer
         self.search = SearchConfig() if search is None else search
         self.logits: Callable[[Tensor], Tensor] = model.logits
+        self.world = ALONE
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "auto", precision: str = "auto") -> Translator:
@@ -150,14 +153,18 @@ class Translator:
             raise ValueError(f"nbest={nbest} must be between 1 and beam={beam}")
         results = [[Translation("", 0.0, 0.0)] * nbest for _ in texts]
         sources = self._encode(texts, first_number)
-        for indices in _batches(sources, batch_tokens):
+        mine: dict[int, list[Translation]] = {}
+        for indices in self.world.share(list(_batches(sources, batch_tokens))):
             hypotheses = self._search([sources[i] for i in indices], beam, alpha, max_extra, nbest)
             for i, found in zip(indices, hypotheses, strict=True):
                 decoded = self.tokenizer.decode([hypothesis.ids for hypothesis in found])
-                results[i] = [
+                mine[i] = [
                     Translation(" ".join(text.split("\n")), hypothesis.score, hypothesis.log_prob)
                     for text, hypothesis in zip(decoded, found, strict=True)
                 ]
+        for part in self.world.gather(mine):
+            for i, nbest_of_text in part.items():
+                results[i] = nbest_of_text
         return results
 
     def fits(self, text: str) -> bool:
@@ -223,7 +230,7 @@ class Translator:
         return min(self.search.max_source_length, self._position_limit())
 
     def _position_limit(self) -> int:
-        return self.model.source_positions.max_length or 1 << 30
+        return self.model.max_length or 1 << 30
 
     def _tensor(self, sentences: Sequence[Sequence[int]]) -> Tensor:
         return pad(sentences).to(self.model.embeddings.source_weight.device)
@@ -255,12 +262,19 @@ def _local_directory(path: str | Path) -> Path:
         ) from None
 
 
-def greedy_bleu(model: Transformer, tokenizer: Tokenizer, sources: Sequence[str], references: Sequence[str]) -> float:
+def greedy_bleu(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    sources: Sequence[str],
+    references: Sequence[str],
+    world: World = ALONE,
+) -> float:
     """sacreBLEU of greedy translations, cheap enough to follow training with. Leaves the model in `eval` mode.
 
     Length limits are the defaults of `SearchConfig`. A source that is too long counts as translated by nothing: it is
     no reason to end a training run.
     """
     translator = Translator(model, tokenizer)
+    translator.world = world
     fitting = [source if translator.fits(source) else "" for source in sources]
     return score(translator.translate(fitting, beam=1), references).bleu

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transformer.model.dropout import dropout as apply_dropout
+from transformer.model.relative import Relation, all_offsets
+from transformer.model.scores import AttentionScore, make_score
 
 # On a CPU, equation 1 written out beats the fused kernel up to about these many keys (its backward is slow on short
 # sequences, above all in bfloat16); from there on the fused kernel wins.
@@ -39,7 +41,15 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tenso
     Returns:
         (..., Q, M) weights that sum to 1 over M; all 0 for a query that may attend to nothing.
     """
-    scores = q @ k.transpose(-2, -1) * (1 / math.sqrt(q.size(-1)))  # (..., Q, M)
+    return masked_softmax(_products(q, k), mask)
+
+
+def _products(q: Tensor, k: Tensor) -> Tensor:
+    return q @ k.transpose(-2, -1) * (1 / math.sqrt(q.size(-1)))  # (..., Q, M)
+
+
+def masked_softmax(scores: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Softmax over the last dimension of scores (..., Q, M), with weight 0 where `mask` is False."""
     if mask is None:
         return _softmax(scores)
     # The lowest number instead of -inf: the same zeros after the softmax, but no NaN where a whole row is hidden.
@@ -68,7 +78,7 @@ def attention(
         k: (..., M, d_k) keys.
         v: (..., M, d_v) values.
         mask: bool, broadcastable to (..., Q, M); True means "may attend".
-        dropout: probability of dropping a weight, in [0, 1).
+        dropout: probability of dropping a weight, in [0, 1): the context is then Dropout(softmax(Q Kᵀ / √d_k)) V.
 
     Returns:
         The context (..., Q, d_v) and the weights (..., Q, M), the latter before dropout.
@@ -96,9 +106,13 @@ class MultiHeadAttention(nn.Module):
         d_v: size of a value per head; by default d_k.
         bias: whether the four projections have biases; the paper's have none.
         dropout: probability of dropping an attention weight in training; the paper's translation models drop none.
+        score: what the softmax is of: the paper's "scaled_dot", or another of transformer/model/scores.py.
+        temperature: by which scores are divided.
+        max_positions: how many keys a query may see, with `score="location"` only.
 
     Raises:
-        ValueError: `d_k` is not given and `num_heads` does not divide `d_model`.
+        ValueError: `d_k` is not given and `num_heads` does not divide `d_model`, there is no such `score`, or
+            `temperature` is not a finite number above 0.
     """
 
     def __init__(
@@ -110,6 +124,9 @@ class MultiHeadAttention(nn.Module):
         d_v: int | None = None,
         bias: bool = False,
         dropout: float = 0.0,
+        score: AttentionScore = "scaled_dot",
+        temperature: float = 1.0,
+        max_positions: int = 512,
     ) -> None:
         super().__init__()
         if d_k is None:
@@ -119,10 +136,12 @@ class MultiHeadAttention(nn.Module):
                 )
             d_k = d_model // num_heads
         d_v = d_k if d_v is None else d_v
-        self.num_heads = num_heads
+        self.num_heads, self.d_k, self.d_v = num_heads, d_k, d_v
         self.dropout = dropout
+        self.score = make_score(score, num_heads, d_k, temperature=temperature, max_positions=max_positions)
+        reads_keys = self.score is None or self.score.reads_keys
         self.w_q = nn.Linear(d_model, num_heads * d_k, bias=bias)
-        self.w_k = nn.Linear(d_model, num_heads * d_k, bias=bias)
+        self.w_k = nn.Linear(d_model, num_heads * d_k, bias=bias) if reads_keys else None
         self.w_v = nn.Linear(d_model, num_heads * d_v, bias=bias)
         self.w_o = nn.Linear(num_heads * d_v, d_model, bias=bias)
         self.reset_parameters()
@@ -130,34 +149,73 @@ class MultiHeadAttention(nn.Module):
     def reset_parameters(self) -> None:
         """Glorot uniform; q, k and v with the bounds of one fused matrix, as in the authors' self-attention."""
         for linear in (self.w_q, self.w_k, self.w_v, self.w_o):
+            if linear is None:
+                continue
             nn.init.xavier_uniform_(linear.weight, gain=1.0 if linear is self.w_o else math.sqrt(0.5))
             if linear.bias is not None:
                 nn.init.zeros_(linear.bias)
 
-    def keys_values(self, memory: Tensor) -> KeysValues:
+    def keys_values(self, memory: Tensor, relation: Relation | None = None) -> KeysValues:
         """Project what will be attended to, (B, M, D), once; the caller decides how long to keep it."""
-        return KeysValues(self._split_heads(self.w_k(memory)), self._split_heads(self.w_v(memory)))
+        values = self._split_heads(self.w_v(memory))
+        if self.w_k is None:
+            return KeysValues(values[..., :1], values)  # keys only to be counted
+        keys = self._split_heads(self.w_k(memory))
+        if self.score is not None:
+            keys = self.score.key(keys)
+        return KeysValues(keys if relation is None else relation.rotate(keys), values)
 
-    def attend(self, query: Tensor, kv: KeysValues, mask: Tensor | None = None) -> Tensor:
+    def attend(
+        self, query: Tensor, kv: KeysValues, mask: Tensor | None = None, relation: Relation | None = None
+    ) -> Tensor:
         """Attend from `query` (B, Q, D) to projected keys and values; returns (B, Q, D).
 
-        `mask` is bool, broadcastable to (B, H, Q, M), True where a query may attend.
+        `mask` is bool, broadcastable to (B, H, Q, M), True where a query may attend. `relation`, the same as in
+        `keys_values`, is how positions enter, if they do so here.
         """
-        q = self._split_heads(self.w_q(query))  # (B, H, Q, K)
-        dropout = self.dropout if self.training else 0.0
-        if _fused_kernel_wins(q, kv.keys):
-            context = F.scaled_dot_product_attention(q, kv.keys, kv.values, attn_mask=mask, dropout_p=dropout)
-        else:
-            context, _ = attention(q, kv.keys, kv.values, mask, dropout=dropout)
+        context = self._context(self._queries(query, relation), kv, mask, relation)  # (B, H, Q, d_v)
         return self.w_o(context.transpose(1, 2).flatten(2))  # (B, Q, D)
 
-    def weights(self, query: Tensor, kv: KeysValues, mask: Tensor | None = None) -> Tensor:
+    def weights(
+        self, query: Tensor, kv: KeysValues, mask: Tensor | None = None, relation: Relation | None = None
+    ) -> Tensor:
         """The weights with which `attend` would mix the values, per head: (B, H, Q, M)."""
-        return attention_weights(self._split_heads(self.w_q(query)), kv.keys, mask)
+        return self._weights(self._queries(query, relation), kv.keys, mask, relation)
 
-    def forward(self, query: Tensor, memory: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def key_offsets(self, num_positions: int, device: torch.device | str | None = None) -> Tensor:
+        """The offsets, in self-attention, of the keys from the queries: what `relation` is made of."""
+        return all_offsets(num_positions, device)
+
+    def forward(
+        self,
+        query: Tensor,
+        memory: Tensor | None = None,
+        mask: Tensor | None = None,
+        relation: Relation | None = None,
+    ) -> Tensor:
         """Attend from `query` (B, Q, D) to `memory` (B, M, D), by default to itself; returns (B, Q, D)."""
-        return self.attend(query, self.keys_values(query if memory is None else memory), mask)
+        return self.attend(query, self.keys_values(query if memory is None else memory, relation), mask, relation)
+
+    def _queries(self, query: Tensor, relation: Relation | None) -> Tensor:
+        q = self._split_heads(self.w_q(query))  # (B, H, Q, K)
+        if self.score is not None:
+            q = self.score.query(q)
+        return q if relation is None else relation.rotate(q)
+
+    def _context(self, q: Tensor, kv: KeysValues, mask: Tensor | None, relation: Relation | None) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        if (self.score is None or self.score.is_product) and (relation is None or not relation.changes_scores):
+            if _fused_kernel_wins(q, kv.keys):
+                return F.scaled_dot_product_attention(q, kv.keys, kv.values, attn_mask=mask, dropout_p=dropout)
+            return attention(q, kv.keys, kv.values, mask, dropout=dropout)[0]
+        weights = apply_dropout(self._weights(q, kv.keys, mask, relation), dropout)
+        return weights @ kv.values if relation is None else relation.mix(weights, kv.values)
+
+    def _weights(self, q: Tensor, k: Tensor, mask: Tensor | None, relation: Relation | None) -> Tensor:
+        scores = _products(q, k) if self.score is None or self.score.is_product else self.score(q, k, mask)
+        if relation is not None and relation.changes_scores:
+            scores = scores + relation.scores(q)
+        return masked_softmax(scores, mask)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, H, L, K)

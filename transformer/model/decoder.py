@@ -6,6 +6,7 @@ side; S source length, T new target positions, t past ones, H heads, D model wid
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -17,7 +18,9 @@ from transformer.model.attention import KeysValues, MultiHeadAttention
 from transformer.model.feedforward import FeedForward
 from transformer.model.masks import causal_mask, lineage_mask
 from transformer.model.options import LayerOptions, NormPlacement
+from transformer.model.relative import Place, Positional, Relation, causal_offsets, make_relative_positions
 from transformer.model.residual import Residual, final_norm
+from transformer.model.scores import AttentionScore
 
 # Past positions are dropped when at most this share of them belongs to a hypothesis.
 _FULL_ENOUGH = 0.75
@@ -100,12 +103,25 @@ class DecoderLayer(nn.Module):
         attention_dropout: float = 0.0,
         activation_dropout: float = 0.0,
         attention_bias: bool = False,
+        attention_score: AttentionScore = "scaled_dot",
+        attention_temperature: float = 1.0,
+        max_positions: int = 512,
         norm: NormPlacement = "post",
         norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
         self.self_attention, self.cross_attention = (
-            MultiHeadAttention(d_model, num_heads, d_k=d_k, d_v=d_v, bias=attention_bias, dropout=attention_dropout)
+            MultiHeadAttention(
+                d_model,
+                num_heads,
+                d_k=d_k,
+                d_v=d_v,
+                bias=attention_bias,
+                dropout=attention_dropout,
+                score=attention_score,
+                temperature=attention_temperature,
+                max_positions=max_positions,
+            )
             for _ in range(2)
         )
         self.feed_forward = FeedForward(d_model, d_ff, dropout=activation_dropout)
@@ -120,6 +136,7 @@ class DecoderLayer(nn.Module):
         past: KeysValues | None = None,
         mask: Tensor | None = None,
         memory_mask: Tensor | None = None,
+        relation: Relation | None = None,
     ) -> tuple[Tensor, KeysValues]:
         """Decode Q positions of each sentence: W·T, if it has W hypotheses.
 
@@ -129,6 +146,7 @@ class DecoderLayer(nn.Module):
             past: self-attention keys and values (B, H, M, ...) of earlier positions.
             mask: bool, broadcastable to (B, H, Q, M + Q): which positions each new one may attend to.
             memory_mask: bool (B, 1, 1, S), True at real source tokens.
+            relation: how positions enter self-attention, if they do so there.
 
         Returns:
             (B, Q, D), and the self-attention keys and values (B, H, M + Q, ...) to hand in next time.
@@ -137,8 +155,8 @@ class DecoderLayer(nn.Module):
 
         def self_attention(y: Tensor) -> Tensor:
             nonlocal extended
-            extended = self._extend(past, y)
-            return self.self_attention.attend(y, extended, mask)
+            extended = self._extend(past, y, relation)
+            return self.self_attention.attend(y, extended, mask, relation)
 
         x = self.residual_1(x, self_attention)
         x = self.residual_2(x, lambda y: self.cross_attention.attend(y, memory, memory_mask))
@@ -147,18 +165,23 @@ class DecoderLayer(nn.Module):
         return x, extended
 
     def attention_weights(
-        self, x: Tensor, memory: KeysValues, mask: Tensor | None = None, memory_mask: Tensor | None = None
+        self,
+        x: Tensor,
+        memory: KeysValues,
+        mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        relation: Relation | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The self-attention (B, H, T, T) and cross-attention (B, H, T, S) weights of `forward` without a past."""
         y = self.residual_1.norm(x) if self.residual_1.is_pre_norm else x
-        kv = self.self_attention.keys_values(y)
-        self_weights = self.self_attention.weights(y, kv, mask)
-        x = self.residual_1(x, lambda y: self.self_attention.attend(y, kv, mask))
+        kv = self.self_attention.keys_values(y, relation)
+        self_weights = self.self_attention.weights(y, kv, mask, relation)
+        x = self.residual_1(x, lambda y: self.self_attention.attend(y, kv, mask, relation))
         y = self.residual_2.norm(x) if self.residual_2.is_pre_norm else x
         return self_weights, self.cross_attention.weights(y, memory, memory_mask)
 
-    def _extend(self, past: KeysValues | None, y: Tensor) -> KeysValues:
-        new = self.self_attention.keys_values(y)
+    def _extend(self, past: KeysValues | None, y: Tensor, relation: Relation | None) -> KeysValues:
+        new = self.self_attention.keys_values(y, relation)
         if past is None:
             return new
         # What is contiguous is copied in long runs.
@@ -172,13 +195,30 @@ class Decoder(nn.Module):
 
     Args:
         num_layers: N.
+        positional: "shaw", "t5" and "rotary" positions enter here, in self-attention; others do not.
+        max_relative_position: of "shaw" only.
         options: keyword arguments of `DecoderLayer`.
     """
 
-    def __init__(self, num_layers: int = 6, **options: Unpack[LayerOptions]) -> None:
+    def __init__(
+        self,
+        num_layers: int = 6,
+        *,
+        positional: Positional = "sinusoidal",
+        max_relative_position: int = 20,
+        **options: Unpack[LayerOptions],
+    ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(DecoderLayer(**options) for _ in range(num_layers))
+        layers = [DecoderLayer(**options) for _ in range(num_layers)]
+        self.layers = nn.ModuleList(layers)
         self.norm = final_norm(options)
+        self.relative = make_relative_positions(
+            positional,
+            [layer.self_attention for layer in layers],
+            attention_score=options.get("attention_score", "scaled_dot"),
+            max_relative_position=max_relative_position,
+            bidirectional=False,
+        )
 
     def start(self, memory: Tensor, memory_mask: Tensor | None = None) -> DecoderState:
         """The state before the first position, from the encoder's output (B, S, D) and its padding mask."""
@@ -191,9 +231,9 @@ class Decoder(nn.Module):
         """Decode the next T positions, embedded as x (R, T, D); returns (R, T, D) and the state after them."""
         num_sentences = state.memory[0].keys.size(0)
         width, num_new = x.size(0) // num_sentences, x.size(1)
+        num_past = 0 if state.past is None else state.past[0].keys.size(2)
         mask, lineage = None, state.lineage
         if width > 1 or lineage is not None:
-            num_past = 0 if state.past is None else state.past[0].keys.size(2)
             if lineage is None:
                 lineage = torch.ones((x.size(0), num_past), dtype=torch.bool, device=x.device)
             mask = lineage_mask(lineage.view(num_sentences, width, -1), num_new)
@@ -203,9 +243,11 @@ class Decoder(nn.Module):
             mask = causal_mask(num_new, state.length, x.device)
         # The hypotheses of a sentence end to end: they attend to the same keys and values.
         y = x.reshape(num_sentences, width * num_new, -1)
+        relations = self._relations(state.length, num_new, width, mask, num_past + y.size(1), x.device)
         past: list[KeysValues] = []
         for i, layer in enumerate(self.layers):
-            y, kv = layer(y, state.memory[i], state.past[i] if state.past else None, mask, state.memory_mask)
+            layer_past = state.past[i] if state.past else None
+            y, kv = layer(y, state.memory[i], layer_past, mask, state.memory_mask, relations[i])
             past.append(kv)
         state = replace(state, past=tuple(past), lineage=lineage, length=state.length + num_new)
         return self.norm(y).view_as(x), state
@@ -213,8 +255,19 @@ class Decoder(nn.Module):
     def attention_weights(self, x: Tensor, state: DecoderState) -> list[tuple[Tensor, Tensor]]:
         """Per layer, the self- and cross-attention weights with which `forward` decodes x (B, T, D) from the start."""
         mask = causal_mask(x.size(1), device=x.device)
+        relations = self._relations(0, x.size(1), 1, mask, x.size(1), x.device)
         weights = []
-        for layer, memory in zip(cast("list[DecoderLayer]", self.layers), state.memory, strict=True):
-            weights.append(layer.attention_weights(x, memory, mask, state.memory_mask))
-            x, _ = layer(x, memory, None, mask, state.memory_mask)
+        for layer, memory, relation in zip(
+            cast("list[DecoderLayer]", self.layers), state.memory, relations, strict=True
+        ):
+            weights.append(layer.attention_weights(x, memory, mask, state.memory_mask, relation))
+            x, _ = layer(x, memory, None, mask, state.memory_mask, relation)
         return weights
+
+    def _relations(
+        self, start: int, num_new: int, width: int, mask: Tensor | None, num_keys: int, device: torch.device
+    ) -> Sequence[Relation | None]:
+        """Per layer, how the positions of one call enter its attention."""
+        if self.relative is None:
+            return [None] * len(self.layers)
+        return self.relative(Place(start, num_new, width, lambda: causal_offsets(mask, num_keys, device)))

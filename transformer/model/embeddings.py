@@ -15,8 +15,9 @@ Tying = Literal["all", "decoder", "none"]
 class SharedEmbeddings(nn.Module):
     """Source embedding, target embedding and the linear map before the softmax, sharing their weights.
 
-    Each distinct matrix is one parameter (V, D); tied uses have no parameter of their own, so that saved weights
-    hold every number once.
+    A source id s becomes √d_model E_s[s], a target id t √d_model E_t[t], and a hidden vector x the logits x E_oᵀ; in
+    the paper, E_s = E_t = E_o. Each distinct matrix is one parameter (V, D); tied uses have no parameter of their own,
+    so that saved weights hold every number once.
 
     Args:
         vocab_size: V, of the joint vocabulary.

@@ -14,7 +14,7 @@ class FeedForward(nn.Module):
     Args:
         d_model: width of input and output.
         d_ff: width between the two layers.
-        dropout: probability of dropping an inner activation; the paper drops none.
+        dropout: probability of dropping an inner activation, Dropout(max(0, x W_1 + b_1)); the paper drops none.
     """
 
     def __init__(self, d_model: int, d_ff: int, *, dropout: float = 0.0) -> None:

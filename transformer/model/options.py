@@ -6,6 +6,8 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
+from transformer.model.scores import AttentionScore
+
 NormPlacement = Literal["post", "pre"]
 
 
@@ -21,5 +23,8 @@ class LayerOptions(TypedDict, total=False):
     attention_dropout: float  # 0: on attention weights
     activation_dropout: float  # 0: on the inner activations of the feed-forward network
     attention_bias: bool  # False: biases in the attention projections
+    attention_score: AttentionScore  # "scaled_dot": what the softmax of an attention is of
+    attention_temperature: float  # 1: by which scores are divided
+    max_positions: int  # 512: how many keys a query may see, with the score "location" only
     norm: NormPlacement  # "post": where LayerNorm stands
     norm_eps: float  # 1e-6: added to the variance

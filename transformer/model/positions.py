@@ -34,11 +34,24 @@ class SinusoidalPositions(nn.Module):
 
     def forward(self, x: Tensor, offset: int = 0) -> Tensor:
         """Add positions offset, offset+1, ... to x (B, L, D)."""
-        end = offset + x.size(1)
+        return x + self.rows(offset, offset + x.size(1))
+
+    def rows(self, start: int, end: int) -> Tensor:
+        """The sinusoids (end - start, D) of positions start, start+1, ..., end-1."""
         if end > self.table.size(0):
-            grown = sinusoidal_positions(max(end, 2 * self.table.size(0)), self.d_model, device=self.table.device)
-            self.table = grown.to(self.table.dtype)
-        return x + self.table[offset:end]
+            # A table that grew in inference mode may still have a part in training.
+            with torch.inference_mode(False):
+                grown = sinusoidal_positions(max(end, 2 * self.table.size(0)), self.d_model, device=self.table.device)
+                self.table = grown.to(self.table.dtype)
+        return self.table[start:end]
+
+
+class NoPositions(nn.Module):
+    """Adds nothing to embeddings: positions come in by attention, or not at all."""
+
+    def forward(self, x: Tensor, offset: int = 0) -> Tensor:  # noqa: ARG002
+        """x (B, L, D) as it is."""
+        return x
 
 
 class LearnedPositions(nn.Module):

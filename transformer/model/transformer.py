@@ -10,7 +10,7 @@ Dimension key: B sentences, S source length, T target length, D model width, V v
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 from torch import Tensor, nn
 
@@ -20,9 +20,9 @@ from transformer.model.embeddings import SharedEmbeddings, Tying
 from transformer.model.encoder import Encoder
 from transformer.model.masks import padding_mask
 from transformer.model.options import LayerOptions, NormPlacement
-from transformer.model.positions import LearnedPositions, SinusoidalPositions
-
-Positional = Literal["sinusoidal", "learned"]
+from transformer.model.positions import LearnedPositions, NoPositions, SinusoidalPositions
+from transformer.model.relative import Positional
+from transformer.model.scores import AttentionScore
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,23 @@ class Transformer(nn.Module):
         dropout: P_drop, on each sub-layer's output and on embeddings plus positions.
         attention_dropout, activation_dropout: on attention weights and on inner activations; the paper has neither.
         attention_bias: biases in the attention projections; the paper writes none.
+        attention_score: what the softmax of every attention is of: the paper's "scaled_dot", or "dot", "general",
+            "additive", "cosine" or "location".
+        attention_temperature: by which scores are divided.
+        attention_window: r, odd: how many positions around itself one sees in the encoder; None: all.
         norm: "post" (the paper) or "pre"; norm_eps is added to the variance.
         tie: which of source embedding, target embedding and output share a matrix: "all", "decoder" or "none".
-        positional: "sinusoidal" or "learned", the latter up to `max_positions`.
+        positional: "sinusoidal" or "learned", added to embeddings; "shaw", "t5" or "rotary", in self-attention; "none".
+        max_positions: of "learned" positions and of the score "location".
+        max_relative_position: at which "shaw" positions clip distances.
         pad_id: the id that fills a batch; never attended to.
 
+    Attributes:
+        max_length: the longest input and output; None if there is no limit.
+
     Raises:
-        ValueError: `norm`, `tie` or `positional` is none of these, or `num_heads` does not divide `d_model` and there
-            is no `d_k`.
+        ValueError: an option is none of these, `num_heads` does not divide `d_model` and there is no `d_k`, or options
+            do not go together: the message says which.
     """
 
     def __init__(
@@ -71,16 +80,21 @@ class Transformer(nn.Module):
         attention_dropout: float = 0.0,
         activation_dropout: float = 0.0,
         attention_bias: bool = False,
+        attention_score: AttentionScore = "scaled_dot",
+        attention_temperature: float = 1.0,
+        attention_window: int | None = None,
         norm: NormPlacement = "post",
         norm_eps: float = 1e-6,
         tie: Tying = "all",
         positional: Positional = "sinusoidal",
         max_positions: int = 512,
+        max_relative_position: int = 20,
         pad_id: int = 0,
     ) -> None:
         super().__init__()
-        if positional not in ("sinusoidal", "learned"):
-            raise ValueError(f"positional={positional!r} is not one of 'sinusoidal', 'learned'")
+        if positional not in get_args(Positional):
+            accepted = ", ".join(map(repr, get_args(Positional)))
+            raise ValueError(f"positional={positional!r} is not one of {accepted}")
         options: LayerOptions = {
             "d_model": d_model,
             "num_heads": num_heads,
@@ -91,6 +105,9 @@ class Transformer(nn.Module):
             "attention_dropout": attention_dropout,
             "activation_dropout": activation_dropout,
             "attention_bias": attention_bias,
+            "attention_score": attention_score,
+            "attention_temperature": attention_temperature,
+            "max_positions": max_positions,
             "norm": norm,
             "norm_eps": norm_eps,
         }
@@ -98,12 +115,20 @@ class Transformer(nn.Module):
         self.pad_id = pad_id
         self.dropout = dropout
         self.embeddings = SharedEmbeddings(vocab_size, d_model, tie=tie)
+        self.max_length = max_positions if positional == "learned" or attention_score == "location" else None
         self.source_positions, self.target_positions = (
-            SinusoidalPositions(d_model) if positional == "sinusoidal" else LearnedPositions(max_positions, d_model)
-            for _ in range(2)
+            _added_positions(positional, max_positions, d_model) for _ in range(2)
         )
-        self.encoder = Encoder(num_layers, **options)
-        self.decoder = Decoder(num_layers, **options)
+        self.encoder = Encoder(
+            num_layers,
+            attention_window=attention_window,
+            positional=positional,
+            max_relative_position=max_relative_position,
+            **options,
+        )
+        self.decoder = Decoder(
+            num_layers, positional=positional, max_relative_position=max_relative_position, **options
+        )
 
     def encode(self, src: Tensor) -> DecoderState:
         """Read source ids (B, S) int64; returns the state from which decoding starts."""
@@ -146,3 +171,13 @@ class Transformer(nn.Module):
     def _embed_target(self, tgt: Tensor, offset: int) -> Tensor:
         x = self.target_positions(self.embeddings.target(tgt), offset)  # (R, T, D)
         return apply_dropout(x, self.dropout, self.training)
+
+
+def _added_positions(positional: Positional, max_positions: int, d_model: int) -> nn.Module:
+    """What is added to embeddings: nothing, if positions enter attention or not at all."""
+    match positional:
+        case "sinusoidal":
+            return SinusoidalPositions(d_model)
+        case "learned":
+            return LearnedPositions(max_positions, d_model)
+    return NoPositions()

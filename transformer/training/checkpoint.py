@@ -27,6 +27,9 @@ from transformer.model.transformer import Transformer
 
 _FORMAT = 1
 
+# Of torch's random numbers, by kind of device.
+RandomState = dict[str, Tensor]
+
 
 @dataclass
 class Progress:
@@ -59,6 +62,7 @@ def save_checkpoint(
     tokenizer: Tokenizer,
     weights: dict[str, Tensor],
     training: tuple[torch.optim.Optimizer, Progress] | None = None,
+    others: Sequence[RandomState] = (),
 ) -> None:
     """Write a checkpoint that is there whole or not at all, and replaces what was there.
 
@@ -66,6 +70,7 @@ def save_checkpoint(
         directory: its final name.
         weights: the model's float32 state dict.
         training: what resuming needs besides; without it the checkpoint can only translate.
+        others: the random numbers of the other processes that train, from rank 1 on.
 
     Raises:
         OSError: the disk is full or not writable; nothing is left behind and what was there is intact.
@@ -79,7 +84,10 @@ def save_checkpoint(
         _save_tensors(temporary / "model.safetensors", weights)
         if training is not None:
             optimizer, progress = training
-            _save_tensors(temporary / "optimizer.safetensors", _optimizer_tensors(optimizer, list(weights)))
+            tensors = _optimizer_tensors(optimizer, list(weights))
+            for rank, state in enumerate(others, start=1):
+                tensors |= {f"rng.{kind}.{rank}": numbers for kind, numbers in state.items()}
+            _save_tensors(temporary / "optimizer.safetensors", tensors)
             (temporary / "training.json").write_text(json.dumps(dataclasses.asdict(progress), indent=1))
         for path in (*temporary.iterdir(), temporary):
             _fsync(path)
@@ -156,12 +164,39 @@ def load_training(directory: Path, optimizer: torch.optim.Optimizer, parameter_n
                 "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device),
                 "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
             }
-        torch.set_rng_state(tensors["rng.cpu"])
-        if torch.cuda.is_available() and "rng.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["rng.cuda"])
+        cuda = {"cuda": tensors["rng.cuda"]} if "rng.cuda" in tensors else {}
+        set_random_state({"cpu": tensors["rng.cpu"]} | cuda)
     except KeyError as error:
         raise CheckpointError(f"{path}: lacks {error}") from None
     return progress
+
+
+def other_random_states(directory: Path) -> list[RandomState]:
+    """What `save_checkpoint` was given as `others`."""
+    from safetensors import safe_open
+
+    states: list[RandomState] = []
+    with safe_open(directory / "optimizer.safetensors", framework="pt") as file:
+        names = set(file.keys())
+        while f"rng.cpu.{len(states) + 1}" in names:
+            found = {kind: f"rng.{kind}.{len(states) + 1}" for kind in ("cpu", "cuda")}
+            states.append({kind: file.get_tensor(name) for kind, name in found.items() if name in names})
+    return states
+
+
+def random_state() -> RandomState:
+    """The state of torch's random numbers in this process."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: RandomState) -> None:
+    """Go on with the random numbers of a state."""
+    torch.set_rng_state(state["cpu"])
+    if torch.cuda.is_available() and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"])
 
 
 def average_checkpoints(directories: Sequence[Path]) -> dict[str, Tensor]:
@@ -179,9 +214,7 @@ def average_checkpoints(directories: Sequence[Path]) -> dict[str, Tensor]:
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer, names: Sequence[str]) -> dict[str, Tensor]:
-    tensors = {"rng.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    tensors = {f"rng.{kind}": numbers for kind, numbers in random_state().items()}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for name, parameter in zip(names, parameters, strict=True):
         for moment in ("exp_avg", "exp_avg_sq"):

@@ -59,6 +59,28 @@ class MetricsLog:
         self._tensorboard.close()
 
 
+class NoLog(MetricsLog):
+    """Writes and shows nothing: for processes that leave it to another."""
+
+    def __init__(self) -> None:
+        pass
+
+    def advance(self) -> None:
+        """Nothing."""
+
+    def log(self, kind: str, step: int, **values: float) -> None:
+        """Nothing."""
+
+    def show(self, **values: str) -> None:
+        """Nothing."""
+
+    def say(self, line: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl, in order; a line cut short by a crash is left out."""
     path = Path(run) / "metrics.jsonl"

@@ -11,9 +11,13 @@ class StopRequest:
     """While entered, remembers the first SIGINT or SIGTERM instead of dying of it; a second one acts as usual.
 
     Call it to ask: it returns the name of the signal, or None.
+
+    Args:
+        ignore_repeats: a second one is ignored. For children of torchrun: Ctrl-C reaches them directly and through it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, ignore_repeats: bool = False) -> None:
+        self.ignore_repeats = ignore_repeats
         self.signal: signal.Signals | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -31,8 +35,10 @@ class StopRequest:
         self._restore()
 
     def _remember(self, number: int, _frame: FrameType | None) -> None:
-        self.signal = signal.Signals(number)
-        self._restore()
+        if self.signal is None:
+            self.signal = signal.Signals(number)
+        if not self.ignore_repeats:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformer.data.batching import Batch, collate, plan_batches
 from transformer.data.dataset import PairDataset
 from transformer.model.transformer import Transformer
+from transformer.training.distributed import ALONE, World
 from transformer.training.loss import projected_loss
 from transformer.training.phases import Phase, untimed
 from transformer.training.precision import MasterWeights
@@ -26,14 +27,20 @@ def batch_loss(model: Transformer, batch: Batch, label_smoothing: float) -> tupl
 
 
 def train_step(
-    weights: MasterWeights, batches: Sequence[Batch], label_smoothing: float, phase: Phase = untimed
+    weights: MasterWeights,
+    batches: Sequence[Batch],
+    label_smoothing: float,
+    phase: Phase = untimed,
+    num_tokens: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sum the gradients of one update on the master weights, divided by the target tokens of all its batches.
 
     How the pairs of an update are split into batches changes memory use and nothing else. Returns loss and NLL sums.
+    `num_tokens` is of the whole update, for a process that has only a share of its batches, or none.
     """
-    num_tokens = sum(batch.num_tokens for batch in batches)
-    device = batches[0].src.device
+    if num_tokens is None:
+        num_tokens = sum(batch.num_tokens for batch in batches)
+    device = weights.model.embeddings.output_matrix.device
     total_loss, total_nll = torch.zeros((), device=device), torch.zeros((), device=device)
     for batch in batches:
         with phase("forward"):
@@ -47,12 +54,18 @@ def train_step(
 
 
 @torch.no_grad()
-def validation_nll(model: Transformer, dataset: PairDataset, max_tokens: int, device: torch.device) -> float:
-    """Negative log-likelihood of a dataset, without smoothing or dropout, in nats per target token."""
+def validation_nll(
+    model: Transformer, dataset: PairDataset, max_tokens: int, device: torch.device, world: World = ALONE
+) -> float:
+    """Negative log-likelihood of a dataset, without smoothing or dropout, in nats per target token.
+
+    The processes of `world` share the batches; each returns the whole.
+    """
     was_training = model.training
     model.eval()
     total = torch.zeros((), device=device)
-    for indices in plan_batches(dataset.src.lengths, dataset.tgt.lengths, max_tokens, np.random.default_rng(0)):
+    batches = plan_batches(dataset.src.lengths, dataset.tgt.lengths, max_tokens, np.random.default_rng(0))
+    for indices in world.share(batches):
         total += batch_loss(model, collate(dataset, indices).to(device), 0.0)[1]
     model.train(was_training)
-    return total.item() / int(dataset.tgt.lengths.sum())
+    return world.sum(total).item() / int(dataset.tgt.lengths.sum())

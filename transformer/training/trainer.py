@@ -6,6 +6,7 @@ import contextlib
 import math
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,12 +21,17 @@ from transformer.errors import CheckpointError, DataError, TrainingError
 from transformer.model.transformer import Transformer
 from transformer.training.checkpoint import (
     Progress,
+    RandomState,
     build_model,
     load_training,
     load_weights,
+    other_random_states,
+    random_state,
     save_checkpoint,
+    set_random_state,
 )
-from transformer.training.metrics import MetricsLog
+from transformer.training.distributed import ALONE, World, begin_alike, rank_seed, sum_gradients
+from transformer.training.metrics import MetricsLog, NoLog
 from transformer.training.phases import Phase, untimed
 from transformer.training.precision import MasterWeights, resolve_device, resolve_dtype
 from transformer.training.process import return_freed_memory
@@ -46,6 +52,7 @@ class Trainer:
     Args:
         config: the run. Its directory is created, or continued if it holds the same configuration.
         scorer: gives the `bleu` of validation; without it there is none.
+        world: the processes that train together; each of them builds a trainer and calls the same methods.
 
     Attributes:
         phase: may be set to time the phases of an update.
@@ -55,28 +62,35 @@ class Trainer:
         OSError: the run directory cannot be written.
     """
 
-    def __init__(self, config: Config, scorer: Scorer | None = None) -> None:
+    def __init__(self, config: Config, scorer: Scorer | None = None, world: World = ALONE) -> None:
         self.config = config
+        self.world = world
         self.scorer = scorer if config.train.validation_bleu else None
         self.phase: Phase = untimed
         self.device = resolve_device(config.train.device)
         self.dtype = resolve_dtype(config.train.precision, self.device)
         if config.train.num_threads is not None:
             torch.set_num_threads(config.train.num_threads)
-        self.run = claim_run(config)
+        self.run = world.from_main(lambda: claim_run(config))
         data = config.data
-        train, self.validation = (load_split(data, split) for split in (data.train_split, data.validation_split))
+        with world.in_turn():
+            train, self.validation = (load_split(data, split) for split in (data.train_split, data.validation_split))
         if train.name == self.validation.name:
             raise DataError(
                 f"data.corpus={data.corpus}: training and validation are the same file; is {{split}} missing?"
             )
-        self.tokenizer = self._tokenizer(train)
-        self.train_data = self._encode(train, data.max_ratio)
-        self.validation_data = self._encode(self.validation, None)
+        self.tokenizer = Tokenizer(world.from_main(lambda: self._tokenizer(train).model))
+        with world.in_turn():
+            self.train_data = self._encode(train, data.max_ratio)
+            self.validation_data = self._encode(self.validation, None)
+        self._check_same_data()
         torch.manual_seed(config.seed)
         master = build_model(config, len(self.tokenizer)).to(self.device)
         self.optimizer = _adam(master, config)
-        self.progress = self._resume(master)
+        self.progress, states = world.from_main(lambda: self._resume(master))
+        begin_alike(master, self.optimizer, self.progress.step, world)
+        if not world.is_main:
+            self._begin_beside(states)
         self.weights = MasterWeights(master, self.dtype)
         self.weights.model.train()
         self._window = torch.tensor([self.progress.window_loss, self.progress.window_nll], dtype=torch.float64)
@@ -88,12 +102,12 @@ class Trainer:
     def fit(self, stop: Callable[[], str | None] = lambda: None) -> str:
         """Train until there is a reason to stop, save, and return that reason. `stop` is asked after each update."""
         settings = self.config.train
-        if self._reason_to_stop() is None:
+        if self._reason_to_stop() is None and self.world.is_main:
             # An average is of the checkpoints that there were: from now on it would hide better ones.
             shutil.rmtree(self.run / "averaged", ignore_errors=True)
-        with contextlib.closing(MetricsLog(self.run, self.progress.step, settings.max_steps)) as log:
+        with contextlib.closing(self._open_log()) as log:
             started = time.monotonic() - self.progress.elapsed_s
-            while (reason := self._reason_to_stop() or stop()) is None:
+            while (reason := self._agreed(self._reason_to_stop() or stop())) is None:
                 began = time.monotonic()
                 self.update()
                 step = self.progress.step
@@ -123,18 +137,23 @@ class Trainer:
             f"validation pairs: {_count(self.validation_data)}",
             f"device: {self.device}, precision: {str(self.dtype).removeprefix('torch.')}",
         ]
+        if self.world.size > 1:
+            lines.append(f"processes: {self.world.size}")
         if self.progress.step:
             lines.append(f"resuming after step {self.progress.step}")
         return "\n".join(lines)
 
     def update(self) -> list[Batch]:
-        """Learn from the next batches, once; returns them. Logging, validating and saving are left to `fit`."""
+        """Learn from the next batches, once; returns those of this process. `fit` logs, validates and saves."""
         settings, progress, phase = self.config.train, self.progress, self.phase
         with phase("data"):
-            batches = [collate(self.train_data, indices).to(self.device) for indices in self._next_update()]
-        loss, nll = train_step(self.weights, batches, settings.label_smoothing, phase)
+            update = self._next_update()
+            num_tokens = sum(int(self.train_data.tgt.lengths[indices].sum()) for indices in update)
+            batches = [collate(self.train_data, indices).to(self.device) for indices in self.world.share(update)]
+        loss, nll = train_step(self.weights, batches, settings.label_smoothing, phase, num_tokens)
         with phase("optimizer"):
             parameters = list(self.weights.master.parameters())
+            sum_gradients(parameters, self.world)
             if settings.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
             progress.step += 1
@@ -144,7 +163,7 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             self.weights.refresh()
         self._window += torch.stack((loss, nll))
-        progress.window_tokens += sum(batch.num_tokens for batch in batches)
+        progress.window_tokens += num_tokens
         return batches
 
     def learning_rate(self, step: int) -> float:
@@ -183,6 +202,16 @@ class Trainer:
             return f"no better validation loss in train.patience={settings.patience} validations"
         return None
 
+    def _agreed(self, reason: str | None) -> str | None:
+        """The first process's reason to stop, or else another's: their clocks and the signals they got may differ."""
+        (is_any,) = self.world.max(reason is not None)
+        return next(filter(None, self.world.gather(reason))) if is_any else None
+
+    def _open_log(self) -> MetricsLog:
+        if not self.world.is_main:
+            return NoLog()
+        return MetricsLog(self.run, self.progress.step, self.config.train.max_steps)
+
     def _log(self, log: MetricsLog) -> None:
         progress = self.progress
         loss, nll = (total / progress.window_tokens for total in self._finite_window())
@@ -208,7 +237,7 @@ class Trainer:
 
     def _finite_window(self) -> list[float]:
         """The loss and NLL sums since the last log line; TrainingError, before anything is saved, if not finite."""
-        sums: list[float] = self._window.tolist()
+        sums: list[float] = self.world.sum(self._window).tolist()
         self._check_finite(*sums)
         return sums
 
@@ -222,7 +251,7 @@ class Trainer:
 
     def _validate(self, log: MetricsLog) -> None:
         progress, model = self.progress, self.weights.model
-        nll = validation_nll(model, self.validation_data, self.config.train.max_tokens, self.device)
+        nll = validation_nll(model, self.validation_data, self.config.train.max_tokens, self.device, self.world)
         self._check_finite(nll)
         values = {"nll": nll, "ppl": math.exp(min(nll, 700.0)), "elapsed_s": progress.elapsed_s}
         if self.scorer is not None:
@@ -237,37 +266,50 @@ class Trainer:
         log.say(f"step {progress.step}: validation {shown}{'  (best)' if is_better else ''}")
         if is_better:
             progress.best_nll = nll
-            best = self.run / "best"
-            self._write(best / checkpoint_name(progress.step), with_training=False)
-            prune(best, 1)
+            self._write(self.run / "best", 1)
 
     def _save_is_due(self) -> bool:
         settings = self.config.train
         by_step = settings.save_steps is not None and self.progress.step % settings.save_steps == 0
-        minutes = (time.monotonic() - self._saved_at[1]) / 60
-        return by_step or (settings.save_minutes is not None and minutes >= settings.save_minutes)
+        if by_step or settings.save_minutes is None:
+            return by_step
+        (seconds,) = self.world.max(time.monotonic() - self._saved_at[1])
+        return seconds >= settings.save_minutes * 60
 
     def _save(self) -> None:
         self.progress.window_loss, self.progress.window_nll = self._finite_window()
         # The last update came after the last loss.
         self._check_finite(sum(weight.sum().item() for weight in self.weights.master.parameters()))
-        directory = self.run / "checkpoints"
-        self._write(directory / checkpoint_name(self.progress.step), with_training=True)
-        prune(directory, self.config.train.keep_checkpoints)
+        states = self.world.gather(random_state())
+        training = (self.optimizer, self.progress)
+        self._write(self.run / "checkpoints", self.config.train.keep_checkpoints, training, states[1:])
         self._saved_at = (self.progress.step, time.monotonic())
 
-    def _write(self, directory: Path, *, with_training: bool) -> None:
-        training = (self.optimizer, self.progress) if with_training else None
+    def _write(
+        self,
+        parent: Path,
+        keep: int,
+        training: tuple[torch.optim.Optimizer, Progress] | None = None,
+        others: Sequence[RandomState] = (),
+    ) -> None:
+        if not self.world.is_main:
+            return
+        directory = parent / checkpoint_name(self.progress.step)
+        weights = self.weights.master.state_dict()
         try:
-            save_checkpoint(directory, self.config, self.tokenizer, self.weights.master.state_dict(), training)
+            save_checkpoint(directory, self.config, self.tokenizer, weights, training, others)
         except OSError as error:
             raise CheckpointError(
                 f"{directory}: cannot be written ({error.strerror or error}); earlier checkpoints are intact, and the "
                 "same command goes on from the last one"
             ) from None
+        prune(parent, keep)
 
-    def _resume(self, master: Transformer) -> Progress:
-        """Load the last checkpoint, if there is one, into model, optimizer and random numbers."""
+    def _resume(self, master: Transformer) -> tuple[Progress, list[RandomState]]:
+        """Load the last checkpoint, if there is one, into model, optimizer and random numbers.
+
+        Returns also the random numbers of the other processes that there were.
+        """
         fingerprints = {"train": self.train_data.fingerprint}
         found = checkpoints(self.run / "checkpoints")
         step = step_of(found[-1]) if found else 0
@@ -276,7 +318,7 @@ class Trainer:
             if step_of(path) > step:
                 shutil.rmtree(path)
         if not found:
-            return Progress(fingerprints=fingerprints)
+            return Progress(fingerprints=fingerprints), []
         load_weights(master, found[-1])
         progress = load_training(found[-1], self.optimizer, list(master.state_dict()))
         if progress.fingerprints.get("train") != fingerprints["train"]:
@@ -284,7 +326,22 @@ class Trainer:
                 f"{found[-1]}: was trained on other data than {self.config.data.corpus} holds now; restore the data or "
                 "choose another run_dir"
             )
-        return progress
+        return progress, other_random_states(found[-1])
+
+    def _begin_beside(self, states: Sequence[RandomState]) -> None:
+        """As another process than the first: with other random numbers, and without sums that the first one has."""
+        rank, progress = self.world.rank, self.progress
+        if rank <= len(states):
+            set_random_state(states[rank - 1])
+        else:
+            torch.manual_seed(rank_seed(self.config.seed, progress.step, rank))
+        progress.window_loss = progress.window_nll = 0.0
+
+    def _check_same_data(self) -> None:
+        """DataError unless all processes have sentences of the same lengths, from which each plans the same updates."""
+        lengths = (side.lengths for side in (self.train_data.src, self.train_data.tgt))
+        if len(set(self.world.gather(tuple(zlib.crc32(x.tobytes()) for x in lengths)))) > 1:
+            raise DataError(f"data.corpus={self.config.data.corpus}: is not the same on all machines")
 
     def _tokenizer(self, corpus: Corpus) -> Tokenizer:
         """The run's tokenizer, learned from both sides of the corpus if the run has none yet."""

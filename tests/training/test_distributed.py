@@ -1,0 +1,529 @@
+"""Several processes train what one would; real ones, which talk by gloo."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.distributed import TCPStore
+from torch.testing import assert_close
+
+from transformer.config import Config, load_config
+from transformer.data.batching import plan_updates
+from transformer.data.builtin import builtin_pairs
+from transformer.errors import DeviceError, WorkerError
+from transformer.inference.translator import Translator
+from transformer.training import distributed
+from transformer.training.checkpoint import (
+    Progress,
+    build_model,
+    load_checkpoint,
+    other_random_states,
+    random_state,
+    save_checkpoint,
+)
+from transformer.training.distributed import ALONE, World, joined, rank_seed, sum_gradients
+from transformer.training.metrics import read_metrics
+from transformer.training.signals import StopRequest
+from transformer.training.trainer import Trainer
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+# What a new process would import for seconds is imported once: each is a fork of a server that has done so.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    ["transformer.training.trainer", "transformer.inference.translator", "torch.utils.tensorboard"]
+)
+PROCESS = """
+import os, runpy, sys, torch
+os.environ.update({environment!r})
+os.dup2(os.open({output!r}, os.O_CREAT | os.O_WRONLY | os.O_APPEND), 1)
+os.dup2(1, 2)
+torch.set_num_threads(1)
+{code}
+"""
+LOST = "error: another process of this job has ended or does not answer ("
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class Job:
+    """Processes as `torchrun` would start them, all of which run the same code; what they print goes to `output`."""
+
+    def __init__(self, size: int, output: Path, code: str) -> None:
+        self.store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(self.store.port)}
+        common |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
+        common |= {"GLOO_SOCKET_IFNAME": "lo"}
+        self.output = output
+        self.processes = []
+        for rank in map(str, range(size)):
+            environment = {**common, "RANK": rank, "LOCAL_RANK": rank}
+            text = PROCESS.format(environment=environment, output=str(output), code=code)
+            self.processes.append(FORKS.Process(target=exec, args=(text, {"__name__": "__main__"}), daemon=True))
+        for process in self.processes:
+            process.start()
+
+    def statuses(self) -> list[int | None]:
+        for process in self.processes:
+            process.join(timeout=120)
+        return [process.exitcode for process in self.processes]
+
+    def printed(self) -> str:
+        return self.output.read_text()
+
+
+Start = Callable[..., Job]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a script, or other code, in several processes, and makes sure that they end."""
+    jobs: list[Job] = []
+
+    def start(size: int, *command: object, code: str | None = None) -> Job:
+        if code is None:
+            script, *arguments = map(str, command)
+            code = (
+                f"sys.argv = {[script, *arguments]!r}\nrunpy.run_path({str(SCRIPTS / script)!r}, run_name='__main__')"
+            )
+        jobs.append(Job(size, tmp_path / f"output-{len(jobs)}", code))
+        return jobs[-1]
+
+    yield start
+    for job in jobs:
+        for process in job.processes:
+            process.kill()
+            process.join()
+
+
+@pytest.fixture(scope="module")
+def config(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Dropout; 7 updates, two epochs of 41 pairs and a bit of the third, of two to four batches each."""
+    directory = tmp_path_factory.mktemp("distributed")
+    for split, size in (("train", 41), ("validation", 17)):
+        for lang, sentences in zip(("en", "de"), zip(*builtin_pairs(split, size), strict=True), strict=True):
+            (directory / f"{split}.{lang}").write_text("".join(f"{sentence}\n" for sentence in sentences))
+    data = (f"data.corpus={directory}/{{split}}.{{lang}}", f"data.cache_dir={directory / 'cache'}")
+    sizes = ("data.vocab_size=151", "train.tokens_per_update=301", "train.max_tokens=149")
+    times = ("train.max_steps=7", "train.save_steps=3", "train.save_minutes=7", "train.max_hours=7")
+    return load_config(trained_run / "config.yaml", [*data, *sizes, *times])
+
+
+def in_directory(config: Config, run_dir: Path, *overrides: str) -> tuple[Path, Config]:
+    """The configuration in another directory and with other values, as a file and as it is."""
+    path = run_dir.with_suffix(".yaml")
+    path.write_text(config.to_yaml())
+    changed = load_config(path, [f"run_dir={run_dir}", *overrides])
+    path.write_text(changed.to_yaml())
+    return path, changed
+
+
+def tensors(run: Path, step: int, file: str = "model") -> dict[str, Tensor]:
+    return load_file(run / "checkpoints" / f"step-{step:08d}" / f"{file}.safetensors")
+
+
+def train(start: Start, size: int, path: Path, *overrides: str) -> str:
+    """Train in so many processes to the end; returns what they print."""
+    job = start(size, "train.py", path, *overrides)
+    assert job.statuses() == [0] * size, job.printed()
+    return job.printed()
+
+
+def wait_for(condition: Callable[[], object], is_running: Callable[[], bool]) -> None:
+    while not condition():
+        assert is_running()
+        time.sleep(0.005)
+
+
+# One update is one update.
+
+
+def test_the_number_of_processes_does_not_change_the_weights(config: Config, start: Start, tmp_path: Path) -> None:
+    values = ("model.dropout=0.0", "train.validation_bleu=true", "train.clip_norm=0.5")
+    _, alone = in_directory(config, tmp_path / "one", *values)
+    trainer = Trainer(alone, scorer=lambda *_: 23.0)
+    trainer.fit()
+    lengths = (trainer.train_data.src.lengths, trainer.train_data.tgt.lengths)
+    plan = plan_updates(*lengths, max_tokens=149, tokens_per_update=301, seed=7, epoch=0)
+    assert {len(update) for update in plan} == {2, 3}, "of 4 processes, some have nothing to do"
+    expected = [(line["kind"], line["step"], line["nll"]) for line in read_metrics(trainer.run)]
+    for size in (2, 4):
+        path, _ = in_directory(config, tmp_path / f"run{size}", *values)
+        train(start, size, path)
+        run = path.with_suffix("")
+        assert_close(tensors(run, 7), tensors(trainer.run, 7), rtol=0, atol=1e-6)
+        lines = read_metrics(run)
+        assert [(line["kind"], line["step"]) for line in lines] == [line[:2] for line in expected]
+        assert [line["nll"] for line in lines] == pytest.approx([line[2] for line in expected], rel=1e-6)
+        assert "bleu" in lines[-1] or "bleu" in lines[-2]
+        progress, reference = (
+            json.loads((where / "checkpoints" / "step-00000007" / "training.json").read_text())
+            for where in (run, trainer.run)
+        )
+        for name in ("epoch", "update", "window_tokens", "num_worse"):
+            assert progress[name] == reference[name]
+        assert progress["window_loss"] == pytest.approx(reference["window_loss"], rel=1e-6)
+
+
+def test_dropout_differs_by_process_and_training_by_two_can_be_repeated_and_resumed(
+    config: Config, start: Start, tmp_path: Path
+) -> None:
+    whole, _ = in_directory(config, tmp_path / "whole")
+    printed = train(start, 2, whole)
+    assert printed.count("parameters: ") == printed.count("reached after step 7; ") == 1, "one process speaks"
+    assert "\nprocesses: 2\n" in printed
+    parts, _ = in_directory(config, tmp_path / "parts")
+    train(start, 2, parts, "train.max_steps=4")
+    resumed = train(start, 2, parts)
+    assert "\nresuming after step 4\n" in resumed
+    for file in ("model", "optimizer"):
+        saved, expected = (tensors(path.with_suffix(""), 7, file) for path in (parts, whole))
+        assert_close(saved, expected, rtol=0, atol=0)
+    assert saved["rng.cpu"].ne(saved["rng.cpu.1"]).any()
+    assert {name for name in saved if name.startswith("rng.")} == {"rng.cpu", "rng.cpu.1"}
+
+    # Checkpoints move between numbers of processes.
+    _, alone = in_directory(config, tmp_path / "parts", "train.max_steps=8")
+    trainer = Trainer(alone)
+    assert trainer.progress.step == 7
+    assert torch.equal(torch.get_rng_state(), saved["rng.cpu"])
+    trainer.fit()
+    assert "rng.cpu.1" not in tensors(trainer.run, 8, "optimizer")
+    assert "\nresuming after step 8\n" in train(start, 2, parts, "train.max_steps=9")
+    assert "rng.cpu.1" in tensors(trainer.run, 9, "optimizer")
+    assert [line["step"] for line in read_metrics(trainer.run)] == [1, 3, 5, 6, 9]
+
+
+def test_a_process_beside_the_first_gets_its_own_random_numbers() -> None:
+    seeds = [rank_seed(7, step, rank) for step in (0, 11) for rank in range(5)]
+    assert len(set(seeds)) == len(seeds)
+    assert rank_seed(7, 11, 2) == seeds[7]
+
+
+def test_random_numbers_of_other_processes_are_saved_in_order(
+    config: Config, trained_run: Path, tmp_path: Path
+) -> None:
+    tokenizer = Trainer(load_config(trained_run / "config.yaml")).tokenizer
+    model = build_model(config, len(tokenizer))
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    for parameter in model.parameters():
+        optimizer.state[parameter] = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+    states = []
+    for seed in range(11):
+        torch.manual_seed(seed)
+        states.append(random_state())
+    training = (optimizer, Progress(step=3))
+    save_checkpoint(tmp_path / "saved", config, tokenizer, model.state_dict(), training, states)
+    assert_close(other_random_states(tmp_path / "saved"), states, rtol=0, atol=0)
+
+
+# Talking to each other.
+
+PRIMITIVES = """
+import itertools, time
+from pathlib import Path
+import torch
+from torch import nn
+from transformer.inference.translator import Translator
+from transformer.training import distributed
+from transformer.training.distributed import joined, sum_gradients
+
+directory = Path({directory!r})
+with joined() as world:
+    assert world.size == 3 and world.is_main == (world.rank == 0)
+    assert sorted(itertools.chain(*world.gather(world.share(range(7))))) == list(range(7))
+    assert world.gather(world.rank) == [0, 1, 2]
+    assert world.max(world.rank, -world.rank, float(world.rank == 1)) == [2, 0, 1]
+    x = torch.tensor([1.0, world.rank])
+    assert world.sum(x).tolist() == [3, 3] and x.tolist() == [1, world.rank]
+    assert world.from_main(lambda: ("made by", world.rank)) == ("made by", 0)
+    lines = ([str(world.rank), str(i)] for i in range(2))
+    assert list(world.each_from_main(lines)) == [["0", "0"], ["0", "1"]]
+    with world.in_turn():
+        assert not world.is_main or not list(directory.iterdir())
+        time.sleep(0.1 * world.is_main)
+        (directory / str(world.rank)).touch()
+        assert (directory / "0").exists()
+    # Two gradients to a bucket, but for one that is larger than a bucket.
+    distributed._BUCKET_NUMEL = 5
+    parameters = [nn.Parameter(torch.zeros(n)) for n in (2, 3, 7, 1, 1, 5)]
+    for i, parameter in enumerate(parameters):
+        if i != 3 and (i, world.rank) != (0, 1):
+            parameter.grad = torch.full_like(parameter, 10**i * (world.rank + 1))
+    sum_gradients(parameters, world)
+    sums = [set(parameter.grad.tolist()) for parameter in parameters]
+    assert sums == [{{4}}, {{60}}, {{600}}, {{0}}, {{60000}}, {{600000}}], sums
+assert not torch.distributed.is_initialized()
+print("well")
+"""
+
+
+def test_what_processes_exchange(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "turns").mkdir()
+    job = start(3, code=PRIMITIVES.format(directory=str(tmp_path / "turns")))
+    assert job.statuses() == [0, 0, 0], job.printed()
+    assert job.printed() == "well\n" * 3
+
+
+def test_one_process_alone_exchanges_nothing() -> None:
+    with joined() as world:
+        assert world is ALONE
+        with world.in_turn():
+            pass
+    assert not torch.distributed.is_initialized()
+    x, parameter = torch.ones(3), torch.nn.Parameter(torch.ones(3))
+    assert world.sum(x) is x
+    sum_gradients([parameter], world)
+    assert parameter.grad is None
+    assert list(world.each_from_main(iter("ab"))) == ["a", "b"]
+    assert world.share([1, 2, 3]) == world.gather([1, 2, 3])[0] == [1, 2, 3]
+
+
+# Errors.
+
+
+def test_an_error_of_all_processes_is_said_once(start: Start, tmp_path: Path) -> None:
+    job = start(3, "train.py", tmp_path / "absent.yaml")
+    assert job.statuses() == [2, 2, 2]
+    assert job.printed() == f"error: {tmp_path / 'absent.yaml'}: no such configuration file\n"
+
+
+def test_an_error_of_the_first_process_ends_those_that_wait_for_it(
+    config: Config, start: Start, tmp_path: Path
+) -> None:
+    path, _ = in_directory(config, tmp_path / "run", "data.vocab_size=9973")
+    job = start(2, "train.py", path)
+    assert job.statuses() == [2, 2]
+    (line,) = [line for line in job.printed().splitlines() if line.startswith("error: ")]
+    assert "vocab_size" in line
+
+
+def test_machines_with_different_sentences_are_refused(config: Config, start: Start, tmp_path: Path) -> None:
+    path, _ = in_directory(config, tmp_path / "run")
+    (tmp_path / "other").mkdir()
+    for file in Path(config.data.corpus).parent.glob("*.??"):
+        lines = file.read_text().splitlines()[:-1]
+        (tmp_path / "other" / file.name).write_text("".join(f"{line}\n" for line in lines))
+    other = f"data.corpus={tmp_path / 'other'}/{{split}}.{{lang}}"
+    code = (
+        f"sys.argv = ['train.py', {str(path)!r}] + [{other!r}] * (os.environ['RANK'] == '1')\n"
+        f"runpy.run_path({str(SCRIPTS / 'train.py')!r}, run_name='__main__')"
+    )
+    job = start(2, code=code)
+    assert job.statuses() == [2, 2]
+    (line,) = [line for line in job.printed().splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: data.corpus=") and line.endswith(": is not the same on all machines")
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setenv("RANK", "11")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    expected = r"^process 3 of this machine: there are 3 CUDA devices; start as many .* CUDA_VISIBLE_DEVICES=$"
+    with pytest.raises(DeviceError, match=expected), joined():
+        pass
+
+
+def test_processes_that_do_not_find_each_other_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "_ANSWER_TIMEOUT", distributed.timedelta(seconds=1))
+    values = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(WorkerError, match=r"^another process of this job has ended or does not answer \("), joined():
+        pass
+
+
+def test_waiting_for_a_process_that_never_comes_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "_PREPARATION_TIMEOUT", distributed.timedelta(seconds=0.1))
+    with (
+        pytest.raises(WorkerError, match="failed while others were waiting"),
+        World(1, 2, 1, torch.distributed.HashStore()).in_turn(),
+    ):
+        pass
+
+
+# Ends.
+
+
+def test_when_one_process_is_killed_the_others_end_and_the_run_can_go_on(
+    config: Config, start: Start, tmp_path: Path
+) -> None:
+    path, _ = in_directory(config, tmp_path / "run", "train.max_steps=99991", "train.validate_steps=99991")
+    run = tmp_path / "run"
+    job = start(2, "train.py", path)
+    wait_for(lambda: list(run.glob("checkpoints/step-*")), job.processes[0].is_alive)
+    job.processes[1].kill()
+    assert job.statuses() == [2, -signal.SIGKILL]
+    *_, said = job.printed().splitlines()
+    assert said.startswith(LOST) and said.endswith("; the same command goes on from what is saved")
+    assert job.printed().count("error: ") == 1
+    _, alone = in_directory(config, run)
+    step = Trainer(alone).progress.step
+    assert step and step % 3 == 0
+
+
+def test_a_repeated_signal_can_be_ignored() -> None:
+    previous = signal.getsignal(signal.SIGINT)
+    with StopRequest(ignore_repeats=True) as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        assert stop() == "SIGINT"
+    assert signal.getsignal(signal.SIGINT) == previous
+
+
+# With torchrun itself.
+
+
+def torchrun(directory: Path, *arguments: object, **options: Any) -> subprocess.Popen[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", f"--master-port={free_port()}", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(SCRIPTS.parent), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [*launcher, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=(directory / "stderr").open("w"),
+        text=True,
+        env=environment,
+        **options,
+    )
+
+
+def test_torchrun_starts_again_from_the_checkpoint_when_one_process_is_killed(
+    config: Config, start: Start, tmp_path: Path
+) -> None:
+    values = ("train.max_steps=31", "train.validate_steps=99991", "train.keep_checkpoints=1")
+    undisturbed, _ = in_directory(config, tmp_path / "undisturbed", *values)
+    path, _ = in_directory(config, tmp_path / "killed", *values)
+    run = tmp_path / "killed"
+    with torchrun(tmp_path, "--max-restarts=1", SCRIPTS / "train.py", path) as process:
+        try:
+            wait_for(lambda: list(run.glob("checkpoints/step-*")), lambda: process.poll() is None)
+            os.kill(max(children(process.pid)), signal.SIGKILL)
+            train(start, 2, undisturbed)
+            printed, _ = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert process.returncode == 0, (tmp_path / "stderr").read_text()
+    assert printed.count("\nresuming after step ") == printed.count("\ntrain.max_steps=31 reached after step 31; ") == 1
+    assert_close(tensors(run, 31), tensors(tmp_path / "undisturbed", 31), rtol=0, atol=0)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_signal_to_torchrun_ends_all_processes_after_the_same_update(config: Config, tmp_path: Path) -> None:
+    path, _ = in_directory(config, tmp_path / "run", "train.max_steps=99991", "train.validate_steps=99991")
+    run = tmp_path / "run"
+    with torchrun(tmp_path, SCRIPTS / "train.py", path) as process:
+        try:
+            wait_for(lambda: list(run.glob("checkpoints/step-*")), lambda: process.poll() is None)
+            process.send_signal(signal.SIGTERM)
+            printed, _ = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    *_, reason, advice = printed.splitlines()
+    last = max(path.name for path in (run / "checkpoints").iterdir())
+    step = int(last.removeprefix("step-"))
+    assert reason == f"SIGTERM after step {step}; checkpoints are in {run}"
+    assert advice.startswith("go on with: the same torchrun command")
+    assert "error: " not in (tmp_path / "stderr").read_text()
+    _, alone = in_directory(config, run)
+    assert Trainer(alone).progress.step == step
+
+
+# Scoring and translating.
+
+SENTENCES = [*(source for source, _ in builtin_pairs("test", 13)), "", "A cat is sleeping.", ""]
+# So few pieces at a time that there are several batches for each process.
+SMALL_BATCHES = """
+from transformer.inference.translator import Translator
+Translator.translate_nbest.__kwdefaults__["batch_tokens"] = 37
+sys.argv = {argv!r}
+runpy.run_path({script!r}, run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def babbler(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint without training, which answers each sentence its own."""
+    config, tokenizer, _ = load_checkpoint(trained_run / "best" / "step-00000010")
+    torch.manual_seed(5)
+    directory = tmp_path_factory.mktemp("babbler") / "checkpoint"
+    save_checkpoint(directory, config, tokenizer, build_model(config, len(tokenizer)).state_dict())
+    return directory
+
+
+def in_small_batches(start: Start, size: int, script: str, *arguments: object) -> Job:
+    argv = [script, *map(str, arguments), "--precision=fp32"]
+    return start(size, code=SMALL_BATCHES.format(argv=argv, script=str(SCRIPTS / script)))
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_file_is_translated_as_by_one_process_and_from_where_it_stopped(
+    babbler: Path, start: Start, tmp_path: Path, size: int
+) -> None:
+    lists = Translator.load(babbler, precision="fp32").translate_nbest(SENTENCES, nbest=2, batch_tokens=37)
+    expected = [translation.text for nbest in lists for translation in nbest]
+    assert len(set(expected)) > 20
+    file, output, part = (tmp_path / name for name in ("in", "out", "out.part"))
+    file.write_text("".join(f"{sentence}\n" for sentence in SENTENCES))
+    part.write_text("what was\nthere\nhalf a li")
+    job = in_small_batches(start, size, "translate.py", babbler, file, "--nbest=2", f"--output={output}")
+    assert job.statuses() == [0] * size, job.printed()
+    assert output.read_text().splitlines() == ["what was", "there", *expected[2:]]
+    assert not part.exists()
+    assert job.printed() == f"{part}: going on after line 1 of the input; delete it to start again\n"
+
+
+def test_a_sentence_that_is_too_long_is_named_once_by_its_number(babbler: Path, start: Start) -> None:
+    texts = [f"--text={text}" for text in (*SENTENCES[:2], "cat " * 1024)]
+    job = in_small_batches(start, 2, "translate.py", babbler, *texts)
+    assert job.statuses() == [2, 2]
+    assert re.fullmatch(r"error: sentence 3 has \d+ pieces, more than the limit of 1024: split it\n", job.printed())
+
+
+def test_scores_are_those_of_one_process(babbler: Path, start: Start, tmp_path: Path) -> None:
+    for i, name in enumerate(("src", "ref")):
+        (tmp_path / name).write_text("".join(f"{pair[i]}\n" for pair in builtin_pairs("test", 23)))
+    files = (f"--src={tmp_path / 'src'}", f"--ref={tmp_path / 'ref'}")
+    reports = []
+    for size in (1, 2):
+        output = tmp_path / f"hypotheses{size}"
+        job = in_small_batches(start, size, "evaluate.py", babbler, *files, "--json", f"--output={output}")
+        assert job.statuses() == [0] * size, job.printed()
+        reports.append(json.loads(job.printed()))
+    assert (tmp_path / "hypotheses1").read_text() == (tmp_path / "hypotheses2").read_text()
+    times = ("seconds", "sentences_per_s")
+    one, two = ({name: value for name, value in report.items() if name not in times} for report in reports)
+    assert one == two
+    assert one["sentences"] == 23
+
+
+def test_torchrun_translates_standard_input_in_order(babbler: Path, tmp_path: Path) -> None:
+    expected = Translator.load(babbler, precision="fp32").translate(SENTENCES)
+    command = (SCRIPTS / "translate.py", babbler, "--precision=fp32")
+    with torchrun(tmp_path, *command, stdin=subprocess.PIPE) as process:
+        printed, _ = process.communicate("".join(f"{sentence}\n" for sentence in SENTENCES), timeout=120)
+    assert process.returncode == 0, (tmp_path / "stderr").read_text()
+    assert printed.splitlines() == expected
