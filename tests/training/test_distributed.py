@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -394,18 +395,24 @@ def test_a_repeated_signal_can_be_ignored() -> None:
 # With torchrun itself.
 
 
-def torchrun(directory: Path, *arguments: object, **options: Any) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def torchrun(directory: Path, *arguments: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
     launcher = [sys.executable, "-m", "torch.distributed.run", f"--master-port={free_port()}", "--nproc-per-node=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     environment["PYTHONPATH"] = os.pathsep.join([str(SCRIPTS.parent), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        [*launcher, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=(directory / "stderr").open("w"),
-        text=True,
-        env=environment,
-        **options,
-    )
+    with (directory / "stderr").open("w") as stderr:
+        command = [*launcher, *map(str, arguments)]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment, **options
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:  # its processes would outlive it
+            for child in children(process.pid):
+                os.kill(child, signal.SIGKILL)
+        process.kill()
+        process.communicate()
 
 
 def test_torchrun_starts_again_from_the_checkpoint_when_one_process_is_killed(
@@ -416,13 +423,10 @@ def test_torchrun_starts_again_from_the_checkpoint_when_one_process_is_killed(
     path, _ = in_directory(config, tmp_path / "killed", *values)
     run = tmp_path / "killed"
     with torchrun(tmp_path, "--max-restarts=1", SCRIPTS / "train.py", path) as process:
-        try:
-            wait_for(lambda: list(run.glob("checkpoints/step-*")), lambda: process.poll() is None)
-            os.kill(max(children(process.pid)), signal.SIGKILL)
-            train(start, 2, undisturbed)
-            printed, _ = process.communicate(timeout=120)
-        finally:
-            process.kill()
+        wait_for(lambda: list(run.glob("checkpoints/step-*")), lambda: process.poll() is None)
+        os.kill(max(children(process.pid)), signal.SIGKILL)
+        train(start, 2, undisturbed)
+        printed, _ = process.communicate(timeout=120)
     assert process.returncode == 0, (tmp_path / "stderr").read_text()
     assert printed.count("\nresuming after step ") == printed.count("\ntrain.max_steps=31 reached after step 31; ") == 1
     assert_close(tensors(run, 31), tensors(tmp_path / "undisturbed", 31), rtol=0, atol=0)
@@ -436,12 +440,9 @@ def test_a_signal_to_torchrun_ends_all_processes_after_the_same_update(config: C
     path, _ = in_directory(config, tmp_path / "run", "train.max_steps=99991", "train.validate_steps=99991")
     run = tmp_path / "run"
     with torchrun(tmp_path, SCRIPTS / "train.py", path) as process:
-        try:
-            wait_for(lambda: list(run.glob("checkpoints/step-*")), lambda: process.poll() is None)
-            process.send_signal(signal.SIGTERM)
-            printed, _ = process.communicate(timeout=120)
-        finally:
-            process.kill()
+        wait_for(lambda: list(run.glob("checkpoints/step-*")), lambda: process.poll() is None)
+        process.send_signal(signal.SIGTERM)
+        printed, _ = process.communicate(timeout=120)
     *_, reason, advice = printed.splitlines()
     last = max(path.name for path in (run / "checkpoints").iterdir())
     step = int(last.removeprefix("step-"))

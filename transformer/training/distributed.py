@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import Store
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from transformer.errors import DeviceError, UserError, WorkerError
@@ -174,7 +174,9 @@ def joined() -> Iterator[World]:
             )
         torch.cuda.set_device(local_rank)
     with _connection():
-        store, rank, size = next(rendezvous("env://", timeout=_ANSWER_TIMEOUT))
+        shared, rank, size = next(rendezvous("env://", timeout=_ANSWER_TIMEOUT))
+        # A restart may find the store of the attempt before it, with the addresses of processes that are gone.
+        store = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", shared)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_ANSWER_TIMEOUT)
     try:
         yield World(rank, size, local_rank, store)
