@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from transformer.data.batching import Batch, collate, pad, plan_batches, plan_updates
+from transformer.data.batching import Batch, collate, pad, plan_batches, plan_updates, share_update
 from transformer.data.dataset import Ints, PairDataset, Side
 from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
@@ -195,6 +195,33 @@ def test_pairs_larger_than_an_update_are_updates_of_their_own() -> None:
 
 
 # Padding
+
+
+# Shares
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("size", [2, 3, 11])
+def test_processes_share_the_pairs_of_an_update_evenly_and_within_the_budget(seed: int, size: int) -> None:
+    src, tgt = random_lengths(seed)
+    for update in plan_updates(src, tgt, max_tokens=113, tokens_per_update=307, seed=seed, epoch=0):
+        shares = [share_update(update, src, tgt, max_tokens=113, rank=rank, size=size) for rank in range(size)]
+        pairs = [np.concatenate([*share, np.empty(0, dtype=np.int64)]) for share in shares]
+        assert sorted(np.concatenate(pairs).tolist()) == sorted(np.concatenate(update).tolist())
+        assert max(map(len, pairs)) - min(map(len, pairs)) <= 1
+        for batch in (batch for share in shares for batch in share):
+            assert len(batch) * max(src[batch].max(), tgt[batch].max()) <= 113 or len(batch) == 1
+        # Dealt out in order of length: no process has much more than another.
+        longest = np.maximum(src, tgt)
+        loads = [int(longest[of_one.astype(np.int64)].sum()) for of_one in pairs]
+        assert max(loads) - min(loads) <= longest[np.concatenate(update)].max()
+
+
+def test_a_process_for_which_no_pair_is_left_has_no_batch() -> None:
+    lengths = np.array([3, 5, 7], dtype=np.int32)
+    update = [np.array([2]), np.array([0, 1])]
+    shares = [share_update(update, lengths, lengths, max_tokens=13, rank=rank, size=5) for rank in range(5)]
+    assert [[batch.tolist() for batch in share] for share in shares] == [[[0]], [[1]], [[2]], [], []]
 
 
 def test_pad_fills_up_at_the_end() -> None:

@@ -164,7 +164,7 @@ def test_the_number_of_processes_does_not_change_the_weights(config: Config, sta
     trainer.fit()
     lengths = (trainer.train_data.src.lengths, trainer.train_data.tgt.lengths)
     plan = plan_updates(*lengths, max_tokens=149, tokens_per_update=301, seed=7, epoch=0)
-    assert {len(update) for update in plan} == {2, 3}, "of 4 processes, some have nothing to do"
+    assert {len(update) for update in plan} == {2, 3}, "fewer batches than there are processes to share their pairs"
     expected = [(line["kind"], line["step"], line["nll"]) for line in read_metrics(trainer.run)]
     for size in (2, 4):
         path, _ = in_directory(config, tmp_path / f"run{size}", *values)
@@ -337,11 +337,20 @@ def test_machines_with_different_sentences_are_refused(config: Config, start: St
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    monkeypatch.setenv("RANK", "11")
-    monkeypatch.setenv("LOCAL_RANK", "3")
+    values = {"RANK": "11", "LOCAL_RANK": "3", "WORLD_SIZE": "13", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
     expected = r"^process 3 of this machine: there are 3 CUDA devices; start as many .* CUDA_VISIBLE_DEVICES=$"
     with pytest.raises(DeviceError, match=expected), joined():
         pass
+
+
+def test_a_rank_that_torchrun_has_not_given_means_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    with joined() as world:
+        assert world is ALONE
 
 
 def test_processes_that_do_not_find_each_other_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -418,7 +427,8 @@ def torchrun(directory: Path, *arguments: object, **options: Any) -> Iterator[su
 def test_torchrun_starts_again_from_the_checkpoint_when_one_process_is_killed(
     config: Config, start: Start, tmp_path: Path
 ) -> None:
-    values = ("train.max_steps=31", "train.validate_steps=99991", "train.keep_checkpoints=1")
+    # So many updates that it is killed long before the last.
+    values = ("train.max_steps=97", "train.validate_steps=99991", "train.keep_checkpoints=1")
     undisturbed, _ = in_directory(config, tmp_path / "undisturbed", *values)
     path, _ = in_directory(config, tmp_path / "killed", *values)
     run = tmp_path / "killed"
@@ -428,8 +438,8 @@ def test_torchrun_starts_again_from_the_checkpoint_when_one_process_is_killed(
         train(start, 2, undisturbed)
         printed, _ = process.communicate(timeout=120)
     assert process.returncode == 0, (tmp_path / "stderr").read_text()
-    assert printed.count("\nresuming after step ") == printed.count("\ntrain.max_steps=31 reached after step 31; ") == 1
-    assert_close(tensors(run, 31), tensors(tmp_path / "undisturbed", 31), rtol=0, atol=0)
+    assert printed.count("\nresuming after step ") == printed.count("\ntrain.max_steps=97 reached after step 97; ") == 1
+    assert_close(tensors(run, 97), tensors(tmp_path / "undisturbed", 97), rtol=0, atol=0)
 
 
 def children(pid: int) -> list[int]:

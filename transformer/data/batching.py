@@ -44,23 +44,44 @@ def plan_batches(src_lengths: Ints, tgt_lengths: Ints, max_tokens: int, rng: np.
     Neither side of a batch, padding included, has more than `max_tokens` ids, unless one pair alone has.
     Returns the indices of each batch.
     """
-    shuffled = rng.permutation(len(src_lengths))
-    src, tgt = src_lengths[shuffled].astype(np.int64), tgt_lengths[shuffled].astype(np.int64)
+    pairs = _by_length(rng.permutation(len(src_lengths)), src_lengths, tgt_lengths)
+    batches = _cut(pairs, src_lengths, tgt_lengths, max_tokens)
+    rng.shuffle(batches)
+    return batches
+
+
+def share_update(
+    update: Sequence[Ints], src_lengths: Ints, tgt_lengths: Ints, *, max_tokens: int, rank: int, size: int
+) -> list[Ints]:
+    """The part of an update that one of `size` processes does, in batches of its own, none if there are fewer pairs.
+
+    Pairs are dealt out in order of length, so that all have about as much to do.
+    """
+    pairs = _by_length(np.concatenate(update), src_lengths, tgt_lengths)[rank::size]
+    return _cut(pairs, src_lengths, tgt_lengths, max_tokens)
+
+
+def _by_length(pairs: Ints, src_lengths: Ints, tgt_lengths: Ints) -> Ints:
+    """The same pairs in the order in which batches are cut; equal ones stay as they are because the sort is stable."""
+    src, tgt = src_lengths[pairs].astype(np.int64), tgt_lengths[pairs].astype(np.int64)
     longest = np.maximum(src, tgt)
-    # Sorted by what the budget counts, the longer side; among equals by which side that is, there and back again, so
-    # that a batch across two lengths stays alike. Equal pairs stay shuffled because the sort is stable.
-    order = np.lexsort(((src - tgt) * np.where(longest % 2, -1, 1), longest))
-    shuffled, longest = shuffled[order], longest[order]
+    # By what the budget counts, the longer side; among equals by which side that is, there and back again, so that a
+    # batch across two lengths stays alike.
+    return pairs[np.lexsort(((src - tgt) * np.where(longest % 2, -1, 1), longest))]
+
+
+def _cut(pairs: Ints, src_lengths: Ints, tgt_lengths: Ints, max_tokens: int) -> list[Ints]:
+    """Pairs in the order of `_by_length`, as many in a batch as the budget lets."""
+    longest = np.maximum(src_lengths[pairs], tgt_lengths[pairs]).astype(np.int64)
     batches: list[Ints] = []
     start = 0
-    while start < len(shuffled):
+    while start < len(pairs):
         # No batch can hold more sentences than would fit if all were as short as its shortest.
         window = longest[start : start + max(1, max_tokens // int(longest[start]))]
         padded = window * np.arange(1, len(window) + 1)
         size = max(1, int(np.searchsorted(padded, max_tokens, side="right")))
-        batches.append(shuffled[start : start + size])
+        batches.append(pairs[start : start + size])
         start += size
-    rng.shuffle(batches)
     return batches
 
 

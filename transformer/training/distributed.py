@@ -1,7 +1,7 @@
 """Several processes, on one machine or many, that do the work of one (section 5.2 had eight GPUs).
 
 `torchrun` starts the processes; `joined` makes them a `World`. An update has the same sentence pairs however many
-processes share it: each adds up the gradients of its own batches, and `sum_gradients` adds up those sums. That is one
+processes share it: each adds up the gradients of its own pairs, and `sum_gradients` adds up those sums. That is one
 exchange per update, of the float32 gradients of the master weights, by a few large reductions. DistributedDataParallel
 would start it during the last backward pass, but it reduces what autograd computed (with bfloat16, rounded gradients of
 the wrong model), averages over processes where the loss is divided by tokens, and waits for the backward pass of a
@@ -37,6 +37,8 @@ _ANSWER_TIMEOUT = timedelta(minutes=15)
 # And where one alone prepares what all need: it learns a tokenizer, encodes a corpus, reads from a slow pipe.
 _PREPARATION_TIMEOUT = timedelta(days=2)
 _POLL_S = 0.05
+# Some of these are set elsewhere too, by schedulers of clusters.
+_SET_BY_TORCHRUN = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 # Of one reduction: large enough to use the network well, small beside the model. In elements.
 _BUCKET_NUMEL = 1 << 24
 
@@ -46,7 +48,7 @@ class World:
     """The processes that share the work, seen from one of them. By default there is only this one: nothing is sent.
 
     All processes must call the same methods in the same order. WorkerError, from each method that waits for others,
-    if one of them has ended or does not answer.
+    if one of them has ended or does not answer (on CUDA, torchrun may be quicker to end the others).
 
     Attributes:
         rank: the number of this process; 0 alone writes files and messages.
@@ -160,7 +162,7 @@ def joined() -> Iterator[World]:
         DeviceError: a machine has CUDA devices, but fewer than processes.
         WorkerError: the processes do not find each other.
     """
-    if "RANK" not in os.environ:
+    if not os.environ.keys() >= _SET_BY_TORCHRUN:
         yield ALONE
         return
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -237,6 +239,8 @@ def _connection() -> Iterator[None]:
     """WorkerError for what the backends raise when another process is gone or silent."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:160]
         raise WorkerError(

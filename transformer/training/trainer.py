@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from transformer.config import Config
-from transformer.data.batching import Batch, collate, plan_updates
+from transformer.data.batching import Batch, collate, plan_updates, share_update
 from transformer.data.corpus import Corpus, load_split
 from transformer.data.dataset import Ints, PairDataset, corpus_tokenizer, encode_corpus
 from transformer.data.tokenizer import Tokenizer
@@ -149,7 +149,7 @@ class Trainer:
         with phase("data"):
             update = self._next_update()
             num_tokens = sum(int(self.train_data.tgt.lengths[indices].sum()) for indices in update)
-            batches = [collate(self.train_data, indices).to(self.device) for indices in self.world.share(update)]
+            batches = [collate(self.train_data, indices).to(self.device) for indices in self._share(update)]
         loss, nll = train_step(self.weights, batches, settings.label_smoothing, phase, num_tokens)
         with phase("optimizer"):
             parameters = list(self.weights.master.parameters())
@@ -180,6 +180,14 @@ class Trainer:
             self._make_plan()
         progress.update += 1
         return self._plan[progress.update - 1]
+
+    def _share(self, update: list[Ints]) -> list[Ints]:
+        """What this process does of an update."""
+        rank, size = self.world.rank, self.world.size
+        if size == 1:
+            return update
+        src, tgt = self.train_data.src.lengths, self.train_data.tgt.lengths
+        return share_update(update, src, tgt, max_tokens=self.config.train.max_tokens, rank=rank, size=size)
 
     def _make_plan(self) -> None:
         self._plan_epoch = self.progress.epoch
