@@ -30,9 +30,8 @@ from transformer.training.run import find_checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parse(argv)
     with joined() as world:
-        return _evaluate(arguments, world)
+        return _evaluate(_parse(argv), world)
 
 
 def _evaluate(arguments: argparse.Namespace, world: World) -> int:

@@ -1,8 +1,9 @@
 """Parse sentences with a trained model: python scripts/parse.py RUN [FILE | -] [--evaluate]
 
 One bracketed tree out per line in; an empty line gives an empty line. Words, punctuation marks included, have blanks
-between them, as in the treebank. With --evaluate, FILE holds trees, one per line (default: the test split of the run's
-corpus), and the F1 of parsing their sentences is printed.
+between them, as in the treebank; parts of speech are XX, but for punctuation, as the model wrote them. With --evaluate,
+FILE holds trees, one per line (default: the test split of the run's corpus), and the F1 of parsing their sentences is
+printed.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from transformer.config import load_config, override
 from transformer.data.corpus import decode_lines, load_split, read_lines
 from transformer.errors import ConfigError, DataError
 from transformer.inference.translator import Translator
-from transformer.parsing.f1 import score_trees
+from transformer.parsing.f1 import score_outputs
 from transformer.parsing.treebank import sentence_pairs
-from transformer.parsing.trees import bracketed, leaves, linearise, restore
+from transformer.parsing.trees import bracketed, restore
 from transformer.training.process import tune_process
 from transformer.training.run import find_checkpoint
 
@@ -43,38 +44,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     checkpoint = find_checkpoint(arguments.run)
     translator = Translator.load(checkpoint, device=arguments.device, precision=arguments.precision)
     translator.search = override(translator.search, beam=arguments.beam, alpha=arguments.alpha)
-    if not arguments.evaluate:
-        # The treebank's way of writing brackets that are words.
-        lines = [line.replace("(", "-LRB-").replace(")", "-RRB-") for line in _lines(arguments.file or "-")]
-        for line, output in zip(lines, translator.translate(lines), strict=True):
-            print(bracketed(restore(output, line.split())) if line.split() else "")
-        return 0
-    if arguments.file is None:
+    if arguments.evaluate:
+        _evaluate(translator, checkpoint, arguments.file, arguments.split)
+    else:
+        _parse(translator, arguments.file or "-")
+    return 0
+
+
+def _parse(translator: Translator, file: str) -> None:
+    # The treebank's way of writing brackets that are words.
+    lines = [line.replace("(", "-LRB-").replace(")", "-RRB-") for line in _lines(file)]
+    for line, output in zip(lines, translator.translate(lines), strict=True):
+        print(bracketed(restore(output, line.split())) if line.split() else "")
+
+
+def _evaluate(translator: Translator, checkpoint: Path, file: str | None, split: str | None) -> None:
+    if file is None:
         data = load_config(checkpoint / "config.yaml").data
-        corpus = load_split(data, arguments.split or data.test_split)
+        corpus = load_split(data, split or data.test_split)
         name, pairs = corpus.name, list(corpus)
     else:
-        name, pairs = arguments.file, list(sentence_pairs(_lines(arguments.file), arguments.file))
+        name, pairs = file, list(sentence_pairs(_lines(file), file))
     if not pairs:
         raise DataError(f"{name}: holds no trees")
-    sentences = [source.split() for source, _ in pairs]
-    references = [restore(target, sentence) for (_, target), sentence in zip(pairs, sentences, strict=True)]
     began = time.perf_counter()
     outputs = translator.translate([source for source, _ in pairs])
     seconds = time.perf_counter() - began
-    parses = [restore(output, sentence) for output, sentence in zip(outputs, sentences, strict=True)]
-    malformed = sum(linearise(tree) != output for tree, output in zip(parses, outputs, strict=True))
-    # F1 judges no parts of speech: with those of the reference, both sides lose the same punctuation.
-    tags = [[leaf.tag for leaf in leaves(reference)] for reference in references]
-    score = score_trees([restore(*args) for args in zip(outputs, sentences, tags, strict=True)], references)
+    score, num_repaired = score_outputs(outputs, pairs)
     search = translator.search
     print(f"{checkpoint} on {name}: {len(pairs)} sentences, beam {search.beam}, alpha {search.alpha}")
-    print(f"parsed in {seconds:.1f} s, {len(pairs) / seconds:.1f} sentences/s; malformed: {malformed}")
+    print(f"parsed in {seconds:.1f} s, {len(pairs) / seconds:.1f} sentences/s; malformed: {num_repaired}")
     print(f"brackets: {score.matched} of {score.predicted} right, {score.reference} in the reference")
     print(f"complete match = {score.complete_match:.2f} (sentences skipped: {score.skipped})")
     print(f"precision = {score.precision:.2f}, recall = {score.recall:.2f}")
     print(f"F1 = {score.f1:.2f}")
-    return 0
 
 
 def _lines(file: str) -> list[str]:

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformer.ablation.report import as_rows, markdown, plot
+from transformer.ablation.figure import plot
+from transformer.ablation.report import as_rows, markdown
 from transformer.ablation.rows import load_row, sort_key
 from transformer.ablation.runs import only_process, read_results, train_and_score
 from transformer.cli import run

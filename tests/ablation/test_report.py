@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from transformer.ablation.report import Spread, as_rows, markdown, noise, plot, verdict
+from transformer.ablation.figure import plot
+from transformer.ablation.report import Spread, as_rows, markdown, noise, verdict
 from transformer.ablation.runs import Result
 from transformer.config import Config
 from transformer.errors import ConfigError
@@ -64,6 +65,7 @@ def test_noise_is_two_standard_errors_of_the_difference_of_two_means() -> None:
         (-0.7, None, None, 1, "worse"),
         (0.4, None, 0.5, 1, "within noise"),
         (0.0, None, None, 1, "equal"),
+        (0.0, 0.3, None, 1, "equal"),
     ],
 )
 def test_a_verdict_compares_the_order_of_two_rows_with_the_papers(
@@ -133,8 +135,8 @@ def test_a_figure_that_cannot_be_drawn_is_an_error(tmp_path: Path, monkeypatch: 
     pytest.importorskip("matplotlib")
     with pytest.raises(ConfigError, match="--plot draws differences from the base row, which has no result yet"):
         plot(as_rows([result("c_n2", 6.0, 23.5)]), tmp_path / "table.png")
-    with pytest.raises(ConfigError, match=r"--plot .*table\.xyz: .*supported formats"):
+    with pytest.raises(ConfigError, match=r"table\.xyz: .*supported formats"):
         plot(as_rows(BASE), tmp_path / "table.xyz")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ConfigError, match="--plot needs matplotlib: pip install matplotlib"):
+    with pytest.raises(ConfigError, match="a figure needs matplotlib: pip install matplotlib"):
         plot(as_rows(BASE), tmp_path / "table.png")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -9,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformer.benchmark.flops import Product, Work, batch_work, forward_flops, num_padded, weight_products
 from transformer.config import ModelConfig
 from transformer.data.batching import Batch
+from transformer.errors import ConfigError
 from transformer.model.transformer import Transformer
 
 VOCAB_SIZE = 101
@@ -58,6 +61,14 @@ def test_the_base_model_needs_what_its_matrices_say() -> None:
     # Six operations per weight and token: 12 attention and 4 feed-forward matrices of 512 x 512 per encoder layer, ...
     per_token = 2 * 512 * (6 * (12 * 512 + 4 * 2048) + 37000)
     assert forward_flops(ModelConfig(), 37000, Work(source_tokens=1, target_tokens=1)) == per_token
+
+
+@pytest.mark.parametrize(
+    "options", [{"attention_score": "additive"}, {"attention_window": 7}, {"positional": "shaw"}], ids=str
+)
+def test_other_kinds_of_attention_are_not_miscounted(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.{'.*'.join(f'{k}={v}' for k, v in options.items())}"):
+        weight_products(ModelConfig(**options), VOCAB_SIZE)
 
 
 def test_padding_is_no_work() -> None:

@@ -6,12 +6,10 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from transformer.ablation.rows import PUBLISHED, Published, sort_key
 from transformer.ablation.runs import Result
 from transformer.config import Config
-from transformer.errors import ConfigError
 from transformer.training.run import FREE_KEYS, yaml_value
 
 BASE = "base"
@@ -84,14 +82,16 @@ def verdict(here: float, published: float | None, limit: float | None, *, better
         return "equal in the paper" if limit is None else "holds" if is_noise else "differs"
     if is_noise:
         return "within noise"
+    if here == 0:
+        return "equal"
     if published is None:
-        return "better" if here * better > 0 else "worse" if here * better < 0 else "equal"
+        return "better" if here * better > 0 else "worse"
     return "holds" if here * published > 0 else "reversed"
 
 
 def markdown(rows: Sequence[Row]) -> str:
     """The table, then what it says about the order of the rows, and how the scores were made."""
-    base = _base(rows)
+    base = base_row(rows)
     lines = [
         "| row | differs from base in | params ×10⁶ | updates | min | PPL | BLEU | paper: PPL | BLEU | params ×10⁶ "
         "| PPL against base | BLEU against base |",
@@ -122,59 +122,8 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def plot(rows: Sequence[Row], path: Path) -> None:
-    """Draw each row's perplexity and BLEU against the base row's, here and in the paper.
-
-    ConfigError if there is no base row, matplotlib is not installed, or it does not know the kind of file.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError("--plot needs matplotlib: pip install matplotlib") from None
-    base = _base(rows)
-    if base is None:
-        raise ConfigError("--plot draws differences from the base row, which has no result yet")
-    others = [row for row in rows if row is not base]
-    paper = PUBLISHED[BASE]
-    figure = Figure(figsize=(9, 1.6 + 0.28 * len(others)), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    for axes, title, here, there, limit in (
-        (
-            left,
-            "perplexity, ratio to base (less is better)",
-            [row.ppl.mean / base.ppl.mean for row in others],
-            [None if row.published is None else row.published.ppl / paper.ppl for row in others],
-            (noise(base.ppl, 1), base.ppl.mean, 1.0),
-        ),
-        (
-            right,
-            "BLEU, difference from base (more is better)",
-            [row.bleu.mean - base.bleu.mean for row in others],
-            [None if row.published is None else row.published.bleu - paper.bleu for row in others],
-            (noise(base.bleu, 1), 1.0, 0.0),
-        ),
-    ):
-        half, unit, centre = limit
-        if half is not None:
-            axes.axvspan(centre - half / unit, centre + half / unit, color="0.9", label="noise of one run")
-        axes.axvline(centre, color="0.5", linewidth=0.8)
-        known = [(x, y) for y, x in enumerate(there) if x is not None]
-        if known:
-            axes.plot(*zip(*known, strict=True), "o", color="C1", markerfacecolor="none", label="paper")
-        axes.plot(here, range(len(here)), "o", color="C0", label="here")
-        axes.set_title(title, fontsize=10)
-        axes.grid(axis="y", color="0.95")
-        axes.set_axisbelow(True)
-    left.set_yticks(range(len(others)), [row.name for row in others])
-    left.invert_yaxis()
-    right.legend(fontsize=8)
-    try:
-        figure.savefig(path, dpi=150)
-    except ValueError as error:
-        raise ConfigError(f"--plot {path}: {' '.join(str(error).split())}") from None
-
-
-def _base(rows: Sequence[Row]) -> Row | None:
+def base_row(rows: Sequence[Row]) -> Row | None:
+    """The row that the others are compared with, if it has a result."""
     return next((row for row in rows if row.name == BASE), None)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformer.config import ModelConfig
 from transformer.data.batching import Batch
 from transformer.data.tokenizer import PAD_ID
+from transformer.errors import ConfigError
 
 
 class Product(NamedTuple):
@@ -49,7 +50,17 @@ def key_sizes(model: ModelConfig) -> tuple[int, int]:
 
 
 def weight_products(model: ModelConfig, vocab_size: int) -> list[Product]:
-    """Every distinct weight shape of the model, with its uses in all layers; the last is the output projection."""
+    """Every distinct weight shape of the model, with its uses in all layers; the last is the output projection.
+
+    ConfigError if attention does more, or less, than one product of all queries and keys.
+    """
+    is_product = model.attention_score in ("scaled_dot", "dot", "cosine")
+    if not is_product or model.attention_window is not None or model.positional == "shaw":
+        raise ConfigError(
+            "operations are counted of attention by one product of all queries and keys only: not with "
+            f"model.attention_score={model.attention_score}, model.attention_window={model.attention_window}, "
+            f"model.positional={model.positional}"
+        )
     d, n = model.d_model, model.num_layers
     keys, values = (model.num_heads * size for size in key_sizes(model))
     source: Counter[tuple[int, int]] = Counter()

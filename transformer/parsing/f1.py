@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformer.errors import DataError
-from transformer.parsing.trees import PUNCTUATION, ROOT, Leaf, Tree, walk
+from transformer.parsing.trees import PUNCTUATION, ROOT, Leaf, Tree, leaves, linearise, restore, walk
 
 _EQUAL_LABELS = {"PRT": "ADVP"}
 
@@ -82,6 +82,23 @@ def score_trees(predicted: Sequence[Tree], references: Sequence[Tree]) -> Bracke
         predicted=num_predicted,
         complete=complete,
     )
+
+
+def score_outputs(outputs: Sequence[str], pairs: Sequence[tuple[str, str]]) -> tuple[BracketScore, int]:
+    """The score of a model's outputs, and how many of them were no tree and had to be repaired.
+
+    Args:
+        outputs: linearised trees, as the model wrote them.
+        pairs: of each its sentence and the linearised tree that is right.
+    """
+    sentences = [sentence.split() for sentence, _ in pairs]
+    references = [restore(target, words) for (_, target), words in zip(pairs, sentences, strict=True)]
+    parses = [restore(output, words) for output, words in zip(outputs, sentences, strict=True)]
+    num_repaired = sum(linearise(tree) != output for tree, output in zip(parses, outputs, strict=True))
+    # F1 judges no parts of speech: with those of the reference, both sides lose the same punctuation.
+    tags = [[leaf.tag for leaf in leaves(reference)] for reference in references]
+    judged = [restore(*arguments) for arguments in zip(outputs, sentences, tags, strict=True)]
+    return score_trees(judged, references), num_repaired
 
 
 def _brackets(tree: Tree) -> tuple[list[str], Brackets]:
