@@ -93,12 +93,12 @@ def words(tree: Tree) -> list[str]:
 
 def walk(tree: Tree) -> Iterator[str | Leaf]:
     """`(LABEL`, leaves and `)LABEL`, as a reader meets them."""
-    todo: list[str | Tree | Leaf] = [tree]
-    while todo:
-        node = todo.pop()
+    pending: list[str | Tree | Leaf] = [tree]
+    while pending:
+        node = pending.pop()
         if isinstance(node, Tree):
             yield f"({node.label}"
-            todo += [f"){node.label}", *reversed(node.children)]
+            pending += [f"){node.label}", *reversed(node.children)]
         else:
             yield node
 
