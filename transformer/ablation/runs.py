@@ -14,6 +14,7 @@ from typing import Any
 
 from transformer.config import Config
 from transformer.errors import CheckpointError, ConfigError
+from transformer.files import write_whole
 from transformer.inference.bleu import score
 from transformer.inference.translator import Translator
 from transformer.training.process import return_freed_memory
@@ -87,9 +88,7 @@ def train_and_score(row: str, config: Config, tokenize: str, stop: Callable[[], 
     result = Result(
         row, config.seed, steps, parameters, minutes, nll, scored.bleu, scored.bleu_signature, tokenize, config.flat()
     )
-    temporary = run / f".{_NAME}.tmp"
-    temporary.write_text(json.dumps(dataclasses.asdict(result), indent=1), encoding="utf-8")
-    temporary.replace(run / _NAME)
+    write_whole(run / _NAME, json.dumps(dataclasses.asdict(result), indent=1))
     return result
 
 

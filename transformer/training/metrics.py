@@ -9,6 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from transformer.files import write_whole
+
 
 class MetricsLog:
     """Writes numbers to `metrics.jsonl`, one JSON object a line, and to TensorBoard, and shows one progress bar.
@@ -97,6 +99,4 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
 
 def _truncate(path: Path, last_step: int) -> None:
     kept = [record for record in read_metrics(path.parent) if record["step"] <= last_step]
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))

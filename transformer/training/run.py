@@ -14,6 +14,7 @@ import yaml
 
 from transformer.config import Config, load_config
 from transformer.errors import CheckpointError, ConfigError
+from transformer.files import write_whole
 
 # Keys that may differ when a run is resumed: they say when to look, save and stop and where to compute, not what.
 FREE_KEYS = {
@@ -68,9 +69,7 @@ def claim_run(config: Config) -> Path:
             remains.rename(place)
         else:
             shutil.rmtree(remains)
-    temporary = run / ".config.yaml.tmp"
-    temporary.write_text(config.to_yaml(), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, config.to_yaml())
     return run
 
 

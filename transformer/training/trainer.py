@@ -18,6 +18,7 @@ from transformer.data.corpus import Corpus, load_split
 from transformer.data.dataset import Ints, PairDataset, corpus_tokenizer, encode_corpus
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, DataError, TrainingError
+from transformer.files import write_whole
 from transformer.model.transformer import Transformer
 from transformer.training.checkpoint import (
     Progress,
@@ -356,9 +357,7 @@ class Trainer:
         path = self.run / "tokenizer.model"
         if not path.is_file():
             tokenizer = corpus_tokenizer(corpus, self.config.data.vocab_size, self.config.data.cache_dir)
-            temporary = path.with_name(f".{path.name}.tmp")
-            temporary.write_bytes(tokenizer.model)
-            temporary.replace(path)
+            write_whole(path, tokenizer.model)
         return Tokenizer.load(path)
 
     def _encode(self, corpus: Corpus, max_ratio: float | None) -> PairDataset:
