@@ -9,6 +9,7 @@ import json
 import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from transformer.data.tokenizer import Tokenizer
 from transformer.errors import UserError
 from transformer.inference.translator import Translator
 from transformer.training.checkpoint import build_model, load_checkpoint, save_checkpoint
+from transformer.training.integrity import verify
 from transformer.training.metrics import read_metrics
 
 SCRIPTS = {path.stem: path for path in (Path(__file__).parents[1] / "scripts").glob("*.py")}
@@ -97,6 +99,28 @@ def test_every_script_explains_itself(script: Script, name: str) -> None:
     assert (status, err) == (0, "")
     assert out.startswith("usage: ")
     assert f"python scripts/{name}.py " in " ".join(out.split())
+
+
+# What a disk may do.
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
+def test_a_disk_without_room_for_a_checkpoint_is_one_line_and_the_last_one_is_intact(
+    tiny_yaml: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, str(SCRIPTS["train"]), str(tiny_yaml), "train.validate_steps=100"]
+    assert subprocess.run([*command, "train.max_steps=4"], capture_output=True).returncode == 0
+    limited = f"ulimit -f 20; exec {shlex.join([*command, 'train.max_steps=7'])}"  # blocks of 1,024 bytes
+    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    line = done.stderr.splitlines()[-1]
+    last = tmp_path / "run" / "checkpoints" / "step-00000004"
+    assert line.startswith(f"error: {last.with_name('step-00000007')}: cannot be written (")
+    assert line.endswith("; earlier checkpoints are intact, and the same command goes on from the last one")
+    assert [path.name for path in last.parent.iterdir()] == [last.name]
+    verify(last)
+    assert subprocess.run([*command, "train.max_steps=7"], capture_output=True).returncode == 0
 
 
 # From training to translations.

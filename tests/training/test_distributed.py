@@ -162,7 +162,7 @@ def test_the_number_of_processes_does_not_change_the_weights(config: Config, sta
     _, alone = in_directory(config, tmp_path / "one", *values)
     trainer = Trainer(alone, scorer=lambda *_: 23.0)
     trainer.fit()
-    lengths = (trainer.train_data.src.lengths, trainer.train_data.tgt.lengths)
+    lengths = (trainer.data.train.src.lengths, trainer.data.train.tgt.lengths)
     plan = plan_updates(*lengths, max_tokens=149, tokens_per_update=301, seed=7, epoch=0)
     assert {len(update) for update in plan} == {2, 3}, "fewer batches than there are processes to share their pairs"
     expected = [(line["kind"], line["step"], line["nll"]) for line in read_metrics(trainer.run)]
@@ -222,7 +222,7 @@ def test_a_process_beside_the_first_gets_its_own_random_numbers() -> None:
 def test_random_numbers_of_other_processes_are_saved_in_order(
     config: Config, trained_run: Path, tmp_path: Path
 ) -> None:
-    tokenizer = Trainer(load_config(trained_run / "config.yaml")).tokenizer
+    tokenizer = Trainer(load_config(trained_run / "config.yaml")).data.tokenizer
     model = build_model(config, len(tokenizer))
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     for parameter in model.parameters():
