@@ -30,6 +30,7 @@ data: {corpus: builtin, builtin_size: 5000, vocab_size: 400}
 train: {tokens_per_update: 1024, max_tokens: 1024, warmup_steps: 50, lr_factor: 2.0, max_steps: 200, log_steps: 50,
         validate_steps: 200, save_steps: 200, save_minutes: null, keep_checkpoints: 3, precision: fp32, device: cpu}
 """
+EVERY_S = 0.5
 # Virtual memory, above what the libraries map to translate nothing.
 HEADROOM_MIB = 1024
 LONG_LINE = "A man is sleeping. " * (10 * 2**20 // 19)
@@ -87,7 +88,7 @@ def _soak_translation(directory: Path, num_lines: int, num_kills: int, model: Pa
     _write_lines(source, _lines(num_lines, "A man is sleeping."))
     began = time.monotonic()
     process = translate(whole, cap_mib)
-    samples = _at_work(watch(process, lambda: _num_done(whole)))
+    samples = _at_work(watch(process, lambda: _num_done(whole), every_s=EVERY_S))
     seconds = time.monotonic() - began
     _say("undisturbed", f"status {process.returncode}, {num_lines / seconds:,.0f} lines/s")
     found = growth(samples)
@@ -97,7 +98,7 @@ def _soak_translation(directory: Path, num_lines: int, num_kills: int, model: Pa
     ends = []
     for share in sorted(draw.uniform(0.0, 0.95) for _ in range(num_kills)):
         process = translate(killed, cap_mib)
-        watch(process, lambda: _num_done(killed), until=_reached(int(share * num_lines)), every_s=0.05)
+        watch(process, lambda: _num_done(killed), until=_reached(int(share * num_lines)), every_s=0.02)
         time.sleep(draw.random())
         number = draw.choice(SIGNALS)
         process.send_signal(number)
@@ -123,8 +124,8 @@ def _soak_training(directory: Path, minutes: float) -> int:
     def is_training() -> int:
         return int(metrics.is_file() and metrics.stat().st_size > 0)
 
-    preparing = watch(process, is_training, until=_reached(1))
-    samples = watch(process, is_training, until=lambda sample: sample.seconds >= 60 * minutes)
+    preparing = watch(process, is_training, until=_reached(1), every_s=EVERY_S)
+    samples = watch(process, is_training, until=lambda sample: sample.seconds >= 60 * minutes, every_s=EVERY_S)
     if not (preparing and samples):
         raise TrainingError(f"{directory / 'train.log'}: training ended by itself")
     process.send_signal(signal.SIGTERM)

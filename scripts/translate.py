@@ -81,8 +81,6 @@ def _write(arguments: argparse.Namespace, translator: Translator, output: Resuma
     # A person at a terminal waits for each line.
     is_typed = arguments.text is None and file == "-" and sys.stdin.isatty()
     num_done = output.num_done if output else 0
-    if output and num_done:
-        print(f"{output.part}: going on after line {num_done} of the input; delete it to start again", file=sys.stderr)
 
     def remaining() -> Iterator[str]:
         lines = _input(arguments.text, file)
@@ -93,6 +91,8 @@ def _write(arguments: argparse.Namespace, translator: Translator, output: Resuma
         # What cannot be translated is better known now than after hours.
         total = num_done + _check(translator, remaining(), file, num_done + 1)
     chunks = translator.world.each_from_main(_numbered(remaining(), num_done + 1, 1 if is_typed else _LINES_AT_A_TIME))
+    if output and num_done:
+        print(f"{output.part}: going on after line {num_done} of the input; delete it to start again", file=sys.stderr)
     with _progress(total, num_done, is_stdout=output is None) as progress:
         for number, lines in chunks:
             translations = translator.translate_nbest(lines, nbest=arguments.nbest, first_number=number)

@@ -75,7 +75,7 @@ def watch(
     progress: Callable[[], int],
     *,
     until: Callable[[Sample], bool] = lambda _: False,
-    every_s: float = 0.5,
+    every_s: float,
 ) -> list[Sample]:
     """Look at a process again and again, until it ends or one of the samples tells to stop."""
     began = time.monotonic()
