@@ -82,7 +82,7 @@ def _soak_translation(directory: Path, num_lines: int, num_kills: int, model: Pa
     process = translate(whole, cap_mib)
     process.wait()
     named = f"sentence {num_lines // 2 + 1} has "
-    is_named = process.returncode == 2 and named in log.read_text().splitlines()[-1]
+    is_named = process.returncode == 2 and named in log.read_text(encoding="utf-8").splitlines()[-1]
     _say("a line of 10 MB", "refused by its number before any was translated" if is_named else "NOT NAMED")
 
     _write_lines(source, _lines(num_lines, "A man is sleeping."))
