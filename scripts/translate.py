@@ -87,7 +87,7 @@ def _write(arguments: argparse.Namespace, translator: Translator, output: Resuma
         return output.remaining(lines) if output else lines
 
     total = None
-    if arguments.text is None and Path(file).is_file():  # which can be read twice, unlike a pipe
+    if arguments.text is None and file != "-" and Path(file).is_file():  # which can be read twice, unlike a pipe
         # What cannot be translated is better known now than after hours.
         total = num_done + _check(translator, remaining(), file, num_done + 1)
     chunks = translator.world.each_from_main(_numbered(remaining(), num_done + 1, 1 if is_typed else _LINES_AT_A_TIME))

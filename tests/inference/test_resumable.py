@@ -75,7 +75,7 @@ def test_other_lines_or_fewer_are_refused(out: Path) -> None:
             output.remaining(iter("a"))
 
 
-@pytest.mark.parametrize("record", [None, b"", b"{", b"[]", b"{}", b"\xff"])
+@pytest.mark.parametrize("record", [None, b"", b"{", b"[]", b"{}", b"\xff", b'{"settings": 1}'])
 def test_a_part_without_its_record_is_refused(out: Path, record: bytes | None) -> None:
     path = out.with_name("out.part.json")
     path.unlink() if record is None else path.write_bytes(record)

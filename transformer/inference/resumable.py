@@ -96,8 +96,10 @@ class ResumableOutput:
     def _read_record(self) -> dict[str, Any]:
         try:
             record = json.loads(self._record.read_text(encoding="utf-8"))
-            if record.keys() != self._as_record().keys():
-                raise ValueError("its keys are not those of this version")
+            if {name: type(x) for name, x in record.items()} != {
+                name: type(x) for name, x in self._as_record().items()
+            }:
+                raise ValueError("it is not of this version")
         except (OSError, ValueError, AttributeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise DataError(
