@@ -27,6 +27,7 @@ from transformer.config import Config, load_config
 from transformer.data.batching import plan_updates
 from transformer.data.builtin import builtin_pairs
 from transformer.errors import DeviceError, WorkerError
+from transformer.inference.resumable import resumable_output
 from transformer.inference.translator import Translator
 from transformer.training import distributed
 from transformer.training.checkpoint import (
@@ -499,7 +500,11 @@ def test_a_file_is_translated_as_by_one_process_and_from_where_it_stopped(
     assert len(set(expected)) > 20
     file, output, part = (tmp_path / name for name in ("in", "out", "out.part"))
     file.write_text("".join(f"{sentence}\n" for sentence in SENTENCES))
-    part.write_text("what was\nthere\nhalf a li")
+    settings = Translator.load(babbler, precision="fp32").identity() | {"nbest": 2, "scores": False}
+    with resumable_output(output, settings) as begun:
+        begun.add(SENTENCES[:1], "what was\nthere\n")
+    with part.open("a") as killed:
+        killed.write("half a li")
     job = in_small_batches(start, size, "translate.py", babbler, file, "--nbest=2", f"--output={output}")
     assert job.statuses() == [0] * size, job.printed()
     assert output.read_text().splitlines() == ["what was", "there", *expected[2:]]
