@@ -144,6 +144,14 @@ def test_a_directory_with_something_else_in_it_is_refused(config: Config) -> Non
     assert [*Path(config.run_dir).iterdir()] == [thesis]
 
 
+def test_a_run_whose_first_start_was_killed_can_be_claimed(config: Config) -> None:
+    Path(config.run_dir).mkdir(parents=True)
+    (Path(config.run_dir) / ".config.yaml.tmp").write_text("run_dir: ru")
+    run = claim_run(config)
+    assert [path.name for path in run.iterdir()] == ["config.yaml"]
+    assert load_config(run / "config.yaml") == config
+
+
 def test_free_keys_may_change_and_the_new_values_are_kept(config: Config) -> None:
     make_checkpoints(claim_run(config) / "checkpoints", 3)
     other = with_values(config, FREE)

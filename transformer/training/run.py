@@ -60,7 +60,7 @@ def claim_run(config: Config) -> Path:
             )
         if differing:
             (run / "tokenizer.model").unlink(missing_ok=True)
-    elif run.is_dir() and any(run.iterdir()):
+    elif run.is_dir() and {other.name for other in run.iterdir()} - {".config.yaml.tmp"}:  # which a killed start left
         raise ConfigError(f"run_dir={run}: the directory is not empty and holds no run; choose another")
     run.mkdir(parents=True, exist_ok=True)
     for remains in (*run.glob("*/.step-*"), *run.glob(".averaged.*")):  # of a write that was killed
