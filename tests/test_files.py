@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from transformer.files import write_whole
+from transformer.files import remove_whole, write_whole
 
 
 @pytest.mark.parametrize("content", ["Zwei Hündchen\n", b"\x00\xff"])
@@ -30,3 +31,28 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
     with pytest.raises(OSError, match="No space left"):
         write_whole(path, "second")
     assert path.read_text() == "first"
+
+
+def make_directory(path: Path) -> Path:
+    path.mkdir()
+    for name in ("a", "b"):
+        (path / name).write_text(name)
+    return path
+
+
+def test_a_directory_is_removed_and_with_it_what_an_earlier_removal_left(tmp_path: Path) -> None:
+    make_directory(tmp_path / ".some.removed")
+    remove_whole(make_directory(tmp_path / "some"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_half_of_a_removed_directory_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(path: Path) -> None:
+        (path / "a").unlink()
+        raise KeyboardInterrupt
+
+    some = make_directory(tmp_path / "some")
+    monkeypatch.setattr(shutil, "rmtree", lambda path, ignore_errors=False: ignore_errors or killed(path))
+    with pytest.raises(KeyboardInterrupt):
+        remove_whole(some)
+    assert [path.name for path in tmp_path.iterdir()] == [".some.removed"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 
@@ -13,3 +14,11 @@ def write_whole(path: Path, content: str | bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     temporary.replace(path)
+
+
+def remove_whole(directory: Path) -> None:
+    """Delete a directory, which first loses its name: killed midway, this leaves `.NAME.removed` and no half of it."""
+    removed = directory.with_name(f".{directory.name}.removed")
+    shutil.rmtree(removed, ignore_errors=True)
+    directory.rename(removed)
+    shutil.rmtree(removed)

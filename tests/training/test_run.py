@@ -152,6 +152,17 @@ def test_a_run_whose_first_start_was_killed_can_be_claimed(config: Config) -> No
     assert load_config(run / "config.yaml") == config
 
 
+def test_the_remains_of_a_removal_are_removed(config: Config) -> None:
+    run = claim_run(config)
+    make_checkpoints(run / "checkpoints", 3)
+    for name in ("checkpoints/.step-00000002.removed", ".averaged.removed"):
+        (run / name).mkdir()
+        (run / name / "config.yaml").touch()
+    claim_run(config)
+    assert sorted(path.name for path in run.iterdir()) == ["checkpoints", "config.yaml"]
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000003"]
+
+
 def test_free_keys_may_change_and_the_new_values_are_kept(config: Config) -> None:
     make_checkpoints(claim_run(config) / "checkpoints", 3)
     other = with_values(config, FREE)

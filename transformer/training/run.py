@@ -14,7 +14,7 @@ import yaml
 
 from transformer.config import Config, load_config
 from transformer.errors import CheckpointError, ConfigError
-from transformer.files import write_whole
+from transformer.files import remove_whole, write_whole
 
 # Keys that may differ when a run is resumed: they say when to look, save and stop and where to compute, not what.
 FREE_KEYS = {
@@ -63,7 +63,7 @@ def claim_run(config: Config) -> Path:
     elif run.is_dir() and {other.name for other in run.iterdir()} - {".config.yaml.tmp"}:  # which a killed start left
         raise ConfigError(f"run_dir={run}: the directory is not empty and holds no run; choose another")
     run.mkdir(parents=True, exist_ok=True)
-    for remains in (*run.glob("*/.step-*"), *run.glob(".averaged.*")):  # of a write that was killed
+    for remains in (*run.glob("*/.step-*"), *run.glob(".averaged.*")):  # of a write or a removal that was killed
         place = remains.with_name(remains.name.removeprefix(".").removesuffix(".old"))
         if remains.suffix == ".old" and not place.exists():
             remains.rename(place)
@@ -106,7 +106,7 @@ def step_of(checkpoint: Path) -> int:
 def prune(directory: Path, keep: int) -> None:
     """Delete all but the last `keep` checkpoints."""
     for path in checkpoints(directory)[:-keep]:
-        shutil.rmtree(path)
+        remove_whole(path)
 
 
 def last_checkpoints(run: Path, number: int) -> list[Path]:

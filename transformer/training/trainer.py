@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from transformer.data.corpus import Corpus, load_split
 from transformer.data.dataset import Ints, PairDataset, corpus_tokenizer, encode_corpus
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, DataError, TrainingError
-from transformer.files import write_whole
+from transformer.files import remove_whole, write_whole
 from transformer.model.transformer import Transformer
 from transformer.training.checkpoint import (
     Progress,
@@ -103,9 +102,10 @@ class Trainer:
     def fit(self, stop: Callable[[], str | None] = lambda: None) -> str:
         """Train until there is a reason to stop, save, and return that reason. `stop` is asked after each update."""
         settings = self.config.train
-        if self._reason_to_stop() is None and self.world.is_main:
+        averaged = self.run / "averaged"
+        if self._reason_to_stop() is None and self.world.is_main and averaged.is_dir():
             # An average is of the checkpoints that there were: from now on it would hide better ones.
-            shutil.rmtree(self.run / "averaged", ignore_errors=True)
+            remove_whole(averaged)
         with contextlib.closing(self._open_log()) as log:
             started = time.monotonic() - self.progress.elapsed_s
             while (reason := self._agreed(self._reason_to_stop() or stop())) is None:
@@ -325,7 +325,7 @@ class Trainer:
         # What was best after updates that will now be done again will be found again.
         for path in checkpoints(self.run / "best"):
             if step_of(path) > step:
-                shutil.rmtree(path)
+                remove_whole(path)
         if not found:
             return Progress(fingerprints=fingerprints), []
         load_weights(master, found[-1])
