@@ -103,10 +103,17 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def prune(directory: Path, keep: int) -> None:
-    """Delete all but the last `keep` checkpoints."""
-    for path in checkpoints(directory)[:-keep]:
-        remove_whole(path)
+def prune(directory: Path, keep: int, every: int = 1) -> None:
+    """Delete all but the last checkpoint and, of those at multiples of `every` steps, the `keep - 1` before it.
+
+    What is kept then does not depend on where a run was stopped in between.
+    """
+    earlier = checkpoints(directory)[:-1]
+    regular = [path for path in earlier if step_of(path) % every == 0]
+    kept = regular[max(0, len(regular) - keep + 1) :]
+    for path in earlier:
+        if path not in kept:
+            remove_whole(path)
 
 
 def last_checkpoints(run: Path, number: int) -> list[Path]:

@@ -312,7 +312,13 @@ class Trainer:
                 f"{directory}: cannot be written ({error.strerror or error}); earlier checkpoints are intact, and the "
                 "same command goes on from the last one"
             ) from None
-        prune(parent, keep)
+        prune(parent, keep, self._regular_steps)
+
+    @property
+    def _regular_steps(self) -> int:
+        """Checkpoints at multiples of this are there however the run is interrupted."""
+        settings = self.config.train
+        return settings.save_steps if settings.save_steps and settings.save_minutes is None else 1
 
     def _resume(self, master: Transformer) -> tuple[Progress, list[RandomState]]:
         """Load the last checkpoint, if there is one, into model, optimizer and random numbers.
@@ -328,6 +334,8 @@ class Trainer:
                 remove_whole(path)
         if not found:
             return Progress(fingerprints=fingerprints), []
+        # The last save may have been killed before it did so, and there may be no other.
+        prune(self.run / "checkpoints", self.config.train.keep_checkpoints, self._regular_steps)
         load_weights(master, found[-1])
         progress = load_training(found[-1], self.optimizer, list(master.state_dict()))
         if progress.fingerprints.get("train") != fingerprints["train"]:
