@@ -3,13 +3,15 @@
 python tests/reliability/kills.py --kills 100 --seed 1
 
 A life is one run from its first start to its end, killed several times on the way. What kills it is drawn from the seed
-of the life alone: `--kills 1 --seed S` repeats the life that has the seed S. Status 1 if anything was lost. Linux only.
+of the life alone: `--kills 1 --seed S` repeats the life that has the seed S. Ctrl-C ends it with the table of the lives
+so far. Status 1 if anything was lost. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import json
 import multiprocessing
 import multiprocessing.process
@@ -53,6 +55,8 @@ CLOCK_VALUES = {"elapsed_s", "window_s", "tokens_per_s", "seconds", "sentences_p
 PRELOADED = ["torch.utils.tensorboard", "sacrebleu", "tqdm"]
 # Longer than anything here takes on a busy machine.
 TIMEOUT_S = 300
+# From the first signal to the end: an update, a validation and a checkpoint on a very busy machine.
+LONGEST_S = 30
 
 # Signals are sent one after the other.
 SIGNALS = {
@@ -63,7 +67,7 @@ SIGNALS = {
 }
 # How many events of each moment there may be before one of them is the one; about as many as there are in one start
 # (only those of the first three updates, where a start may go through all), so that most are reached.
-EARLY = {"importing": 1500, "claiming the run": 3, "learning the tokenizer": 12, "building the cache": 19}
+EARLY = {"importing": 1500, "claiming the run": 3, "learning the tokenizer": 14, "building the cache": 23}
 MIDDLE = {
     "writing metrics": 5,
     "saving a checkpoint": 40,
@@ -73,7 +77,7 @@ MIDDLE = {
     "any time": 1,
     "in the middle of a write": 8,
 }
-LATE = {"final save": 13}
+LATE = {"final save": 14}
 AVERAGE = {"importing": 1500, "averaging": 17}
 EVALUATE = {"importing": 1500, "writing the output": 2, "inference": 1}
 TRANSLATE = {"importing": 1500, "writing the output": 3, "inference": 1}
@@ -216,7 +220,8 @@ class Life:
         }
         script, *arguments = [part.replace("{root}", str(self.root)) for part in self.plan.command]
         struck_at, what = None, ""
-        start = start_forked if self.is_forked and orders.get("moment") != "importing" else start_anew
+        is_forked = self.is_forked and orders.get("moment") not in ("importing", "any time")
+        start = start_forked if is_forked else start_anew
         process = start(str(REPOSITORY / "scripts" / script), arguments, environment, output)
         try:
             if orders.get("moment") == "any time":
@@ -360,8 +365,8 @@ class Laboratory:
     Args:
         directory: an empty one.
         precision: `train.precision`.
-        is_forked: programs start in forks of a process that has imported all they need, but for those to be killed
-            while they import. The life of a start is then some tenths of a second instead of seconds.
+        is_forked: programs start in forks of a process that has imported all they need, which takes tenths of a second
+            instead of seconds; but for those to be killed while they import or at any time.
     """
 
     def __init__(self, directory: Path, precision: str = "fp32", *, is_forked: bool = False) -> None:
@@ -516,6 +521,8 @@ class Laboratory:
 
 def status_faults(kill: Kill, ending: Ending) -> list[str]:
     """What is wrong with the status of a process and the time that it took to end."""
+    if (ending.took_s or 0.0) > LONGEST_S:
+        return [f"took {ending.took_s:.1f} s to end"]
     if ending.status == 0:  # it was done, or not reached
         return []
     if ending.took_s is None:
@@ -523,7 +530,7 @@ def status_faults(kill: Kill, ending: Ending) -> list[str]:
     number = signal.SIGXFSZ if kill.signals == "XFSZ" else SIGNALS[kill.signals][0]
     if ending.status not in (-number, 128 + number):
         return [f"status {ending.status}: {ending.printed[-300:]}"]
-    return [f"took {ending.took_s:.1f} s to end"] if ending.took_s > 30 else []
+    return []
 
 
 def drawing(counts: dict[str, int], number: int) -> Callable[[random.Random], list[Kill]]:
@@ -590,13 +597,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     slowest = 0.0
     num_faulty = 0
     seed = arguments.seed
-    while len(kills) < arguments.kills:
-        kind = KINDS[(seed - 1) % len(KINDS)]
-        done, life = laboratory.live(kind, seed)
-        kills += [(kind, kill, bool(life.faults)) for kill, _ in done]
-        slowest = max([slowest, *(ending.took_s or 0.0 for _, ending in done)])
-        num_faulty += bool(life.faults)
-        seed += 1
+    with contextlib.suppress(KeyboardInterrupt):  # enough seen: the table of what there was
+        while len(kills) < arguments.kills:
+            kind = KINDS[(seed - 1) % len(KINDS)]
+            done, life = laboratory.live(kind, seed)
+            kills += [(kind, kill, bool(life.faults)) for kill, _ in done]
+            slowest = max([slowest, *(ending.took_s or 0.0 for _, ending in done)])
+            num_faulty += bool(life.faults)
+            seed += 1
     print("\n".join(table(kills)))
     print(f"{len(kills)} kills in {seed - arguments.seed} lives; {num_faulty} lives with faults")
     print(f"slowest to end after its first signal: {slowest:.1f} s")
