@@ -465,7 +465,6 @@ class Laboratory:
         ending = life.start({"counts": str(counts)})
         if ending.status:
             raise RuntimeError(f"{name}: status {ending.status} without a kill: {ending.printed[-2000:]}")
-        (root / "printed").write_text(ending.printed)
         print(f"  undisturbed {name}: events {json.loads(counts.read_text())}", flush=True)
         return root
 
@@ -514,8 +513,10 @@ class Laboratory:
         faults = []
         if (life.root / "output").read_bytes() != (whole / "output").read_bytes():
             faults.append("the output differs")
-        if {*files(life.root)} ^ {*files(whole)} != {"printed"}:
-            faults.append(f"the directory holds {files(life.root)}, not {files(whole)}")
+        if files(life.root) != files(whole):
+            faults.append(
+                f"more or less than there should be: {sorted({*files(life.root)} ^ {*files(whole)})}"
+            )
         return faults
 
 
