@@ -514,9 +514,7 @@ class Laboratory:
         if (life.root / "output").read_bytes() != (whole / "output").read_bytes():
             faults.append("the output differs")
         if files(life.root) != files(whole):
-            faults.append(
-                f"more or less than there should be: {sorted({*files(life.root)} ^ {*files(whole)})}"
-            )
+            faults.append(f"more or less than there should be: {sorted({*files(life.root)} ^ {*files(whole)})}")
         return faults
 
 

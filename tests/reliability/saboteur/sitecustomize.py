@@ -56,6 +56,8 @@ class Saboteur:
         os.fsync = self._watched_fsync
         self._watched: set[str] = set()
         self._report = os.open(orders["report"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        # A harness in the background has it ignored, and what it starts inherits that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.addaudithook(self._hear)
 
     def write_counts(self) -> None:
