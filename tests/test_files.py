@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from transformer import files
-from transformer.files import try_lock, write_whole
+from transformer.files import remove_whole, try_lock, write_whole
 
 
 @pytest.mark.parametrize("content", ["Zwei Hündchen\n", b"\x00\xff"])
@@ -42,8 +43,7 @@ def test_a_full_file_system_leaves_what_was_there_and_no_half(tmp_path: Path) ->
     write_whole(path, "first")
     program = f"""
 import pathlib, resource
-from transformer import files
-from transformer.files import try_lock, write_whole
+from transformer.files import write_whole
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 write_whole(pathlib.Path({str(path)!r}), "x" * 100_000)
 """
@@ -83,3 +83,28 @@ try_lock(pathlib.Path({str(path)!r}), "the file x=1")
     )
     del lock
     assert other() == ""
+
+
+def make_directory(path: Path) -> Path:
+    path.mkdir()
+    for name in ("a", "b"):
+        (path / name).write_text(name)
+    return path
+
+
+def test_a_directory_is_removed_and_with_it_what_an_earlier_removal_left(tmp_path: Path) -> None:
+    make_directory(tmp_path / ".some.removed")
+    remove_whole(make_directory(tmp_path / "some"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_half_of_a_removed_directory_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(path: Path) -> None:
+        (path / "a").unlink()
+        raise KeyboardInterrupt
+
+    some = make_directory(tmp_path / "some")
+    monkeypatch.setattr(shutil, "rmtree", lambda path, ignore_errors=False: ignore_errors or killed(path))
+    with pytest.raises(KeyboardInterrupt):
+        remove_whole(some)
+    assert [path.name for path in tmp_path.iterdir()] == [".some.removed"]

@@ -126,7 +126,7 @@ class TrainConfig:
     validation_bleu: bool = True  # of greedy translations
     save_steps: int | None = None  # write a checkpoint every so many updates
     save_minutes: float | None = 10.0  # and every so many minutes
-    keep_checkpoints: int = 5  # the last ones; the best is kept apart
+    keep_checkpoints: int = 5  # the last ones, of stops only the very last; the best is kept apart
     precision: Precision = (
         "auto"  # of the computing model; auto: bf16 where the hardware has it; master weights are fp32
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -57,3 +58,11 @@ def try_lock(path: Path, what: str) -> FileLock:
     except Timeout:
         raise InUseError(f"{what}: another process is at it; wait until that ends or stop it") from None
     return lock
+
+
+def remove_whole(directory: Path) -> None:
+    """Delete a directory, which first loses its name: killed midway, this leaves `.NAME.removed` and no half of it."""
+    removed = directory.with_name(f".{directory.name}.removed")
+    shutil.rmtree(removed, ignore_errors=True)
+    directory.rename(removed)
+    shutil.rmtree(removed)

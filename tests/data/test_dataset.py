@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -195,15 +197,91 @@ def test_a_corpus_that_fails_midway_leaves_nothing_behind(
     assert_holds(encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path), tokenizer, pairs)  # mended
 
 
-def test_two_processes_may_encode_the_same_corpus_at_once(tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer) -> None:
+def test_where_there_are_no_locks_two_processes_may_encode_the_same_corpus_at_once(
+    tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def read() -> Iterator[tuple[str, str]]:
         yield from pairs[:5]
         encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path)  # the other process overtakes
         yield from pairs[5:]
 
+    monkeypatch.setattr(dataset_module, "fcntl", None)
     slow = encode_corpus(Corpus("slow", "shelf", read), tokenizer, tmp_path)
     assert_holds(slow, tokenizer, pairs)
     assert [path.name for path in tmp_path.iterdir()] == [slow.fingerprint]
+
+
+@pytest.mark.skipif(dataset_module.fcntl is None, reason="no locks on this system")
+@pytest.mark.parametrize("kind", ["ids", "tokenizer"])
+def test_of_several_who_need_the_same_one_makes_it_and_the_others_wait(
+    tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer, kind: str
+) -> None:
+    shelf, has_begun, may_end = Shelf(pairs), threading.Event(), threading.Event()
+
+    def read() -> Iterator[tuple[str, str]]:
+        for pair in shelf.corpus.read():
+            has_begun.set()
+            assert may_end.wait(60)
+            yield pair
+
+    def make() -> object:
+        corpus = Corpus("some", "shelf", read)
+        if kind == "ids":
+            return encode_corpus(corpus, tokenizer, tmp_path).fingerprint
+        return corpus_tokenizer(corpus, 151, tmp_path).model
+
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(make)
+        assert has_begun.wait(60)
+        others = [pool.submit(make) for _ in range(2)]
+        assert not wait(others, 0.1).done
+        num_readings = shelf.num_readings
+        may_end.set()
+        assert [other.result() for other in others] == [first.result()] * 2
+    assert shelf.num_readings == num_readings + (kind == "tokenizer"), (
+        "read once; for a tokenizer, once to see if empty"
+    )
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.skipif(dataset_module.fcntl is None, reason="no locks on this system")
+def test_what_killed_builders_left_is_removed_and_what_others_build_is_not(
+    tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer
+) -> None:
+    for name in (".dead.lock", ".dead.model.lock", ".dead.model-77", ".alive.lock", ".alive-77", ".lockless-77"):
+        (tmp_path / name).touch()
+    (tmp_path / ".dead-77").mkdir()
+    (tmp_path / ".dead-77" / "src.ids").touch()
+    with dataset_module._locked(tmp_path / "alive") as is_held:
+        assert is_held
+        dataset = encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path)
+        left = {".alive.lock", ".alive-77", ".lockless-77", dataset.fingerprint}
+        assert {path.name for path in tmp_path.iterdir()} == left
+    encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path)  # found in the cache, and it sweeps
+    assert {path.name for path in tmp_path.iterdir()} == left - {".alive.lock"}
+
+
+@pytest.mark.skipif(dataset_module.fcntl is None, reason="no locks on this system")
+def test_a_lock_whose_file_was_deleted_is_asked_for_again(tmp_path: Path) -> None:
+    entry, path = tmp_path / "entry", tmp_path / ".entry.lock"
+
+    def hold() -> bool:
+        with dataset_module._locked(entry) as is_held:
+            return is_held and path.exists()
+
+    with ThreadPoolExecutor(1) as pool:
+        with dataset_module._locked(entry):
+            with dataset_module._locked(entry, wait=False) as is_held:
+                assert not is_held
+            waiting = pool.submit(hold)
+            assert not wait([waiting], 0.1).done
+        assert waiting.result()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_right_to_write_there_is_no_lock(tmp_path: Path) -> None:
+    with dataset_module._locked(tmp_path / "missing" / "entry") as is_held:
+        assert not is_held
 
 
 @pytest.mark.parametrize("size", [1, 7, 101, 103])

@@ -227,21 +227,36 @@ def test_a_failing_first_write_leaves_nothing(
     assert names(tmp_path / "checkpoints") == []
 
 
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt("Ctrl-C")])
 def test_a_checkpoint_that_cannot_take_its_name_leaves_the_earlier_one_there(
-    saved: Path, tiny_config: Config, tokenizer: Tokenizer, model: Transformer, monkeypatch: pytest.MonkeyPatch
+    saved: Path,
+    tiny_config: Config,
+    tokenizer: Tokenizer,
+    model: Transformer,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
 ) -> None:
     before = contents(saved)
     rename = Path.rename
 
     def fail_for_the_new_one(path: Path, target: Path) -> Path:
         if path.name == ".saved.tmp":
-            raise OSError(5, "Input/output error")
+            raise error
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", fail_for_the_new_one)
-    with pytest.raises(OSError, match="Input/output error"):
+    with pytest.raises(type(error), match=r"Input/output error|Ctrl-C"):
         save_checkpoint(saved, tiny_config, tokenizer, model.state_dict())
     assert contents(saved) == before
+    assert [name for name in names(saved.parent) if "saved" in name] == ["saved"]
+
+
+def test_a_write_that_was_killed_while_it_replaced_the_earlier_one_is_made_good_by_the_next(
+    saved: Path, tiny_config: Config, tokenizer: Tokenizer, model: Transformer
+) -> None:
+    saved.rename(saved.with_name(".saved.old"))
+    save_checkpoint(saved, tiny_config, tokenizer, model.state_dict())
+    assert names(saved) == FILES
     assert [name for name in names(saved.parent) if "saved" in name] == ["saved"]
 
 

@@ -19,7 +19,9 @@ from torch.testing import assert_close
 
 from transformer.config import Config, load_config
 from transformer.data.builtin import builtin_pairs
+from transformer.training import run as run_module
 from transformer.training.metrics import read_metrics
+from transformer.training.run import checkpoints
 from transformer.training.trainer import Trainer
 
 TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
@@ -124,6 +126,30 @@ def test_updates_after_the_last_checkpoint_are_done_again(config: Config, whole_
     assert_same_run(train(crashing, []).run, whole_run.run)
 
 
+def test_stops_do_not_change_which_checkpoints_are_kept(config: Config, whole_run: Trainer, tmp_path: Path) -> None:
+    def kept(trainer: Trainer) -> list[str]:
+        return sorted(path.name for path in (trainer.run / "checkpoints").iterdir())
+
+    assert kept(train(changed(config, tmp_path / "parts"), [3, 7, 9, 10])) == kept(whole_run)
+
+
+def test_a_run_that_ended_before_it_deleted_old_checkpoints_does_so_when_started_again(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt(arguments)
+
+    here = changed(config, tmp_path / "run", "train.keep_checkpoints=2", "train.validate_steps=1000")
+    Trainer(changed(here, tmp_path / "run", "train.max_steps=8")).fit()
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "remove_whole", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Trainer(here).fit()
+    assert len(checkpoints(tmp_path / "run" / "checkpoints")) == 3
+    Trainer(here).fit()
+    assert [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000008", "step-00000011"]
+
+
 def test_a_larger_max_steps_goes_on(config: Config, whole_run: Trainer, tmp_path: Path) -> None:
     assert Trainer(changed(config, tmp_path / "run", "train.max_steps=7")).fit() == "train.max_steps=7 reached"
     trainer = Trainer(changed(config, tmp_path / "run", "train.max_steps=11"))
@@ -147,14 +173,14 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(
     for name in ("undisturbed", "killed"):
         (tmp_path / f"{name}.yaml").write_text(changed(config, tmp_path / name, *values).to_yaml())
     assert train([str(tmp_path / "undisturbed.yaml")]) == 0
-    checkpoints = tmp_path / "killed" / "checkpoints"
+    saved = tmp_path / "killed" / "checkpoints"
     command = [sys.executable, str(TRAIN), "killed.yaml"]
     with (tmp_path / "output").open("w") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=output, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}
         )
         try:
-            while not list(checkpoints.glob("step-*")):
+            while not list(saved.glob("step-*")):
                 assert process.poll() is None, (tmp_path / "output").read_text()
                 time.sleep(0.001)
         finally:
@@ -167,4 +193,4 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(
     assert "\ntrain.max_steps=31 reached after step 31; " in printed
     last = Path("checkpoints") / "step-00000031" / "model.safetensors"
     assert (tmp_path / "killed" / last).read_bytes() == (tmp_path / "undisturbed" / last).read_bytes()
-    assert [path.name for path in checkpoints.iterdir() if path.name.startswith(".")] == []
+    assert [path.name for path in saved.iterdir() if path.name.startswith(".")] == []

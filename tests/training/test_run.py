@@ -186,6 +186,18 @@ def test_in_one_process_a_run_may_be_claimed_again(config: Config) -> None:
     assert first is second
 
 
+def test_the_remains_of_a_removal_are_removed(config: Config) -> None:
+    claim_run(config)
+    run = Path(config.run_dir)
+    make_checkpoints(run / "checkpoints", 3)
+    for name in ("checkpoints/.step-00000002.removed", ".averaged.removed"):
+        (run / name).mkdir()
+        (run / name / "config.yaml").touch()
+    claim_run(config)
+    assert sorted(path.name for path in run.iterdir()) == [".lock", "checkpoints", "config.yaml"]
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000003"]
+
+
 def test_free_keys_may_change_and_the_new_values_are_kept(config: Config) -> None:
     claim_run(config)
     make_checkpoints(Path(config.run_dir) / "checkpoints", 3)
@@ -281,6 +293,19 @@ def test_pruning_keeps_the_last(tmp_path: Path, keep: int, left: list[int]) -> N
     make_checkpoints(tmp_path, 3, 5, 7)
     prune(tmp_path, keep)
     assert sorted(path.name for path in tmp_path.iterdir()) == [checkpoint_name(step) for step in left]
+
+
+@pytest.mark.parametrize("stops", [(), (2,), (15,), (13, 14, 16), (16, 17, 18), (9, 10, 11, 13, 15, 17)], ids=str)
+@pytest.mark.parametrize(("keep", "left"), [(1, [19]), (2, [15, 19]), (3, [10, 15, 19])])
+def test_where_a_run_was_stopped_does_not_change_what_is_kept(
+    tmp_path: Path, stops: tuple[int, ...], keep: int, left: list[int]
+) -> None:
+    for step in sorted({5, 10, 15, 19, *stops}):  # every 5 steps and at the end
+        make_checkpoints(tmp_path, step)
+        prune(tmp_path, keep, every=5)
+        assert checkpoints(tmp_path)[-1].name == checkpoint_name(step)
+        assert len(checkpoints(tmp_path)) <= keep
+    assert checkpoints(tmp_path) == [tmp_path / checkpoint_name(step) for step in left]
 
 
 def test_the_last_checkpoints_of_a_run(tmp_path: Path) -> None:

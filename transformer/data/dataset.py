@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -15,12 +16,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock, Timeout
 
 from transformer.data.corpus import Corpus
 from transformer.data.tokenizer import EOS_ID, Tokenizer
 from transformer.errors import DataError
 
 _FORMAT = 1
+_LOCK_SUFFIX = ".lock"
 _PAIRS_PER_CHUNK = 20_000
 
 Ints = npt.NDArray[np.integer[Any]]
@@ -65,11 +68,15 @@ def encode_corpus(
     Raises:
         DataError: nothing is left, or the corpus cannot be read.
     """
+    _sweep(Path(cache_dir))
     parts = (_FORMAT, corpus.fingerprint, hashlib.sha256(tokenizer.model).hexdigest(), max_length, max_ratio)
     fingerprint = _digest(parts)
     directory = Path(cache_dir) / fingerprint
     if not (directory / "meta.json").is_file():
-        _build(directory, corpus, tokenizer, max_length, max_ratio)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(directory):
+            if not (directory / "meta.json").is_file():
+                _build(directory, corpus, tokenizer, max_length, max_ratio)
     meta = json.loads((directory / "meta.json").read_text())
     if not meta["num_pairs"]:
         raise DataError(f"{corpus.name}: no sentence pair is left to use; dropped: {meta['dropped']}")
@@ -81,18 +88,61 @@ def corpus_tokenizer(corpus: Corpus, vocab_size: int, cache_dir: str | Path) -> 
 
     DataError if there is nothing in the corpus or too little for that many pieces.
     """
+    _sweep(Path(cache_dir))
     parts = (_FORMAT, "tokenizer", corpus.fingerprint, vocab_size)
     path = Path(cache_dir) / f"{_digest(parts)}.model"
-    if path.is_file():
-        return Tokenizer.load(path)
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path):
+            if not path.is_file():
+                _learn(path, corpus, vocab_size)
+    return Tokenizer.load(path)
+
+
+def _learn(path: Path, corpus: Corpus, vocab_size: int) -> None:
     if not any(source.strip() or target.strip() for source, target in corpus):
         raise DataError(f"{corpus.name}: the corpus is empty")
     tokenizer = Tokenizer.train(itertools.chain.from_iterable(corpus), vocab_size, corpus.symbols())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    temporary = _temporary(path)
     temporary.write_bytes(tokenizer.model)
     temporary.replace(path)
-    return tokenizer
+
+
+@contextlib.contextmanager
+def _locked(entry: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Inside, this process alone has the lock of this entry of the cache, which ends with the process.
+
+    False if another process has it, unless we `wait`.
+    """
+    lock = FileLock(entry.with_name(f".{entry.name}{_LOCK_SUFFIX}"))
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        with contextlib.suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what killed processes have left in the cache: they have left a lock that nobody holds."""
+    for path in cache.glob(f".*{_LOCK_SUFFIX}"):
+        entry = cache / path.name.removeprefix(".").removesuffix(_LOCK_SUFFIX)
+        with _locked(entry, wait=False) as is_alone:
+            for remains in cache.glob(f".{entry.name}-*") if is_alone else ():
+                if remains.is_dir():
+                    shutil.rmtree(remains)
+                else:
+                    remains.unlink()
+
+
+def _temporary(entry: Path) -> Path:
+    """Where to make an entry; no other process has the same, as not all places have locks."""
+    return entry.with_name(f".{entry.name}-{uuid.uuid4().hex}")
 
 
 def _digest(parts: Sequence[object]) -> str:
@@ -100,8 +150,7 @@ def _digest(parts: Sequence[object]) -> str:
 
 
 def _build(directory: Path, corpus: Corpus, tokenizer: Tokenizer, max_length: int, max_ratio: float | None) -> None:
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = directory.with_name(f".{directory.name}-{uuid.uuid4().hex}")
+    temporary = _temporary(directory)
     temporary.mkdir()
     dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.int32
     dropped = {"empty": 0, "too_long": 0, "ratio": 0}

@@ -7,13 +7,12 @@ import hashlib
 import itertools
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformer.errors import DataError
-from transformer.files import write_whole
+from transformer.files import try_lock, write_whole
 
 
 class ResumableOutput:
@@ -129,33 +128,19 @@ def resumable_output(path: Path, settings: Mapping[str, object]) -> Iterator[Res
         settings: what shapes the output besides the lines; values that JSON keeps.
 
     Raises:
-        DataError: another process is at it, or it was begun with other settings.
+        InUseError: another process is at it.
+        DataError: it was begun with other settings.
         OSError: it cannot be written.
     """
     output = ResumableOutput(path, settings)
-    with _locked(output.part):
+    lock_file = path.with_name(f".{output.part.name}.lock")
+    _lock = try_lock(lock_file, f"--output {path}")
+    try:
+        output.part.touch()
         output.resume()
         yield output
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Create a file if need be and lock it, for as long as this process lives at most; on Windows only create it."""
-    with path.open("ab") as file:
-        if sys.platform == "win32":
-            file.close()  # an open file could not be renamed
-        else:
-            import fcntl
-
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Whoever had it until now may just have given it its final name.
-                is_mine = path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
-            except BlockingIOError:
-                is_mine = False
-            if not is_mine:
-                raise DataError(f"{path}: another process is writing it; wait for that one, or name another --output")
-        yield
+    finally:
+        lock_file.unlink(missing_ok=True)
 
 
 def _line_bytes(line: str) -> bytes:

@@ -109,18 +109,17 @@ def save_checkpoint(
 
 def _put_in_place(temporary: Path, directory: Path) -> None:
     """Give a finished directory its name. What had the name stays until then, if need be as `.NAME.old`."""
-    if not directory.exists():
-        temporary.rename(directory)
-        return
     old = directory.with_name(f".{directory.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    directory.rename(old)
     try:
+        if directory.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            directory.rename(old)
         temporary.rename(directory)
-    except OSError:
-        old.rename(directory)
+    except BaseException:  # Ctrl-C too
+        if old.exists() and not directory.exists():
+            old.rename(directory)
         raise
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)  # even if it was an earlier write, then killed, that had renamed it
 
 
 def load_checkpoint(directory: str | Path) -> tuple[Config, Tokenizer, Transformer]:

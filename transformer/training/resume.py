@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 
 from transformer.config import Config
 from transformer.errors import CheckpointError
+from transformer.files import remove_whole
 from transformer.model.transformer import Transformer
 from transformer.training.checkpoint import (
     Progress,
@@ -21,7 +21,7 @@ from transformer.training.checkpoint import (
 )
 from transformer.training.distributed import World, rank_seed
 from transformer.training.integrity import verify
-from transformer.training.run import checkpoints, step_of
+from transformer.training.run import checkpoints, prune, regular_steps, step_of
 
 
 def resume(
@@ -39,10 +39,12 @@ def resume(
     # What was best after updates that will now be done again will be found again.
     for path in checkpoints(run / "best"):
         if step_of(path) > step:
-            shutil.rmtree(path)
+            remove_whole(path)
     if not found:
         return Progress(fingerprints={"train": fingerprint}), []
     verify(found[-1])
+    # The last save may have been killed before it did so, and there may be no other.
+    prune(run / "checkpoints", config.train.keep_checkpoints, regular_steps(config.train))
     load_weights(master, found[-1])
     progress = load_training(found[-1], optimizer, list(master.state_dict()))
     if progress.fingerprints.get("train") != fingerprint:

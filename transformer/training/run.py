@@ -14,9 +14,9 @@ from pathlib import Path
 import yaml
 from filelock import FileLock
 
-from transformer.config import Config, load_config
+from transformer.config import Config, TrainConfig, load_config
 from transformer.errors import CheckpointError, ConfigError
-from transformer.files import try_lock, write_whole
+from transformer.files import remove_whole, try_lock, write_whole
 from transformer.training.integrity import SUMS
 
 # Keys that may differ when a run is resumed: they say when to look, save and stop and where to compute, not what.
@@ -73,7 +73,7 @@ def claim_run(config: Config) -> FileLock:
             )
         if differing:
             (run / "tokenizer.model").unlink(missing_ok=True)
-    for remains in (*run.glob("*/.step-*"), *run.glob(".averaged.*")):  # of a write that was killed
+    for remains in (*run.glob("*/.step-*"), *run.glob(".averaged.*")):  # of a write or a removal that was killed
         place = remains.with_name(remains.name.removeprefix(".").removesuffix(".old"))
         if remains.suffix == ".old" and not place.exists():
             remains.rename(place)
@@ -118,10 +118,22 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def prune(directory: Path, keep: int) -> None:
-    """Delete all but the last `keep` checkpoints."""
-    for path in checkpoints(directory)[:-keep]:
-        shutil.rmtree(path)
+def regular_steps(settings: TrainConfig) -> int:
+    """Checkpoints at multiples of this are written however often a run is stopped in between."""
+    return settings.save_steps if settings.save_steps and settings.save_minutes is None else 1
+
+
+def prune(directory: Path, keep: int, every: int = 1) -> None:
+    """Delete all but the last checkpoint and, of those at multiples of `every` steps, the `keep - 1` before it.
+
+    What is kept then does not depend on where a run was stopped in between.
+    """
+    earlier = checkpoints(directory)[:-1]
+    regular = [path for path in earlier if step_of(path) % every == 0]
+    kept = regular[max(0, len(regular) - keep + 1) :]
+    for path in earlier:
+        if path not in kept:
+            remove_whole(path)
 
 
 def last_checkpoints(run: Path, number: int) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from transformer.data.batching import Batch, collate
 from transformer.data.dataset import Ints
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, TrainingError
+from transformer.files import remove_whole
 from transformer.model.transformer import Transformer
 from transformer.training.checkpoint import Progress, RandomState, build_model, random_state, save_checkpoint
 from transformer.training.distributed import ALONE, World, begin_alike, sum_gradients
@@ -29,7 +29,7 @@ from transformer.training.precision import MasterWeights, resolve_device, resolv
 from transformer.training.process import return_freed_memory
 from transformer.training.provenance import record_start
 from transformer.training.resume import begin_beside, resume
-from transformer.training.run import checkpoint_name, claim_run, prune
+from transformer.training.run import checkpoint_name, claim_run, prune, regular_steps
 from transformer.training.run_data import load_data
 from transformer.training.schedule import noam_lr
 from transformer.training.step import train_step, validation_nll
@@ -91,8 +91,9 @@ class Trainer:
         """Train until there is a reason to stop, save, and return that reason. `stop` is asked after each update."""
         settings = self.config.train
         if self._reason_to_stop() is None and self.world.is_main:
-            # An average is of the checkpoints that there were: from now on it would hide better ones.
-            shutil.rmtree(self.run / "averaged", ignore_errors=True)
+            if (averaged := self.run / "averaged").is_dir():
+                # It is of the checkpoints that there were: from now on it would hide better ones.
+                remove_whole(averaged)
             record_start(self.run, self.progress.step, self.device, self.data.fingerprints)
         with contextlib.closing(self._open_log()) as log:
             started = time.monotonic() - self.progress.elapsed_s
@@ -334,7 +335,7 @@ class Trainer:
                 f"{directory}: cannot be written ({error.strerror or error}); earlier checkpoints are intact, and the "
                 "same command goes on from the last one"
             ) from None
-        prune(parent, keep)
+        prune(parent, keep, regular_steps(self.config.train))
 
     def _claim(self) -> None:
         # Other processes are kept out for as long as this trainer exists.
