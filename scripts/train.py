@@ -16,6 +16,7 @@ from pathlib import Path
 
 from transformer.cli import run
 from transformer.config import load_config
+from transformer.hub import pin_data
 from transformer.inference.translator import greedy_bleu
 from transformer.training.distributed import ALONE, World, joined
 from transformer.training.process import tune_process
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(path: str, overrides: Sequence[str], world: World) -> int:
     config = load_config(path, overrides)
+    config = world.from_main(lambda: pin_data(config))
     world.say(config.to_yaml())
     tune_process()
     trainer = Trainer(config, scorer=functools.partial(greedy_bleu, world=world), world=world)

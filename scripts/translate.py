@@ -21,17 +21,19 @@ from transformer.cli import run
 from transformer.config import override
 from transformer.data.corpus import decode_lines, read_lines
 from transformer.errors import ConfigError, DataError
+from transformer.hub import is_model_id
 from transformer.inference.translator import Translation, Translator
 from transformer.training.distributed import World, joined
 from transformer.training.process import tune_process
 
 # Enough lines to sort by length and batch well; what is held in memory does not grow with the input.
 _LINES_AT_A_TIME = 4000
+_CHARACTERS_AT_A_TIME = 1 << 24
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", metavar="RUN", help="a run or checkpoint directory, or a Hugging Face hub id")
+    parser.add_argument("run", metavar="RUN", help="a run or checkpoint directory, or a hub id as owner/name@revision")
     parser.add_argument("file", metavar="FILE", nargs="?", help="text, plain or .gz; - is standard input")
     parser.add_argument("--text", action="append", help="translate this instead; may be given again")
     parser.add_argument("--beam", type=int)
@@ -53,6 +55,8 @@ def _translate(arguments: argparse.Namespace, world: World) -> int:
 
     tune_process()
     translator = Translator.load(arguments.run, device=arguments.device, precision=arguments.precision)
+    if is_model_id(arguments.run) and world.is_main:
+        print(f"model: {translator.origin}", file=sys.stderr)
     translator.search = override(translator.search, beam=arguments.beam, alpha=arguments.alpha)
     translator.world = world
     beam = translator.search.beam
@@ -128,7 +132,15 @@ def _input(texts: Sequence[str] | None, file: str) -> Iterator[str]:
 
 
 def _chunks(lines: Iterator[str], size: int) -> Iterator[list[str]]:
-    while chunk := list(itertools.islice(lines, size)):
+    chunk: list[str] = []
+    num_characters = 0
+    for line in lines:
+        chunk.append(line)
+        num_characters += len(line)
+        if len(chunk) == size or num_characters >= _CHARACTERS_AT_A_TIME:
+            yield chunk
+            chunk, num_characters = [], 0
+    if chunk:
         yield chunk
 
 

@@ -22,6 +22,8 @@ from transformer.errors import DataError
 
 _FORMAT = 1
 _PAIRS_PER_CHUNK = 20_000
+_IDS_AT_A_TIME = 1 << 20
+_DTYPES = ("uint16", "int32")
 
 Ints = npt.NDArray[np.integer[Any]]
 
@@ -63,17 +65,26 @@ def encode_corpus(
     dropped and counted.
 
     Raises:
-        DataError: nothing is left, or the corpus cannot be read.
+        DataError: nothing is left, the corpus cannot be read, or what the cache holds of it is damaged.
     """
     parts = (_FORMAT, corpus.fingerprint, hashlib.sha256(tokenizer.model).hexdigest(), max_length, max_ratio)
     fingerprint = _digest(parts)
     directory = Path(cache_dir) / fingerprint
     if not (directory / "meta.json").is_file():
         _build(directory, corpus, tokenizer, max_length, max_ratio)
-    meta = json.loads((directory / "meta.json").read_text())
-    if not meta["num_pairs"]:
-        raise DataError(f"{corpus.name}: no sentence pair is left to use; dropped: {meta['dropped']}")
-    return PairDataset(_load_side(directory, "src"), _load_side(directory, "tgt"), meta["dropped"], fingerprint)
+    try:
+        meta = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
+        num_pairs, dropped, dtype = meta["num_pairs"], meta["dropped"], meta["dtype"]
+        if type(num_pairs) is not int or not _are_counts(dropped) or dtype not in _DTYPES:
+            raise ValueError("meta.json holds other things than were written")
+        if not num_pairs:
+            raise DataError(f"{corpus.name}: no sentence pair is left to use; dropped: {dropped}")
+        src, tgt = (_load_side(directory, name, num_pairs, dtype, len(tokenizer)) for name in ("src", "tgt"))
+    except DataError:
+        raise
+    except (OSError, EOFError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise DataError(f"{directory}: damaged ({error}); delete it: it will be made again") from None
+    return PairDataset(src, tgt, dropped, fingerprint)
 
 
 def corpus_tokenizer(corpus: Corpus, vocab_size: int, cache_dir: str | Path) -> Tokenizer:
@@ -156,8 +167,22 @@ def _kept(
             yield [*src, EOS_ID], [*tgt, EOS_ID]
 
 
-def _load_side(directory: Path, name: str) -> Side:
-    dtype = json.loads((directory / "meta.json").read_text())["dtype"]
-    lengths = np.load(directory / f"{name}.lengths.npy")
-    starts = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)[:-1]))
-    return Side(np.memmap(directory / f"{name}.ids", dtype=dtype, mode="r"), lengths, starts)
+def _are_counts(dropped: Any) -> bool:
+    return isinstance(dropped, dict) and all(type(count) is int for count in dropped.values())
+
+
+def _load_side(directory: Path, name: str, num_pairs: int, dtype: str, vocab_size: int) -> Side:
+    """ValueError if the files do not fit each other and the vocabulary."""
+    lengths = np.load(directory / f"{name}.lengths.npy", allow_pickle=False)
+    if lengths.dtype != np.int32 or lengths.shape != (num_pairs,) or lengths.min() < 1:
+        raise ValueError(f"{name}.lengths.npy does not hold {num_pairs} lengths")
+    ends = np.cumsum(lengths, dtype=np.int64)
+    path = directory / f"{name}.ids"
+    if path.stat().st_size != ends[-1] * np.dtype(dtype).itemsize:
+        raise ValueError(f"{name}.ids does not hold {ends[-1]} ids")
+    # Read, not mapped: what has only been looked through should not count as this process's memory.
+    with path.open("rb") as file:
+        while len(block := np.fromfile(file, dtype, _IDS_AT_A_TIME)):
+            if block.min() < 0 or block.max() >= vocab_size:
+                raise ValueError(f"{name}.ids holds ids that are not of the vocabulary")
+    return Side(np.memmap(path, dtype=dtype, mode="r"), lengths, np.concatenate(([0], ends[:-1])))

@@ -122,7 +122,7 @@ def load_checkpoint(directory: str | Path) -> tuple[Config, Tokenizer, Transform
     for name in ("config.yaml", "tokenizer.model", "model.safetensors"):
         if not (directory / name).is_file():
             raise CheckpointError(f"{directory}: not a checkpoint: it has no {name}")
-    config = load_config(directory / "config.yaml")
+    config = load_config(directory / "config.yaml", allow_base=False)
     tokenizer = Tokenizer.load(directory / "tokenizer.model")
     model = build_model(config, len(tokenizer))
     load_weights(model, directory)

@@ -52,7 +52,7 @@ def claim_run(config: Config) -> Path:
     run = Path(config.run_dir)
     path = run / "config.yaml"
     if path.is_file():
-        differing = _differing_keys(load_config(path), config)
+        differing = _differing_keys(load_config(path, allow_base=False), config)
         if differing and (checkpoints(run / "checkpoints") or checkpoints(run / "best")):
             raise ConfigError(
                 f"{run} belongs to another configuration ({'; '.join(differing)}); "
