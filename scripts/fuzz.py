@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=1000, metavar="N", help="of all targets (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the cases (default: %(default)s)")
-    parser.add_argument("--only", metavar="TARGET", help="try this target with all cases")
+    parser.add_argument("--only", metavar="TARGET", action="append", help="leave out the others; may be given again")
     parser.add_argument("--first", type=int, default=0, metavar="NUMBER", help="of the cases (default: %(default)s)")
     arguments = parser.parse_args(argv)
     if arguments.cases < 1 or arguments.first < 0:
@@ -38,15 +38,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fuzz(arguments: argparse.Namespace, directory: Path) -> int:
     targets = Targets(directory / "files").all()
-    if arguments.only is not None and arguments.only not in targets:
-        raise ConfigError(f"--only {arguments.only} is none of {', '.join(targets)}")
+    chosen = arguments.only or list(targets)
+    for name in chosen:
+        if name not in targets:
+            raise ConfigError(f"--only {name} is none of {', '.join(targets)}")
     print("| target | cases | ok | one-line error | worst s | faults | s |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     tallies = []
-    for name, target in targets.items():
-        if arguments.only not in (None, name):
-            continue
-        number = arguments.cases if arguments.only else max(1, arguments.cases * target.share // 1000)
+    for name in chosen:
+        target = targets[name]
+        number = max(1, arguments.cases * target.share // 1000)
         numbers = range(arguments.first, arguments.first + number)
         began = time.monotonic()
         tally = fuzz(name, target.case, numbers, seed=arguments.seed, limit_s=target.limit_s, memory=target.memory)

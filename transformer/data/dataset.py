@@ -82,7 +82,7 @@ def encode_corpus(
         src, tgt = (_load_side(directory, name, num_pairs, dtype, len(tokenizer)) for name in ("src", "tgt"))
     except DataError:
         raise
-    except (OSError, EOFError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except Exception as error:  # of a damaged .npy, numpy raises whatever its many readers raise
         raise DataError(f"{directory}: damaged ({error}); delete it: it will be made again") from None
     return PairDataset(src, tgt, dropped, fingerprint)
 
@@ -173,9 +173,11 @@ def _are_counts(dropped: Any) -> bool:
 
 def _load_side(directory: Path, name: str, num_pairs: int, dtype: str, vocab_size: int) -> Side:
     """ValueError if the files do not fit each other and the vocabulary."""
-    lengths = np.load(directory / f"{name}.lengths.npy", allow_pickle=False)
+    # Mapped: a header may claim more than there is.
+    lengths = np.load(directory / f"{name}.lengths.npy", mmap_mode="r", allow_pickle=False)
     if lengths.dtype != np.int32 or lengths.shape != (num_pairs,) or lengths.min() < 1:
         raise ValueError(f"{name}.lengths.npy does not hold {num_pairs} lengths")
+    lengths = np.array(lengths)
     ends = np.cumsum(lengths, dtype=np.int64)
     path = directory / f"{name}.ids"
     if path.stat().st_size != ends[-1] * np.dtype(dtype).itemsize:

@@ -25,7 +25,7 @@ _CASES_PER_CHILD = 1000
 _LONGEST_ERROR = 5000  # characters
 
 
-class Fault(AssertionError):
+class LawError(AssertionError):
     """A law that a case has broken without an exception of its own, such as lines that were lost."""
 
 
@@ -148,4 +148,4 @@ def _work(
 
 
 def _hangs(*_: object) -> None:
-    raise Fault("takes too long")
+    raise LawError("takes too long")

@@ -6,10 +6,12 @@ import gzip
 import json
 import random
 import string
+from typing import Any
 
 import yaml
 
 from transformer.config import Config
+from transformer.data.builtin import builtin_trees
 
 _SCRIPTS = (
     "Ä ß é ",
@@ -26,26 +28,125 @@ _SCRIPTS = (
     "▁⁇",
 )
 _ODDITIES = (
-    "\x00", "\t", "\r", "\x0b", "\x0c", "\x1b[2J", "\x7f", "\x85", "\xa0", "\xad", "\u200b", "\u200d", "\u2028", "\u2029",
-    "\u202e", "\u3000", "\ufeff", "\ufffe", "\uffff", "<s>", "</s>", "<unk>", "<pad>", "(", ")", "{split}", "%s", "'", '"',
-)  # fmt: skip
+    "\x00",
+    "\t",
+    "\r",
+    "\x0b",
+    "\x0c",
+    "\x1b[2J",
+    "\x7f",
+    "\x85",
+    "\xa0",
+    "\xad",
+    "\u200b",
+    "\u200d",
+    "\u2028",
+    "\u2029",
+    "\u202e",
+    "\u3000",
+    "\ufeff",
+    "\ufffe",
+    "\uffff",
+    "<s>",
+    "</s>",
+    "<unk>",
+    "<pad>",
+    "(",
+    ")",
+    "{split}",
+    "%s",
+    "'",
+    '"',
+)
 _WORDS = ("A", "man", "is", "sleeping", ".", "Two", "dogs", "in", "the", "park", "der", "Hund")
 _BAD_UTF8 = (b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80", b"\xe2\x82", b"\xfe\xff\x00a")
 _NUMBERS = (
-    "0", "-1", "1", "2", "3", "7", "0.5", "-0.0", "1e9", "1.0e-9", "1.0e+308", "1.0e+309", ".inf", "-.inf", ".nan", "nan",
-    "1e400", "9223372036854775807", "9223372036854775808", "-9223372036854775809", "0x_", "0b_", "0o9", "1_000", "1:30",
-    "1:59.5", "99999999999999999999999", "0x" + "f" * 5000, "9" * 5000, "1048577", "inf",
-)  # fmt: skip
+    "0",
+    "-1",
+    "1",
+    "2",
+    "3",
+    "7",
+    "0.5",
+    "-0.0",
+    "1e9",
+    "1.0e-9",
+    "1.0e+308",
+    "1.0e+309",
+    ".inf",
+    "-.inf",
+    ".nan",
+    "nan",
+    "1e400",
+    "9223372036854775807",
+    "9223372036854775808",
+    "-9223372036854775809",
+    "0x_",
+    "0b_",
+    "0o9",
+    "1_000",
+    "1:30",
+    "1:59.5",
+    "99999999999999999999999",
+    "0x" + "f" * 5000,
+    "9" * 5000,
+    "1048577",
+    "inf",
+)
 _SCALARS = (
-    "null", "~", "true", "no", "''", '""', "text", "2024-02-30", "2024-01-01", "[1, 2]", "{a: 1}", "!!int ''", "!!bool x",
-    "!!timestamp x", "!!python/object/apply:os.system [ls]", "!!binary x", "&a [*a]", "*a", "<<", "=", "? [1]", "'\\0'",
-    '"\\0"', '"\\ud800"', '"\\x1b[31m"', "|\n  text", "- - - 1", "[" * 3000, "{" * 50, "builtin", "../../x", "/etc/passwd",
-    "{split}.{lang}", "a/b", "..", "auto", "@", "`", "%", "# comment", "post", "t5", "rotary", "shaw", "dot", "cuda",
-)  # fmt: skip
+    "null",
+    "~",
+    "true",
+    "no",
+    "''",
+    '""',
+    "text",
+    "2024-02-30",
+    "2024-01-01",
+    "[1, 2]",
+    "{a: 1}",
+    "!!int ''",
+    "!!bool x",
+    "!!timestamp x",
+    "!!python/object/apply:os.system [ls]",
+    "!!binary x",
+    "&a [*a]",
+    "*a",
+    "<<",
+    "=",
+    "? [1]",
+    "'\\0'",
+    '"\\0"',
+    '"\\ud800"',
+    '"\\x1b[31m"',
+    "|\n  text",
+    "- - - 1",
+    "[" * 60,
+    "{" * 50,
+    "builtin",
+    "../../x",
+    "/etc/passwd",
+    "{split}.{lang}",
+    "a/b",
+    "..",
+    "auto",
+    "@",
+    "`",
+    "%",
+    "# comment",
+    "post",
+    "t5",
+    "rotary",
+    "shaw",
+    "dot",
+    "cuda",
+)
 
 
 _DEFAULTS = {key: yaml.safe_dump(value).splitlines()[0] for key, value in Config().flat().items()}
 _WHOLE = Config().to_yaml().encode()
+
+_TREES = tuple(builtin_trees("test", 7))
 
 
 def text(rng: random.Random) -> str:
@@ -65,7 +166,7 @@ def text(rng: random.Random) -> str:
         else:
             parts.append(chr(rng.choice((rng.randrange(0xD800), rng.randrange(0xE000, 0x110000)))))
     line = rng.choice(("", " ", "  ")).join(parts).replace("\n", "")
-    return line * rng.choice((100, 1000)) if kind > 0.98 else line
+    return line * rng.choice((100, 1000)) if kind > 0.995 else line
 
 
 def text_file(rng: random.Random) -> bytes:
@@ -212,10 +313,15 @@ def tree(rng: random.Random) -> str:
                 )
             )
         )
-    line = "".join(tokens).replace("\n", "")
-    if rng.random() < 0.5:
+    line = "".join(tokens)
+    kind = rng.random()
+    if kind < 0.3:
+        line = rng.choice(_TREES)
+        place = rng.randrange(len(line))
+        line = line[:place] + rng.choice(("", rng.choice(tokens))) + line[place + rng.randrange(2) :]
+    elif kind < 0.6:
         line = f"(S (NP (NN {rng.choice(_WORDS)})) {line} (. .))"
-    if rng.random() < 0.005:
+    if rng.random() < 0.0005:
         depth = rng.choice((1000, 20_000))
         line = "(NP " * depth + "(NN dog)" + ")" * rng.choice((depth, depth - 1))
     return line
@@ -271,7 +377,7 @@ def sentencepiece_model(rng: random.Random, model: bytes) -> bytes:
     # SentencePiece's own description of its files; it needs protobuf, which TensorBoard brings.
     from sentencepiece import sentencepiece_model_pb2
 
-    message = sentencepiece_model_pb2.ModelProto()
+    message: Any = vars(sentencepiece_model_pb2)["ModelProto"]()
     message.ParseFromString(model)
     for _ in range(rng.choice((1, 2, 5))):
         kind = rng.random()
