@@ -266,8 +266,14 @@ def _rows_corpus(name: str, rows: Any, src_lang: str, tgt_lang: str, fingerprint
             return batch["translation"]
         return [{src_lang: src, tgt_lang: tgt} for src, tgt in zip(batch[src_lang], batch[tgt_lang], strict=True)]
 
+    def batches() -> Iterator[dict[str, list[Any]]]:
+        try:
+            yield from rows.iter(_ROWS_AT_A_TIME)
+        except UnicodeDecodeError:  # Arrow looks at bytes only when they are wanted
+            raise DataError(f"{name}: holds text that is not UTF-8") from None
+
     def read() -> Iterator[tuple[str, str]]:
-        for number, pair in enumerate(itertools.chain.from_iterable(map(pairs, rows.iter(_ROWS_AT_A_TIME))), start=1):
+        for number, pair in enumerate(itertools.chain.from_iterable(map(pairs, batches())), start=1):
             source, target = (pair.get(lang) if isinstance(pair, dict) else None for lang in (src_lang, tgt_lang))
             if not isinstance(source, str) or not isinstance(target, str):
                 shown = json.dumps(pair, ensure_ascii=False, default=str)[:200]

@@ -324,7 +324,7 @@ def _end_of(main: Callable[[Sequence[str]], int], argv: Sequence[str], stdin: by
 
 def _options(rng: random.Random, *names: str) -> list[str]:
     """Some of these options, each with a value that it mostly cannot take."""
-    chosen = rng.sample(names, rng.choice((0, 0, 1, 2)))
+    chosen = rng.sample(names, min(len(names), rng.choice((0, 0, 1, 2))))
     return [part for name in chosen for part in ((name, hostile.word(rng)) if rng.random() < 0.9 else (name,))]
 
 
