@@ -171,9 +171,20 @@ RECORD = {"kind": "train", "step": 3, "loss": 0.5}
 
 
 @pytest.mark.parametrize(
-    "line", [b"\xff", b"3", b"[]", b"{}", b"[" * 9000, b'{"kind": 1, "step": 1}', b'{"kind": "train", "step": 1, "nll": "x"}',
-             b'{"kind": "train", "step": 1, "nll": 9e999999999999999999}'[:-1], b'{"kind": "train", "step": ' + b"9" * 30 + b"}"],
-DEF test_a_line_of_the_metrics_that_is_no_record_is_left_out(tmp_path: Path, line: bytes) -> None:
+    "line",
+    [
+        b"\xff",
+        b"3",
+        b"[]",
+        b"{}",
+        b"[" * 9000,
+        b'{"kind": 1, "step": 1}',
+        b'{"kind": "train", "step": 1, "nll": "x"}',
+        b'{"kind": "train", "step": 1, "nll": 9e999999999999999999}'[:-1],
+        b'{"kind": "train", "step": ' + b"9" * 30 + b"}",
+    ],
+)
+def test_a_line_of_the_metrics_that_is_no_record_is_left_out(tmp_path: Path, line: bytes) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(line + b"\n" + json.dumps(RECORD).encode() + b"\n")
     assert read_metrics(tmp_path) == [RECORD]
 
