@@ -145,7 +145,7 @@ def _differences(row: Row, base: Row) -> str:
     """The keys, with the row's values, that shape its result and differ from the base row's."""
     before, now = map(_with_defaults, (base, row))
     keys = [key for key in now if key.startswith("search.") or (key not in FREE_KEYS and key != "seed")]
-    return ", ".join(f"{key.split('.')[-1]} {yaml_value(now[key])}" for key in keys if now[key] != before[key])
+    return ", ".join(f"{key.split('.')[-1]} {yaml_value(now[key])}" for key in keys if now[key] != before.get(key))
 
 
 def _with_defaults(row: Row) -> dict[str, Any]:
