@@ -19,7 +19,7 @@ from transformer.inference.translator import Translator
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", metavar="RUN", help="a run or checkpoint directory, or a Hugging Face hub id")
+    parser.add_argument("run", metavar="RUN", help="a run or checkpoint directory, or a hub id as owner/name@revision")
     parser.add_argument("sentence", help="in the source language")
     parser.add_argument("--translation", help="look at this one; by default at the model's own")
     parser.add_argument("--out", metavar="FILE", type=Path, default=Path("attention.html"), help="default: %(default)s")

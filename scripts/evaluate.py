@@ -15,6 +15,7 @@ from transformer.cli import run
 from transformer.config import DataConfig, load_config, override
 from transformer.data.corpus import Corpus, aligned_files, load_split, published_test_set
 from transformer.errors import ConfigError
+from transformer.hub import check_links, fetch_model, is_model_id
 from transformer.inference.bleu import (
     TOKENIZERS,
     CompoundSplitScore,
@@ -36,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _evaluate(arguments: argparse.Namespace, world: World) -> int:
     tune_process()
-    checkpoint, name, pairs = world.from_main(lambda: _read(arguments))
-    tgt_lang = load_config(checkpoint / "config.yaml").data.tgt_lang
+    checkpoint, origin, name, pairs = world.from_main(lambda: _read(arguments))
+    tgt_lang = load_config(checkpoint / "config.yaml", allow_base=False).data.tgt_lang
     moses = moses_tokenizer(tgt_lang) if arguments.compound_split else None
     translator = Translator.load(checkpoint, device=arguments.device, precision=arguments.precision)
     translator.search = override(translator.search, beam=arguments.beam, alpha=arguments.alpha)
@@ -54,7 +55,7 @@ def _evaluate(arguments: argparse.Namespace, world: World) -> int:
     if arguments.output is not None:
         arguments.output.write_text("".join(f"{line}\n" for line in hypotheses), encoding="utf-8")
     report = {
-        "checkpoint": str(checkpoint),
+        "checkpoint": origin,
         "corpus": name,
         "sentences": len(pairs),
         "seconds": round(seconds, 3),
@@ -70,18 +71,30 @@ def _evaluate(arguments: argparse.Namespace, world: World) -> int:
     return 0
 
 
-def _read(arguments: argparse.Namespace) -> tuple[Path, str, list[tuple[str, str]]]:
-    """The checkpoint, and the name and the pairs of the corpus to score it on."""
-    checkpoint = find_checkpoint(arguments.run)
-    corpus = _corpus(arguments, load_config(checkpoint / "config.yaml").data)
-    return checkpoint, corpus.name, list(corpus)
+def _read(arguments: argparse.Namespace) -> tuple[Path, str, str, list[tuple[str, str]]]:
+    """The checkpoint and where it is from, and the name and the pairs of the corpus to score it on."""
+    is_foreign = is_model_id(arguments.run)
+    if is_foreign:
+        checkpoint, origin = fetch_model(arguments.run)
+    else:
+        checkpoint = find_checkpoint(arguments.run)
+        origin = str(checkpoint)
+    check_links(checkpoint)
+    corpus = _corpus(arguments, load_config(checkpoint / "config.yaml", allow_base=False).data, is_foreign)
+    return checkpoint, origin, corpus.name, list(corpus)
 
 
-def _corpus(arguments: argparse.Namespace, data: DataConfig) -> Corpus:
+def _corpus(arguments: argparse.Namespace, data: DataConfig, is_foreign: bool) -> Corpus:
     if arguments.src is not None:
         return aligned_files(arguments.src, arguments.ref)
     if arguments.test_set is not None:
         return published_test_set(arguments.test_set, data.src_lang, data.tgt_lang)
+    if is_foreign and data.corpus not in ("builtin", "treebank"):
+        # Its author chose the name: of files on this machine, or of another download.
+        raise ConfigError(
+            f"{arguments.run}: a model from the hub is not scored on the corpus that it names ({data.corpus}); "
+            "give --test-set, or --src and --ref"
+        )
     return load_split(data, arguments.split or data.test_split)
 
 
@@ -91,7 +104,7 @@ def _rounded(result: Score | CompoundSplitScore) -> dict[str, Any]:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run or checkpoint directory")
+    parser.add_argument("run", metavar="RUN", help="a run or checkpoint directory, or a hub id as owner/name@revision")
     parser.add_argument("--split", help="of the run's corpus; by default its test split")
     parser.add_argument("--test-set", metavar="NAME", help="score on this test set of sacreBLEU's, such as wmt14/full")
     parser.add_argument("--src", type=Path, help="score on this file instead, a sentence per line")

@@ -18,6 +18,7 @@ from transformer.cli import run
 from transformer.config import load_config, override
 from transformer.data.corpus import decode_lines, load_split, read_lines
 from transformer.errors import ConfigError, DataError
+from transformer.hub import check_links
 from transformer.inference.translator import Translator
 from transformer.parsing.f1 import score_outputs
 from transformer.parsing.treebank import sentence_pairs
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     tune_process()
     checkpoint = find_checkpoint(arguments.run)
+    check_links(checkpoint)
     translator = Translator.load(checkpoint, device=arguments.device, precision=arguments.precision)
     translator.search = override(translator.search, beam=arguments.beam, alpha=arguments.alpha)
     if arguments.evaluate:
@@ -60,7 +62,7 @@ def _parse(translator: Translator, file: str) -> None:
 
 def _evaluate(translator: Translator, checkpoint: Path, file: str | None, split: str | None) -> None:
     if file is None:
-        data = load_config(checkpoint / "config.yaml").data
+        data = load_config(checkpoint / "config.yaml", allow_base=False).data
         corpus = load_split(data, split or data.test_split)
         name, pairs = corpus.name, list(corpus)
     else:

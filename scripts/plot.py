@@ -17,6 +17,8 @@ from transformer.figures.canvas import save
 from transformer.figures.curves import draw_learning_rates, draw_positions, draw_training
 from transformer.training.metrics import read_metrics
 
+_SHOWN = {"elapsed_s", "nll", "ppl"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
@@ -39,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print_table(path: Path, every: int) -> None:
-    validations = [record for record in read_metrics(path) if record["kind"] == "validation"]
+    validations = [
+        record for record in read_metrics(path) if record["kind"] == "validation" and record.keys() >= _SHOWN
+    ]
     if not validations:
         raise CheckpointError(f"{path}: no validation is recorded in metrics.jsonl")
     shown = validations[every - 1 :: every]

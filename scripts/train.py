@@ -17,6 +17,7 @@ from pathlib import Path
 
 from transformer.cli import run
 from transformer.config import load_config
+from transformer.hub import pin_data
 from transformer.inference.translator import greedy_bleu
 from transformer.selfcheck import self_check
 from transformer.training.distributed import ALONE, World, joined
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(path: str, overrides: Sequence[str], world: World) -> int:
     config = load_config(path, overrides)
+    config = world.from_main(lambda: pin_data(config))
     world.say(config.to_yaml())
     tune_process()
     trainer = Trainer(config, scorer=functools.partial(greedy_bleu, world=world), world=world)

@@ -21,6 +21,7 @@ from transformer.cli import run
 from transformer.config import override
 from transformer.data.corpus import decode_lines, read_lines
 from transformer.errors import ConfigError, DataError
+from transformer.hub import is_model_id
 from transformer.inference.resumable import ResumableOutput, resumable_output
 from transformer.inference.translator import Translation, Translator
 from transformer.training.distributed import World, joined
@@ -28,11 +29,12 @@ from transformer.training.process import tune_process
 
 # Enough lines to sort by length and batch well; what is held in memory does not grow with the input.
 _LINES_AT_A_TIME = 4000
+_CHARACTERS_AT_A_TIME = 1 << 24
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", metavar="RUN", help="a run or checkpoint directory, or a Hugging Face hub id")
+    parser.add_argument("run", metavar="RUN", help="a run or checkpoint directory, or a hub id as owner/name@revision")
     parser.add_argument("file", metavar="FILE", nargs="?", help="text, plain or .gz; - is standard input")
     parser.add_argument("--text", action="append", help="translate this instead; may be given again")
     parser.add_argument("--beam", type=int)
@@ -52,6 +54,8 @@ def _translate(arguments: argparse.Namespace, world: World) -> int:
         raise ConfigError("FILE and --text exclude each other")
     tune_process()
     translator = Translator.load(arguments.run, device=arguments.device, precision=arguments.precision)
+    if is_model_id(arguments.run) and world.is_main:
+        print(f"model: {translator.origin}", file=sys.stderr)
     translator.search = override(translator.search, beam=arguments.beam, alpha=arguments.alpha)
     translator.world = world
     beam = translator.search.beam
@@ -142,9 +146,17 @@ def _input(texts: Sequence[str] | None, file: str) -> Iterator[str]:
 
 def _numbered(lines: Iterator[str], first_number: int, size: int) -> Iterator[tuple[int, list[str]]]:
     """The lines in chunks, each with the number of its first line."""
-    while chunk := list(itertools.islice(lines, size)):
+    chunk: list[str] = []
+    num_characters = 0
+    for line in lines:
+        chunk.append(line)
+        num_characters += len(line)
+        if len(chunk) == size or num_characters >= _CHARACTERS_AT_A_TIME:
+            yield first_number, chunk
+            first_number += len(chunk)
+            chunk, num_characters = [], 0
+    if chunk:
         yield first_number, chunk
-        first_number += len(chunk)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,15 @@ import os
 import sys
 from collections.abc import Callable
 
-from transformer.errors import UserError
+from transformer.errors import UserError, one_line
 
 
 def run(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with what it returns; bugs keep their traceback."""
-    for stream in (sys.stdout, sys.stderr):
+    # UTF-8 whatever the locale, as the text files; a file name that is not comes out as the bytes that it is.
+    for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8")  # whatever the locale: the text files are UTF-8 too
+            stream.reconfigure(encoding="utf-8", errors=errors)
     try:
         status = main() or 0
         sys.stdout.flush()
@@ -33,5 +34,5 @@ def run(main: Callable[[], int | None]) -> None:
 
 
 def _complain(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {one_line(message)}", file=sys.stderr)
     return 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -16,11 +17,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from yaml.nodes import Node, ScalarNode
 
 from transformer.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
+
+# A configuration can come with a model from anywhere: these bound what reading one can cost, far from what is used.
+_LARGEST_FILE = 100_000  # characters
+_DEEPEST = 10  # sections inside of sections
+_LONGEST_CHAIN = 10  # of files that are based on each other
+_LARGEST_INT = 2**63 - 1
+_LARGEST_SIZE = 2**20  # of widths, vocabularies and lengths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +57,9 @@ class ModelConfig:
     max_relative_position: int = 20  # at which shaw positions clip distances
 
     def __post_init__(self) -> None:
-        _check_range("model", self, ("d_model", "num_layers", "num_heads", "d_ff", "max_positions"), low=1)
-        _check_range("model", self, ("d_k", "d_v", "attention_window", "max_relative_position"), low=1)
+        sizes = ("d_model", "num_heads", "d_ff", "max_positions", "d_k", "d_v", "max_relative_position")
+        _check_range("model", self, (*sizes, "attention_window"), low=1, high=_LARGEST_SIZE)
+        _check_range("model", self, ("num_layers",), low=1, high=1000)
         _check_range("model", self, ("dropout", "attention_dropout", "activation_dropout"), low=0, below=1)
         _check_range("model", self, ("norm_eps", "attention_temperature"), above=0)
         if self.d_k is None and self.d_model % self.num_heads:
@@ -97,10 +107,14 @@ class DataConfig:
     cache_dir: str = "runs/.cache"  # encoded corpora, by content: safe to share, safe to delete
 
     def __post_init__(self) -> None:
-        _check_range("data", self, ("builtin_size",), low=1)
-        _check_range("data", self, ("max_length",), low=2)
-        _check_range("data", self, ("vocab_size",), low=8)
+        _check_range("data", self, ("builtin_size",), low=1, high=10**9)
+        _check_range("data", self, ("max_length",), low=2, high=_LARGEST_SIZE)
+        _check_range("data", self, ("vocab_size",), low=8, high=_LARGEST_SIZE)
         _check_range("data", self, ("max_ratio",), low=1)
+        if not self.corpus:
+            raise ConfigError("data.corpus must not be empty")
+        for name in ("src_lang", "tgt_lang", "train_split", "validation_split", "test_split"):
+            check_plain_name(f"data.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +149,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         counts = ("tokens_per_update", "max_tokens", "warmup_steps", "max_steps", "log_steps", "validate_steps")
-        _check_range("train", self, (*counts, "patience", "save_steps", "keep_checkpoints", "num_threads"), low=1)
+        _check_range("train", self, (*counts, "patience", "save_steps", "keep_checkpoints"), low=1)
+        _check_range("train", self, ("num_threads",), low=1, high=1024)
         _check_range("train", self, ("label_smoothing", "adam_beta1", "adam_beta2"), low=0, below=1)
         _check_range("train", self, ("lr_factor", "adam_eps", "clip_norm", "max_hours", "save_minutes"), above=0)
         _check_range("train", self, ("weight_decay", "skip_nonfinite"), low=0)
@@ -151,8 +166,10 @@ class SearchConfig:
     max_source_length: int = 1024  # pieces with </s>; a longer input is an error
 
     def __post_init__(self) -> None:
-        _check_range("search", self, ("beam", "max_source_length"), low=1)
-        _check_range("search", self, ("alpha", "max_extra"), low=0)
+        _check_range("search", self, ("beam",), low=1, high=1000)
+        _check_range("search", self, ("alpha",), low=0, high=10)
+        _check_range("search", self, ("max_extra",), low=0, high=10_000)
+        _check_range("search", self, ("max_source_length",), low=1, high=_LARGEST_SIZE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +185,8 @@ class Config:
 
     def __post_init__(self) -> None:
         _check_range("", self, ("seed",), low=0)
+        if not self.run_dir:
+            raise ConfigError("run_dir must not be empty")
         has_limit = self.model.positional == "learned" or self.model.attention_score == "location"
         if has_limit and self.model.max_positions < self.data.max_length:
             raise ConfigError(
@@ -191,11 +210,22 @@ def override(search: SearchConfig, *, beam: int | None = None, alpha: float | No
     )
 
 
-def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Config:
+def check_plain_name(key: str, name: str) -> None:
+    """ConfigError unless a name, put into a pattern of file names, stays in the directory that the pattern names."""
+    if not name or ".." in name or re.search(r"[/\\\x00]", name):
+        raise ConfigError(f"{key}={name} must be a plain name, without /, \\ and ..")
+
+
+def load_config(path: str | Path, overrides: typing.Sequence[str] = (), *, allow_base: bool = True) -> Config:
     """Read a YAML file, apply `section.key=value` overrides, check everything.
 
     A file may name another by `base: PATH`, relative to itself, and then holds only what differs from that. Only the
-    name of the run is never taken over.
+    name of the run is never taken over. Of YAML, anchors, aliases and tags are not read.
+
+    Args:
+        path: of the file.
+        overrides: such as `train.max_steps=1000`; the last one of a key counts.
+        allow_base: whether it may name another file; what is saved with a model is whole, and must not.
 
     Raises:
         ConfigError: no such file, not YAML, files that are based on each other, unknown key, wrong type, value out of
@@ -203,6 +233,10 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Confi
     """
     path = Path(path)
     raw = _read(path, ())
+    if "base" in raw:
+        if not allow_base:
+            raise ConfigError(f"{path}: unknown key base: the configuration of a model stands by itself")
+        raw = _with_bases(raw, path, (path,))
     raw.setdefault("run_dir", f"runs/{path.stem}")
     for override in overrides:
         _apply_override(raw, override)
@@ -210,28 +244,84 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Confi
     return config
 
 
-def _read(path: Path, derived: tuple[Path, ...]) -> dict[str, Any]:
-    """The values of a file and of those that it is based on; `derived` are the files that are based on it."""
-    if path.resolve() in (other.resolve() for other in derived):
-        raise ConfigError(f"{' is based on '.join(map(str, (*derived, path)))}: remove one `base:`")
+class _PlainLoader(yaml.SafeLoader):
+    """YAML for configurations: no anchors, aliases and tags, little nesting, integers of 64 bits.
+
+    Aliases can make gigabytes of a small file; tags call constructors, some of which fail in undocumented ways.
+    """
+
+    _depth = 0
+
+    def compose_node(self, parent: Node | None, index: int) -> Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None or event.tag is not None:
+            raise yaml.composer.ComposerError(
+                problem="anchors, aliases and tags are not read", problem_mark=event.start_mark
+            )
+        if self._depth > _DEEPEST:
+            raise yaml.composer.ComposerError(problem="nested too deeply", problem_mark=event.start_mark)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_yaml_int(self, node: ScalarNode) -> int:
+        value = super().construct_yaml_int(node)
+        if abs(value) > _LARGEST_INT:
+            raise yaml.constructor.ConstructorError(
+                problem="a number of more than 64 bits", problem_mark=node.start_mark
+            )
+        return value
+
+
+_PlainLoader.add_constructor("tag:yaml.org,2002:int", _PlainLoader.construct_yaml_int)
+
+
+def _parse_yaml(text: str) -> Any:
+    """ValueError if it is not YAML."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return _PlainLoader(text).get_single_data()
+    except (yaml.YAMLError, OverflowError) as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
+def _read(path: Path, derived: tuple[Path, ...]) -> dict[str, Any]:
+    """The values of a file; `derived` are the files that are based on it."""
+    try:
+        # What is no file, such as a pipe, may never end; only the user can have meant that.
+        if derived and path.exists() and not path.is_file():
+            raise ConfigError(f"{path}, which is the base of {derived[-1]}, is no file")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_LARGEST_FILE + 1)
     except FileNotFoundError:
         wanted_by = f", which is the base of {derived[-1]}" if derived else ""
         raise ConfigError(f"{path}: no such configuration file{wanted_by}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, such as 2024-02-30
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if len(text) > _LARGEST_FILE:
+        raise ConfigError(f"{path}: not a configuration: more than {_LARGEST_FILE} characters")
+    try:
+        raw = _parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from None
     raw = {} if raw is None else raw
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected `key: value` lines, got {raw!r}")
-    if "base" not in raw:
-        return raw
+    return raw
+
+
+def _with_bases(raw: dict[str, Any], path: Path, derived: tuple[Path, ...]) -> dict[str, Any]:
+    """The values of a file with those of the file that it is based on, and so on; `derived` ends with the file."""
     base = raw.pop("base")
-    if not isinstance(base, str):
+    if not isinstance(base, str) or not base:
         raise ConfigError(f"{path}: base must be the name of a YAML file, got {base!r}")
-    inherited = _read(path.parent / base, (*derived, path))
+    _check_text(f"{path}: base", base)
+    other = path.parent / base
+    if other.resolve() in (file.resolve() for file in derived) or len(derived) > _LONGEST_CHAIN:
+        raise ConfigError(f"{' is based on '.join(map(str, (*derived, other)))}: remove one `base:`")
+    inherited = _read(other, derived)
+    if "base" in inherited:
+        inherited = _with_bases(inherited, other, (*derived, other))
     inherited.pop("run_dir", None)
     return _merge(inherited, raw)
 
@@ -250,8 +340,8 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise ConfigError(f"{override!r} is not of the form section.key=value")
     try:
-        value = yaml.safe_load(text) if text.strip() else ""
-    except (yaml.YAMLError, ValueError):
+        value = _parse_yaml(text) if text.strip() else ""
+    except ValueError:
         value = text  # such as a pattern with braces
     if isinstance(value, dict | list):
         value = text
@@ -300,7 +390,14 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
         return float(value)
     if type(value) is not hint:
         raise ConfigError(f"{key} must be {_TYPE_NAMES[hint]}, got {value!r}{_number_hint(value, hint)}")
+    if hint is str:
+        _check_text(key, value)
     return value
+
+
+def _check_text(key: str, value: str) -> None:
+    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", value):
+        raise ConfigError(f"{key}={value!r} must be text without control characters, in UTF-8")
 
 
 _TYPE_NAMES: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -326,6 +423,7 @@ def _check_range(
     names: typing.Iterable[str],
     *,
     low: float | None = None,
+    high: float | None = None,
     above: float | None = None,
     below: float | None = None,
 ) -> None:
@@ -335,6 +433,7 @@ def _check_range(
             continue
         bounds = [
             (low is None or value >= low, f"at least {low}"),
+            (high is None or not value > high, f"at most {high}"),
             (above is None or value > above, f"more than {above}"),
             (below is None or value < below, f"less than {below}"),
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -199,9 +200,10 @@ def test_windows_line_ends_and_byte_order_marks_are_no_text(tmp_path: Path) -> N
 
 
 def test_lines_of_a_stream_are_decoded_as_those_of_a_file() -> None:
-    assert list(decode_lines([b"\xef\xbb\xbfone\r\n", b"two\x0c\n", b"three"], "input")) == ["one", "two\x0c", "three"]
+    stream = io.BytesIO(b"\xef\xbb\xbfone\r\ntwo\x0c\nthree")
+    assert list(decode_lines(stream, "input")) == ["one", "two\x0c", "three"]
     with pytest.raises(DataError, match=r"^standard input, line 2: not UTF-8 \(byte 1 of the line\)$"):
-        list(decode_lines([b"one\n", b"\xff\n"], "standard input"))
+        list(decode_lines(io.BytesIO(b"one\n\xff\n"), "standard input"))
 
 
 @pytest.mark.parametrize(

@@ -528,13 +528,13 @@ def test_a_hub_model_is_downloaded_and_loaded(trained_run: Path, monkeypatch: py
     last = sorted((trained_run / "checkpoints").iterdir())[-1]
     asked = []
 
-    def snapshot_download(name: str, *, allow_patterns: list[str]) -> str:
-        asked.append((name, allow_patterns))
+    def snapshot_download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((name, revision, allow_patterns))
         return str(last)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert_loaded(Translator.load("someone/some-model.v2", precision="fp32"), last)
-    assert asked == [("someone/some-model.v2", ["config.yaml", "tokenizer.model", "model.safetensors"])]
+    assert asked == [("someone/some-model.v2", None, ["config.yaml", "tokenizer.model", "model.safetensors"])]
 
 
 def test_without_a_network_a_hub_model_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

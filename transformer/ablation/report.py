@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from transformer.ablation.rows import PUBLISHED, Published, sort_key
 from transformer.ablation.runs import Result
@@ -142,10 +143,14 @@ def _verdicts(row: Row, base: Row) -> list[str]:
 
 def _differences(row: Row, base: Row) -> str:
     """The keys, with the row's values, that shape its result and differ from the base row's."""
-    # A key that came to exist after a run had its default then.
-    before, now = ({**Config().flat(), **of.results[0].config} for of in (base, row))
+    before, now = map(_with_defaults, (base, row))
     keys = [key for key in now if key.startswith("search.") or (key not in FREE_KEYS and key != "seed")]
-    return ", ".join(f"{key.split('.')[-1]} {yaml_value(now[key])}" for key in keys if now[key] != before[key])
+    return ", ".join(f"{key.split('.')[-1]} {yaml_value(now[key])}" for key in keys if now[key] != before.get(key))
+
+
+def _with_defaults(row: Row) -> dict[str, Any]:
+    """The configuration of a row's first run. A key that came to exist after a run had its default then."""
+    return {**Config().flat(), **row.results[0].config}
 
 
 def _notes(rows: Sequence[Row], base: Row | None, verdicts: dict[str, list[str]]) -> list[str]:
@@ -153,7 +158,7 @@ def _notes(rows: Sequence[Row], base: Row | None, verdicts: dict[str, list[str]]
     if base is None:
         notes.append("The base row has no result yet: nothing to compare with.")
     else:
-        config = base.results[0].config
+        config = _with_defaults(base)
         shape = {"N": "num_layers", "d_model": "d_model", "d_ff": "d_ff", "h": "num_heads"}
         sizes = ", ".join(f"{symbol} {config[f'model.{name}']}" for symbol, name in shape.items())
         notes.append(

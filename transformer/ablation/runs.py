@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from transformer.training.step import validation_nll
 from transformer.training.trainer import Trainer
 
 _NAME = "score.json"
+_TOO_LARGE = 1e100  # for any number of a result; NaN and infinity, which JSON as Python reads it may hold, are too
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,30 @@ def _read(path: Path) -> Result | None:
     if not path.is_file():
         return None
     try:
-        return Result(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(saved, dict):
+            raise TypeError("not an object")
+        result = Result(**saved)
+        for name, hint in typing.get_type_hints(Result).items():
+            _check(name, getattr(result, name), typing.get_origin(hint) or hint)
+        for key, value in result.config.items():
+            _check(key, value, bool, int, float, str, type(None))
+        return result
+    except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: not a result of this version ({error}); delete it to score the run again"
         ) from None
+
+
+def _check(name: str, value: Any, *accepted: type) -> None:
+    """ValueError unless a value of a result can be counted with and shown."""
+    is_number = isinstance(value, int | float)
+    if (
+        type(value) not in accepted
+        or (is_number and not 0 <= value < _TOO_LARGE)
+        or (isinstance(value, str) and not value.isprintable())
+    ):
+        raise ValueError(f"{name} is {value!r}")
 
 
 def _same_ending(before: dict[str, Any], now: dict[str, Any]) -> bool:

@@ -128,7 +128,7 @@ def load_translator(path: Path, overrides: Sequence[str], *, device: str, precis
         if overrides:
             raise ConfigError(f"{path} is a run: {overrides[0]} cannot change it; give overrides to a YAML file only")
         checkpoint = find_checkpoint(path)
-        config = load_config(checkpoint / "config.yaml")
+        config = load_config(checkpoint / "config.yaml", allow_base=False)
         return config, Translator.load(checkpoint, device=device, precision=precision)
     where = resolve_device(device)
     config = load_config(path, overrides)

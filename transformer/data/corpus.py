@@ -9,12 +9,12 @@ import hashlib
 import itertools
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
-from transformer.config import DataConfig
+from transformer.config import DataConfig, check_plain_name
 from transformer.data.builtin import builtin_pairs, builtin_trees
 from transformer.errors import DataError
 from transformer.parsing.treebank import sentence_pairs, tree_symbols
@@ -24,6 +24,7 @@ _SYNONYMS = {"validation": ("valid", "val", "dev")}
 _HELD_OUT_BUILTIN_SIZE = 1000
 _TABLE_SUFFIXES = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 _ROWS_AT_A_TIME = 1000  # some ten times as fast as one by one
+_LONGEST_LINE = 1 << 24  # bytes: what has longer lines is no text, and need not fit in memory
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,10 @@ def load_split(data: DataConfig, split: str) -> Corpus:
     file's finds that file.
 
     Raises:
+        ConfigError: the split is no plain name.
         DataError: there is no such corpus, split or column, or no network to reach the hub.
     """
+    check_plain_name("split", split)
     if data.corpus in ("builtin", "treebank"):
         return _builtin(split, data.builtin_size, as_trees=data.corpus == "treebank")
     if ".trees" in Path(data.corpus).suffixes:
@@ -106,18 +109,25 @@ def aligned_files(src: Path, tgt: Path) -> Corpus:
 def read_lines(path: Path) -> Iterator[str]:
     """Lines of a UTF-8 file, plain or `.gz`, without their ends. DataError names what is not UTF-8."""
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        with _opened(path) as file:
             yield from decode_lines(file, str(path))
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def decode_lines(lines: Iterable[bytes], name: str) -> Iterator[str]:
+def _opened(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
+
+
+def decode_lines(stream: BinaryIO, name: str) -> Iterator[str]:
     """UTF-8 lines of a binary stream called `name`, without their ends; only a line feed ends a line.
 
-    Splitting at U+2028 and the like, as text streams may, would misalign two sides. DataError as in `read_lines`.
+    Splitting at U+2028 and the like, as text streams may, would misalign two sides. DataError as in `read_lines`, and
+    for a line of more than 16 MiB.
     """
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(iter(lambda: stream.readline(_LONGEST_LINE + 1), b""), start=1):
+        if len(line) > _LONGEST_LINE:
+            raise DataError(f"{name}, line {number}: longer than {_LONGEST_LINE} bytes: is it text?")
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -256,8 +266,14 @@ def _rows_corpus(name: str, rows: Any, src_lang: str, tgt_lang: str, fingerprint
             return batch["translation"]
         return [{src_lang: src, tgt_lang: tgt} for src, tgt in zip(batch[src_lang], batch[tgt_lang], strict=True)]
 
+    def batches() -> Iterator[dict[str, list[Any]]]:
+        try:
+            yield from rows.iter(_ROWS_AT_A_TIME)
+        except UnicodeDecodeError:  # Arrow looks at bytes only when they are wanted
+            raise DataError(f"{name}: holds text that is not UTF-8") from None
+
     def read() -> Iterator[tuple[str, str]]:
-        for number, pair in enumerate(itertools.chain.from_iterable(map(pairs, rows.iter(_ROWS_AT_A_TIME))), start=1):
+        for number, pair in enumerate(itertools.chain.from_iterable(map(pairs, batches())), start=1):
             source, target = (pair.get(lang) if isinstance(pair, dict) else None for lang in (src_lang, tgt_lang))
             if not isinstance(source, str) or not isinstance(target, str):
                 shown = json.dumps(pair, ensure_ascii=False, default=str)[:200]

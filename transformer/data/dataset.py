@@ -25,6 +25,8 @@ from transformer.errors import DataError
 _FORMAT = 1
 _LOCK_SUFFIX = ".lock"
 _PAIRS_PER_CHUNK = 20_000
+_IDS_AT_A_TIME = 1 << 20
+_DTYPES = ("uint16", "int32")
 
 Ints = npt.NDArray[np.integer[Any]]
 
@@ -66,7 +68,7 @@ def encode_corpus(
     dropped and counted.
 
     Raises:
-        DataError: nothing is left, or the corpus cannot be read.
+        DataError: nothing is left, the corpus cannot be read, or what the cache holds of it is damaged.
     """
     _sweep(Path(cache_dir))
     parts = (_FORMAT, corpus.fingerprint, hashlib.sha256(tokenizer.model).hexdigest(), max_length, max_ratio)
@@ -77,10 +79,19 @@ def encode_corpus(
         with _locked(directory):
             if not (directory / "meta.json").is_file():
                 _build(directory, corpus, tokenizer, max_length, max_ratio)
-    meta = json.loads((directory / "meta.json").read_text())
-    if not meta["num_pairs"]:
-        raise DataError(f"{corpus.name}: no sentence pair is left to use; dropped: {meta['dropped']}")
-    return PairDataset(_load_side(directory, "src"), _load_side(directory, "tgt"), meta["dropped"], fingerprint)
+    try:
+        meta = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
+        num_pairs, dropped, dtype = meta["num_pairs"], meta["dropped"], meta["dtype"]
+        if type(num_pairs) is not int or not _are_counts(dropped) or dtype not in _DTYPES:
+            raise ValueError("meta.json holds other things than were written")
+        if not num_pairs:
+            raise DataError(f"{corpus.name}: no sentence pair is left to use; dropped: {dropped}")
+        src, tgt = (_load_side(directory, name, num_pairs, dtype, len(tokenizer)) for name in ("src", "tgt"))
+    except DataError:
+        raise
+    except Exception as error:  # of a damaged .npy, numpy raises whatever its many readers raise
+        raise DataError(f"{directory}: damaged ({error}); delete it: it will be made again") from None
+    return PairDataset(src, tgt, dropped, fingerprint)
 
 
 def corpus_tokenizer(corpus: Corpus, vocab_size: int, cache_dir: str | Path) -> Tokenizer:
@@ -205,8 +216,24 @@ def _kept(
             yield [*src, EOS_ID], [*tgt, EOS_ID]
 
 
-def _load_side(directory: Path, name: str) -> Side:
-    dtype = json.loads((directory / "meta.json").read_text())["dtype"]
-    lengths = np.load(directory / f"{name}.lengths.npy")
-    starts = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)[:-1]))
-    return Side(np.memmap(directory / f"{name}.ids", dtype=dtype, mode="r"), lengths, starts)
+def _are_counts(dropped: Any) -> bool:
+    return isinstance(dropped, dict) and all(type(count) is int for count in dropped.values())
+
+
+def _load_side(directory: Path, name: str, num_pairs: int, dtype: str, vocab_size: int) -> Side:
+    """ValueError if the files do not fit each other and the vocabulary."""
+    # Mapped: a header may claim more than there is.
+    lengths = np.load(directory / f"{name}.lengths.npy", mmap_mode="r", allow_pickle=False)
+    if lengths.dtype != np.int32 or lengths.shape != (num_pairs,) or lengths.min() < 1:
+        raise ValueError(f"{name}.lengths.npy does not hold {num_pairs} lengths")
+    lengths = np.array(lengths)
+    ends = np.cumsum(lengths, dtype=np.int64)
+    path = directory / f"{name}.ids"
+    if path.stat().st_size != ends[-1] * np.dtype(dtype).itemsize:
+        raise ValueError(f"{name}.ids does not hold {ends[-1]} ids")
+    # Read, not mapped: what has only been looked through should not count as this process's memory.
+    with path.open("rb") as file:
+        while len(block := np.fromfile(file, dtype, _IDS_AT_A_TIME)):
+            if block.min() < 0 or block.max() >= vocab_size:
+                raise ValueError(f"{name}.ids holds ids that are not of the vocabulary")
+    return Side(np.memmap(path, dtype=dtype, mode="r"), lengths, np.concatenate(([0], ends[:-1])))

@@ -32,6 +32,10 @@ class Tokenizer:
             self._processor.LoadFromSerializedProto(model)
         except RuntimeError as error:
             raise DataError(f"not a SentencePiece model: {' '.join(str(error).split())}") from None
+        try:
+            self.pieces(range(len(self)))
+        except UnicodeDecodeError:
+            raise DataError("not a SentencePiece model: a piece is not UTF-8") from None
         ids = tuple(int(getattr(self._processor, name)()) for name in ("pad_id", "unk_id", "bos_id", "eos_id"))
         if ids != (PAD_ID, UNK_ID, BOS_ID, EOS_ID):
             raise DataError(f"the tokenizer's pad, unk, bos and eos ids are {ids}; they must be 0, 1, 2 and 3")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from torch import Tensor
 from transformer.config import SearchConfig
 from transformer.data.batching import pad
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
-from transformer.errors import CheckpointError, DataError, DeviceError
+from transformer.errors import DataError, DeviceError
+from transformer.hub import check_links, fetch_model, is_model_id
 from transformer.inference.bleu import score
 from transformer.inference.prepared import (
     PreparedLinear,
@@ -52,7 +52,10 @@ class Translator:
     Attributes:
         logits: `Transformer.logits` of the model, or the same with prepared weights.
         world: processes that share the batches of each translation; all of them call for it, and all get it.
+        origin: where `load` found the model: a checkpoint directory, or a hub id with its commit.
     """
+
+    origin: str | None = None
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer, search: SearchConfig | None = None) -> None:
         self.model = model.eval()
@@ -65,7 +68,8 @@ class Translator:
     def load(cls, path: str | Path, *, device: str = "auto", precision: str = "auto") -> Translator:
         """Load a run directory, a checkpoint directory or a Hugging Face hub id.
 
-        Of a run, its averaged checkpoint is taken, else its best, else its last.
+        Of a run, its averaged checkpoint is taken, else its best, else its last; of `owner/name@revision` on the hub,
+        that commit, tag or branch, and of `owner/name` the newest: `origin` has the commit.
 
         Args:
             path: where the model is.
@@ -74,14 +78,22 @@ class Translator:
                 `auto`, but for products of 8-bit integers.
 
         Raises:
-            CheckpointError: there is no such directory or hub model, or its weights are damaged.
+            CheckpointError: there is no such directory or hub model, its weights are damaged, or one of its files is a
+                link to somewhere else.
             DataError: its tokenizer is damaged.
             DeviceError: there is no such device, or it has no products of 8-bit integers.
         """
-        config, tokenizer, model = load_checkpoint(find_checkpoint(_local_directory(path)))
+        if is_model_id(path):
+            checkpoint, origin = fetch_model(str(path))
+        else:
+            checkpoint = find_checkpoint(path)
+            origin = str(checkpoint)
+        check_links(checkpoint)
+        config, tokenizer, model = load_checkpoint(checkpoint)
         where = resolve_device(device)
         translator = cls(model.to(where, resolve_dtype(precision, where)), tokenizer, config.search)
         translator.prepare(quantize=precision == "int8")
+        translator.origin = origin
         return translator
 
     def prepare(self, *, quantize: bool = False) -> None:
@@ -263,23 +275,6 @@ def _batches(sources: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[li
         size = max(1, batch_tokens // len(sources[order[0]]))
         yield order[:size]
         order = order[size:]
-
-
-def _local_directory(path: str | Path) -> Path:
-    """The path itself, or of a hub id the directory that the model was downloaded to."""
-    is_hub_id = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(path)) and not Path(path).parent.is_dir()
-    if not is_hub_id:
-        return Path(path)
-    from huggingface_hub import snapshot_download
-
-    try:
-        files = ["config.yaml", "tokenizer.model", "model.safetensors"]
-        return Path(snapshot_download(str(path), allow_patterns=files))
-    except Exception as error:  # the hub raises whatever its network library raises
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"{path}: no such directory, and no such model on the hub ({type(error).__name__}: {reason})"
-        ) from None
 
 
 def greedy_bleu(

@@ -10,6 +10,7 @@ Parts of speech, which F1 does not look at, are all XX but those of punctuation,
 
 from __future__ import annotations
 
+import collections
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -125,6 +126,7 @@ def restore(sequence: str, sentence: Sequence[str], tags: Sequence[str] | None =
         tags: their parts of speech; by default those of the sequence, which are of punctuation or XX.
     """
     opened: list[tuple[str, list[Tree | Leaf]]] = [(ROOT, [])]
+    num_opened: collections.Counter[str] = collections.Counter()  # by label: looking through `opened` takes too long
     unread = list(enumerate(sentence))[::-1]
 
     def next_leaf(symbol: str) -> Leaf:
@@ -135,10 +137,12 @@ def restore(sequence: str, sentence: Sequence[str], tags: Sequence[str] | None =
         label = symbol[1:]
         if symbol[0] == "(" and label not in ("", ROOT):
             opened.append((label, []))
-        elif symbol[0] == ")" and any(label == other for other, _ in opened[1:]):
-            while opened[-1][0] != label:
-                _close(opened)
-            _close(opened)
+            num_opened[label] += 1
+        elif symbol[0] == ")" and num_opened[label]:
+            closed = None
+            while closed != label:
+                closed = _close(opened)
+                num_opened[closed] -= 1
         elif symbol[0] not in "()" and unread:
             opened[-1][1].append(next_leaf(symbol))
     while len(opened) > 1:
@@ -149,10 +153,12 @@ def restore(sequence: str, sentence: Sequence[str], tags: Sequence[str] | None =
     return _rooted(nodes)
 
 
-def _close(opened: list[tuple[str, list[Tree | Leaf]]]) -> None:
+def _close(opened: list[tuple[str, list[Tree | Leaf]]]) -> str:
+    """Close the innermost constituent; returns its label."""
     label, children = opened.pop()
     if children:
         opened[-1][1].append(Tree(label, tuple(children)))
+    return label
 
 
 def _rooted(nodes: Sequence[Tree | Leaf]) -> Tree:

@@ -132,8 +132,12 @@ def load_checkpoint(directory: str | Path) -> tuple[Config, Tokenizer, Transform
     for name in ("config.yaml", "tokenizer.model", "model.safetensors"):
         if not (directory / name).is_file():
             raise CheckpointError(f"{directory}: not a checkpoint: it has no {name}")
-    config = load_config(directory / "config.yaml")
+    config = load_config(directory / "config.yaml", allow_base=False)
     tokenizer = Tokenizer.load(directory / "tokenizer.model")
+    with torch.device("meta"):
+        outline = build_model(config, len(tokenizer))
+    # Before it is built: a configuration can ask for more memory than there is, weights that are there cannot.
+    _check_fit(outline, _shapes(directory / "model.safetensors"), directory / "model.safetensors")
     model = build_model(config, len(tokenizer))
     load_weights(model, directory)
     return config, tokenizer, model
@@ -143,16 +147,32 @@ def load_weights(model: Transformer, directory: Path) -> None:
     """Load a checkpoint's weights into a model of the same shape; CheckpointError if they do not fit."""
     path = directory / "model.safetensors"
     weights = _load_tensors(path)
-    expected = model.state_dict()
-    if missing := sorted(expected.keys() ^ weights.keys()):
-        raise CheckpointError(f"{path}: its weights are not this model's; first difference: {missing[0]}")
-    for name, tensor in weights.items():
-        if tensor.shape != expected[name].shape:
-            raise CheckpointError(
-                f"{path}: {name} is {tuple(tensor.shape)}, the configuration and tokenizer make it "
-                f"{tuple(expected[name].shape)}: weights of another vocabulary or size"
-            )
+    _check_fit(model, {name: tuple(tensor.shape) for name, tensor in weights.items()}, path)
     model.load_state_dict(weights)
+
+
+def _check_fit(model: Transformer, shapes: dict[str, tuple[int, ...]], path: Path) -> None:
+    """CheckpointError unless these are the names and shapes of the model's weights."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if missing := sorted(expected.keys() ^ shapes.keys()):
+        raise CheckpointError(f"{path}: its weights are not this model's; first difference: {missing[0]}")
+    for name, shape in shapes.items():
+        if shape != expected[name]:
+            raise CheckpointError(
+                f"{path}: {name} is {shape}, the configuration and tokenizer make it {expected[name]}: weights of "
+                "another vocabulary or size"
+            )
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Of the tensors in a file, by name; reads no tensor."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
 
 
 def load_training(directory: Path, optimizer: torch.optim.Optimizer, parameter_names: Sequence[str]) -> Progress:

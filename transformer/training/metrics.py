@@ -132,17 +132,27 @@ class NoLog(MetricsLog):
 
 
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl, in order; a line cut short by a crash is left out."""
+    """The lines of a run's metrics.jsonl, in order; what is no record, such as a line cut short, is left out."""
     path = Path(run) / "metrics.jsonl"
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        if _is_record(record):
+            records.append(record)
     return records
+
+
+def _is_record(value: Any) -> bool:
+    """Whether it is what `MetricsLog.log` writes; values that are not finite are kept, there may be such."""
+    if not isinstance(value, dict) or type(value.get("step")) is not int or not isinstance(value.get("kind"), str):
+        return False
+    numbers = (number for name, number in value.items() if name != "kind")
+    return all(type(number) is float or (type(number) is int and abs(number) < 1 << 63) for number in numbers)
 
 
 def _truncate(path: Path, last_step: int) -> None:

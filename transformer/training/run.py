@@ -65,7 +65,7 @@ def claim_run(config: Config) -> FileLock:
     run.mkdir(parents=True, exist_ok=True)
     lock = try_lock(run / ".lock", f"run_dir={run}")
     if path.is_file():
-        differing = _differing_keys(load_config(path), config)
+        differing = _differing_keys(load_config(path, allow_base=False), config)
         if differing and (checkpoints(run / "checkpoints") or checkpoints(run / "best")):
             raise ConfigError(
                 f"{run} belongs to another configuration ({'; '.join(differing)}); "

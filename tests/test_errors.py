@@ -1,0 +1,17 @@
+"""Messages of expected errors, whatever they quote."""
+
+from __future__ import annotations
+
+from transformer.errors import ConfigError, one_line
+
+
+def test_a_message_is_one_line_that_a_terminal_can_show() -> None:
+    assert str(ConfigError("a\nb\x1b[2J\ud800\u202e ä 漢")) == "a\\nb\\x1b[2J\\ud800\\u202e ä 漢"
+
+
+def test_a_message_does_not_hold_what_a_file_holds() -> None:
+    message = one_line("file: got " + "x" * 10_000_000 + "; give a number")
+    assert len(message) < 2010
+    assert message.startswith("file: got xxx")
+    assert message.endswith("xxx; give a number")
+    assert one_line("x" * 2000) == "x" * 2000

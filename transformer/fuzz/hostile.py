@@ -1,0 +1,472 @@
+"""Hostile inputs, as functions of random numbers: the fuzzer and the property tests draw from the same."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import string
+from typing import Any
+
+import yaml
+
+from transformer.config import Config
+from transformer.data.builtin import builtin_trees
+
+_SCRIPTS = (
+    "Ä ß é ",
+    "漢字かな",
+    "עברית ",
+    "العربية",
+    "हिन्दी",
+    "ไทย",
+    "ᚠᚢᚦ",
+    "😀👩‍👩‍👧‍👦🏳️‍🌈",
+    "𒀀𓂀𝔘",
+    "e\u0301a\u0300",
+    "ﬁ½①Ⅷ",
+    "▁⁇",
+)
+_ODDITIES = (
+    "\x00",
+    "\t",
+    "\r",
+    "\x0b",
+    "\x0c",
+    "\x1b[2J",
+    "\x7f",
+    "\x85",
+    "\xa0",
+    "\xad",
+    "\u200b",
+    "\u200d",
+    "\u2028",
+    "\u2029",
+    "\u202e",
+    "\u3000",
+    "\ufeff",
+    "\ufffe",
+    "\uffff",
+    "<s>",
+    "</s>",
+    "<unk>",
+    "<pad>",
+    "(",
+    ")",
+    "{split}",
+    "%s",
+    "'",
+    '"',
+)
+_WORDS = ("A", "man", "is", "sleeping", ".", "Two", "dogs", "in", "the", "park", "der", "Hund")
+_BAD_UTF8 = (b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80", b"\xe2\x82", b"\xfe\xff\x00a")
+_NUMBERS = (
+    "0",
+    "-1",
+    "1",
+    "2",
+    "3",
+    "7",
+    "0.5",
+    "-0.0",
+    "1e9",
+    "1.0e-9",
+    "1.0e+308",
+    "1.0e+309",
+    ".inf",
+    "-.inf",
+    ".nan",
+    "nan",
+    "1e400",
+    "9223372036854775807",
+    "9223372036854775808",
+    "-9223372036854775809",
+    "0x_",
+    "0b_",
+    "0o9",
+    "1_000",
+    "1:30",
+    "1:59.5",
+    "99999999999999999999999",
+    "0x" + "f" * 5000,
+    "9" * 5000,
+    "1048577",
+    "inf",
+)
+_SCALARS = (
+    "null",
+    "~",
+    "true",
+    "no",
+    "''",
+    '""',
+    "text",
+    "2024-02-30",
+    "2024-01-01",
+    "[1, 2]",
+    "{a: 1}",
+    "!!int ''",
+    "!!bool x",
+    "!!timestamp x",
+    "!!python/object/apply:os.system [ls]",
+    "!!binary x",
+    "&a [*a]",
+    "*a",
+    "<<",
+    "=",
+    "? [1]",
+    "'\\0'",
+    '"\\0"',
+    '"\\ud800"',
+    '"\\x1b[31m"',
+    "|\n  text",
+    "- - - 1",
+    "[" * 60,
+    "{" * 50,
+    "builtin",
+    "../../x",
+    "/etc/passwd",
+    "{split}.{lang}",
+    "a/b",
+    "..",
+    "auto",
+    "@",
+    "`",
+    "%",
+    "# comment",
+    "post",
+    "t5",
+    "rotary",
+    "shaw",
+    "dot",
+    "cuda",
+)
+
+
+_DEFAULTS = {key: yaml.safe_dump(value).splitlines()[0] for key, value in Config().flat().items()}
+_WHOLE = Config().to_yaml().encode()
+
+_TREES = tuple(builtin_trees("test", 7))
+
+
+def text(rng: random.Random) -> str:
+    """One line without a line feed: ordinary words, any script, control characters, at times long or empty."""
+    kind = rng.random()
+    if kind < 0.1:
+        return rng.choice(("", " ", "\t", "\u3000", "\xa0 ", "\r", "\x00"))
+    parts = []
+    for _ in range(rng.choice((1, 2, 3, 5, 8, 13))):
+        sort = rng.random()
+        if sort < 0.5:
+            parts.append(rng.choice(_WORDS))
+        elif sort < 0.75:
+            parts.append(rng.choice(_SCRIPTS))
+        elif sort < 0.95:
+            parts.append(rng.choice(_ODDITIES))
+        else:
+            parts.append(chr(rng.choice((rng.randrange(0xD800), rng.randrange(0xE000, 0x110000)))))
+    line = rng.choice(("", " ", "  ")).join(parts).replace("\n", "")
+    return line * rng.choice((100, 1000)) if kind > 0.995 else line
+
+
+def text_file(rng: random.Random) -> bytes:
+    """Lines of `text` as a file may hold them: with any line ends, marks, other encodings, bytes that are no text."""
+    lines = [text(rng) for _ in range(rng.choice((0, 1, 2, 3, 7)))]
+    end = rng.choice(("\n", "\n", "\n", "\r\n", "\r", "\n\n"))
+    content = end.join(lines) + rng.choice(("", end))
+    encoding = rng.choice(("utf-8",) * 6 + ("utf-8-sig", "utf-16", "utf-32", "gb18030"))
+    data = content.encode(encoding)
+    if rng.random() < 0.2:
+        place = rng.randrange(len(data) + 1)
+        data = data[:place] + rng.choice((*_BAD_UTF8, b"\x00")) + data[place:]
+    if rng.random() < 0.002:
+        data += b"x" * rng.choice((10 << 20, (16 << 20) + 1))
+    return data
+
+
+def gzip_file(rng: random.Random) -> bytes:
+    """A gzip file, whole, cut, changed, with something behind it, or that unpacks to a thousand times its size."""
+    if rng.random() < 0.002:
+        return gzip.compress(bytes(64 << 20), 9)
+    data = gzip.compress(text_file(rng), 1)
+    kind = rng.random()
+    if kind < 0.3:
+        return data
+    if kind < 0.5:
+        return data[: rng.randrange(len(data))]
+    if kind < 0.7:
+        return data + text_file(rng)
+    return changed(rng, data)
+
+
+def changed(rng: random.Random, data: bytes, others: tuple[bytes, ...] = ()) -> bytes:
+    """The same bytes with some flipped, overwritten, deleted, repeated or cut off; at times one of `others` instead."""
+    if others and rng.random() < 0.1:
+        return rng.choice(others)
+    if rng.random() < 0.05:
+        return rng.choice((b"", b"\x00" * len(data), b"\xff" * 8 + data, data + data, rng.randbytes(64)))
+    buffer = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4, 16))):
+        if not buffer:
+            break
+        # What says how the rest is to be read mostly stands at an end.
+        size = len(buffer)
+        place = rng.choice(
+            (rng.randrange(size), rng.randrange(min(size, 256)), size - 1 - rng.randrange(min(size, 256)))
+        )
+        kind = rng.random()
+        if kind < 0.4:
+            buffer[place] ^= 1 << rng.randrange(8)
+        elif kind < 0.7:
+            buffer[place] = rng.choice((0, 1, 127, 128, 255, rng.randrange(256)))
+        elif kind < 0.8:
+            del buffer[place : place + rng.randrange(1, 40)]
+        elif kind < 0.95:
+            other = rng.randrange(size)
+            buffer[place:place] = buffer[other : other + rng.randrange(1, 40)]
+        else:
+            del buffer[place:]
+    return bytes(buffer)
+
+
+def scalar(rng: random.Random) -> str:
+    """A value of YAML, or what looks like one."""
+    kind = rng.random()
+    if kind < 0.4:
+        return rng.choice(_NUMBERS)
+    if kind < 0.85:
+        return rng.choice(_SCALARS)
+    return text(rng)
+
+
+def config_key(rng: random.Random) -> str:
+    """A dotted key, mostly one that there is."""
+    key = rng.choice(list(_DEFAULTS))
+    kind = rng.random()
+    if kind < 0.8:
+        return key
+    if kind < 0.9:
+        return key[: rng.randrange(len(key))]
+    return rng.choice(("", ".", "model", "base", "model..d_model", "a.b.c.d", "model.d_model.x", text(rng)))
+
+
+def override(rng: random.Random) -> str:
+    """`section.key=value`, or nearly."""
+    key = config_key(rng)
+    return f"{key}{rng.choice(('=',) * 9 + ('', '==', ' = '))}{_value(rng, key)}"
+
+
+def _value(rng: random.Random, key: str) -> str:
+    """Of a key, half of the time one that it can have: otherwise the first of many would hide all others."""
+    return _DEFAULTS.get(key, "") if rng.random() < 0.5 else scalar(rng)
+
+
+def config_file(rng: random.Random, bases: tuple[str, ...] = ()) -> bytes:
+    """A YAML file: a configuration with some hostile values, changed bytes, or something else altogether."""
+    lines = []
+    if bases and rng.random() < 0.3:
+        lines.append(f"base: {rng.choice(bases)}")
+    for section in rng.sample(("model", "data", "train", "search"), rng.randrange(4)):
+        keys = rng.sample([key for key in _DEFAULTS if key.startswith(f"{section}.")], rng.randrange(1, 4))
+        values = [f"  {key.split('.')[1]}: {_value(rng, key)}" for key in keys]
+        lines += [f"{section}:", *values]
+    if rng.random() < 0.3:
+        lines.append(f"{rng.choice(('seed', 'run_dir', 'seed', text(rng)))}: {scalar(rng)}")
+    if rng.random() < 0.02:
+        lines += [
+            "a: &a [x, x, x, x, x, x, x, x, x]",
+            *(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
+        ]
+    if rng.random() < 0.002:
+        lines.append(
+            rng.choice(("run_dir: " + "x" * 200_000, "[" * 100_000, "- " * 20_000, "a: &a {<<: *a}", "? " * 9000))
+        )
+    data = "\n".join(lines).encode("utf-8", "surrogatepass")
+    kind = rng.random()
+    if kind < 0.5:
+        return data
+    if kind < 0.55:
+        return text_file(rng)
+    return changed(rng, data if kind < 0.95 else _WHOLE, (_WHOLE,))
+
+
+def tree(rng: random.Random) -> str:
+    """A bracketed tree, or nearly."""
+    tokens = []
+    for _ in range(rng.choice((1, 3, 10, 30))):
+        tokens.append(
+            rng.choice(
+                (
+                    "(",
+                    "(S ",
+                    "(NP ",
+                    "(TOP ",
+                    "(-NONE- *)",
+                    "(NN dog)",
+                    "(. .)",
+                    ")",
+                    ")",
+                    ") ",
+                    "word ",
+                    "((",
+                    text(rng),
+                )
+            )
+        )
+    line = "".join(tokens)
+    kind = rng.random()
+    if kind < 0.3:
+        line = rng.choice(_TREES)
+        place = rng.randrange(len(line))
+        line = line[:place] + rng.choice(("", rng.choice(tokens))) + line[place + rng.randrange(2) :]
+    elif kind < 0.6:
+        line = f"(S (NP (NN {rng.choice(_WORDS)})) {line} (. .))"
+    if rng.random() < 0.0005:
+        depth = rng.choice((1000, 20_000))
+        line = "(NP " * depth + "(NN dog)" + ")" * rng.choice((depth, depth - 1))
+    return line
+
+
+def json_lines(rng: random.Random, records: list[dict[str, object]]) -> bytes:
+    """Records as JSON, one a line, with values and bytes changed."""
+    lines = []
+    for record in records:
+        changed_record = dict(record)
+        for key in rng.sample(list(record), min(len(record), rng.randrange(3))):
+            if rng.random() < 0.3:
+                del changed_record[key]
+            else:
+                changed_record[key] = json_value(rng)
+        lines.append(json.dumps(changed_record if rng.random() < 0.95 else json_value(rng)))
+    data = "\n".join(lines).encode()
+    return changed(rng, data) if rng.random() < 0.3 else data
+
+
+def json_value(rng: random.Random) -> object:
+    """What JSON can hold where something else is expected."""
+    deep: list[object] = []
+    for _ in range(rng.choice((2, 100))):
+        deep = [deep]
+    return rng.choice(
+        (
+            None,
+            True,
+            -1,
+            0,
+            1.5,
+            1e308,
+            float("nan"),
+            float("inf"),
+            10**30,
+            "",
+            "text",
+            "\x1b[2J",
+            text(rng),
+            [],
+            deep,
+            {},
+            {"a": 1},
+        )
+    )
+
+
+def sentencepiece_model(rng: random.Random, model: bytes) -> bytes:
+    """A SentencePiece model with bytes changed, or with fields changed so that it still is a message of its kind."""
+    if rng.random() < 0.5:
+        return changed(rng, model)
+    # SentencePiece's own description of its files; it needs protobuf, which TensorBoard brings.
+    from sentencepiece import sentencepiece_model_pb2
+
+    message: Any = vars(sentencepiece_model_pb2)["ModelProto"]()
+    message.ParseFromString(model)
+    for _ in range(rng.choice((1, 2, 5))):
+        kind = rng.random()
+        if kind < 0.3:
+            piece = rng.choice(message.pieces)
+            piece.type = rng.choice((1, 2, 3, 4, 5, 6))
+            piece.score = rng.choice((0.0, -1e30, 1e30, float("nan"), float("inf")))
+        elif kind < 0.5:
+            rng.choice(message.pieces).piece = rng.choice(
+                ("", "▁", rng.choice(message.pieces).piece, text(rng), "<0x41>", "x" * 10_000)
+            )
+        elif kind < 0.6:
+            place = rng.randrange(len(message.pieces))
+            del message.pieces[place : place + rng.choice((1, 10, 1000))]
+        elif kind < 0.8:
+            charsmap = message.normalizer_spec.precompiled_charsmap
+            message.normalizer_spec.precompiled_charsmap = changed(rng, charsmap or b"\x00\x00\x04\x00")
+            message.normalizer_spec.normalization_rule_tsv = text(rng).encode(errors="replace").decode()
+        else:
+            spec = message.trainer_spec
+            spec.model_type = rng.choice((1, 2, 3, 4))
+            for name in rng.sample(("byte_fallback", "treat_whitespace_as_suffix"), 1):
+                setattr(spec, name, not getattr(spec, name))
+            setattr(
+                spec,
+                rng.choice(("pad_id", "unk_id", "bos_id", "eos_id", "vocab_size")),
+                rng.choice((-1, 0, 1, 2, 3, 2**31 - 1)),
+            )
+        if not message.pieces:
+            break
+    return message.SerializeToString()
+
+
+def table(rng: random.Random, suffix: str) -> bytes:
+    """A table of two columns, `en` and `de`, as .csv or .jsonl, with some hostile values."""
+    rows = [[text(rng).encode(errors="replace").decode() for _ in range(2)] for _ in range(rng.randrange(4))]
+    if suffix == ".csv":
+        data = "\n".join(["en,de", *(f'"{a}","{b}"' for a, b in rows)]).encode()
+    else:
+        values: list[list[object]] = [
+            [json_value(rng) if rng.random() < 0.2 else value for value in row] for row in rows
+        ]
+        data = "\n".join(json.dumps(dict(zip(("en", "de"), row, strict=True))) for row in values).encode()
+    return changed(rng, data) if rng.random() < 0.3 else data
+
+
+def word(rng: random.Random) -> str:
+    """An argument of a command line: never with a NUL, which none can have."""
+    kind = rng.random()
+    if kind < 0.3:
+        value = rng.choice(_NUMBERS)[:200]
+    elif kind < 0.5:
+        value = rng.choice(
+            (
+                "../../x",
+                "/",
+                ".",
+                "..",
+                "-",
+                "--",
+                "-x",
+                "org/name@..",
+                "a/..",
+                "@",
+                "x\n y",
+                "\udcff",
+                "runs",
+                "/dev/null",
+            )
+        )
+    elif kind < 0.6:
+        value = "".join(rng.choice(string.printable) for _ in range(rng.randrange(20)))
+    elif kind < 0.8:
+        value = override(rng)
+    else:
+        value = text(rng)
+    return value.replace("\x00", "")[:5000]
+
+
+def saved_config(rng: random.Random, config: bytes) -> bytes:
+    """The configuration of a checkpoint with some values changed; it mostly still is one."""
+    if rng.random() < 0.5:
+        return changed(rng, config)
+    raw = yaml.safe_load(config)
+    section = rng.choice(("model", "search", "data", "model"))
+    value = rng.choice(
+        (1, 2, 3, 1000, 2**20, 0, -1, None, "x", 0.5, 1e6, "learned", "shaw", "../../x", "/etc/passwd", "{split}")
+    )
+    raw[section][rng.choice(list(raw[section]))] = value
+    if rng.random() < 0.1:
+        raw["base"] = "/etc/passwd"
+    return yaml.safe_dump(raw).encode()
