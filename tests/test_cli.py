@@ -26,7 +26,6 @@ from transformer.data.builtin import builtin_pairs
 from transformer.data.corpus import Corpus
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import UserError
-from transformer.inference.resumable import resumable_output
 from transformer.inference.translator import Translator
 from transformer.training.checkpoint import build_model, load_checkpoint, save_checkpoint
 from transformer.training.integrity import verify
@@ -517,15 +516,6 @@ def test_a_translation_does_not_go_on_with_another_model(
 ) -> None:
     name, _, *arguments = interrupted
     assert_one_line(script(name, trained_run, *arguments), r"output\.part: was made with weights=\w{64}, and now")
-
-
-def test_only_one_process_writes_an_output(script: Script, interrupted: tuple[object, ...], tmp_path: Path) -> None:
-    part = tmp_path / "output.part"
-    begun = part.read_bytes()
-    with resumable_output(tmp_path / "output", json.loads((tmp_path / "output.part.json").read_text())["settings"]):
-        assert_one_line(script(*interrupted), r"output\.part: another process is writing it; wait for that one")
-        assert part.read_bytes() == begun
-    assert script(*interrupted).status == 0
 
 
 def test_what_cannot_be_translated_is_named_before_the_work(

@@ -17,19 +17,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from yaml.nodes import Node, ScalarNode
 
+from transformer.config_file import apply_override, check_text, read_values
 from transformer.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 
-# A configuration can come with a model from anywhere: these bound what reading one can cost, far from what is used.
-_LARGEST_FILE = 100_000  # characters
-_DEEPEST = 10  # sections inside of sections
-_LONGEST_CHAIN = 10  # of files that are based on each other
-_LARGEST_INT = 2**63 - 1
-_LARGEST_SIZE = 2**20  # of widths, vocabularies and lengths
+# Of widths, vocabularies and lengths: a configuration can come with a model from anywhere.
+_LARGEST_SIZE = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,127 +228,12 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = (), *, allow
             range or a bad combination.
     """
     path = Path(path)
-    raw = _read(path, ())
-    if "base" in raw:
-        if not allow_base:
-            raise ConfigError(f"{path}: unknown key base: the configuration of a model stands by itself")
-        raw = _with_bases(raw, path, (path,))
-    raw.setdefault("run_dir", f"runs/{path.stem}")
+    values = read_values(path, allow_base=allow_base)
+    values.setdefault("run_dir", f"runs/{path.stem}")
     for override in overrides:
-        _apply_override(raw, override)
-    config: Config = _build(Config, raw, "")
+        apply_override(values, override)
+    config: Config = _build(Config, values, "")
     return config
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """YAML for configurations: no anchors, aliases and tags, little nesting, integers of 64 bits.
-
-    Aliases can make gigabytes of a small file; tags call constructors, some of which fail in undocumented ways.
-    """
-
-    _depth = 0
-
-    def compose_node(self, parent: Node | None, index: int) -> Node | None:
-        event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent) or event.anchor is not None or event.tag is not None:
-            raise yaml.composer.ComposerError(
-                problem="anchors, aliases and tags are not read", problem_mark=event.start_mark
-            )
-        if self._depth > _DEEPEST:
-            raise yaml.composer.ComposerError(problem="nested too deeply", problem_mark=event.start_mark)
-        self._depth += 1
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
-
-    def construct_yaml_int(self, node: ScalarNode) -> int:
-        value = super().construct_yaml_int(node)
-        if abs(value) > _LARGEST_INT:
-            raise yaml.constructor.ConstructorError(
-                problem="a number of more than 64 bits", problem_mark=node.start_mark
-            )
-        return value
-
-
-_PlainLoader.add_constructor("tag:yaml.org,2002:int", _PlainLoader.construct_yaml_int)
-
-
-def _parse_yaml(text: str) -> Any:
-    """ValueError if it is not YAML."""
-    try:
-        return _PlainLoader(text).get_single_data()
-    except (yaml.YAMLError, OverflowError) as error:
-        raise ValueError(" ".join(str(error).split())) from None
-
-
-def _read(path: Path, derived: tuple[Path, ...]) -> dict[str, Any]:
-    """The values of a file; `derived` are the files that are based on it."""
-    try:
-        # What is no file, such as a pipe, may never end; only the user can have meant that.
-        if derived and path.exists() and not path.is_file():
-            raise ConfigError(f"{path}, which is the base of {derived[-1]}, is no file")
-        with path.open(encoding="utf-8") as file:
-            text = file.read(_LARGEST_FILE + 1)
-    except FileNotFoundError:
-        wanted_by = f", which is the base of {derived[-1]}" if derived else ""
-        raise ConfigError(f"{path}: no such configuration file{wanted_by}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    if len(text) > _LARGEST_FILE:
-        raise ConfigError(f"{path}: not a configuration: more than {_LARGEST_FILE} characters")
-    try:
-        raw = _parse_yaml(text)
-    except ValueError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from None
-    raw = {} if raw is None else raw
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: expected `key: value` lines, got {raw!r}")
-    return raw
-
-
-def _with_bases(raw: dict[str, Any], path: Path, derived: tuple[Path, ...]) -> dict[str, Any]:
-    """The values of a file with those of the file that it is based on, and so on; `derived` ends with the file."""
-    base = raw.pop("base")
-    if not isinstance(base, str) or not base:
-        raise ConfigError(f"{path}: base must be the name of a YAML file, got {base!r}")
-    _check_text(f"{path}: base", base)
-    other = path.parent / base
-    if other.resolve() in (file.resolve() for file in derived) or len(derived) > _LONGEST_CHAIN:
-        raise ConfigError(f"{' is based on '.join(map(str, (*derived, other)))}: remove one `base:`")
-    inherited = _read(other, derived)
-    if "base" in inherited:
-        inherited = _with_bases(inherited, other, (*derived, other))
-    inherited.pop("run_dir", None)
-    return _merge(inherited, raw)
-
-
-def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
-    """Both; where both have a value, the one of `high`."""
-    merged = {**low, **high}
-    for name in low.keys() & high.keys():
-        if isinstance(low[name], dict) and isinstance(high[name], dict):
-            merged[name] = _merge(low[name], high[name])
-    return merged
-
-
-def _apply_override(raw: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"{override!r} is not of the form section.key=value")
-    try:
-        value = _parse_yaml(text) if text.strip() else ""
-    except ValueError:
-        value = text  # such as a pattern with braces
-    if isinstance(value, dict | list):
-        value = text
-    *sections, name = key.split(".")
-    for section in sections:
-        if raw.get(section) is None:
-            raw[section] = {}
-        raw = raw[section]
-        if not isinstance(raw, dict):
-            raise ConfigError(f"{override!r}: {section} is not a section")
-    raw[name] = value
 
 
 def _build(cls: type, raw: Any, prefix: str) -> Any:
@@ -391,13 +272,8 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
     if type(value) is not hint:
         raise ConfigError(f"{key} must be {_TYPE_NAMES[hint]}, got {value!r}{_number_hint(value, hint)}")
     if hint is str:
-        _check_text(key, value)
+        check_text(key, value)
     return value
-
-
-def _check_text(key: str, value: str) -> None:
-    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", value):
-        raise ConfigError(f"{key}={value!r} must be text without control characters, in UTF-8")
 
 
 _TYPE_NAMES: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

@@ -9,7 +9,7 @@ from pathlib import Path
 from transformer.config import Config, DataConfig, load_config
 from transformer.errors import CheckpointError, ConfigError
 
-_MODEL_FILES = ["config.yaml", "tokenizer.model", "model.safetensors"]
+_MODEL_FILES = ["config.yaml", "tokenizer.model", "model.safetensors", "SHA256SUMS"]
 _REPOSITORY = r"[\w-][\w.-]*/[\w-][\w.-]*"
 _REVISION = r"\w[\w./-]*"
 

@@ -197,21 +197,6 @@ def test_a_corpus_that_fails_midway_leaves_nothing_behind(
     assert_holds(encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path), tokenizer, pairs)  # mended
 
 
-def test_where_there_are_no_locks_two_processes_may_encode_the_same_corpus_at_once(
-    tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def read() -> Iterator[tuple[str, str]]:
-        yield from pairs[:5]
-        encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path)  # the other process overtakes
-        yield from pairs[5:]
-
-    monkeypatch.setattr(dataset_module, "fcntl", None)
-    slow = encode_corpus(Corpus("slow", "shelf", read), tokenizer, tmp_path)
-    assert_holds(slow, tokenizer, pairs)
-    assert [path.name for path in tmp_path.iterdir()] == [slow.fingerprint]
-
-
-@pytest.mark.skipif(dataset_module.fcntl is None, reason="no locks on this system")
 @pytest.mark.parametrize("kind", ["ids", "tokenizer"])
 def test_of_several_who_need_the_same_one_makes_it_and_the_others_wait(
     tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer, kind: str
@@ -244,7 +229,6 @@ def test_of_several_who_need_the_same_one_makes_it_and_the_others_wait(
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.skipif(dataset_module.fcntl is None, reason="no locks on this system")
 def test_what_killed_builders_left_is_removed_and_what_others_build_is_not(
     tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer
 ) -> None:
@@ -261,7 +245,6 @@ def test_what_killed_builders_left_is_removed_and_what_others_build_is_not(
     assert {path.name for path in tmp_path.iterdir()} == left - {".alive.lock"}
 
 
-@pytest.mark.skipif(dataset_module.fcntl is None, reason="no locks on this system")
 def test_a_lock_whose_file_was_deleted_is_asked_for_again(tmp_path: Path) -> None:
     entry, path = tmp_path / "entry", tmp_path / ".entry.lock"
 

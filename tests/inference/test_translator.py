@@ -534,7 +534,9 @@ def test_a_hub_model_is_downloaded_and_loaded(trained_run: Path, monkeypatch: py
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert_loaded(Translator.load("someone/some-model.v2", precision="fp32"), last)
-    assert asked == [("someone/some-model.v2", None, ["config.yaml", "tokenizer.model", "model.safetensors"])]
+    assert asked == [
+        ("someone/some-model.v2", None, ["config.yaml", "tokenizer.model", "model.safetensors", "SHA256SUMS"])
+    ]
 
 
 def test_without_a_network_a_hub_model_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

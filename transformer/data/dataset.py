@@ -123,12 +123,12 @@ def _learn(path: Path, corpus: Corpus, vocab_size: int) -> None:
 def _locked(entry: Path, *, wait: bool = True) -> Iterator[bool]:
     """Inside, this process alone has the lock of this entry of the cache, which ends with the process.
 
-    False if another process has it, unless we `wait`.
+    False if another process has it, unless we `wait`, or there is no right to write here.
     """
     lock = FileLock(entry.with_name(f".{entry.name}{_LOCK_SUFFIX}"))
     try:
         lock.acquire(blocking=wait)
-    except Timeout:
+    except (OSError, Timeout):
         yield False
         return
     try:
