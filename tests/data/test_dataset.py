@@ -263,7 +263,8 @@ def test_a_lock_whose_file_was_deleted_is_asked_for_again(tmp_path: Path) -> Non
 
 
 def test_without_the_right_to_write_there_is_no_lock(tmp_path: Path) -> None:
-    with dataset_module._locked(tmp_path / "missing" / "entry") as is_held:
+    (tmp_path / "file").touch()
+    with dataset_module._locked(tmp_path / "file" / "entry") as is_held:
         assert not is_held
 
 

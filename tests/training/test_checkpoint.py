@@ -30,7 +30,7 @@ from transformer.training.checkpoint import (
     save_checkpoint,
 )
 
-FILES = ["config.yaml", "model.safetensors", "tokenizer.model"]
+FILES = ["SHA256SUMS", "config.yaml", "model.safetensors", "tokenizer.model"]
 TRAINING_FILES = sorted([*FILES, "optimizer.safetensors", "training.json"])
 METADATA = {"format": "1"}
 
@@ -101,7 +101,9 @@ def test_saving_again_what_was_loaded_gives_the_same_files(saved: Path, tmp_path
     config, tokenizer, model = load_checkpoint(saved)
     save_checkpoint(tmp_path / "again", config, tokenizer, model.state_dict())
     assert names(tmp_path / "again") == FILES
-    assert contents(tmp_path / "again") == {name: data for name, data in contents(saved).items() if name in FILES}
+    again = contents(tmp_path / "again")
+    del again["SHA256SUMS"]  # of fewer files
+    assert again == {name: data for name, data in contents(saved).items() if name in again}
 
 
 def test_training_goes_on_with_the_same_moments_position_and_random_numbers(
@@ -266,7 +268,7 @@ def test_a_run_holds_the_files_it_should_and_no_pickle(trained_run: Path) -> Non
     assert len(events) == 1
     checkpoints = [f"checkpoints/step-{step:08d}/{name}" for step in (4, 8, 11) for name in TRAINING_FILES]
     best = [f"best/step-00000010/{name}" for name in FILES]
-    run = ["config.yaml", "metrics.jsonl", "tokenizer.model"]
+    run = [".lock", "config.yaml", "metrics.jsonl", "starts.jsonl", "tokenizer.model"]
     assert sorted(files) == sorted([*run, *events, *checkpoints, *best])
     for path in files.values():
         # Pickle protocols 2 to 5, and the zip archives of torch.save. A safetensors file begins with its header's
@@ -277,7 +279,14 @@ def test_a_run_holds_the_files_it_should_and_no_pickle(trained_run: Path) -> Non
 # Reading: whatever does not fit is named.
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.fixture
+def no_sums(saved: Path) -> None:
+    """As a version wrote it that had no checksums yet: what then is noticed all the same."""
+    (saved / "SHA256SUMS").unlink()
+
+
+@pytest.mark.usefixtures("no_sums")
+@pytest.mark.parametrize("name", ["config.yaml", "model.safetensors", "tokenizer.model"])
 def test_a_missing_file_is_named(saved: Path, name: str) -> None:
     (saved / name).unlink()
     with pytest.raises(CheckpointError, match=f"saved: not a checkpoint: it has no {re.escape(name)}$"):
@@ -289,6 +298,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "absent")
 
 
+@pytest.mark.usefixtures("no_sums")
 @pytest.mark.parametrize("size", [0, 5, 997, -1])
 def test_truncated_weights_are_refused(saved: Path, size: int) -> None:
     path = saved / "model.safetensors"
@@ -297,6 +307,7 @@ def test_truncated_weights_are_refused(saved: Path, size: int) -> None:
         load_checkpoint(saved)
 
 
+@pytest.mark.usefixtures("no_sums")
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors"])
 @pytest.mark.parametrize(("metadata", "shown"), [({"format": "2"}, "'2'"), ({"format": "pt"}, "'pt'"), (None, "None")])
 def test_another_format_is_refused(saved: Path, name: str, metadata: dict[str, str] | None, shown: str) -> None:
@@ -310,6 +321,7 @@ def load_everything(directory: Path) -> None:
     load_training(directory, torch.optim.AdamW(model.parameters(), fused=True), list(model.state_dict()))
 
 
+@pytest.mark.usefixtures("no_sums")
 def test_weights_of_another_vocabulary_are_refused(saved: Path) -> None:
     other = Tokenizer.train((text for pair in builtin_pairs("train", 101) for text in pair), 131)
     (saved / "tokenizer.model").write_bytes(other.model)
@@ -321,6 +333,7 @@ def test_weights_of_another_vocabulary_are_refused(saved: Path) -> None:
         load_checkpoint(saved)
 
 
+@pytest.mark.usefixtures("no_sums")
 def test_a_checkpoint_from_before_an_option_existed_has_its_default(saved: Path) -> None:
     config, _, model = load_checkpoint(saved)
     path = saved / "config.yaml"
@@ -333,6 +346,7 @@ def test_a_checkpoint_from_before_an_option_existed_has_its_default(saved: Path)
     assert_close(model_without.state_dict(), model.state_dict(), rtol=0, atol=0)
 
 
+@pytest.mark.usefixtures("no_sums")
 def test_weights_of_another_size_are_refused(saved: Path) -> None:
     path = saved / "config.yaml"
     path.write_text(path.read_text().replace("d_ff: 29", "d_ff: 31"))
@@ -340,6 +354,7 @@ def test_weights_of_another_size_are_refused(saved: Path) -> None:
         load_checkpoint(saved)
 
 
+@pytest.mark.usefixtures("no_sums")
 def test_a_missing_weight_is_named(saved: Path, model: Transformer) -> None:
     rewrite(saved / "model.safetensors", lambda tensors: tensors.pop("embeddings.source_weight"), METADATA)
     expected = r"model\.safetensors: its weights are not this model's; first difference: embeddings\.source_weight$"
@@ -349,12 +364,14 @@ def test_a_missing_weight_is_named(saved: Path, model: Transformer) -> None:
         load_weights(model, saved)
 
 
+@pytest.mark.usefixtures("no_sums")
 def test_an_additional_weight_is_named(saved: Path) -> None:
     rewrite(saved / "model.safetensors", lambda tensors: tensors.update(surprise=torch.ones(2)), METADATA)
     with pytest.raises(CheckpointError, match=r"its weights are not this model's; first difference: surprise$"):
         load_checkpoint(saved)
 
 
+@pytest.mark.usefixtures("no_sums")
 def test_refused_weights_leave_the_model_as_it_was(saved: Path, model: Transformer) -> None:
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     rewrite(saved / "model.safetensors", lambda tensors: tensors.update(surprise=torch.ones(2)), METADATA)
@@ -363,18 +380,21 @@ def test_refused_weights_leave_the_model_as_it_was(saved: Path, model: Transform
     assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
 
 
+@pytest.mark.usefixtures("no_sums")
 def test_a_damaged_configuration_is_named(saved: Path) -> None:
     (saved / "config.yaml").write_text("model: {d_model: [}")
     with pytest.raises(ConfigError, match=r"saved/config\.yaml: not YAML: "):
         load_checkpoint(saved)
 
 
+@pytest.mark.usefixtures("no_sums")
 def test_a_damaged_tokenizer_is_named(saved: Path) -> None:
     (saved / "tokenizer.model").write_bytes(b"not this")
     with pytest.raises(DataError, match=r"saved/tokenizer\.model: not a SentencePiece model: "):
         load_checkpoint(saved)
 
 
+@pytest.mark.usefixtures("no_sums")
 @pytest.mark.parametrize("text", ["", '{"step": 7, "epo', "[7]", '{"step": 7, "surprise": 1}', None], ids=repr)
 def test_damaged_progress_is_named(saved: Path, text: str | None) -> None:
     path = saved / "training.json"
@@ -383,6 +403,7 @@ def test_damaged_progress_is_named(saved: Path, text: str | None) -> None:
         load_everything(saved)
 
 
+@pytest.mark.usefixtures("no_sums")
 @pytest.mark.parametrize("name", ["exp_avg.embeddings.source_weight", "exp_avg_sq.embeddings.source_weight", "rng.cpu"])
 def test_what_the_optimizer_lacks_is_named(saved: Path, name: str) -> None:
     rewrite(saved / "optimizer.safetensors", lambda tensors: tensors.pop(name), METADATA)
@@ -390,6 +411,7 @@ def test_what_the_optimizer_lacks_is_named(saved: Path, name: str) -> None:
         load_everything(saved)
 
 
+@pytest.mark.usefixtures("no_sums")
 @pytest.mark.parametrize("content", [b"", b"not this", None], ids=repr)
 def test_a_damaged_optimizer_is_named(saved: Path, content: bytes | None) -> None:
     path = saved / "optimizer.safetensors"
@@ -407,12 +429,14 @@ def write_weights(directory: Path, **weights: Tensor) -> Path:
     return directory
 
 
+@pytest.mark.usefixtures("no_sums")
 def test_the_average_of_one_checkpoint_is_that_checkpoint(saved: Path, model: Transformer) -> None:
     averaged = average_checkpoints([saved])
     assert_close(averaged, dict(model.state_dict()), rtol=0, atol=0)
     assert {tensor.dtype for tensor in averaged.values()} == {torch.float32}
 
 
+@pytest.mark.usefixtures("no_sums")
 @pytest.mark.parametrize("number", [2, 3, 7])
 def test_the_average_of_equal_checkpoints_is_that_checkpoint(saved: Path, model: Transformer, number: int) -> None:
     assert_close(average_checkpoints([saved] * number), dict(model.state_dict()), rtol=0, atol=0)
