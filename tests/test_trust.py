@@ -31,6 +31,8 @@ from transformer.inference.translator import Translator
 
 ROOT = Path(__file__).parents[1]
 CODE = sorted([*(ROOT / "transformer").rglob("*.py"), *(ROOT / "scripts").glob("*.py")])
+# Strangers give none, or those that fit what they have planted.
+NO_SUMS = shutil.ignore_patterns("SHA256SUMS")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -115,6 +117,8 @@ PLANTED = {
     "checkpoints/{last}/model.safetensors": ["translate", "evaluate", "average", "train"],
     "checkpoints/{last}/optimizer.safetensors": ["train"],
     "checkpoints/{last}/training.json": ["train"],
+    "checkpoints/{last}/SHA256SUMS": ["translate", "evaluate", "average", "train"],
+    "starts.jsonl": ["train"],
     "tensorboard/events.out.tfevents.1.x": ["train"],
     "cache/meta.json": ["train"],
     "cache/src.ids": ["train"],
@@ -130,7 +134,7 @@ def test_no_file_of_a_run_or_of_the_cache_runs_a_program(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     planted_run, cache = tmp_path / "runs" / "run", tmp_path / "cache"
-    shutil.copytree(trained_run, planted_run)
+    shutil.copytree(trained_run, planted_run, ignore=NO_SUMS)
     shutil.copytree(trained_run.parent / "cache", cache)
     shutil.rmtree(planted_run / "best", ignore_errors=True)
     last = max(path.name for path in (planted_run / "checkpoints").iterdir())
@@ -179,7 +183,7 @@ def test_a_split_that_a_command_names_is_a_plain_name() -> None:
 
 def test_the_configuration_of_a_model_stands_by_itself(trained_run: Path, tmp_path: Path) -> None:
     last = max((trained_run / "checkpoints").iterdir())
-    shutil.copytree(last, tmp_path / "model")
+    shutil.copytree(last, tmp_path / "model", ignore=NO_SUMS)
     (tmp_path / "other.yaml").write_text("seed: 3\n")
     (tmp_path / "model" / "config.yaml").write_text("base: ../other.yaml\n")
     with pytest.raises(ConfigError, match=r"config\.yaml: unknown key base: the configuration of a model stands by"):
@@ -188,7 +192,7 @@ def test_the_configuration_of_a_model_stands_by_itself(trained_run: Path, tmp_pa
 
 
 def test_paths_in_the_configuration_of_a_model_are_not_followed(trained_run: Path, tmp_path: Path) -> None:
-    shutil.copytree(trained_run, tmp_path / "run")
+    shutil.copytree(trained_run, tmp_path / "run", ignore=NO_SUMS)
     (tmp_path / "elsewhere").mkdir()
     for path in (tmp_path / "run").rglob("config.yaml"):
         text = re.sub("run_dir: .*", f"run_dir: {tmp_path}/elsewhere/a", path.read_text())
@@ -204,7 +208,7 @@ def test_paths_in_the_configuration_of_a_model_are_not_followed(trained_run: Pat
 @pytest.mark.parametrize("name", ["config.yaml", "tokenizer.model", "model.safetensors"])
 def test_a_link_out_of_a_models_directory_is_not_followed(trained_run: Path, tmp_path: Path, name: str) -> None:
     last = max((trained_run / "checkpoints").iterdir())
-    shutil.copytree(last, tmp_path / "model")
+    shutil.copytree(last, tmp_path / "model", ignore=NO_SUMS)
     (tmp_path / "model" / name).rename(tmp_path / "private")
     (tmp_path / "model" / name).symlink_to(tmp_path / "private")
     with pytest.raises(CheckpointError, match=rf"{name}: a link out of the model's directory, to .*private; copy"):

@@ -248,6 +248,8 @@ class Targets:
             (directory / "config.yaml").write_bytes(content)
         else:
             (directory / name).write_bytes(hostile.changed(rng, self.files[name], others))
+        if rng.random() < 0.8:  # with checksums, the change is noticed before anything is read
+            (directory / "SHA256SUMS").unlink(missing_ok=True)
         load_checkpoint(directory)
         translator = Translator.load(directory, device="cpu", precision="fp32")
         if len(translator.translate(["A man is sleeping.", "", "x"], max_extra=2)) != 3:
@@ -334,7 +336,9 @@ def _some_run(targets: Targets, rng: random.Random, directory: Path) -> str:
         return str(targets.run)
     if rng.random() < 0.3:
         return hostile.word(rng)
-    shutil.copytree(targets.run, directory / "run")
+    # With checksums, the change is noticed before anything is read.
+    ignored = shutil.ignore_patterns("SHA256SUMS") if rng.random() < 0.8 else None
+    shutil.copytree(targets.run, directory / "run", ignore=ignored)
     path = rng.choice(sorted(path for path in (directory / "run").rglob("*") if path.is_file()))
     path.write_bytes(hostile.changed(rng, path.read_bytes()))
     return str(directory / "run")

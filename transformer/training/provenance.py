@@ -31,7 +31,7 @@ def record_start(run: Path, step: int, device: torch.device, data: Mapping[str, 
     OSError if it cannot be written.
     """
     path = run / NAME
-    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before = path.read_bytes() if path.is_file() else b""
     start = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "step": step,
@@ -43,7 +43,7 @@ def record_start(run: Path, step: int, device: torch.device, data: Mapping[str, 
         "threads": torch.get_num_threads(),
         "data": dict(data),
     }
-    write_whole(path, f"{before}{json.dumps(start, ensure_ascii=False)}\n")
+    write_whole(path, before + json.dumps(start).encode() + b"\n")
 
 
 def _versions() -> dict[str, str]:
