@@ -723,6 +723,9 @@ def test_a_checkpoint_of_another_vocabulary_is_not_used(script: Script, trained_
     shutil.copytree(trained_run / "best" / "step-00000010", checkpoint)
     other = Tokenizer.train((text for pair in builtin_pairs("train", 101) for text in pair), 151)
     (checkpoint / "tokenizer.model").write_bytes(other.model)
+    pattern = r"tokenizer\.model: is damaged or another checkpoint's"
+    assert_one_line(script("translate", checkpoint, "--text", "a"), pattern)
+    (checkpoint / "SHA256SUMS").unlink()
     pattern = r"source_weight is \(307, 22\), .* make it \(151, 22\): weights of another vocabulary or size"
     assert_one_line(script("translate", checkpoint, "--text", "a"), pattern)
     assert_one_line(script("evaluate", checkpoint), pattern)
