@@ -33,6 +33,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from transformer.errors import CheckpointError
+from transformer.training.integrity import verify
+
 REPOSITORY = Path(__file__).parents[2]
 SABOTEUR = Path(__file__).with_name("saboteur")
 
@@ -52,7 +55,7 @@ SIZES = {"train": 307, "validation": 17, "test": 61}
 # Measured in seconds: no two runs agree on them.
 CLOCK_VALUES = {"elapsed_s", "window_s", "tokens_per_s", "seconds", "sentences_per_s"}
 # What programs import besides the package.
-PRELOADED = ["torch.utils.tensorboard", "sacrebleu", "tqdm"]
+PRELOADED = ["tensorboard.summary.writer.record_writer", "sacrebleu", "tqdm"]
 # Longer than anything here takes on a busy machine.
 TIMEOUT_S = 300
 # From the first signal to the end: an update, a validation and a checkpoint on a very busy machine.
@@ -285,16 +288,17 @@ def last_step(root: Path) -> int:
 def broken(root: Path) -> list[str]:
     """The checkpoints under their final name that are not whole."""
     wanted = {"best": ["model.safetensors"], "checkpoints": ["model.safetensors", "optimizer.safetensors"]}
-    others = {"best": ["config.yaml", "tokenizer.model"]}
+    others = {"best": ["config.yaml", "tokenizer.model", "SHA256SUMS"]}
     others["checkpoints"] = [*others["best"], "training.json"]
     faults = []
     for parent in wanted:
         for checkpoint in (root / "run" / parent).glob("step-*"):
             try:
+                verify(checkpoint)
                 for name in wanted[parent]:
                     load_file(checkpoint / name)
                 is_whole = all((checkpoint / name).stat().st_size for name in others[parent])
-            except (OSError, SafetensorError):
+            except (OSError, SafetensorError, CheckpointError):
                 is_whole = False
             if not is_whole:
                 faults.append(f"{parent}/{checkpoint.name} is not whole")
@@ -496,9 +500,9 @@ class Laboratory:
         self._move(self.whole, root)
 
     def _move(self, source: Path, root: Path) -> None:
-        """Copy a directory, and the names in its configuration."""
+        """Copy a directory, and change the names in its configuration; checkpoints stay as they were written."""
         shutil.copytree(source, root)
-        for path in (root / "config.yaml", root / "run" / "config.yaml", *root.glob("run/*/*/config.yaml")):
+        for path in (root / "config.yaml", root / "run" / "config.yaml"):
             path.write_text(path.read_text().replace(str(source), str(root)))
 
     def _averaging_faults(self, life: Life) -> list[str]:
