@@ -8,6 +8,7 @@ torchrun --nproc-per-node=GPUS scripts/train.py CONFIG [section.key=value ...]
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import shlex
 import signal
@@ -52,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(path: str, overrides: Sequence[str], world: World) -> int:
     config = load_config(path, overrides)
-    config = world.from_main(lambda: pin_data(config))
+    # Only the commit is the first process's: paths may differ from machine to machine.
+    revision = world.from_main(lambda: pin_data(config).data.revision)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, revision=revision))
     world.say(config.to_yaml())
     tune_process()
     trainer = Trainer(config, scorer=functools.partial(greedy_bleu, world=world), world=world)
