@@ -68,7 +68,15 @@ def _soak_translation(directory: Path, num_lines: int, num_kills: int, model: Pa
             old.unlink(missing_ok=True)
 
     def translate(output: Path, cap_mib: float | None, file: Path = source) -> subprocess.Popen[bytes]:
-        arguments = [str(model), str(file), f"--output={output}", "--scores", "--beam=1", "--device=cpu"]
+        arguments = [
+            str(model),
+            str(file),
+            f"--output={output}",
+            "--scores",
+            "--beam=1",
+            "--device=cpu",
+            "--precision=fp32",
+        ]
         return start([str(SCRIPTS / "translate.py"), *arguments], cap_mib=cap_mib, log=log)
 
     _write_lines(empty, [])
