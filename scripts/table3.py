@@ -14,10 +14,10 @@ from pathlib import Path
 from transformer.ablation.figure import plot
 from transformer.ablation.report import as_rows, markdown
 from transformer.ablation.rows import load_row, sort_key
-from transformer.ablation.runs import only_process, read_results, train_and_score
+from transformer.ablation.runs import read_results, train_and_score
 from transformer.cli import run
 from transformer.config import Config
-from transformer.errors import CheckpointError, ConfigError, TrainingError
+from transformer.errors import CheckpointError, ConfigError, InUseError, TrainingError
 from transformer.inference.bleu import TOKENIZERS
 from transformer.training.process import tune_process
 from transformer.training.signals import StopRequest
@@ -52,17 +52,16 @@ def _train(runs: Sequence[tuple[str, Config]], tokenize: str) -> int:
     status = 0
     with StopRequest() as stop:
         for row, config in runs:
-            with only_process(Path(config.run_dir)) as is_ours:
-                if not is_ours:
-                    print(f"{config.run_dir}: left to the process that is at it", flush=True)
-                    continue
-                print(config.run_dir, flush=True)
-                try:
-                    result = train_and_score(row, config, tokenize, stop)
-                except TrainingError as error:
-                    print(f"error: {config.run_dir}: {error}", file=sys.stderr)
-                    status = 2
-                    continue
+            print(config.run_dir, flush=True)
+            try:
+                result = train_and_score(row, config, tokenize, stop)
+            except InUseError:
+                print("left to the process that is at it", flush=True)
+                continue
+            except TrainingError as error:
+                print(f"error: {config.run_dir}: {error}", file=sys.stderr)
+                status = 2
+                continue
             if result is not None:
                 print(f"PPL {result.ppl:.2f}, BLEU {result.bleu:.2f}, {result.minutes:.1f} minutes", flush=True)
             if stop.signal is not None:

@@ -1,6 +1,7 @@
 """Train a translation model: python scripts/train.py CONFIG [section.key=value ...]
 
-The same command again goes on from the last checkpoint. With several GPUs or machines:
+The same command again goes on from the last checkpoint. --check tells beforehand, in seconds, whether data, model, loss
+and search fit together. With several GPUs or machines:
 torchrun --nproc-per-node=GPUS scripts/train.py CONFIG [section.key=value ...]
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from transformer.cli import run
 from transformer.config import load_config
 from transformer.inference.translator import greedy_bleu
+from transformer.selfcheck import self_check
 from transformer.training.distributed import ALONE, World, joined
 from transformer.training.process import tune_process
 from transformer.training.signals import StopRequest
@@ -29,9 +31,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "overrides", metavar="section.key=value", nargs="*", help="such as train.max_steps=1000 or run_dir=runs/mine"
     )
-    arguments = parser.parse_args(argv)
+    parser.add_argument("--check", action="store_true", help="only learn a few pairs by heart and translate them")
+    parser.add_argument(
+        "--skip-nonfinite",
+        metavar="N",
+        type=int,
+        help="leave out up to N updates whose gradient is not finite; short for train.skip_nonfinite=N",
+    )
+    arguments = parser.parse_intermixed_args(argv)
+    overrides = list(arguments.overrides)
+    if arguments.skip_nonfinite is not None:
+        overrides.append(f"train.skip_nonfinite={arguments.skip_nonfinite}")
     with joined() as world:
-        return _train(arguments.config, arguments.overrides, world)
+        if arguments.check:
+            world.from_main(lambda: self_check(load_config(arguments.config, overrides)))
+            return 0
+        return _train(arguments.config, overrides, world)
 
 
 def _train(path: str, overrides: Sequence[str], world: World) -> int:

@@ -1,7 +1,8 @@
 """Translate text with a trained model: python scripts/translate.py RUN [FILE | -] [--text "..."]
 
 One line out per line in, in order; an empty line gives an empty line. With --output, what has been translated is kept
-in FILE.part until all is, and the same command again goes on from there.
+in FILE.part until all is, and the same command again goes on from there; standard input must then come again from its
+beginning.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
 
 from tqdm import tqdm
 from typing_extensions import Never
@@ -21,6 +21,7 @@ from transformer.cli import run
 from transformer.config import override
 from transformer.data.corpus import decode_lines, read_lines
 from transformer.errors import ConfigError, DataError
+from transformer.inference.resumable import ResumableOutput, resumable_output
 from transformer.inference.translator import Translation, Translator
 from transformer.training.distributed import World, joined
 from transformer.training.process import tune_process
@@ -49,8 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _translate(arguments: argparse.Namespace, world: World) -> int:
     if arguments.file is not None and arguments.text is not None:
         raise ConfigError("FILE and --text exclude each other")
-    file = arguments.file or "-"
-
     tune_process()
     translator = Translator.load(arguments.run, device=arguments.device, precision=arguments.precision)
     translator.search = override(translator.search, beam=arguments.beam, alpha=arguments.alpha)
@@ -58,66 +57,80 @@ def _translate(arguments: argparse.Namespace, world: World) -> int:
     beam = translator.search.beam
     if not 1 <= arguments.nbest <= beam:
         raise ConfigError(f"--nbest {arguments.nbest} must be between 1 and the beam size, {beam}")
-    # A person at a terminal waits for each line.
-    is_typed = arguments.text is None and file == "-" and sys.stdin.isatty()
-    part = arguments.output and arguments.output.with_name(f"{arguments.output.name}.part")
-    num_done = world.from_main(lambda: _resume(part, arguments.nbest) if part else 0)
-    lines = _input(arguments.text, file)
-    if world.is_main and sum(1 for _ in itertools.islice(lines, num_done)) < num_done:
-        raise DataError(f"{part}: has {num_done} translations, more than there are lines; delete it to start again")
-    chunks = world.each_from_main(_chunks(lines, 1 if is_typed else _LINES_AT_A_TIME))
-    translated = _translated(translator, chunks, arguments.nbest, num_done + 1)
     if not world.is_main:
-        for _ in translated:
-            pass
+        chunks: Iterator[tuple[int, list[str]]] = world.each_from_main(())
+        for number, lines in chunks:
+            translator.translate_nbest(lines, nbest=arguments.nbest, first_number=number)
         return 0
-    with _opened(part) as output, _progress(arguments.text, file, part, num_done) as progress:
-        for translations in translated:
-            for nbest in translations:
-                # Fewer may have been found; the number of lines stays.
-                for translation in itertools.islice(itertools.chain(nbest, itertools.repeat(None)), arguments.nbest):
-                    text, score = ("", -float("inf")) if translation is None else (translation.text, translation.score)
-                    print(f"{score:.4f}\t{text}" if arguments.scores else text, file=output)
-            output.flush()
-            progress.update(len(translations))
-    if part:
-        part.replace(arguments.output)
+    with _output(arguments, translator) as output:
+        _write(arguments, translator, output)
     return 0
 
 
-def _translated(
-    translator: Translator, chunks: Iterator[list[str]], nbest: int, first_number: int
-) -> Iterator[list[list[Translation]]]:
-    for chunk in chunks:
-        yield translator.translate_nbest(chunk, nbest=nbest, first_number=first_number)
-        first_number += len(chunk)
+def _output(
+    arguments: argparse.Namespace, translator: Translator
+) -> contextlib.AbstractContextManager[ResumableOutput | None]:
+    if arguments.output is None:
+        return contextlib.nullcontext()
+    settings = translator.identity() | {"nbest": arguments.nbest, "scores": arguments.scores}
+    return resumable_output(arguments.output, settings)
 
 
-def _resume(part: Path, lines_per_text: int) -> int:
-    """Cut off what is only half written; returns how many texts are translated."""
-    num_lines = position = size = 0
-    with part.open("a+b") as file:
-        file.seek(0)
-        for line in file:
-            position += len(line)
-            num_lines += line.endswith(b"\n")
-            if line.endswith(b"\n") and num_lines % lines_per_text == 0:
-                size = position
-        file.truncate(size)
-    num_done = num_lines // lines_per_text
-    if num_done:
-        print(f"{part}: going on after line {num_done} of the input; delete it to start again", file=sys.stderr)
-    return num_done
+def _write(arguments: argparse.Namespace, translator: Translator, output: ResumableOutput | None) -> None:
+    file = arguments.file or "-"
+    # A person at a terminal waits for each line.
+    is_typed = arguments.text is None and file == "-" and sys.stdin.isatty()
+    num_done = output.num_done if output else 0
+
+    def remaining() -> Iterator[str]:
+        lines = _input(arguments.text, file)
+        return output.remaining(lines) if output else lines
+
+    total = None
+    if arguments.text is None and file != "-" and Path(file).is_file():  # which can be read twice, unlike a pipe
+        # What cannot be translated is better known now than after hours.
+        total = num_done + _check(translator, remaining(), file, num_done + 1)
+    chunks = translator.world.each_from_main(_numbered(remaining(), num_done + 1, 1 if is_typed else _LINES_AT_A_TIME))
+    if output and num_done:
+        print(f"{output.part}: going on after line {num_done} of the input; delete it to start again", file=sys.stderr)
+    with _progress(total, num_done, is_stdout=output is None) as progress:
+        for number, lines in chunks:
+            translations = translator.translate_nbest(lines, nbest=arguments.nbest, first_number=number)
+            text = _as_text(translations, arguments.nbest, with_scores=arguments.scores)
+            if output:
+                output.add(lines, text)
+            else:
+                print(text, end="", flush=True)
+            progress.update(len(lines))
+    if output:
+        output.complete()
 
 
-def _opened(part: Path | None) -> contextlib.AbstractContextManager[TextIO]:
-    return part.open("a", encoding="utf-8", newline="\n") if part else contextlib.nullcontext(sys.stdout)
+def _check(translator: Translator, lines: Iterator[str], name: str, first_number: int) -> int:
+    """How many lines there are. DataError, naming the first one that cannot be translated."""
+    num_lines = 0
+    for number, chunk in _numbered(lines, first_number, _LINES_AT_A_TIME):
+        try:
+            translator.check(chunk, first_number=number)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from None
+        num_lines += len(chunk)
+    return num_lines
 
 
-def _progress(texts: Sequence[str] | None, file: str, part: Path | None, num_done: int) -> tqdm[Never]:
+def _as_text(translations: Sequence[Sequence[Translation]], nbest: int, *, with_scores: bool) -> str:
+    lines = []
+    for found in translations:
+        # Fewer may have been found; the number of lines stays.
+        for translation in itertools.islice(itertools.chain(found, itertools.repeat(None)), nbest):
+            text, score = ("", -float("inf")) if translation is None else (translation.text, translation.score)
+            lines.append(f"{score:.4f}\t{text}\n" if with_scores else f"{text}\n")
+    return "".join(lines)
+
+
+def _progress(total: int | None, num_done: int, *, is_stdout: bool) -> tqdm[Never]:
     """A bar on a terminal that shows nothing else, for input whose length can be known."""
-    is_shown = texts is None and file != "-" and sys.stderr.isatty() and (part is not None or not sys.stdout.isatty())
-    total = sum(1 for _ in read_lines(Path(file))) if is_shown else None
+    is_shown = total is not None and sys.stderr.isatty() and not (is_stdout and sys.stdout.isatty())
     return tqdm(total=total, initial=num_done, unit=" lines", dynamic_ncols=True, disable=not is_shown)
 
 
@@ -127,9 +140,11 @@ def _input(texts: Sequence[str] | None, file: str) -> Iterator[str]:
     return decode_lines(sys.stdin.buffer, "standard input") if file == "-" else read_lines(Path(file))
 
 
-def _chunks(lines: Iterator[str], size: int) -> Iterator[list[str]]:
+def _numbered(lines: Iterator[str], first_number: int, size: int) -> Iterator[tuple[int, list[str]]]:
+    """The lines in chunks, each with the number of its first line."""
     while chunk := list(itertools.islice(lines, size)):
-        yield chunk
+        yield first_number, chunk
+        first_number += len(chunk)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,8 +26,10 @@ from transformer.data.builtin import builtin_pairs
 from transformer.data.corpus import Corpus
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import UserError
+from transformer.inference.resumable import resumable_output
 from transformer.inference.translator import Translator
 from transformer.training.checkpoint import build_model, load_checkpoint, save_checkpoint
+from transformer.training.integrity import verify
 from transformer.training.metrics import read_metrics
 
 SCRIPTS = {path.stem: path for path in (Path(__file__).parents[1] / "scripts").glob("*.py")}
@@ -97,6 +100,28 @@ def test_every_script_explains_itself(script: Script, name: str) -> None:
     assert (status, err) == (0, "")
     assert out.startswith("usage: ")
     assert f"python scripts/{name}.py " in " ".join(out.split())
+
+
+# What a disk may do.
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
+def test_a_disk_without_room_for_a_checkpoint_is_one_line_and_the_last_one_is_intact(
+    tiny_yaml: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, str(SCRIPTS["train"]), str(tiny_yaml), "train.validate_steps=100"]
+    assert subprocess.run([*command, "train.max_steps=4"], capture_output=True).returncode == 0
+    limited = f"ulimit -f 20; exec {shlex.join([*command, 'train.max_steps=7'])}"  # blocks of 1,024 bytes
+    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    line = done.stderr.splitlines()[-1]
+    last = tmp_path / "run" / "checkpoints" / "step-00000004"
+    assert line.startswith(f"error: {last.with_name('step-00000007')}: cannot be written (")
+    assert line.endswith("; earlier checkpoints are intact, and the same command goes on from the last one")
+    assert [path.name for path in last.parent.iterdir()] == [last.name]
+    verify(last)
+    assert subprocess.run([*command, "train.max_steps=7"], capture_output=True).returncode == 0
 
 
 # From training to translations.
@@ -414,43 +439,139 @@ def test_an_interrupted_translation_goes_on_where_it_stopped(
     assert not part.exists()
 
 
+@pytest.fixture
+def interrupted(script: Script, babbler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[object, ...]:
+    """A command whose translation of `source` to `output` was interrupted after 4 of the 6 lines."""
+    (tmp_path / "source").write_text("".join(f"{line}\n" for line in SENTENCES))
+    output = tmp_path / "output"
+    command = ("translate", babbler, tmp_path / "source", "--output", output, "--nbest", 2, "--scores")
+    translate_nbest = Translator.translate_nbest
+
+    def translate(translator: Translator, texts: list[str], **options: int) -> object:
+        if options["first_number"] == 5:
+            raise KeyboardInterrupt
+        return translate_nbest(translator, texts, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Translator, "translate_nbest", translate)
+        assert script(*command, _LINES_AT_A_TIME=2).status == 130
+    assert (tmp_path / "output.part").read_bytes().count(b"\n") == 8
+    return command
+
+
 @pytest.mark.parametrize("share", [0.0, 0.03, 0.2, 0.51, 0.7, 0.97, 1.0])
 def test_wherever_a_killed_program_left_its_output_no_line_is_lost_or_repeated(
-    script: Script, babbler: Path, tmp_path: Path, share: float
+    script: Script, interrupted: tuple[object, ...], tmp_path: Path, share: float
 ) -> None:
-    source, output, part = tmp_path / "source", tmp_path / "output", tmp_path / "output.part"
-    source.write_text("".join(f"{line}\n" for line in SENTENCES))
-    command = ("translate", babbler, source, "--output", output, "--nbest", 2, "--scores")
-    script(*command)
+    output, part, record = (tmp_path / name for name in ("output", "output.part", "output.part.json"))
+    begun, recorded = part.read_bytes(), record.read_bytes()
+    script(*interrupted)
     complete = output.read_bytes()
     assert complete.count(b"\n") == 2 * len(SENTENCES)
-    part.write_bytes(complete[: round(share * len(complete))])
+    assert complete.startswith(begun)
     output.unlink()
-    assert script(*command).status == 0
+    part.write_bytes(complete[: len(begun) + round(share * (len(complete) - len(begun)))])
+    record.write_bytes(recorded)
+    status, _, err = script(*interrupted)
+    assert (status, err) == (0, f"{part}: going on after line 4 of the input; delete it to start again\n")
     assert output.read_bytes() == complete
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["output", "source"]
 
 
-def test_more_translations_than_there_are_lines_are_an_error(script: Script, babbler: Path, tmp_path: Path) -> None:
-    (tmp_path / "source").write_text("A man is sleeping.\n")
-    (tmp_path / "output.part").write_text("eins\nzwei\n")
-    result = script("translate", babbler, tmp_path / "source", "--output", tmp_path / "output")
-    assert result.status == 2
-    assert result.err.endswith("output.part: has 2 translations, more than there are lines; delete it to start again\n")
-    assert (tmp_path / "output.part").read_text() == "eins\nzwei\n"
+def test_a_translation_does_not_go_on_with_other_lines(
+    script: Script, interrupted: tuple[object, ...], tmp_path: Path
+) -> None:
+    source, part = tmp_path / "source", tmp_path / "output.part"
+    begun = part.read_bytes()
+    source.write_text("A man is sleeping.\n")
+    pattern = r"output\.part: has the translations of 4 lines, more than the 1 of the input; restore the input"
+    assert_one_line(script(*interrupted), pattern)
+    source.write_text("".join(f"{line}\n" for line in [*SENTENCES[:3], "A dog is sleeping.", *SENTENCES[4:]]))
+    assert_one_line(script(*interrupted), r"output\.part: was made from other lines than the first 4 of the input")
+    assert part.read_bytes() == begun
+    source.write_text("".join(f"{line}\n" for line in [*SENTENCES[:4], "A dog is sleeping."]))
+    assert script(*interrupted).status == 0, "lines that were not done yet may be mended"
+    assert (tmp_path / "output").read_bytes().startswith(begun)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pattern"),
+    [
+        (["--beam", 2], "was made with beam=3, and now it is 2; set it back"),
+        (["--alpha", 1.5], "was made with alpha=0.6, and now it is 1.5"),
+        (["--nbest", 3], "was made with nbest=2, and now it is 3"),
+        (["--precision", "int8"], r"was made with precision=b?float\d+, and now it is int8"),
+    ],
+    ids=str,
+)
+def test_a_translation_does_not_go_on_in_another_way(
+    script: Script, interrupted: tuple[object, ...], tmp_path: Path, arguments: list[object], pattern: str
+) -> None:
+    begun = (tmp_path / "output.part").read_bytes()
+    assert_one_line(script(*interrupted, *arguments), pattern)
+    assert (tmp_path / "output.part").read_bytes() == begun
+
+
+def test_a_translation_does_not_go_on_with_another_model(
+    script: Script, interrupted: tuple[object, ...], trained_run: Path
+) -> None:
+    name, _, *arguments = interrupted
+    assert_one_line(script(name, trained_run, *arguments), r"output\.part: was made with weights=\w{64}, and now")
+
+
+def test_only_one_process_writes_an_output(script: Script, interrupted: tuple[object, ...], tmp_path: Path) -> None:
+    part = tmp_path / "output.part"
+    begun = part.read_bytes()
+    with resumable_output(tmp_path / "output", json.loads((tmp_path / "output.part.json").read_text())["settings"]):
+        assert_one_line(script(*interrupted), r"output\.part: another process is writing it; wait for that one")
+        assert part.read_bytes() == begun
+    assert script(*interrupted).status == 0
+
+
+def test_what_cannot_be_translated_is_named_before_the_work(
+    script: Script, interrupted: tuple[object, ...], tmp_path: Path
+) -> None:
+    source, part = tmp_path / "source", tmp_path / "output.part"
+    begun = part.read_bytes()
+    lines = [*SENTENCES, *["A man is sleeping."] * 3]
+    source.write_text("".join(f"{line}\n" for line in [*lines, "a " * 1031]))
+    pattern = r"source: sentence 10 has \d{4} pieces, more than the limit of 1024: split it"
+    assert_one_line(script(*interrupted, _LINES_AT_A_TIME=2), pattern)
+    source.write_bytes("".join(f"{line}\n" for line in lines).encode() + b"\xff\n")
+    assert_one_line(script(*interrupted, _LINES_AT_A_TIME=2), "source, line 10: not UTF-8")
+    assert part.read_bytes() == begun
+    source.write_text("".join(f"{line}\n" for line in [*lines, "A cat."]))
+    assert script(*interrupted).status == 0
+    assert (tmp_path / "output").read_bytes().count(b"\n") == 20
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_read_once(
+    script: Script, babbler: Path, translations: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in `translate.py RUN <(zcat FILE) --output OUT` at a terminal, which shows no progress then."""
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    data = "".join(f"{line}\n" for line in SENTENCES)
+    with subprocess.Popen([sys.executable, "-c", f"open({str(tmp_path / 'pipe')!r}, 'w').write({data!r})"]):
+        assert script("translate", babbler, tmp_path / "pipe", "--output", tmp_path / "output").status == 0
+    assert (tmp_path / "output").read_text().splitlines() == translations
 
 
 def test_progress_is_shown_on_a_terminal_that_shows_nothing_else(
-    script: Script, babbler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    script: Script,
+    babbler: Path,
+    interrupted: tuple[object, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "source").write_text("A man is sleeping.\n" * 7)
-    (tmp_path / "output.part").write_text("eins\nzwei\n")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    err = script("translate", babbler, tmp_path / "source", "--output", tmp_path / "output").err
-    assert "2/7" in err
-    assert "7/7" in err
-    assert "/7" not in script("translate", babbler, "--text", "A man is sleeping.").err
+    err = script(*interrupted).err
+    assert "4/6" in err
+    assert "6/6" in err
+    assert "/1" not in script("translate", babbler, "--text", "A man is sleeping.").err
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    assert "/7" not in script("translate", babbler, tmp_path / "source").err
+    assert "/6" not in script("translate", babbler, tmp_path / "source").err
 
 
 def test_a_reader_who_has_seen_enough_ends_the_program_quietly(babbler: Path, tmp_path: Path) -> None:

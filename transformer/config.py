@@ -117,6 +117,7 @@ class TrainConfig:
     adam_eps: float = 1e-9
     weight_decay: float = 0.0
     clip_norm: float | None = None  # largest gradient norm; null: no clipping
+    skip_nonfinite: int = 0  # updates that may be left out, in all, because their gradient is not finite
     max_steps: int = 100_000  # in all, over every resumption
     max_hours: float | None = None  # of training, in all
     patience: int | None = None  # stop after this many validations without a better loss
@@ -137,7 +138,7 @@ class TrainConfig:
         _check_range("train", self, (*counts, "patience", "save_steps", "keep_checkpoints", "num_threads"), low=1)
         _check_range("train", self, ("label_smoothing", "adam_beta1", "adam_beta2"), low=0, below=1)
         _check_range("train", self, ("lr_factor", "adam_eps", "clip_norm", "max_hours", "save_minutes"), above=0)
-        _check_range("train", self, ("weight_decay",), low=0)
+        _check_range("train", self, ("weight_decay", "skip_nonfinite"), low=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,10 @@ class CheckpointError(UserError):
     """A checkpoint or a run directory."""
 
 
+class InUseError(UserError):
+    """Something that one process at a time may write, which another one is at."""
+
+
 class TrainingError(UserError):
     """Training that cannot go on, such as one that has diverged."""
 

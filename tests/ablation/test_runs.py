@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from transformer.ablation import runs
-from transformer.ablation.runs import Result, only_process, read_results, train_and_score
+from transformer.ablation.runs import Result, read_results, train_and_score
 from transformer.config import Config
 from transformer.data.corpus import load_split
 from transformer.errors import CheckpointError, ConfigError
@@ -122,13 +122,3 @@ def test_what_is_written_is_read_again(config: Config, tmp_path: Path) -> None:
     (tmp_path / "run" / "score.json").write_text(json.dumps(dataclasses.asdict(result)))
     assert read_results(tmp_path) == [result]
     assert result.ppl == pytest.approx(1.0142320547350045e304), "a perplexity without bounds is cut, not an error"
-
-
-def test_a_run_is_one_processes_at_a_time(tmp_path: Path) -> None:
-    # The locks belong to open files: a second opening in this process is refused like another process.
-    run = tmp_path / "out" / "run"
-    with only_process(run) as first, only_process(run) as second, only_process(run.with_name("other")) as other:
-        assert (first, second, other) == (True, False, True)
-    with only_process(run) as again:
-        assert again
-    assert not run.exists(), "the trainer makes it"

@@ -14,7 +14,7 @@ from transformer.training.trainer import Trainer
 
 def test_padding_and_tokens_are_those_of_the_plan(tiny_config: Config) -> None:
     trainer = Trainer(tiny_config)
-    src, tgt = trainer.train_data.src.lengths, trainer.train_data.tgt.lengths
+    src, tgt = trainer.data.train.src.lengths, trainer.data.train.tgt.lengths
     settings = tiny_config.train
     plan = plan_updates(
         src, tgt, max_tokens=settings.max_tokens, tokens_per_update=settings.tokens_per_update, seed=7, epoch=0

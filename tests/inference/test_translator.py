@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import random
 import re
@@ -363,6 +364,33 @@ def test_attention_of_a_translation_cut_at_the_last_position_is_shown(tokenizer:
     translator = Translator(endless(tokenizer, positional="learned", max_positions=11), tokenizer)
     src, tgt, maps = translator.attention("We")
     assert maps.cross[0].shape == (1, NUM_HEADS, len(tgt), len(src))
+
+
+def test_the_identity_tells_apart_what_translates_otherwise(tokenizer: Tokenizer) -> None:
+    search = SearchConfig(beam=3, max_extra=7)
+    identity = Translator(random_model(tokenizer), tokenizer, search).identity()
+    longer = Translator(random_model(tokenizer), tokenizer, dataclasses.replace(search, max_source_length=31))
+    longer.prepare()
+    assert longer.identity() == identity, "which texts are too long changes no translation"
+    pieces = Tokenizer.train((side for pair in builtin_pairs("train", 211) for side in pair), 211)
+    half = Translator(random_model(tokenizer).to(torch.bfloat16), tokenizer, search)
+    for other, names in (
+        (Translator(random_model(tokenizer, seed=3), tokenizer, search), {"weights"}),
+        (Translator(random_model(tokenizer), pieces, search), {"tokenizer"}),
+        (half, {"weights", "precision"}),
+        (
+            Translator(random_model(tokenizer), tokenizer, SearchConfig(beam=5, alpha=0.7)),
+            {"beam", "alpha", "max_extra"},
+        ),
+    ):
+        found = other.identity()
+        assert {name for name in identity if found[name] != identity[name]} == names
+
+
+def test_texts_can_be_checked_without_translating_them(translator: Translator) -> None:
+    translator.check(["", *TEXTS])
+    with pytest.raises(DataError, match="sentence 13 has 1032 pieces, more than the limit of 1024: split it"):
+        translator.check(["Two dogs.", "a " * 1031], first_number=12)
 
 
 # Loading

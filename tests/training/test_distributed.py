@@ -27,6 +27,7 @@ from transformer.config import Config, load_config
 from transformer.data.batching import plan_updates
 from transformer.data.builtin import builtin_pairs
 from transformer.errors import DeviceError, WorkerError
+from transformer.inference.resumable import resumable_output
 from transformer.inference.translator import Translator
 from transformer.training import distributed
 from transformer.training.checkpoint import (
@@ -162,7 +163,7 @@ def test_the_number_of_processes_does_not_change_the_weights(config: Config, sta
     _, alone = in_directory(config, tmp_path / "one", *values)
     trainer = Trainer(alone, scorer=lambda *_: 23.0)
     trainer.fit()
-    lengths = (trainer.train_data.src.lengths, trainer.train_data.tgt.lengths)
+    lengths = (trainer.data.train.src.lengths, trainer.data.train.tgt.lengths)
     plan = plan_updates(*lengths, max_tokens=149, tokens_per_update=301, seed=7, epoch=0)
     assert {len(update) for update in plan} == {2, 3}, "fewer batches than there are processes to share their pairs"
     expected = [(line["kind"], line["step"], line["nll"]) for line in read_metrics(trainer.run)]
@@ -222,7 +223,7 @@ def test_a_process_beside_the_first_gets_its_own_random_numbers() -> None:
 def test_random_numbers_of_other_processes_are_saved_in_order(
     config: Config, trained_run: Path, tmp_path: Path
 ) -> None:
-    tokenizer = Trainer(load_config(trained_run / "config.yaml")).tokenizer
+    tokenizer = Trainer(load_config(trained_run / "config.yaml")).data.tokenizer
     model = build_model(config, len(tokenizer))
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     for parameter in model.parameters():
@@ -499,7 +500,11 @@ def test_a_file_is_translated_as_by_one_process_and_from_where_it_stopped(
     assert len(set(expected)) > 20
     file, output, part = (tmp_path / name for name in ("in", "out", "out.part"))
     file.write_text("".join(f"{sentence}\n" for sentence in SENTENCES))
-    part.write_text("what was\nthere\nhalf a li")
+    settings = Translator.load(babbler, precision="fp32").identity() | {"nbest": 2, "scores": False}
+    with resumable_output(output, settings) as begun:
+        begun.add(SENTENCES[:1], "what was\nthere\n")
+    with part.open("a") as killed:
+        killed.write("half a li")
     job = in_small_batches(start, size, "translate.py", babbler, file, "--nbest=2", f"--output={output}")
     assert job.statuses() == [0] * size, job.printed()
     assert output.read_text().splitlines() == ["what was", "there", *expected[2:]]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from transformer.config import Config, load_config
-from transformer.errors import CheckpointError, ConfigError
+from transformer.errors import CheckpointError, ConfigError, InUseError
 from transformer.training.run import (
     checkpoint_name,
     checkpoints,
@@ -25,6 +27,7 @@ FREE = {
     "data.test_split": "dev",
     "data.cache_dir": "elsewhere",
     "data.revision": "main",
+    "train.skip_nonfinite": 3,
     "train.max_steps": 7,
     "train.max_hours": 3.5,
     "train.patience": 5,
@@ -117,15 +120,16 @@ def test_every_key_is_either_free_or_fixed() -> None:
 
 
 def test_a_new_run_keeps_its_whole_configuration(config: Config) -> None:
-    run = claim_run(config)
-    assert run == Path(config.run_dir)
-    assert [path.name for path in run.iterdir()] == ["config.yaml"]
+    claim_run(config)
+    run = Path(config.run_dir)
+    assert sorted(path.name for path in run.iterdir()) == [".lock", "config.yaml"]
     assert load_config(run / "config.yaml") == config
 
 
 def test_the_same_configuration_claims_its_run_again(config: Config) -> None:
-    make_checkpoints(claim_run(config) / "checkpoints", 3)
-    assert claim_run(config) == Path(config.run_dir)
+    claim_run(config)
+    make_checkpoints(Path(config.run_dir) / "checkpoints", 3)
+    claim_run(config)
     assert load_config(Path(config.run_dir) / "config.yaml") == config
 
 
@@ -144,8 +148,47 @@ def test_a_directory_with_something_else_in_it_is_refused(config: Config) -> Non
     assert [*Path(config.run_dir).iterdir()] == [thesis]
 
 
+@pytest.mark.parametrize("name", [".lock", ".config.yaml.tmp"])
+def test_a_directory_with_what_a_killed_start_has_left_can_be_claimed(config: Config, name: str) -> None:
+    Path(config.run_dir).mkdir(parents=True)
+    (Path(config.run_dir) / name).touch()
+    claim_run(config)
+    assert load_config(Path(config.run_dir) / "config.yaml") == config
+
+
+_CLAIM = """
+import sys, time
+from transformer.config import load_config
+from transformer.training.run import claim_run
+lock = claim_run(load_config(sys.argv[1]))
+print("claimed", flush=True)
+time.sleep(600)
+"""
+
+
+def test_another_process_is_kept_out_while_the_first_lives_and_not_after_it_was_killed(
+    config: Config, tmp_path: Path
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(config.to_yaml())
+    with subprocess.Popen([sys.executable, "-c", _CLAIM, str(path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "claimed\n"
+        with pytest.raises(InUseError, match=f"run_dir={config.run_dir}: another process is at it; wait until"):
+            claim_run(config)
+        process.kill()
+    claim_run(config)
+
+
+def test_in_one_process_a_run_may_be_claimed_again(config: Config) -> None:
+    first = claim_run(config)
+    second = claim_run(config)
+    assert first is second
+
+
 def test_free_keys_may_change_and_the_new_values_are_kept(config: Config) -> None:
-    make_checkpoints(claim_run(config) / "checkpoints", 3)
+    claim_run(config)
+    make_checkpoints(Path(config.run_dir) / "checkpoints", 3)
     other = with_values(config, FREE)
     claim_run(other)
     assert load_config(Path(config.run_dir) / "config.yaml") == other
@@ -154,7 +197,8 @@ def test_free_keys_may_change_and_the_new_values_are_kept(config: Config) -> Non
 @pytest.mark.parametrize("key", FIXED)
 @pytest.mark.parametrize("kind", ["checkpoints", "best"])
 def test_a_fixed_key_may_not_change_and_both_values_are_shown(config: Config, key: str, kind: str) -> None:
-    run = claim_run(config)
+    claim_run(config)
+    run = Path(config.run_dir)
     make_checkpoints(run / kind, 3)
     before = (run / "config.yaml").read_bytes()
     shown = f"({key}: {yaml_value(config.flat()[key])} there, {yaml_value(FIXED[key])} here)"
@@ -167,22 +211,25 @@ def test_a_fixed_key_may_not_change_and_both_values_are_shown(config: Config, ke
 
 
 def test_all_differing_keys_are_named_at_once(config: Config) -> None:
-    make_checkpoints(claim_run(config) / "checkpoints", 3)
+    claim_run(config)
+    make_checkpoints(Path(config.run_dir) / "checkpoints", 3)
     with pytest.raises(ConfigError, match=r"\(seed: 1 there, 2 here; model.norm: post there, pre here\)"):
         claim_run(with_values(config, {"train.max_steps": 7, "seed": 2, "model.norm": "pre"}))
 
 
 def test_a_run_without_checkpoints_may_still_become_another(config: Config) -> None:
-    run = claim_run(config)
+    claim_run(config)
+    run = Path(config.run_dir)
     (run / "tokenizer.model").write_bytes(b"of the other configuration")
     other = with_values(config, FIXED)
     claim_run(other)
     assert load_config(run / "config.yaml") == other
-    assert [path.name for path in run.iterdir()] == ["config.yaml"], "its tokenizer is of no use any more"
+    assert not (run / "tokenizer.model").exists(), "its tokenizer is of no use any more"
 
 
 def test_a_run_without_checkpoints_keeps_its_tokenizer_if_nothing_changed(config: Config) -> None:
-    run = claim_run(config)
+    claim_run(config)
+    run = Path(config.run_dir)
     (run / "tokenizer.model").write_bytes(b"of this configuration")
     claim_run(with_values(config, {"train.max_steps": 7}))
     assert (run / "tokenizer.model").read_bytes() == b"of this configuration"

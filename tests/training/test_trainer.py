@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import math
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +29,7 @@ from transformer.errors import CheckpointError, ConfigError, DataError, DeviceEr
 from transformer.model.transformer import Transformer
 from transformer.training import checkpoint as checkpoint_module
 from transformer.training import trainer as trainer_module
-from transformer.training.metrics import read_metrics
+from transformer.training.metrics import MetricsLog, read_metrics
 from transformer.training.precision import MasterWeights
 from transformer.training.schedule import noam_lr
 from transformer.training.step import train_step
@@ -220,7 +224,7 @@ def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(
     trainer.fit()
     best = trainer.run / "best"
     assert names(best) == ["step-00000003"]
-    assert names(best / "step-00000003") == ["config.yaml", "model.safetensors", "tokenizer.model"]
+    assert names(best / "step-00000003") == ["SHA256SUMS", "config.yaml", "model.safetensors", "tokenizer.model"]
     then = trainer.run / "checkpoints" / "step-00000003"
     assert_close(
         load_file(best / "step-00000003" / "model.safetensors"),
@@ -298,7 +302,7 @@ def test_without_validation_bleu_the_scorer_is_left_alone(small_config: Config) 
 def test_the_summary_says_what_is_trained_on_what(small_config: Config) -> None:
     trainer = Trainer(changed(small_config, "data.max_length=23", "data.max_ratio=1.5"))
     num_parameters = sum(parameter.numel() for parameter in trainer.weights.master.parameters())
-    dropped = trainer.train_data.dropped
+    dropped = trainer.data.train.dropped
     assert dropped["too_long"]
     assert dropped["ratio"]
     assert trainer.summary().splitlines() == [
@@ -306,8 +310,8 @@ def test_the_summary_says_what_is_trained_on_what(small_config: Config) -> None:
         f"peak learning rate: {(22 * 13) ** -0.5:.3e} at step 13",
         f"training pairs: {101 - sum(dropped.values())} "
         f"(dropped: empty 0, too_long {dropped['too_long']}, ratio {dropped['ratio']})",
-        f"validation pairs: {len(trainer.validation_data)} "
-        f"(dropped: empty 0, too_long {17 - len(trainer.validation_data)}, ratio 0)",
+        f"validation pairs: {len(trainer.data.validation)} "
+        f"(dropped: empty 0, too_long {17 - len(trainer.data.validation)}, ratio 0)",
         "device: cpu, precision: float32",
     ]
 
@@ -366,6 +370,44 @@ def test_a_failing_checkpoint_says_that_earlier_ones_are_intact(
     )
     with pytest.raises(CheckpointError, match=expected):
         trainer.fit()
+
+
+def test_a_run_directory_that_has_vanished_is_not_made_again(small_config: Config) -> None:
+    """Its disk may have been unmounted: what is written under its name would lie somewhere else."""
+    trainer = Trainer(changed(small_config, "train.max_steps=5"))
+
+    def remove() -> None:
+        if trainer.progress.step == 2:
+            shutil.rmtree(trainer.run)
+
+    with pytest.raises(CheckpointError, match=f"{trainer.run}: the run directory is gone; nothing is saved"):
+        trainer.fit(remove)
+    assert not trainer.run.exists()
+
+
+def test_numbers_that_cannot_be_written_end_training_with_the_name_of_their_file(
+    small_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(small_config)
+    log = MetricsLog.log
+
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fill(self: MetricsLog, kind: str, step: int, **values: float) -> None:
+        if step == 6:
+            self._file = Full()
+        log(self, kind, step, **values)
+
+    monkeypatch.setattr(MetricsLog, "log", fill)
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: cannot be written \(No space left on device\); "):
+        trainer.fit()
+    assert steps(trainer.run / "checkpoints") == [4]
+    monkeypatch.undo()
+    again = Trainer(small_config)
+    again.fit()
+    assert [line["step"] for line in read_metrics(again.run) if line["kind"] == "train"] == [1, 3, 6]
 
 
 def test_an_error_between_updates_leaves_what_was_logged_and_saved_before(small_config: Config) -> None:
@@ -427,9 +469,9 @@ def test_a_run_that_never_began_does_not_hold_its_directory(small_config: Config
     with pytest.raises(DataError, match=r"data\.vocab_size=99991 is too large for this corpus"):
         Trainer(changed(small_config, "data.vocab_size=99991"))
     trainer = Trainer(changed(small_config, "data.vocab_size=199"))
-    assert len(trainer.tokenizer) == 199
+    assert len(trainer.data.tokenizer) == 199
     trainer = Trainer(changed(small_config, "data.vocab_size=193"))
-    assert len(trainer.tokenizer) == 193, "nothing was trained with the other tokenizer"
+    assert len(trainer.data.tokenizer) == 193, "nothing was trained with the other tokenizer"
 
 
 def test_an_absent_device_is_refused_before_anything_is_written(
@@ -451,26 +493,18 @@ def test_a_loss_that_is_not_finite_ends_training_before_it_is_saved(small_config
     trainer = Trainer(changed(small_config, "train.log_steps=1000", "train.save_steps=2"))
     with torch.no_grad():
         trainer.weights.model.embeddings.source_weight.fill_(torch.nan)
-    with pytest.raises(TrainingError, match=r"step 1: the loss is not finite \(learning rate .*lower train\.lr_factor"):
+    with pytest.raises(TrainingError, match=r"step 1 .*: the gradient is not finite, at a .*Lower train\.lr_factor"):
         trainer.fit()
     assert not (trainer.run / "checkpoints").exists()
 
 
-def test_a_validation_loss_that_is_not_finite_ends_training_before_it_is_best(small_config: Config) -> None:
+def test_a_validation_loss_that_is_not_finite_ends_training_before_it_is_best(
+    small_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = Trainer(changed(small_config, "train.log_steps=1000", "train.validate_steps=2", "train.save_steps=null"))
-
-    def poison() -> None:
-        with torch.no_grad():
-            trainer.weights.model.embeddings.source_weight.fill_(torch.nan)
-            trainer._window.zero_()
-
-    def after_the_first_update() -> str | None:
-        if trainer.progress.step == 1:
-            poison()
-        return None
-
+    fake_validation(monkeypatch, [math.nan])
     with pytest.raises(TrainingError, match="step 2: the loss is not finite"):
-        trainer.fit(after_the_first_update)
+        trainer.fit()
     assert not (trainer.run / "best").exists()
 
 

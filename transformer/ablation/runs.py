@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +61,8 @@ def train_and_score(row: str, config: Config, tokenize: str, stop: Callable[[], 
         UserError: as `Trainer` and `Trainer.fit`; ConfigError if the run has been trained for longer than it should.
         OSError: the run directory cannot be written.
     """
-    run = claim_run(config)
+    run = Path(config.run_dir)
+    _lock = claim_run(config)  # until the run is scored
     done = _read(run / _NAME)
     if done is not None and done.tokenize == tokenize and _same_ending(done.config, config.flat()):
         return done
@@ -75,10 +74,10 @@ def train_and_score(row: str, config: Config, tokenize: str, stop: Callable[[], 
     steps = trainer.progress.step
     if steps > config.train.max_steps:
         raise ConfigError(f"{run} has had {steps} updates already, more than train.max_steps={config.train.max_steps}")
-    nll = validation_nll(trainer.weights.model, trainer.validation_data, config.train.max_tokens, trainer.device)
+    nll = validation_nll(trainer.weights.model, trainer.data.validation, config.train.max_tokens, trainer.device)
     parameters = sum(parameter.numel() for parameter in trainer.weights.master.parameters())
     minutes = trainer.progress.elapsed_s / 60
-    sources, references = zip(*trainer.validation, strict=True)
+    sources, references = zip(*trainer.data.validation_text, strict=True)
     del trainer
     return_freed_memory()
     (checkpoint,) = last_checkpoints(run, 1)
@@ -96,27 +95,6 @@ def read_results(out: Path) -> list[Result]:
     """The results of all runs in a directory. CheckpointError if one is damaged."""
     results = (_read(path) for path in sorted(out.glob(f"*/{_NAME}")))
     return [result for result in results if result is not None]
-
-
-@contextlib.contextmanager
-def only_process(run: Path) -> Iterator[bool]:
-    """Whether no other process is at this run; while entered, others are told so. Ends with the process at the latest.
-
-    On Windows, which has no such locks, it is always true.
-    """
-    if sys.platform == "win32":
-        yield True
-        return
-    import fcntl
-
-    run.parent.mkdir(parents=True, exist_ok=True)
-    with (run.parent / f".{run.name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 def _read(path: Path) -> Result | None:

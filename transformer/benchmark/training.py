@@ -65,7 +65,7 @@ def benchmark_training(trainer: Trainer, *, updates: int, warmup: int, ceiling_s
         phased_s = timing.total_s
     trainer.phase = untimed
     total_s, work = timing.total_s, timing.work
-    model, vocab_size = trainer.config.model, len(trainer.tokenizer)
+    model, vocab_size = trainer.config.model, len(trainer.data.tokenizer)
     tokens_per_s = work.target_tokens / total_s
     report = {
         "tokens_per_s": tokens_per_s,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -167,9 +168,28 @@ class Translator:
                 results[i] = nbest_of_text
         return results
 
+    def check(self, texts: Sequence[str], *, first_number: int = 1) -> None:
+        """DataError, as of `translate_nbest`, if there is a text that cannot be translated."""
+        self._encode(texts, first_number)
+
     def fits(self, text: str) -> bool:
         """Whether a text is short enough to be translated."""
         return len(self.tokenizer.encode([text])[0]) < self._source_limit()
+
+    def identity(self) -> dict[str, object]:
+        """By name, all that shapes a translation but its text: fingerprints of weights and pieces, and settings."""
+        weights = hashlib.sha256()
+        for name, weight in self.model.state_dict().items():
+            weights.update(name.encode())
+            weights.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return {
+            "weights": weights.hexdigest(),
+            "tokenizer": hashlib.sha256(self.tokenizer.model).hexdigest(),
+            "precision": "int8" if isinstance(self.logits, QuantizedLinear) else str(weight.dtype).split(".")[-1],
+            "beam": self.search.beam,
+            "alpha": self.search.alpha,
+            "max_extra": self.search.max_extra,
+        }
 
     @torch.no_grad()
     def attention(self, text: str, translation: str | None = None) -> tuple[list[str], list[str], AttentionMaps]:

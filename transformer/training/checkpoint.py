@@ -2,13 +2,13 @@
 
 config.yaml, tokenizer.model, model.safetensors          enough to translate
 optimizer.safetensors, training.json                     and to go on training as if never stopped
+SHA256SUMS                                               of the other files
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,9 +23,14 @@ from torch import Tensor
 from transformer.config import Config, load_config
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, ConfigError
+from transformer.files import fsync
 from transformer.model.transformer import Transformer
+from transformer.training.integrity import verify, write_sums
 
 _FORMAT = 1
+
+# Of `Progress`, since the first version of this format.
+_ADDED_KEYS = {"num_nonfinite", "num_split"}
 
 # Of torch's random numbers, by kind of device.
 RandomState = dict[str, Tensor]
@@ -36,6 +41,8 @@ class Progress:
     """Where a training run stands: saved with every checkpoint, restored on resumption.
 
     `epoch` and `update` name the next update in the data. The `window_` sums run since the last log line.
+    `num_nonfinite` updates were skipped because of a gradient that was not finite, `num_split` were done in smaller
+    batches because they did not fit into memory.
     """
 
     step: int = 0
@@ -49,6 +56,8 @@ class Progress:
     window_tokens: int = 0
     window_s: float = 0.0
     fingerprints: dict[str, str] = field(default_factory=dict)
+    num_nonfinite: int = 0
+    num_split: int = 0
 
 
 def build_model(config: Config, vocab_size: int) -> Transformer:
@@ -88,11 +97,12 @@ def save_checkpoint(
             for rank, state in enumerate(others, start=1):
                 tensors |= {f"rng.{kind}.{rank}": numbers for kind, numbers in state.items()}
             _save_tensors(temporary / "optimizer.safetensors", tensors)
-            (temporary / "training.json").write_text(json.dumps(dataclasses.asdict(progress), indent=1))
+            (temporary / "training.json").write_text(json.dumps(dataclasses.asdict(progress), indent=1), "utf-8")
+        write_sums(temporary)
         for path in (*temporary.iterdir(), temporary):
-            _fsync(path)
+            fsync(path)
         _put_in_place(temporary, directory)
-        _fsync(directory.parent)
+        fsync(directory.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -120,6 +130,7 @@ def load_checkpoint(directory: str | Path) -> tuple[Config, Tokenizer, Transform
     ConfigError, DataError: the configuration or the tokenizer is damaged.
     """
     directory = Path(directory)
+    verify(directory)
     for name in ("config.yaml", "tokenizer.model", "model.safetensors"):
         if not (directory / name).is_file():
             raise CheckpointError(f"{directory}: not a checkpoint: it has no {name}")
@@ -155,8 +166,9 @@ def load_weights(model: Transformer, directory: Path) -> None:
 def load_training(directory: Path, optimizer: torch.optim.Optimizer, parameter_names: Sequence[str]) -> Progress:
     """Restore the optimizer and torch's random numbers; returns how far training had come."""
     try:
-        saved = json.loads((directory / "training.json").read_text())
-        if not isinstance(saved, dict) or saved.keys() != {field.name for field in dataclasses.fields(Progress)}:
+        saved = json.loads((directory / "training.json").read_text(encoding="utf-8"))
+        known = {field.name for field in dataclasses.fields(Progress)}
+        if not isinstance(saved, dict) or not known - _ADDED_KEYS <= saved.keys() <= known:
             raise ValueError("its keys are not those of this version")
         progress = Progress(**saved)
     except (OSError, ValueError, TypeError) as error:
@@ -167,7 +179,7 @@ def load_training(directory: Path, optimizer: torch.optim.Optimizer, parameter_n
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for name, parameter in zip(parameter_names, parameters, strict=True):
             optimizer.state[parameter] = {
-                "step": torch.tensor(float(progress.step), device=parameter.device),
+                "step": torch.tensor(float(progress.step - progress.num_nonfinite), device=parameter.device),
                 "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device),
                 "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
             }
@@ -210,6 +222,7 @@ def average_checkpoints(directories: Sequence[Path]) -> dict[str, Tensor]:
     """The mean of the weights of several checkpoints (section 6.1); of one, exactly its weights."""
     total: dict[str, Tensor] = {}
     for directory in directories:
+        verify(directory)
         weights = _load_tensors(directory / "model.safetensors")
         if total and (
             total.keys() != weights.keys() or any(total[name].shape != weights[name].shape for name in weights)
@@ -257,13 +270,3 @@ def _check_format(path: Path) -> None:
         raise CheckpointError(
             f"{path}: checkpoint format {metadata.get('format')!r}; this version reads format {_FORMAT}"
         )
-
-
-def _fsync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open directories
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -210,7 +210,7 @@ def sum_gradients(parameters: Sequence[nn.Parameter], world: World) -> None:
 
 
 def begin_alike(model: nn.Module, optimizer: torch.optim.Optimizer, step: int, world: World) -> None:
-    """Give every process the first one's weights and, after `step` updates, its optimizer's moments.
+    """Give every process the first one's weights and, after `step` steps of the optimizer, its moments.
 
     So only the first needs to see the run directory; and it does not matter if machines initialise differently.
     """

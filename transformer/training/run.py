@@ -1,8 +1,9 @@
 """The run directory: one per configuration.
 
-config.yaml  metrics.jsonl  tensorboard/  tokenizer.model
+config.yaml  tokenizer.model  metrics.jsonl  tensorboard/  starts.jsonl
 checkpoints/step-00001000/   the last ones          best/step-00000800/   the lowest validation loss
 averaged/                    written by scripts/average.py, removed when training goes on
+.lock                        held by the process that trains
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import shutil
 from pathlib import Path
 
 import yaml
+from filelock import FileLock
 
 from transformer.config import Config, load_config
 from transformer.errors import CheckpointError, ConfigError
-from transformer.files import write_whole
+from transformer.files import try_lock, write_whole
+from transformer.training.integrity import SUMS
 
 # Keys that may differ when a run is resumed: they say when to look, save and stop and where to compute, not what.
 FREE_KEYS = {
@@ -22,6 +25,7 @@ FREE_KEYS = {
     "data.cache_dir",
     "data.revision",  # other data would be noticed by their fingerprint
     "data.test_split",
+    "train.skip_nonfinite",
     "train.max_steps",
     "train.max_hours",
     "train.patience",
@@ -40,17 +44,26 @@ FREE_KEYS = {
 }
 
 
-def claim_run(config: Config) -> Path:
-    """Create the run directory, or check that it belongs to this configuration; returns it.
+def claim_run(config: Config) -> FileLock:
+    """Create the run directory, or check that it belongs to this configuration, and keep other processes out.
 
     A run that has not saved anything yet, such as one that stopped at a wrong file name, may still change.
 
+    Returns:
+        The lock: other processes may claim the run when it is forgotten.
+
     Raises:
         ConfigError: the directory belongs to a run with other values of keys that shape the result; all are named.
+        InUseError: another process has claimed it.
         OSError: it cannot be written.
     """
     run = Path(config.run_dir)
     path = run / "config.yaml"
+    # The hidden ones are of a start that was killed.
+    if run.is_dir() and not path.is_file() and {file.name for file in run.iterdir()} - {".lock", ".config.yaml.tmp"}:
+        raise ConfigError(f"run_dir={run}: the directory is not empty and holds no run; choose another")
+    run.mkdir(parents=True, exist_ok=True)
+    lock = try_lock(run / ".lock", f"run_dir={run}")
     if path.is_file():
         differing = _differing_keys(load_config(path), config)
         if differing and (checkpoints(run / "checkpoints") or checkpoints(run / "best")):
@@ -60,9 +73,6 @@ def claim_run(config: Config) -> Path:
             )
         if differing:
             (run / "tokenizer.model").unlink(missing_ok=True)
-    elif run.is_dir() and any(run.iterdir()):
-        raise ConfigError(f"run_dir={run}: the directory is not empty and holds no run; choose another")
-    run.mkdir(parents=True, exist_ok=True)
     for remains in (*run.glob("*/.step-*"), *run.glob(".averaged.*")):  # of a write that was killed
         place = remains.with_name(remains.name.removeprefix(".").removesuffix(".old"))
         if remains.suffix == ".old" and not place.exists():
@@ -70,7 +80,7 @@ def claim_run(config: Config) -> Path:
         else:
             shutil.rmtree(remains)
     write_whole(path, config.to_yaml())
-    return run
+    return lock
 
 
 def _differing_keys(old: Config, new: Config) -> list[str]:
@@ -90,7 +100,12 @@ def yaml_value(value: object) -> str:
 
 def checkpoints(directory: Path) -> list[Path]:
     """The checkpoints in `run/checkpoints` or `run/best`, oldest first."""
-    return sorted(path for path in directory.glob("step-*") if (path / "model.safetensors").is_file())
+    return sorted(path for path in directory.glob("step-*") if _is_checkpoint(path))
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether this is or was a checkpoint: one that has lost its weights is named, not passed over."""
+    return (path / "model.safetensors").is_file() or (path / SUMS).is_file()
 
 
 def checkpoint_name(step: int) -> str:
@@ -125,7 +140,7 @@ def find_checkpoint(run: str | Path) -> Path:
     run = Path(run)
     trained = reversed([*checkpoints(run / "checkpoints"), *checkpoints(run / "best")])
     for path in (run, run / "averaged", *trained):
-        if (path / "model.safetensors").is_file():
+        if _is_checkpoint(path):
             return path
     if not run.exists():
         raise CheckpointError(f"{run}: no such run or checkpoint directory")

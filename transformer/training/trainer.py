@@ -5,38 +5,32 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
+import sys
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from transformer.config import Config
-from transformer.data.batching import Batch, collate, plan_updates, share_update
-from transformer.data.corpus import Corpus, load_split
-from transformer.data.dataset import Ints, PairDataset, corpus_tokenizer, encode_corpus
+from transformer.data.batching import Batch, collate
+from transformer.data.dataset import Ints
 from transformer.data.tokenizer import Tokenizer
-from transformer.errors import CheckpointError, DataError, TrainingError
-from transformer.files import write_whole
+from transformer.errors import CheckpointError, TrainingError
 from transformer.model.transformer import Transformer
-from transformer.training.checkpoint import (
-    Progress,
-    RandomState,
-    build_model,
-    load_training,
-    load_weights,
-    other_random_states,
-    random_state,
-    save_checkpoint,
-    set_random_state,
-)
-from transformer.training.distributed import ALONE, World, begin_alike, rank_seed, sum_gradients
+from transformer.training.checkpoint import Progress, RandomState, build_model, random_state, save_checkpoint
+from transformer.training.distributed import ALONE, World, begin_alike, sum_gradients
+from transformer.training.guard import FiniteGuard, is_out_of_memory
 from transformer.training.metrics import MetricsLog, NoLog
 from transformer.training.phases import Phase, untimed
+from transformer.training.plan import Update, UpdatePlan, halve
 from transformer.training.precision import MasterWeights, resolve_device, resolve_dtype
 from transformer.training.process import return_freed_memory
-from transformer.training.run import checkpoint_name, checkpoints, claim_run, prune, step_of
+from transformer.training.provenance import record_start
+from transformer.training.resume import begin_beside, resume
+from transformer.training.run import checkpoint_name, claim_run, prune
+from transformer.training.run_data import load_data
 from transformer.training.schedule import noam_lr
 from transformer.training.step import train_step, validation_nll
 
@@ -59,7 +53,8 @@ class Trainer:
         phase: may be set to time the phases of an update.
 
     Raises:
-        UserError: the run directory belongs to another configuration, the corpus cannot be read, the device is absent.
+        UserError: the run directory belongs to another configuration or process, the corpus cannot be read, the device
+            is absent.
         OSError: the run directory cannot be written.
     """
 
@@ -72,32 +67,24 @@ class Trainer:
         self.dtype = resolve_dtype(config.train.precision, self.device)
         if config.train.num_threads is not None:
             torch.set_num_threads(config.train.num_threads)
-        self.run = world.from_main(lambda: claim_run(config))
-        data = config.data
-        with world.in_turn():
-            train, self.validation = (load_split(data, split) for split in (data.train_split, data.validation_split))
-        if train.name == self.validation.name:
-            raise DataError(
-                f"data.corpus={data.corpus}: training and validation are the same file; is {{split}} missing?"
-            )
-        self.tokenizer = Tokenizer(world.from_main(lambda: self._tokenizer(train).model))
-        with world.in_turn():
-            self.train_data = self._encode(train, data.max_ratio)
-            self.validation_data = self._encode(self.validation, None)
-        self._check_same_data()
+        self.run = Path(config.run_dir)
+        world.from_main(self._claim)
+        self.data = load_data(config, world)
         torch.manual_seed(config.seed)
-        master = build_model(config, len(self.tokenizer)).to(self.device)
+        master = build_model(config, len(self.data.tokenizer)).to(self.device)
         self.optimizer = _adam(master, config)
-        self.progress, states = world.from_main(lambda: self._resume(master))
-        begin_alike(master, self.optimizer, self.progress.step, world)
+        self.progress, states = world.from_main(
+            lambda: resume(config, master, self.optimizer, self.data.train.fingerprint)
+        )
+        begin_alike(master, self.optimizer, self.progress.step - self.progress.num_nonfinite, world)
         if not world.is_main:
-            self._begin_beside(states)
+            begin_beside(self.progress, states, config.seed, world)
         self.weights = MasterWeights(master, self.dtype)
         self.weights.model.train()
-        self._window = torch.tensor([self.progress.window_loss, self.progress.window_nll], dtype=torch.float64)
-        self._window = self._window.to(self.device)
-        self._plan: list[list[Ints]] = []
-        self._plan_epoch = -1
+        window = (self.progress.window_loss, self.progress.window_nll, self.progress.window_tokens)
+        self._window = torch.tensor(window, dtype=torch.float64).to(self.device)
+        self._plan = UpdatePlan(self.data.train, config, world)
+        self._guard = FiniteGuard()
         self._saved_at = (self.progress.step, time.monotonic())
 
     def fit(self, stop: Callable[[], str | None] = lambda: None) -> str:
@@ -106,6 +93,7 @@ class Trainer:
         if self._reason_to_stop() is None and self.world.is_main:
             # An average is of the checkpoints that there were: from now on it would hide better ones.
             shutil.rmtree(self.run / "averaged", ignore_errors=True)
+            record_start(self.run, self.progress.step, self.device, self.data.fingerprints)
         with contextlib.closing(self._open_log()) as log:
             started = time.monotonic() - self.progress.elapsed_s
             while (reason := self._agreed(self._reason_to_stop() or stop())) is None:
@@ -114,16 +102,21 @@ class Trainer:
                 step = self.progress.step
                 self.progress.window_s += time.monotonic() - began
                 self.progress.elapsed_s = time.monotonic() - started
-                if step == 1 or step % settings.log_steps == 0:
+                logs, validates = step == 1 or step % settings.log_steps == 0, step % settings.validate_steps == 0
+                saves = self._save_is_due()
+                if self.device.type == "cpu" or logs or validates or saves:
+                    self._check_updates(log)
+                if logs:
                     self._log(log)
-                if step % settings.validate_steps == 0:
+                if validates:
                     self._validate(log)
-                if self._save_is_due():
+                if saves:
                     self._save()
                 if step % _RETURN_MEMORY_STEPS == 0:
                     return_freed_memory()
                 log.advance()
             if self._saved_at[0] != self.progress.step:
+                self._check_updates(log)
                 self._save()
         return reason
 
@@ -132,10 +125,9 @@ class Trainer:
         settings = self.config.train
         num_parameters = sum(parameter.numel() for parameter in self.weights.master.parameters())
         lines = [
-            f"parameters: {num_parameters:,} (vocabulary of {len(self.tokenizer):,})",
+            f"parameters: {num_parameters:,} (vocabulary of {len(self.data.tokenizer):,})",
             f"peak learning rate: {self.learning_rate(settings.warmup_steps):.3e} at step {settings.warmup_steps}",
-            f"training pairs: {_count(self.train_data)}",
-            f"validation pairs: {_count(self.validation_data)}",
+            *self.data.counts(),
             f"device: {self.device}, precision: {str(self.dtype).removeprefix('torch.')}",
         ]
         if self.world.size > 1:
@@ -145,61 +137,85 @@ class Trainer:
         return "\n".join(lines)
 
     def update(self) -> list[Batch]:
-        """Learn from the next batches, once; returns those of this process. `fit` logs, validates and saves."""
+        """Learn from the next batches, once; returns those of this process. `fit` logs, validates and saves.
+
+        Weights stay as they are if the gradient is not finite, which `fit` reports.
+        """
         settings, progress, phase = self.config.train, self.progress, self.phase
         with phase("data"):
-            update = self._next_update()
-            num_tokens = sum(int(self.train_data.tgt.lengths[indices].sum()) for indices in update)
-            batches = [collate(self.train_data, indices).to(self.device) for indices in self._share(update)]
-        loss, nll = train_step(self.weights, batches, settings.label_smoothing, phase, num_tokens)
+            update = self._plan.next(progress)
+            pairs = self._plan.share(update)
+            batches = self._collate(pairs)
+        batches, loss, nll = self._add_up_gradients(update, pairs, batches)
         with phase("optimizer"):
             parameters = list(self.weights.master.parameters())
             sum_gradients(parameters, self.world)
-            if settings.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
             progress.step += 1
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(progress.step)
-            self.optimizer.step()
+            is_finite = self._guard.step(self.optimizer, parameters, update, settings.clip_norm)
             self.optimizer.zero_grad(set_to_none=True)
             self.weights.refresh()
-        self._window += torch.stack((loss, nll))
-        progress.window_tokens += num_tokens
+        num_tokens = sum(batch.num_tokens for batch in batches)
+        self._window += torch.where(is_finite, torch.stack((loss, nll, loss.new_tensor(num_tokens))), 0.0)
         return batches
 
     def learning_rate(self, step: int) -> float:
         """Equation 3 times `lr_factor`, for the update number `step`, counted from 1."""
         return self.config.train.lr_factor * noam_lr(step, self.config.model.d_model, self.config.train.warmup_steps)
 
-    def _next_update(self) -> list[Ints]:
-        """The batches of the next update; moves the position in the data past them."""
-        progress = self.progress
-        if self._plan_epoch != progress.epoch:
-            self._make_plan()
-        if progress.update == len(self._plan):
-            progress.epoch, progress.update = progress.epoch + 1, 0
-            self._make_plan()
-        progress.update += 1
-        return self._plan[progress.update - 1]
+    def _collate(self, pairs: list[Ints]) -> list[Batch]:
+        return [collate(self.data.train, indices).to(self.device) for indices in pairs]
 
-    def _share(self, update: list[Ints]) -> list[Ints]:
-        """What this process does of an update."""
-        rank, size = self.world.rank, self.world.size
-        if size == 1:
-            return update
-        src, tgt = self.train_data.src.lengths, self.train_data.tgt.lengths
-        return share_update(update, src, tgt, max_tokens=self.config.train.max_tokens, rank=rank, size=size)
+    def _add_up_gradients(
+        self, update: Update, pairs: list[Ints], batches: list[Batch]
+    ) -> tuple[list[Batch], Tensor, Tensor]:
+        """This process's gradients of an update, on the master weights; its batches, and their loss and NLL sums.
 
-    def _make_plan(self) -> None:
-        self._plan_epoch = self.progress.epoch
-        self._plan = plan_updates(
-            self.train_data.src.lengths,
-            self.train_data.tgt.lengths,
-            max_tokens=self.config.train.max_tokens,
-            tokens_per_update=self.config.train.tokens_per_update,
-            seed=self.config.seed,
-            epoch=self.progress.epoch,
+        If a batch does not fit into memory, all are halved until they do: gradients are sums over pairs.
+        """
+        label_smoothing = self.config.train.label_smoothing
+        num_tokens = sum(int(self.data.train.tgt.lengths[indices].sum()) for indices in update.pairs)
+        while True:
+            try:
+                return batches, *train_step(self.weights, batches, label_smoothing, self.phase, num_tokens)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Here, after the clause, nothing refers to the tensors of the attempt any more.
+            pairs = self._with_less_memory(update, pairs)
+            batches = self._collate(pairs)
+
+    def _with_less_memory(self, update: Update, pairs: list[Ints]) -> list[Ints]:
+        """Forget what an attempt has left and halve its batches; TrainingError if each is a single pair."""
+        if all(len(indices) == 1 for indices in pairs):
+            raise TrainingError(f"{update}: one pair alone does not fit into memory; lower data.max_length")
+        for model in (self.weights.master, self.weights.model):
+            model.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return_freed_memory()
+        self.progress.num_split += 1
+        print(
+            f"{update}: a batch did not fit into memory, its batches are halved ({self.progress.num_split} times so "
+            "far); to do without, lower train.max_tokens",
+            file=sys.stderr,
         )
+        return halve(pairs)
+
+    def _check_updates(self, log: MetricsLog) -> None:
+        """Count updates whose gradient was not finite; TrainingError if they are more than may be."""
+        settings, progress = self.config.train, self.progress
+        for update in self._guard.skipped():
+            progress.num_nonfinite += 1
+            what = f"{update}: the gradient is not finite, at a learning rate of {self.learning_rate(update.step):.2e}"
+            if progress.num_nonfinite > settings.skip_nonfinite:
+                raise TrainingError(
+                    f"{what}; the last checkpoint is intact. Lower train.lr_factor, raise train.warmup_steps or set "
+                    "train.clip_norm, in a new run_dir; or go on without such updates: --skip-nonfinite N"
+                )
+            log.log("nonfinite", update.step, epoch=update.epoch, update=update.number, count=progress.num_nonfinite)
+            log.say(f"{what}; left out ({progress.num_nonfinite} of train.skip_nonfinite={settings.skip_nonfinite})")
 
     def _reason_to_stop(self) -> str | None:
         settings, progress = self.config.train, self.progress
@@ -223,13 +239,14 @@ class Trainer:
 
     def _log(self, log: MetricsLog) -> None:
         progress = self.progress
-        loss, nll = (total / progress.window_tokens for total in self._finite_window())
+        *sums, num_tokens = self._finite_window()
+        loss, nll = (total / max(num_tokens, 1) for total in sums)
         values = {
             "loss": loss,
             "nll": nll,
             "ppl": math.exp(min(nll, 700.0)),
             "lr": self.learning_rate(progress.step),
-            "tokens_per_s": progress.window_tokens / max(progress.window_s, 1e-9),
+            "tokens_per_s": num_tokens / max(progress.window_s, 1e-9),
             "epoch": progress.epoch,
             "elapsed_s": progress.elapsed_s,
         }
@@ -242,10 +259,10 @@ class Trainer:
             tok_s=f"{values['tokens_per_s']:.0f}",
         )
         self._window.zero_()
-        progress.window_tokens, progress.window_s = 0, 0.0
+        progress.window_s = 0.0
 
     def _finite_window(self) -> list[float]:
-        """The loss and NLL sums since the last log line; TrainingError, before anything is saved, if not finite."""
+        """Sums of loss, NLL and tokens since the last log line; TrainingError, before a save, if not finite."""
         sums: list[float] = self.world.sum(self._window).tolist()
         self._check_finite(*sums)
         return sums
@@ -260,13 +277,13 @@ class Trainer:
 
     def _validate(self, log: MetricsLog) -> None:
         progress, model = self.progress, self.weights.model
-        nll = validation_nll(model, self.validation_data, self.config.train.max_tokens, self.device, self.world)
+        nll = validation_nll(model, self.data.validation, self.config.train.max_tokens, self.device, self.world)
         self._check_finite(nll)
         values = {"nll": nll, "ppl": math.exp(min(nll, 700.0)), "elapsed_s": progress.elapsed_s}
         if self.scorer is not None:
-            sources, references = zip(*self.validation, strict=True)
+            sources, references = zip(*self.data.validation_text, strict=True)
             model.eval()
-            values["bleu"] = self.scorer(model, self.tokenizer, sources, references)
+            values["bleu"] = self.scorer(model, self.data.tokenizer, sources, references)
             model.train()
         is_better = progress.best_nll is None or nll < progress.best_nll
         progress.num_worse = 0 if is_better else progress.num_worse + 1
@@ -286,13 +303,15 @@ class Trainer:
         return seconds >= settings.save_minutes * 60
 
     def _save(self) -> None:
-        self.progress.window_loss, self.progress.window_nll = self._finite_window()
+        progress = self.progress
+        progress.window_loss, progress.window_nll, num_tokens = self._finite_window()
+        progress.window_tokens = int(num_tokens)
         # The last update came after the last loss.
         self._check_finite(sum(weight.sum().item() for weight in self.weights.master.parameters()))
         states = self.world.gather(random_state())
-        training = (self.optimizer, self.progress)
+        training = (self.optimizer, progress)
         self._write(self.run / "checkpoints", self.config.train.keep_checkpoints, training, states[1:])
-        self._saved_at = (self.progress.step, time.monotonic())
+        self._saved_at = (progress.step, time.monotonic())
 
     def _write(
         self,
@@ -303,10 +322,13 @@ class Trainer:
     ) -> None:
         if not self.world.is_main:
             return
+        if not (self.run / "config.yaml").is_file():
+            # Perhaps its disk has been unmounted: what is written under the same name now would lie somewhere else.
+            raise CheckpointError(f"{self.run}: the run directory is gone; nothing is saved")
         directory = parent / checkpoint_name(self.progress.step)
         weights = self.weights.master.state_dict()
         try:
-            save_checkpoint(directory, self.config, self.tokenizer, weights, training, others)
+            save_checkpoint(directory, self.config, self.data.tokenizer, weights, training, others)
         except OSError as error:
             raise CheckpointError(
                 f"{directory}: cannot be written ({error.strerror or error}); earlier checkpoints are intact, and the "
@@ -314,60 +336,9 @@ class Trainer:
             ) from None
         prune(parent, keep)
 
-    def _resume(self, master: Transformer) -> tuple[Progress, list[RandomState]]:
-        """Load the last checkpoint, if there is one, into model, optimizer and random numbers.
-
-        Returns also the random numbers of the other processes that there were.
-        """
-        fingerprints = {"train": self.train_data.fingerprint}
-        found = checkpoints(self.run / "checkpoints")
-        step = step_of(found[-1]) if found else 0
-        # What was best after updates that will now be done again will be found again.
-        for path in checkpoints(self.run / "best"):
-            if step_of(path) > step:
-                shutil.rmtree(path)
-        if not found:
-            return Progress(fingerprints=fingerprints), []
-        load_weights(master, found[-1])
-        progress = load_training(found[-1], self.optimizer, list(master.state_dict()))
-        if progress.fingerprints.get("train") != fingerprints["train"]:
-            raise CheckpointError(
-                f"{found[-1]}: was trained on other data than {self.config.data.corpus} holds now; restore the data or "
-                "choose another run_dir"
-            )
-        return progress, other_random_states(found[-1])
-
-    def _begin_beside(self, states: Sequence[RandomState]) -> None:
-        """As another process than the first: with other random numbers, and without sums that the first one has."""
-        rank, progress = self.world.rank, self.progress
-        if rank <= len(states):
-            set_random_state(states[rank - 1])
-        else:
-            torch.manual_seed(rank_seed(self.config.seed, progress.step, rank))
-        progress.window_loss = progress.window_nll = 0.0
-
-    def _check_same_data(self) -> None:
-        """DataError unless all processes have sentences of the same lengths, from which each plans the same updates."""
-        lengths = (side.lengths for side in (self.train_data.src, self.train_data.tgt))
-        if len(set(self.world.gather(tuple(zlib.crc32(x.tobytes()) for x in lengths)))) > 1:
-            raise DataError(f"data.corpus={self.config.data.corpus}: is not the same on all machines")
-
-    def _tokenizer(self, corpus: Corpus) -> Tokenizer:
-        """The run's tokenizer, learned from both sides of the corpus if the run has none yet."""
-        path = self.run / "tokenizer.model"
-        if not path.is_file():
-            tokenizer = corpus_tokenizer(corpus, self.config.data.vocab_size, self.config.data.cache_dir)
-            write_whole(path, tokenizer.model)
-        return Tokenizer.load(path)
-
-    def _encode(self, corpus: Corpus, max_ratio: float | None) -> PairDataset:
-        data = self.config.data
-        return encode_corpus(corpus, self.tokenizer, data.cache_dir, max_length=data.max_length, max_ratio=max_ratio)
-
-
-def _count(dataset: PairDataset) -> str:
-    dropped = ", ".join(f"{reason} {count}" for reason, count in dataset.dropped.items())
-    return f"{len(dataset):,} (dropped: {dropped})"
+    def _claim(self) -> None:
+        # Other processes are kept out for as long as this trainer exists.
+        self._lock = claim_run(self.config)
 
 
 def _adam(model: Transformer, config: Config) -> torch.optim.Optimizer:

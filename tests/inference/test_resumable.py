@@ -1,0 +1,145 @@
+"""Output that is gone on with: what must be there after each way to stop."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from transformer.errors import DataError
+from transformer.inference.resumable import resumable_output
+
+SETTINGS = {"beam": 3, "alpha": 0.6}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """An output of which the lines a and b are done, as A and B."""
+    with resumable_output(tmp_path / "out", SETTINGS) as output:
+        output.add(["a"], "A\n")
+        output.add(["b"], "B\n")
+    assert names(tmp_path) == ["out.part", "out.part.json"]
+    return tmp_path / "out"
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_it_has_its_name_when_it_is_complete(out: Path) -> None:
+    with resumable_output(out, SETTINGS) as output:
+        assert output.num_done == 2
+        assert list(output.remaining(iter("abcd"))) == ["c", "d"]
+        output.add(["c", "d"], "C\nD\n")
+        output.complete()
+    assert out.read_text() == "A\nB\nC\nD\n"
+    assert names(out.parent) == ["out"]
+
+
+def test_the_lines_can_be_read_twice(out: Path) -> None:
+    with resumable_output(out, SETTINGS) as output:
+        assert list(output.remaining(iter("abc"))) == list(output.remaining(iter("abc"))) == ["c"]
+        output.add(["c"], "C\n")
+    with resumable_output(out, SETTINGS) as output:
+        assert list(output.remaining(iter("abcd"))) == ["d"]
+
+
+@pytest.mark.parametrize("rest", [b"", b"C", b"\xc3", b"C\nD"])
+def test_what_was_written_after_the_record_is_cut_off(out: Path, rest: bytes) -> None:
+    part = out.with_name("out.part")
+    part.write_bytes(part.read_bytes() + rest)
+    with resumable_output(out, SETTINGS) as output:
+        assert output.num_done == 2
+        assert part.read_text() == "A\nB\n"
+
+
+def test_without_the_part_it_begins_anew(out: Path) -> None:
+    """Also what a process killed between the last two steps of `complete` leaves."""
+    out.with_name("out.part").rename(out)
+    with resumable_output(out, SETTINGS | {"beam": 5}) as output:
+        assert output.num_done == 0
+        assert list(output.remaining(iter("xy"))) == ["x", "y"]
+    assert out.read_text() == "A\nB\n"
+
+
+def test_other_lines_or_fewer_are_refused(out: Path) -> None:
+    with resumable_output(out, SETTINGS) as output:
+        for lines in (["a", "x", "c"], ["ab", ""], ["b", "a"]):
+            with pytest.raises(DataError, match=r"out\.part: was made from other lines than the first 2 of the input"):
+                output.remaining(iter(lines))
+        with pytest.raises(DataError, match=r"has the translations of 2 lines, more than the 1 of the input"):
+            output.remaining(iter("a"))
+
+
+@pytest.mark.parametrize("record", [None, b"", b"{", b"[]", b"{}", b"\xff", b'{"settings": 1}'])
+def test_a_part_without_its_record_is_refused(out: Path, record: bytes | None) -> None:
+    path = out.with_name("out.part.json")
+    path.unlink() if record is None else path.write_bytes(record)
+    with (
+        pytest.raises(DataError, match=r"out\.part\.json, which tells what it holds, cannot be read \(.+\); delete"),
+        resumable_output(out, SETTINGS),
+    ):
+        pass
+    assert out.with_name("out.part").read_text() == "A\nB\n"
+
+
+def test_other_settings_and_a_part_that_was_shortened_are_refused(out: Path) -> None:
+    with (
+        pytest.raises(DataError, match=r"was made with alpha=0\.6, and now it is 0\.7; set it back"),
+        resumable_output(out, SETTINGS | {"alpha": 0.7}),
+    ):
+        pass
+    out.with_name("out.part").write_text("A\n")
+    with (
+        pytest.raises(DataError, match=r"is shorter than out\.part\.json says; delete it to start again"),
+        resumable_output(out, SETTINGS),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("syncs", [0, 1])
+def test_a_full_disk_names_the_file_and_leaves_what_was_recorded(
+    out: Path, monkeypatch: pytest.MonkeyPatch, syncs: int
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    where = ("os.fsync", "transformer.inference.resumable.write_whole")[syncs]
+    with resumable_output(out, SETTINGS) as output, monkeypatch.context() as patch:
+        patch.setattr(where, full)
+        with pytest.raises(OSError, match="No space left") as error:
+            output.add(["c"], "C\n")
+    assert error.value.filename == str(out.with_name("out.part"))
+    with resumable_output(out, SETTINGS) as output:
+        assert output.num_done == 2
+        assert list(output.remaining(iter("abc"))) == ["c"]
+        output.add(["c"], "C\n")
+        output.complete()
+    assert out.read_text() == "A\nB\nC\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+def test_a_second_process_is_refused_while_the_first_one_lives(out: Path) -> None:
+    hold = f"""
+import sys, pathlib
+from transformer.inference.resumable import resumable_output
+with resumable_output(pathlib.Path({str(out)!r}), {SETTINGS!r}):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", hold], **pipes) as process:  # type: ignore[call-overload]
+        assert process.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(DataError, match=r"out\.part: another process is writing it"),
+            resumable_output(out, SETTINGS),
+        ):
+            pass
+        process.kill()
+        process.wait()
+    with resumable_output(out, SETTINGS) as output:
+        assert output.num_done == 2

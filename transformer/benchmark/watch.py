@@ -1,0 +1,101 @@
+"""What another process holds while it works, on Linux: memory, file handles, threads."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# More than this is growth: what malloc keeps varies by some MiB.
+MAX_GROWTH_MIB = 32.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a process held `seconds` after it was first looked at, when it had done `progress` of its work."""
+
+    seconds: float
+    rss_mib: float
+    peak_virtual_mib: float
+    num_files: int
+    num_threads: int
+    progress: int
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What was held early and late, beyond the first tenth of the time: medians of RSS, otherwise maxima."""
+
+    rss_mib: tuple[float, float]
+    num_files: tuple[int, int]
+    num_threads: tuple[int, int]
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether no more is held late than early."""
+        return (
+            self.rss_mib[1] - self.rss_mib[0] <= MAX_GROWTH_MIB
+            and self.num_files[1] <= self.num_files[0]
+            and self.num_threads[1] <= self.num_threads[0]
+        )
+
+
+def growth(samples: Sequence[Sample]) -> Growth:
+    """Compare the first quarter, after a tenth to warm up, with the last quarter. ValueError below 8 samples."""
+    if len(samples) < 8:
+        raise ValueError(f"{len(samples)} samples are too few to tell growth: at least 8")
+    warm = samples[len(samples) // 10 :]
+    quarter = len(warm) // 4
+    early, late = warm[:quarter], warm[-quarter:]
+    return Growth(
+        (statistics.median(x.rss_mib for x in early), statistics.median(x.rss_mib for x in late)),
+        (max(x.num_files for x in early), max(x.num_files for x in late)),
+        (max(x.num_threads for x in early), max(x.num_threads for x in late)),
+    )
+
+
+def start(command: Sequence[str], *, cap_mib: float | None = None, log: Path) -> subprocess.Popen[bytes]:
+    """Start a Python script with this Python, its output in a log, its virtual memory under a cap as of `ulimit -v`."""
+
+    def limit() -> None:
+        if cap_mib is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (int(cap_mib * 2**20), int(cap_mib * 2**20)))
+
+    with log.open("ab") as file:
+        return subprocess.Popen([sys.executable, *command], stdout=file, stderr=file, preexec_fn=limit)
+
+
+def watch(
+    process: subprocess.Popen[bytes],
+    progress: Callable[[], int],
+    *,
+    until: Callable[[Sample], bool] = lambda _: False,
+    every_s: float,
+) -> list[Sample]:
+    """Look at a process again and again, until it ends or one of the samples tells to stop."""
+    began = time.monotonic()
+    samples: list[Sample] = []
+    while process.poll() is None:
+        if found := _look(process.pid, time.monotonic() - began, progress()):
+            samples.append(found)
+            if until(found):
+                break
+        time.sleep(every_s)
+    return samples
+
+
+def _look(pid: int, seconds: float, progress: int) -> Sample | None:
+    """None if the process has ended."""
+    directory = Path(f"/proc/{pid}")
+    try:
+        status = dict(line.split(":", 1) for line in (directory / "status").read_text().splitlines())
+        num_files = sum(1 for _ in (directory / "fd").iterdir())
+        rss, peak = (int(status[name].split()[0]) / 2**10 for name in ("VmRSS", "VmPeak"))
+    except (OSError, KeyError):  # one that is ending has no memory any more
+        return None
+    return Sample(seconds, rss, peak, num_files, int(status["Threads"]), progress)
