@@ -97,6 +97,10 @@ def test_what_is_loaded_is_what_was_saved(
     assert torch.equal(loaded.eval()(src, tgt), model.eval()(src, tgt))
 
 
+def test_who_may_read_one_file_may_read_all(saved: Path) -> None:
+    assert len({path.stat().st_mode for path in saved.iterdir()}) == 1
+
+
 def test_saving_again_what_was_loaded_gives_the_same_files(saved: Path, tmp_path: Path) -> None:
     config, tokenizer, model = load_checkpoint(saved)
     save_checkpoint(tmp_path / "again", config, tokenizer, model.state_dict())

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -137,11 +138,19 @@ print(process["return_freed_memory"](), before - resident())
 
 @pytest.fixture
 def restored_products() -> Iterator[None]:
-    """Takes back what is set for float32 products."""
-    settings = torch.backends.mkldnn.matmul
+    """Takes back what is set for float32 products, if this torch has the setting."""
+    settings: Any = getattr(torch.backends.mkldnn, "matmul", SimpleNamespace(fp32_precision=None))
     before = settings.fp32_precision
     yield
     settings.fp32_precision = before
+
+
+@pytest.fixture
+def products_setting(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What the setting is, in place of torch's, which it has since 2.9."""
+    setting = SimpleNamespace(fp32_precision="none")
+    monkeypatch.setattr(torch.backends.mkldnn, "matmul", setting, raising=False)
+    return setting
 
 
 @pytest.mark.usefixtures("restored_products")
@@ -156,27 +165,28 @@ def test_float32_products_keep_the_precision_of_float32() -> None:
         assert error < 5e-6, (m, k, n)
 
 
-@pytest.mark.usefixtures("restored_products")
-def test_a_library_that_would_round_to_bfloat16_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_would_round_to_bfloat16_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, products_setting: SimpleNamespace
+) -> None:
     rounded = torch.Tensor.matmul
     monkeypatch.setattr(
         torch.Tensor, "__matmul__", lambda a, b: rounded(a.bfloat16().float(), b.bfloat16().float()), raising=True
     )
-    before = torch.backends.mkldnn.matmul.fp32_precision
     assert use_onednn_for_float32() is False
-    assert torch.backends.mkldnn.matmul.fp32_precision == before
+    assert products_setting.fp32_precision == "none"
 
 
 def test_a_torch_without_the_setting_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.mkldnn, "matmul", SimpleNamespace())
+    monkeypatch.setattr(torch.backends.mkldnn, "matmul", SimpleNamespace(), raising=False)
     assert use_onednn_for_float32() is False
 
 
-def test_a_torch_without_onednn_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torch_without_onednn_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, products_setting: SimpleNamespace
+) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    before = torch.backends.mkldnn.matmul.fp32_precision
     assert use_onednn_for_float32() is False
-    assert torch.backends.mkldnn.matmul.fp32_precision == before
+    assert products_setting.fp32_precision == "none"
 
 
 def test_programs_get_all(monkeypatch: pytest.MonkeyPatch) -> None:

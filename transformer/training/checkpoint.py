@@ -22,7 +22,7 @@ from torch import Tensor
 
 from transformer.config import Config, load_config
 from transformer.data.tokenizer import Tokenizer
-from transformer.errors import CheckpointError
+from transformer.errors import CheckpointError, ConfigError
 from transformer.files import fsync
 from transformer.model.transformer import Transformer
 from transformer.training.integrity import verify, write_sums
@@ -126,13 +126,20 @@ def load_checkpoint(directory: str | Path) -> tuple[Config, Tokenizer, Transform
     """Rebuild the model of a checkpoint, in float32 on the CPU, in training mode.
 
     CheckpointError if a file is missing or damaged, the format is another version's, or the parts do not fit together.
+    ConfigError, DataError: the configuration or the tokenizer is damaged.
     """
     directory = Path(directory)
     verify(directory)
     for name in ("config.yaml", "tokenizer.model", "model.safetensors"):
         if not (directory / name).is_file():
             raise CheckpointError(f"{directory}: not a checkpoint: it has no {name}")
-    config = load_config(directory / "config.yaml", allow_base=False)
+    # First: what another format's configuration says may not be understood here.
+    _check_format(directory / "model.safetensors")
+    path = directory / "config.yaml"
+    try:
+        config = load_config(path, allow_base=False)
+    except ConfigError as error:  # about a value, it names only the key
+        raise ConfigError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     tokenizer = Tokenizer.load(directory / "tokenizer.model")
     with torch.device("meta"):
         outline = build_model(config, len(tokenizer))
@@ -258,20 +265,29 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         save_file(contiguous, path, metadata={"format": str(_FORMAT)})
+        # Safetensors lets nobody else read it, whatever the umask.
+        shutil.copymode(path.with_name("config.yaml"), path)
     except SafetensorError as error:
         raise OSError(f"{path}: {error}") from None
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:
+    _check_format(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+
+
+def _check_format(path: Path) -> None:
     from safetensors import safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, Any] = file.metadata() or {}
-        if metadata.get("format") != str(_FORMAT):
-            raise CheckpointError(
-                f"{path}: checkpoint format {metadata.get('format')!r}; this version reads format {_FORMAT}"
-            )
-        return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from None
+    if metadata.get("format") != str(_FORMAT):
+        raise CheckpointError(
+            f"{path}: checkpoint format {metadata.get('format')!r}; this version reads format {_FORMAT}"
+        )
