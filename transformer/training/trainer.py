@@ -23,6 +23,7 @@ from transformer.training.checkpoint import Progress, RandomState, build_model, 
 from transformer.training.distributed import ALONE, World, begin_alike, sum_gradients
 from transformer.training.guard import FiniteGuard, is_out_of_memory
 from transformer.training.metrics import MetricsLog, NoLog
+from transformer.training.optimizer import adam
 from transformer.training.phases import Phase, untimed
 from transformer.training.plan import Update, UpdatePlan, halve
 from transformer.training.precision import MasterWeights, resolve_device, resolve_dtype
@@ -72,7 +73,7 @@ class Trainer:
         self.data = load_data(config, world)
         torch.manual_seed(config.seed)
         master = build_model(config, len(self.data.tokenizer)).to(self.device)
-        self.optimizer = _adam(master, config)
+        self.optimizer = adam(master.parameters(), config.train)
         self.progress, states = world.from_main(
             lambda: resume(config, master, self.optimizer, self.data.train.fingerprint)
         )
@@ -340,16 +341,3 @@ class Trainer:
     def _claim(self) -> None:
         # Other processes are kept out for as long as this trainer exists.
         self._lock = claim_run(self.config)
-
-
-def _adam(model: Transformer, config: Config) -> torch.optim.Optimizer:
-    settings = config.train
-    # AdamW is Adam as long as weight_decay is 0; otherwise it is the kind of decay that Adam works with.
-    return torch.optim.AdamW(
-        model.parameters(),
-        lr=0.0,
-        betas=(settings.adam_beta1, settings.adam_beta2),
-        eps=settings.adam_eps,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
