@@ -46,10 +46,12 @@ class FiniteGuard:
         return [update for (update, _), is_finite in zip(unread, finite, strict=True) if not is_finite]
 
 
+# What torch's libraries say on a CPU or a GPU; the last is oneDNN's, whatever it is that it could not allocate.
+_OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "could not create a primitive")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a tensor did not fit, on a GPU or a CPU."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ("can't allocate memory", "bad_alloc", "out of memory")
-    )
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)

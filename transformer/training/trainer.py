@@ -174,7 +174,8 @@ class Trainer:
     ) -> tuple[list[Batch], Tensor, Tensor]:
         """This process's gradients of an update, on the master weights; its batches, and their loss and NLL sums.
 
-        If a batch does not fit into memory, all are halved until they do: gradients are sums over pairs.
+        If a batch does not fit into memory, all are halved until they do: gradients are sums over pairs. TrainingError
+        if a single pair does not.
         """
         label_smoothing = self.config.train.label_smoothing
         num_tokens = sum(int(self.data.train.tgt.lengths[indices].sum()) for indices in update.pairs)
@@ -184,14 +185,16 @@ class Trainer:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
+                if all(len(indices) == 1 for indices in pairs):
+                    raise TrainingError(
+                        f"{update}: one pair alone does not fit into memory ({error}); lower data.max_length"
+                    ) from None
             # Here, after the clause, nothing refers to the tensors of the attempt any more.
             pairs = self._with_less_memory(update, pairs)
             batches = self._collate(pairs)
 
     def _with_less_memory(self, update: Update, pairs: list[Ints]) -> list[Ints]:
-        """Forget what an attempt has left and halve its batches; TrainingError if each is a single pair."""
-        if all(len(indices) == 1 for indices in pairs):
-            raise TrainingError(f"{update}: one pair alone does not fit into memory; lower data.max_length")
+        """Forget what an attempt has left and halve its batches."""
         for model in (self.weights.master, self.weights.model):
             model.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
