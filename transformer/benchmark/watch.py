@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -63,6 +64,8 @@ def start(command: Sequence[str], *, cap_mib: float | None = None, log: Path) ->
     """Start a Python script with this Python, its output in a log, its virtual memory under a cap as of `ulimit -v`."""
 
     def limit() -> None:
+        # Whoever was started in the background of a shell ignores it, and so would this one.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         if cap_mib is not None:
             resource.setrlimit(resource.RLIMIT_AS, (int(cap_mib * 2**20), int(cap_mib * 2**20)))
 

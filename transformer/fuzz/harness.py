@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import random
@@ -130,6 +131,7 @@ def _work(
     for descriptor in (0, 1, 2):
         os.dup2(devnull, descriptor)
     signal.signal(signal.SIGALRM, _hangs)
+    faulthandler.disable()  # the parent reports a crash
     for number in numbers:
         with tempfile.TemporaryDirectory(prefix="fuzz-") as directory:
             began = time.perf_counter()
