@@ -88,7 +88,7 @@ def test_what_must_not_happen_is_a_fault_and_the_other_cases_are_tried(bug: Case
         if next(calls) == 0 and rng.random() == random.Random("x 1 3").random():
             bug(rng, directory)
 
-    cases, ok, errors, faults = tally_of(case, limit_s=0.3)
+    cases, ok, errors, faults = tally_of(case, limit_s=2.0)  # on a busy machine too
     assert (cases, ok, errors, len(faults)) == (5, 4, 0, 1)
     assert faults[0].startswith("x case 3: ")
     assert re.search(message, faults[0])
