@@ -19,12 +19,13 @@ from transformer import cli
 from transformer.ablation.report import as_rows, markdown
 from transformer.ablation.runs import read_results
 from transformer.config import Config, DataConfig, ModelConfig, SearchConfig, load_config
-from transformer.data.builtin import builtin_pairs, builtin_trees
+from transformer.data.builtin import builtin_pairs
 from transformer.data.corpus import Corpus, load_split, read_lines
 from transformer.data.dataset import encode_corpus
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import UserError
 from transformer.fuzz import hostile
+from transformer.fuzz.commands import COMMANDS
 from transformer.fuzz.harness import Case, LawError
 from transformer.inference.translator import Translator
 from transformer.parsing.f1 import score_outputs
@@ -35,29 +36,6 @@ from transformer.training.metrics import read_metrics
 
 _SCRIPTS = Path(__file__).parents[2] / "scripts"
 _VOCAB_SIZE = 300
-# Last on a command line they win: what is left may be hostile, but not large.
-_SMALL = (
-    "train.max_steps=1",
-    "model.d_model=8",
-    "model.num_heads=2",
-    "model.num_layers=1",
-    "model.d_ff=8",
-    "model.d_k=4",
-    "model.d_v=4",
-    "model.max_positions=512",
-    "model.max_relative_position=7",
-    "data.corpus=builtin",
-    "data.max_length=99",
-    "data.builtin_size=99",
-    "data.vocab_size=300",
-    "data.train_split=train",
-    "data.validation_split=test",
-    "train.validation_bleu=false",
-    "train.device=cpu",
-    "train.max_tokens=500",
-    "train.tokens_per_update=500",
-    "train.num_threads=1",
-)
 
 
 @dataclass(frozen=True)
@@ -283,8 +261,8 @@ class Targets:
 
     def run_script(self, rng: random.Random, directory: Path) -> None:
         """A script ends with 0, or with 2 and one line on stderr that begins with `error: `, or argparse's usage."""
-        name = rng.choice(sorted(_COMMANDS))
-        argv = _COMMANDS[name](self, rng, directory)
+        name = rng.choice(sorted(COMMANDS))
+        argv = COMMANDS[name](self.run, rng, directory)
         status, out, err = _end_of(self.mains[name], argv, hostile.text_file(rng))
         if status not in (0, 2):
             raise LawError(f"{name} {argv}: status {status}")
@@ -322,119 +300,3 @@ def _end_of(main: Callable[[Sequence[str]], int], argv: Sequence[str], stdin: by
     finally:
         sys.stdin, sys.stdout, sys.stderr = before
     raise LawError("did not exit")
-
-
-def _options(rng: random.Random, *names: str) -> list[str]:
-    """Some of these options, each with a value that it mostly cannot take."""
-    chosen = rng.sample(names, min(len(names), rng.choice((0, 0, 1, 2))))
-    return [part for name in chosen for part in ((name, hostile.word(rng)) if rng.random() < 0.9 else (name,))]
-
-
-def _some_run(targets: Targets, rng: random.Random, directory: Path) -> str:
-    """The run, a copy of it with a changed file, or something else."""
-    if rng.random() < 0.5:
-        return str(targets.run)
-    if rng.random() < 0.3:
-        return hostile.word(rng)
-    # With checksums, the change is noticed before anything is read.
-    ignored = shutil.ignore_patterns("SHA256SUMS") if rng.random() < 0.8 else None
-    shutil.copytree(targets.run, directory / "run", ignore=ignored)
-    path = rng.choice(sorted(path for path in (directory / "run").rglob("*") if path.is_file()))
-    path.write_bytes(hostile.changed(rng, path.read_bytes()))
-    return str(directory / "run")
-
-
-def _some_file(rng: random.Random, directory: Path) -> str:
-    path = directory / rng.choice(("text", "text.gz", "wörter\n.txt"))
-    path.write_bytes(hostile.gzip_file(rng) if path.suffix == ".gz" else hostile.text_file(rng))
-    return str(path)
-
-
-def _translate(targets: Targets, rng: random.Random, directory: Path) -> list[str]:
-    source = rng.choice(([], ["-"], [_some_file(rng, directory)], ["--text", hostile.word(rng)]))
-    options = _options(rng, "--beam", "--alpha", "--nbest", "--precision", "--device")
-    output = ["--output", str(directory / "out")] if rng.random() < 0.3 else []
-    return [_some_run(targets, rng, directory), *source, *options, *output]
-
-
-def _evaluate(targets: Targets, rng: random.Random, directory: Path) -> list[str]:
-    source = _some_file(rng, directory)
-    files = ["--src", source, "--ref", source if rng.random() < 0.5 else _some_file(rng, directory)]
-    return [_some_run(targets, rng, directory), *files, *_options(rng, "--beam", "--alpha", "--tokenize", "--split")]
-
-
-def _train(targets: Targets, rng: random.Random, directory: Path) -> list[str]:  # noqa: ARG001
-    path = directory / "mine.yaml"
-    path.write_bytes(hostile.config_file(rng))
-    words = [hostile.override(rng) for _ in range(rng.randrange(3))]
-    return [
-        str(path),
-        *(word.replace("\0", "") for word in words),
-        *_SMALL,
-        f"run_dir={directory}/mine",
-        f"data.cache_dir={directory}/cache",
-    ]
-
-
-def _average(targets: Targets, rng: random.Random, directory: Path) -> list[str]:
-    run = _some_run(targets, rng, directory)
-    if run == str(targets.run):
-        shutil.copytree(targets.run, directory / "run")
-        run = str(directory / "run")
-    return [run, *_options(rng, "--last", "--last")]
-
-
-def _plot(targets: Targets, rng: random.Random, directory: Path) -> list[str]:  # noqa: ARG001
-    runs = directory / "run"
-    runs.mkdir()
-    records: list[dict[str, object]] = [
-        {"kind": "validation", "step": 1, "nll": 1.5, "ppl": 4.5, "bleu": 9.5, "elapsed_s": 3.5}
-    ]
-    (runs / "metrics.jsonl").write_bytes(hostile.json_lines(rng, records))
-    options = _options(rng, "--every", "--positions", "--schedule")
-    return [str(runs), *options] if rng.random() < 0.8 else [*options, hostile.word(rng), "--out", f"{directory}/x.png"]
-
-
-def _table3(targets: Targets, rng: random.Random, directory: Path) -> list[str]:  # noqa: ARG001
-    named = [] if rng.random() < 0.5 else [hostile.word(rng)]
-    return [*named, "--report", "--out", str(directory), *_options(rng, "--steps", "--divide-width", "--tokenize")]
-
-
-def _attend(targets: Targets, rng: random.Random, directory: Path) -> list[str]:
-    return [
-        _some_run(targets, rng, directory),
-        hostile.word(rng),
-        *_options(rng, "--translation"),
-        "--out",
-        f"{directory}/x.html",
-    ]
-
-
-def _parse(targets: Targets, rng: random.Random, directory: Path) -> list[str]:
-    (directory / "x.trees").write_text("\n".join([*builtin_trees("test", 2), hostile.tree(rng)]), encoding="utf-8")
-    file = rng.choice((_some_file(rng, directory), f"{directory}/x.trees"))
-    return [
-        _some_run(targets, rng, directory),
-        file,
-        *rng.choice(([], ["--evaluate"])),
-        *_options(rng, "--beam", "--alpha"),
-    ]
-
-
-def _benchmark(targets: Targets, rng: random.Random, directory: Path) -> list[str]:  # noqa: ARG001
-    (directory / "mine.yaml").write_bytes(hostile.config_file(rng))
-    options = _options(rng, "--gpus", "--sentence-length", "--tflops", "--gb-per-s", "--efficiency")
-    return ["estimate", f"{directory}/mine.yaml", *options, *(["model.num_layers=2"] if rng.random() < 0.5 else [])]
-
-
-_COMMANDS: dict[str, Callable[[Targets, random.Random, Path], list[str]]] = {
-    "translate": _translate,
-    "evaluate": _evaluate,
-    "train": _train,
-    "average": _average,
-    "plot": _plot,
-    "table3": _table3,
-    "attend": _attend,
-    "parse": _parse,
-    "benchmark": _benchmark,
-}
