@@ -15,6 +15,7 @@ from transformer.cli import run
 from transformer.config import DataConfig, load_config, override
 from transformer.data.corpus import Corpus, aligned_files, load_split, published_test_set
 from transformer.errors import ConfigError
+from transformer.files import check_replaceable, write_whole
 from transformer.hub import check_links, fetch_model, is_model_id
 from transformer.inference.bleu import (
     TOKENIZERS,
@@ -44,7 +45,7 @@ def _evaluate(arguments: argparse.Namespace, world: World) -> int:
     translator.search = override(translator.search, beam=arguments.beam, alpha=arguments.alpha)
     translator.world = world
     if arguments.output is not None and world.is_main:
-        arguments.output.touch()  # better now than after the work
+        check_replaceable(arguments.output)
     began = time.perf_counter()
     hypotheses = translator.translate([source for source, _ in pairs])
     seconds = time.perf_counter() - began
@@ -53,7 +54,7 @@ def _evaluate(arguments: argparse.Namespace, world: World) -> int:
     references = [reference for _, reference in pairs]
     result = score(hypotheses, references, arguments.tokenize)
     if arguments.output is not None:
-        arguments.output.write_text("".join(f"{line}\n" for line in hypotheses), encoding="utf-8")
+        write_whole(arguments.output, "".join(f"{line}\n" for line in hypotheses))
     report = {
         "checkpoint": origin,
         "corpus": name,

@@ -406,6 +406,27 @@ def test_output_goes_to_a_file_that_is_there_when_it_is_complete(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["output", "source"]
 
 
+def test_output_never_takes_the_place_of_a_pipe_or_a_device(script: Script, babbler: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert_one_line(script("translate", babbler, "--text", "a", "--output", pipe), "pipe: is not a regular file")
+    assert pipe.is_fifo()
+
+
+def test_evaluations_that_are_stopped_leave_the_translations_of_an_earlier_one(
+    script: Script, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    output = tmp_path / "output"
+    output.write_text("of an earlier evaluation")
+    monkeypatch.setattr(Translator, "translate", stop)
+    assert script("evaluate", trained_run, "--output", output).status == 130
+    assert output.read_text() == "of an earlier evaluation"
+    assert list(tmp_path.iterdir()) == [output]
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(28, "No space left on device")])
 def test_an_interrupted_translation_goes_on_where_it_stopped(
     script: Script,
@@ -806,6 +827,7 @@ def test_bad_arguments_of_translate_are_named(
         (["--split", "tset"], "unknown split 'tset': the built-in corpus has train, validation, test"),
         (["--src", "FILE", "--ref", "FILE", "--beam", "0"], "beam"),
         (["--src", "FILE", "--ref", "FILE", "--output", "FILE/below"], "FILE/below: Not a directory"),
+        (["--src", "FILE", "--ref", "FILE", "--output", "PIPE"], "PIPE: is not a regular file"),
     ],
     ids=str,
 )
@@ -814,7 +836,8 @@ def test_bad_arguments_of_evaluate_are_named(
 ) -> None:
     for name, text in (("FILE", "a\nb\n"), ("LONGER", "a\nb\nc\n"), ("EMPTY", "")):
         (tmp_path / name).write_text(text)
-    places = {name: tmp_path / name for name in ("FILE", "LONGER", "EMPTY", "FILE/below", "absent")}
+    os.mkfifo(tmp_path / "PIPE")
+    places = {name: tmp_path / name for name in ("FILE", "LONGER", "EMPTY", "FILE/below", "PIPE", "absent")}
     assert_one_line(script("evaluate", trained_run, *(places.get(word, word) for word in arguments)), pattern)
 
 

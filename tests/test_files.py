@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from transformer import files
-from transformer.files import remove_whole, try_lock, write_whole
+from transformer.errors import ConfigError
+from transformer.files import check_replaceable, remove_whole, try_lock, write_whole
 
 
 @pytest.mark.parametrize("content", ["Zwei Hündchen\n", b"\x00\xff"])
@@ -61,6 +62,38 @@ def test_what_was_written_is_flushed_before_it_is_named_and_then_the_name(
     monkeypatch.setattr(files, "fsync", lambda flushed: seen.append((flushed.name, path.exists())))
     write_whole(path, "first")
     assert seen == [(".file.tmp", False), (tmp_path.name, True)]
+
+
+def test_a_file_may_be_made_or_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    check_replaceable(path)
+    assert list(tmp_path.iterdir()) == []
+    path.write_text("first")
+    check_replaceable(path)
+    assert path.read_text() == "first"
+
+
+@pytest.mark.parametrize("kind", ["directory", "pipe", "link", "broken link", "device"])
+def test_what_is_no_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "output"
+    (tmp_path / "file").touch()
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path = Path(os.devnull)
+    else:
+        path.symlink_to(tmp_path / ("file" if kind == "link" else "absent"))
+    with pytest.raises(ConfigError, match=rf"{path}: is not a regular file, and a finished one would take its place$"):
+        check_replaceable(path)
+
+
+def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for use in (check_replaceable, lambda path: write_whole(path, "text")):
+        with pytest.raises(NotADirectoryError, match=r"Not a directory: '\S*/file/below'$"):
+            use(tmp_path / "file" / "below")
 
 
 def test_a_lock_is_one_processes_until_it_has_ended_or_forgotten_it(tmp_path: Path) -> None:

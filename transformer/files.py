@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from transformer.errors import InUseError
+from transformer.errors import ConfigError, InUseError
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -22,10 +23,28 @@ def write_whole(path: Path, content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         fsync(temporary)
         temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        with contextlib.suppress(OSError):  # such as of a directory that is not there
+            temporary.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from None
     fsync(path.parent)
+
+
+def check_replaceable(path: Path) -> None:
+    """Before the work: may a file be put in place under this name?
+
+    Raises:
+        ConfigError: what is there is a directory, a device such as /dev/null, a pipe or a link, which would be lost.
+        OSError: the directory cannot be written.
+    """
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        raise ConfigError(f"{path}: is not a regular file, and a finished one would take its place")
+    probe = path.with_name(f".{path.name}.tmp")
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def fsync(path: Path) -> None:

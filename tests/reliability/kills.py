@@ -35,6 +35,7 @@ from safetensors.numpy import load_file
 
 from transformer.errors import CheckpointError
 from transformer.training.integrity import verify
+from transformer.training.run import find_checkpoint
 
 REPOSITORY = Path(__file__).parents[2]
 SABOTEUR = Path(__file__).with_name("saboteur")
@@ -431,6 +432,8 @@ class Laboratory:
             faults = broken(life.root)
             if after < before:
                 faults.append(f"step {before} was saved, now step {after} is the last")
+            if name == "average" and not self._has_average(life.root):
+                faults.append("the old average is gone and the new one is not there")
             faults += status_faults(kill, ending)
             life.faults += faults
             self._say(life, kill, ending, f"step {before} to {after}", faults)
@@ -511,6 +514,12 @@ class Laboratory:
         if files(life.root / "run") != files(whole / "run"):
             faults.append(f"run holds {files(life.root / 'run')}, not {files(whole / 'run')}")
         return faults
+
+    def _has_average(self, root: Path) -> bool:
+        """Whether programs find the old average or the new one, whole."""
+        found = find_checkpoint(root / "run")
+        kept = (self.half / "run" / "averaged", self.undisturbed["average"] / "run" / "averaged")
+        return any(not differing_checkpoints(found, average) for average in kept)
 
     def _output_faults(self, life: Life) -> list[str]:
         whole = self.undisturbed[life.plan.name]

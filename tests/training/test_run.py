@@ -333,6 +333,9 @@ def test_a_checkpoint_is_found_in_the_order_of_preference(tmp_path: Path) -> Non
     assert find_checkpoint(run) == run / "best" / "step-00000005"
     (run / "averaged").mkdir()
     assert find_checkpoint(run) == run / "best" / "step-00000005", "an empty directory is no average"
+    (run / ".averaged.old").mkdir()
+    (run / ".averaged.old" / "model.safetensors").touch()
+    assert find_checkpoint(run) == run / ".averaged.old", "killed while it was being replaced"
     (run / "averaged" / "model.safetensors").touch()
     assert find_checkpoint(str(run)) == run / "averaged"
     assert find_checkpoint(run / "checkpoints" / "step-00000003") == run / "checkpoints" / "step-00000003"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer.errors import DataError
-from transformer.files import try_lock, write_whole
+from transformer.files import check_replaceable, try_lock, write_whole
 
 
 class ResumableOutput:
@@ -129,9 +129,11 @@ def resumable_output(path: Path, settings: Mapping[str, object]) -> Iterator[Res
 
     Raises:
         InUseError: another process is at it.
+        ConfigError: it is something else than a file.
         DataError: it was begun with other settings.
         OSError: it cannot be written.
     """
+    check_replaceable(path)
     output = ResumableOutput(path, settings)
     lock_file = path.with_name(f".{output.part.name}.lock")
     _lock = try_lock(lock_file, f"--output {path}")

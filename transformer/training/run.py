@@ -151,7 +151,8 @@ def find_checkpoint(run: str | Path) -> Path:
     """
     run = Path(run)
     trained = reversed([*checkpoints(run / "checkpoints"), *checkpoints(run / "best")])
-    for path in (run, run / "averaged", *trained):
+    # `.averaged.old` is the average where replacing it was killed between two renames.
+    for path in (run, run / "averaged", run / ".averaged.old", *trained):
         if _is_checkpoint(path):
             return path
     if not run.exists():
