@@ -200,7 +200,7 @@ def test_compare_takes_the_wall_time(benchmark: Call) -> None:
         ),
         (["decode", "absent.yaml", "--length", "3"], "error: absent.yaml: no such configuration file\n"),
         (["growth", "length", "absent.yaml"], "error: absent.yaml: no such configuration file\n"),
-        (["ceiling", "absent.yaml", "--json", "model.d_ff"], "error: unrecognized arguments: model.d_ff\n"),
+        (["ceiling", "absent.yaml", "--jason"], "error: unrecognized arguments: --jason\n"),
         (["compare", "exit 0", "exit 3", "x=3"], "error: unrecognized arguments: x=3\n"),
         (["compare", "exit 0", "exit 3"], "error: exit 3: exit status 3: \n"),
         (["ceiling", "absent.yaml"], "error: absent.yaml: no such configuration file\n"),

@@ -6,6 +6,7 @@ a norm epsilon of 1e-5.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +18,15 @@ from transformer.model.transformer import Transformer
 
 V, D_MODEL, N, H, D_FF, B, S, T = 53, 22, 3, 2, 29, 3, 11, 7
 PAD, START = 0, 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_float64() -> Iterator[None]:
+    """Older versions of Marian make a mask of the default type."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
 
 
 @pytest.fixture(scope="module")

@@ -167,10 +167,8 @@ def run_forked(script: str, arguments: list[str], orders: str, output: str) -> N
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for number in (1, 2):
         os.dup2(descriptor, number)
-    sys.path.insert(0, str(SABOTEUR))
-    from sitecustomize import Saboteur  # type: ignore[import-not-found]
-
-    saboteur = Saboteur(json.loads(orders))
+    # Not by its name: the system may have one of the same, imported already.
+    saboteur = runpy.run_path(str(SABOTEUR / "sitecustomize.py"))["Saboteur"](json.loads(orders))
     sys.argv = [script, *arguments]
     try:
         runpy.run_path(script, run_name="__main__")
@@ -410,10 +408,9 @@ class Laboratory:
 
         Returns the kills that came to be, each with what it did, and the life with its faults.
         """
-        plan = self._plan(name)
-        life = Life(plan, seed, self.directory / f"life{self.num_lives}", self.is_forked)
+        life = self.begin(name, self.directory / f"life{self.num_lives}", seed)
         self.num_lives += 1
-        plan.begin(life.root)
+        plan = life.plan
         done: list[tuple[Kill, Ending]] = []
         for kill in plan.draw(random.Random(seed)) if kills is None else kills:
             before = last_step(life.root)
@@ -449,6 +446,12 @@ class Laboratory:
         if not life.faults:
             shutil.rmtree(life.root)
         return done, life
+
+    def begin(self, name: str, root: Path, seed: int = 0) -> Life:
+        """A life before its first start, in a directory that is empty or not there yet."""
+        plan = self._plan(name)
+        plan.begin(root)
+        return Life(plan, seed, root, self.is_forked)
 
     def _say(self, life: Life, kill: Kill, ending: Ending, steps: str, faults: Sequence[str]) -> None:
         if ending.took_s is None:
@@ -504,7 +507,7 @@ class Laboratory:
 
     def _move(self, source: Path, root: Path) -> None:
         """Copy a directory, and change the names in its configuration; checkpoints stay as they were written."""
-        shutil.copytree(source, root)
+        shutil.copytree(source, root, dirs_exist_ok=True)
         for path in (root / "config.yaml", root / "run" / "config.yaml"):
             path.write_text(path.read_text().replace(str(source), str(root)))
 

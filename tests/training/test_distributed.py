@@ -365,6 +365,22 @@ def test_processes_that_do_not_find_each_other_say_so(monkeypatch: pytest.Monkey
         pass
 
 
+def test_what_libraries_say_while_processes_join_is_not_among_the_output(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def greet(*_: object, **__: object) -> Iterator[object]:
+        os.write(1, b"Rank 0 is connected")
+        raise RuntimeError("and gone")
+
+    monkeypatch.setattr(distributed, "rendezvous", greet)
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    with pytest.raises(WorkerError, match="and gone"), joined():
+        pass
+    os.write(1, b"Eine Katze")
+    assert capfd.readouterr().out == "Eine Katze"
+
+
 def test_waiting_for_a_process_that_never_comes_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "_PREPARATION_TIMEOUT", distributed.timedelta(seconds=0.1))
     with (

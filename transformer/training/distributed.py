@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -175,7 +176,7 @@ def joined() -> Iterator[World]:
                 "many processes with --nproc-per-node, or hide the devices with CUDA_VISIBLE_DEVICES="
             )
         torch.cuda.set_device(local_rank)
-    with _connection():
+    with _connection(), _silent_stdout():
         shared, rank, size = next(rendezvous("env://", timeout=_ANSWER_TIMEOUT))
         # A restart may find the store of the attempt before it, with the addresses of processes that are gone.
         store = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", shared)
@@ -247,6 +248,20 @@ def _connection() -> Iterator[None]:
             f"another process of this job has ended or does not answer ({reason}); the same command goes on from what "
             "is saved"
         ) from None
+
+
+@contextlib.contextmanager
+def _silent_stdout() -> Iterator[None]:
+    """Standard output is for translations: gloo of torch 2.8 to 2.10 greets there, past Python."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _is_first_failure(store: Store) -> bool:

@@ -43,6 +43,7 @@ class Saboteur:
     line with each kill; and `moment`, `number`, `delay_s` and `signals`: which signals at which event of that moment,
     how long after, a tenth of a second apart; or instead of these `limit`: from that event on no file may grow beyond
     this size, the system kills who tries. `counts`: write down, at exit, the number of events of each moment.
+    `slow_s`: how long the disk takes, on top of its own time, to flush a file.
     """
 
     def __init__(self, orders: dict[str, Any]) -> None:
@@ -76,12 +77,13 @@ class Saboteur:
             elif isinstance(path, str) and "/corpus/train" in path and mode:
                 self._count("learning the tokenizer", f"read {path}")
         elif event in _AUDITED:
-            # What shutil.rmtree removes is named beside the descriptor of its directory.
-            is_beside = event != "os.rename" and event != "os.truncate" and arguments[-1] is not None
+            # What shutil.rmtree removes is named beside the descriptor of its directory, if need be.
+            is_beside = event not in ("os.rename", "os.truncate") and isinstance(arguments[-1], int)
             self._touch(event, os.fsdecode(arguments[0]), arguments[-1] if is_beside else -1)
 
     def _watched_fsync(self, descriptor: int) -> None:
         self._touch("fsync", str(Path(f"/proc/self/fd/{descriptor}").readlink()), -1)
+        time.sleep(self.orders.get("slow_s", 0.0))
         self._fsync(descriptor)
 
     def _touch(self, event: str, path: str, directory: int) -> None:
