@@ -5,12 +5,12 @@ from __future__ import annotations
 import collections
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import sentencepiece
 
-from transformer.errors import DataError, UserError
+from transformer.errors import DataError
 
 PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
 
@@ -60,11 +60,11 @@ class Tokenizer:
 
         DataError if the sentences are too few for that many pieces.
         """
+        words = _counted_words(sentences)
         model = io.BytesIO()
-        failures: list[UserError] = []
         try:
             sentencepiece.SentencePieceTrainer.Train(
-                sentence_iterator=_counted_words(sentences, failures),
+                sentence_iterator=iter(words),
                 input_format="tsv",
                 model_writer=model,
                 model_type="bpe",
@@ -78,8 +78,6 @@ class Tokenizer:
                 minloglevel=2,
             )
         except RuntimeError as error:
-            if failures:
-                raise failures[0] from None
             raise DataError(_training_error(str(error), vocab_size)) from None
         return cls(model.getvalue())
 
@@ -103,17 +101,15 @@ class Tokenizer:
         return [str(self._processor.IdToPiece(int(i))) for i in ids]
 
 
-def _counted_words(sentences: Iterable[str], failures: list[UserError]) -> Iterator[str]:
-    """Words, each with a tab and its count. SentencePiece hides what goes wrong in an iterator: that is kept aside."""
-    try:
-        counts: collections.Counter[str] = collections.Counter()
-        for sentence in sentences:
-            counts.update(sentence.split())
-    except UserError as error:
-        failures.append(error)
-        raise
-    for word, count in counts.items():
-        yield f"{word}\t{count}"
+def _counted_words(sentences: Iterable[str]) -> list[str]:
+    """Words, each with a tab and its count.
+
+    All of them, before SentencePiece runs: an error or Ctrl-C in an iterator may be taken for its end (0.2.0 does).
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    for sentence in sentences:
+        counts.update(sentence.split())
+    return [f"{word}\t{count}" for word, count in counts.items()]
 
 
 def _training_error(message: str, vocab_size: int) -> str:
