@@ -92,13 +92,13 @@ def test_a_prepared_feed_forward_network_equals_the_one_it_was_made_from(
 def most_off(weight: Tensor, x: Tensor) -> Tensor:
     """How far a product of rounded factors may be from that of weight (N, K) and x (M, K): (M, N).
 
-    Weights have 127 steps on either side of 0, for each output; activations 254 from the least to the largest number, 0
-    among them. A weight is off by half a step, an activation by one, as the zero point is rounded as well.
+    Both have 127 steps on either side of 0, weights for each output, activations for each row, and are off by half a
+    step at most.
     """
     weight_step = weight.abs().amax(dim=1) / 127  # (N,)
-    step = (x.max().clamp(min=0) - x.min().clamp(max=0)) / 254
-    of_weights = x.abs().sum(dim=1)[:, None] * weight_step / 2
-    return step * weight.abs().sum(dim=1) + of_weights + step * weight_step / 2 * x.size(1)
+    step = x.abs().amax(dim=1, keepdim=True) / 127  # (M, 1)
+    of_weights = x.abs().sum(dim=1, keepdim=True) * weight_step / 2
+    return step / 2 * weight.abs().sum(dim=1) + of_weights + step * weight_step / 4 * x.size(1)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -125,20 +125,37 @@ def test_a_quantized_linear_rounds_to_steps_of_weights_and_activations(
 
 @pytest.mark.parametrize("dtype", QUANTIZED)
 def test_a_quantized_linear_is_exact_where_all_factors_are_steps(dtype: torch.dtype) -> None:
-    # 127 and 254 are the largest numbers of steps, so that all of these whole numbers are one.
+    # 127 is the largest number of steps, so that all of these whole numbers are one.
     weight = torch.tensor([[127, 0, -3], [5, -127, 2], [0, 0, 0]], dtype=dtype)
-    x = torch.tensor([[254, 0, 1], [2, 0, 0]], dtype=dtype)
+    x = torch.tensor([[-127, 0, 1], [2, 0, 0]], dtype=dtype)
     quantized = QuantizedLinear(weight, torch.tensor([0, 0, 7], dtype=dtype))
-    expected = torch.tensor([[127 * 254 - 3, 5 * 254 + 2, 7], [254, 10, 7]])
+    expected = torch.tensor([[-127 * 127 - 3, -5 * 127 + 2, 7], [254, 10, 7]])
     assert_close(quantized(x), expected.to(dtype), rtol=TOLERANCE[dtype] / 100, atol=1e-3)
     assert_close(quantized(0 * x), torch.tensor([[0, 0, 7]] * 2, dtype=dtype))
 
 
 @pytest.mark.parametrize("dtype", QUANTIZED)
-def test_what_is_no_number_stays_none_when_quantized(dtype: torch.dtype) -> None:
+def test_a_quantized_row_has_the_same_bits_in_any_batch(dtype: torch.dtype) -> None:
+    torch.manual_seed(17)
+    linear = random_linear(dtype, bias=True)
+    quantized = QuantizedLinear(linear.weight, linear.bias, "relu")
+    x = (torch.randn(7, 11) * torch.logspace(-3, 3, 7)[:, None]).to(dtype)
+    y = quantized(x)
+    assert (y > 0).any(dim=1).all()
+    assert torch.equal(torch.cat([quantized(row[None]) for row in x]), y)
+    assert torch.equal(quantized(x.flip(0)), y.flip(0))
+
+
+@pytest.mark.parametrize("dtype", QUANTIZED)
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_stays_none_when_quantized_and_spoils_no_other_row(dtype: torch.dtype, wrong: float) -> None:
     linear = random_linear(dtype, bias=True)
     quantized = QuantizedLinear(linear.weight, linear.bias)
-    assert quantized(torch.full((2, 11), math.nan, dtype=dtype)).isnan().all()
+    x = torch.randn(3, 11).to(dtype)
+    x[1, 2] = wrong
+    y = quantized(x)
+    assert not y[1].isfinite().any()
+    assert torch.equal(y[::2], quantized(x[::2]))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
