@@ -30,7 +30,7 @@ from transformer.data.corpus import Corpus, decode_lines, read_lines
 from transformer.data.dataset import encode_corpus
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, ConfigError, DataError, UserError
-from transformer.fuzz import hostile
+from transformer.fuzz import hostile, hostile_values
 from transformer.inference.translator import Translator
 from transformer.parsing.trees import leaves, restore
 from transformer.training.metrics import read_metrics
@@ -45,9 +45,9 @@ randoms = st.integers(0, 2**64).map(random.Random)
 @given(randoms)
 def test_a_configuration_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, rng: random.Random) -> None:
     path = tmp_path_factory.mktemp("config") / "a.yaml"
-    path.write_bytes(hostile.config_file(rng, (path.name, "absent.yaml")))
+    path.write_bytes(hostile_values.config_file(rng, (path.name, "absent.yaml")))
     try:
-        config = load_config(path, [hostile.override(rng) for _ in range(rng.randrange(2))])
+        config = load_config(path, [hostile_values.override(rng) for _ in range(rng.randrange(2))])
     except UserError as error:
         assert "\n" not in str(error)
         assert len(str(error)) < 2100

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from transformer.data.builtin import builtin_trees
-from transformer.fuzz import hostile
+from transformer.fuzz import hostile, hostile_values
 
 # Last on a command line they win: what is left may be hostile, but not large.
 _SMALL = (
@@ -38,7 +38,7 @@ _SMALL = (
 def _options(rng: random.Random, *names: str) -> list[str]:
     """Some of these options, each with a value that it mostly cannot take."""
     chosen = rng.sample(names, min(len(names), rng.choice((0, 0, 1, 2))))
-    return [part for name in chosen for part in ((name, hostile.word(rng)) if rng.random() < 0.9 else (name,))]
+    return [part for name in chosen for part in ((name, hostile_values.word(rng)) if rng.random() < 0.9 else (name,))]
 
 
 def _some_run(run: Path, rng: random.Random, directory: Path) -> str:
@@ -46,7 +46,7 @@ def _some_run(run: Path, rng: random.Random, directory: Path) -> str:
     if rng.random() < 0.5:
         return str(run)
     if rng.random() < 0.3:
-        return hostile.word(rng)
+        return hostile_values.word(rng)
     # With checksums, the change is noticed before anything is read.
     ignored = shutil.ignore_patterns("SHA256SUMS") if rng.random() < 0.8 else None
     shutil.copytree(run, directory / "run", ignore=ignored)
@@ -62,7 +62,7 @@ def _some_file(rng: random.Random, directory: Path) -> str:
 
 
 def _translate(run: Path, rng: random.Random, directory: Path) -> list[str]:
-    source = rng.choice(([], ["-"], [_some_file(rng, directory)], ["--text", hostile.word(rng)]))
+    source = rng.choice(([], ["-"], [_some_file(rng, directory)], ["--text", hostile_values.word(rng)]))
     options = _options(rng, "--beam", "--alpha", "--nbest", "--precision", "--device")
     output = ["--output", str(directory / "out")] if rng.random() < 0.3 else []
     return [_some_run(run, rng, directory), *source, *options, *output]
@@ -76,8 +76,8 @@ def _evaluate(run: Path, rng: random.Random, directory: Path) -> list[str]:
 
 def _train(run: Path, rng: random.Random, directory: Path) -> list[str]:  # noqa: ARG001
     path = directory / "mine.yaml"
-    path.write_bytes(hostile.config_file(rng))
-    words = [hostile.override(rng) for _ in range(rng.randrange(3))]
+    path.write_bytes(hostile_values.config_file(rng))
+    words = [hostile_values.override(rng) for _ in range(rng.randrange(3))]
     return [
         str(path),
         *(word.replace("\0", "") for word in words),
@@ -103,18 +103,20 @@ def _plot(run: Path, rng: random.Random, directory: Path) -> list[str]:  # noqa:
     ]
     (runs / "metrics.jsonl").write_bytes(hostile.json_lines(rng, records))
     options = _options(rng, "--every", "--positions", "--schedule")
-    return [str(runs), *options] if rng.random() < 0.8 else [*options, hostile.word(rng), "--out", f"{directory}/x.png"]
+    if rng.random() < 0.8:
+        return [str(runs), *options]
+    return [*options, hostile_values.word(rng), "--out", f"{directory}/x.png"]
 
 
 def _table3(run: Path, rng: random.Random, directory: Path) -> list[str]:  # noqa: ARG001
-    named = [] if rng.random() < 0.5 else [hostile.word(rng)]
+    named = [] if rng.random() < 0.5 else [hostile_values.word(rng)]
     return [*named, "--report", "--out", str(directory), *_options(rng, "--steps", "--divide-width", "--tokenize")]
 
 
 def _attend(run: Path, rng: random.Random, directory: Path) -> list[str]:
     return [
         _some_run(run, rng, directory),
-        hostile.word(rng),
+        hostile_values.word(rng),
         *_options(rng, "--translation"),
         "--out",
         f"{directory}/x.html",
@@ -133,7 +135,7 @@ def _parse(run: Path, rng: random.Random, directory: Path) -> list[str]:
 
 
 def _benchmark(run: Path, rng: random.Random, directory: Path) -> list[str]:  # noqa: ARG001
-    (directory / "mine.yaml").write_bytes(hostile.config_file(rng))
+    (directory / "mine.yaml").write_bytes(hostile_values.config_file(rng))
     options = _options(rng, "--gpus", "--sentence-length", "--tflops", "--gb-per-s", "--efficiency")
     return ["estimate", f"{directory}/mine.yaml", *options, *(["model.num_layers=2"] if rng.random() < 0.5 else [])]
 

@@ -1,16 +1,12 @@
-"""Hostile inputs, as functions of random numbers: the fuzzer and the property tests draw from the same."""
+"""Hostile texts and files, as functions of random numbers: the fuzzer and the property tests draw from the same."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import random
-import string
 from typing import Any
 
-import yaml
-
-from transformer.config import Config
 from transformer.data.builtin import builtin_trees
 
 _SCRIPTS = (
@@ -60,92 +56,6 @@ _ODDITIES = (
 )
 _WORDS = ("A", "man", "is", "sleeping", ".", "Two", "dogs", "in", "the", "park", "der", "Hund")
 _BAD_UTF8 = (b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80", b"\xe2\x82", b"\xfe\xff\x00a")
-_NUMBERS = (
-    "0",
-    "-1",
-    "1",
-    "2",
-    "3",
-    "7",
-    "0.5",
-    "-0.0",
-    "1e9",
-    "1.0e-9",
-    "1.0e+308",
-    "1.0e+309",
-    ".inf",
-    "-.inf",
-    ".nan",
-    "nan",
-    "1e400",
-    "9223372036854775807",
-    "9223372036854775808",
-    "-9223372036854775809",
-    "0x_",
-    "0b_",
-    "0o9",
-    "1_000",
-    "1:30",
-    "1:59.5",
-    "99999999999999999999999",
-    "0x" + "f" * 5000,
-    "9" * 5000,
-    "1048577",
-    "inf",
-)
-_SCALARS = (
-    "null",
-    "~",
-    "true",
-    "no",
-    "''",
-    '""',
-    "text",
-    "2024-02-30",
-    "2024-01-01",
-    "[1, 2]",
-    "{a: 1}",
-    "!!int ''",
-    "!!bool x",
-    "!!timestamp x",
-    "!!python/object/apply:os.system [ls]",
-    "!!binary x",
-    "&a [*a]",
-    "*a",
-    "<<",
-    "=",
-    "? [1]",
-    "'\\0'",
-    '"\\0"',
-    '"\\ud800"',
-    '"\\x1b[31m"',
-    "|\n  text",
-    "- - - 1",
-    "[" * 60,
-    "{" * 50,
-    "builtin",
-    "../../x",
-    "/etc/passwd",
-    "{split}.{lang}",
-    "a/b",
-    "..",
-    "auto",
-    "@",
-    "`",
-    "%",
-    "# comment",
-    "post",
-    "t5",
-    "rotary",
-    "shaw",
-    "dot",
-    "cuda",
-)
-
-
-_DEFAULTS = {key: yaml.safe_dump(value).splitlines()[0] for key, value in Config().flat().items()}
-_WHOLE = Config().to_yaml().encode()
-
 _TREES = tuple(builtin_trees("test", 7))
 
 
@@ -227,67 +137,6 @@ def changed(rng: random.Random, data: bytes, others: tuple[bytes, ...] = ()) -> 
         else:
             del buffer[place:]
     return bytes(buffer)
-
-
-def scalar(rng: random.Random) -> str:
-    """A value of YAML, or what looks like one."""
-    kind = rng.random()
-    if kind < 0.4:
-        return rng.choice(_NUMBERS)
-    if kind < 0.85:
-        return rng.choice(_SCALARS)
-    return text(rng)
-
-
-def config_key(rng: random.Random) -> str:
-    """A dotted key, mostly one that there is."""
-    key = rng.choice(list(_DEFAULTS))
-    kind = rng.random()
-    if kind < 0.8:
-        return key
-    if kind < 0.9:
-        return key[: rng.randrange(len(key))]
-    return rng.choice(("", ".", "model", "base", "model..d_model", "a.b.c.d", "model.d_model.x", text(rng)))
-
-
-def override(rng: random.Random) -> str:
-    """`section.key=value`, or nearly."""
-    key = config_key(rng)
-    return f"{key}{rng.choice(('=',) * 9 + ('', '==', ' = '))}{_value(rng, key)}"
-
-
-def _value(rng: random.Random, key: str) -> str:
-    """Of a key, half of the time one that it can have: otherwise the first of many would hide all others."""
-    return _DEFAULTS.get(key, "") if rng.random() < 0.5 else scalar(rng)
-
-
-def config_file(rng: random.Random, bases: tuple[str, ...] = ()) -> bytes:
-    """A YAML file: a configuration with some hostile values, changed bytes, or something else altogether."""
-    lines = []
-    if bases and rng.random() < 0.3:
-        lines.append(f"base: {rng.choice(bases)}")
-    for section in rng.sample(("model", "data", "train", "search"), rng.randrange(4)):
-        keys = rng.sample([key for key in _DEFAULTS if key.startswith(f"{section}.")], rng.randrange(1, 4))
-        values = [f"  {key.split('.')[1]}: {_value(rng, key)}" for key in keys]
-        lines += [f"{section}:", *values]
-    if rng.random() < 0.3:
-        lines.append(f"{rng.choice(('seed', 'run_dir', 'seed', text(rng)))}: {scalar(rng)}")
-    if rng.random() < 0.02:
-        lines += [
-            "a: &a [x, x, x, x, x, x, x, x, x]",
-            *(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
-        ]
-    if rng.random() < 0.002:
-        lines.append(
-            rng.choice(("run_dir: " + "x" * 200_000, "[" * 100_000, "- " * 20_000, "a: &a {<<: *a}", "? " * 9000))
-        )
-    data = "\n".join(lines).encode("utf-8", "surrogatepass")
-    kind = rng.random()
-    if kind < 0.5:
-        return data
-    if kind < 0.55:
-        return text_file(rng)
-    return changed(rng, data if kind < 0.95 else _WHOLE, (_WHOLE,))
 
 
 def tree(rng: random.Random) -> str:
@@ -422,51 +271,3 @@ def table(rng: random.Random, suffix: str) -> bytes:
         ]
         data = "\n".join(json.dumps(dict(zip(("en", "de"), row, strict=True))) for row in values).encode()
     return changed(rng, data) if rng.random() < 0.3 else data
-
-
-def word(rng: random.Random) -> str:
-    """An argument of a command line: never with a NUL, which none can have."""
-    kind = rng.random()
-    if kind < 0.3:
-        value = rng.choice(_NUMBERS)[:200]
-    elif kind < 0.5:
-        value = rng.choice(
-            (
-                "../../x",
-                "/",
-                ".",
-                "..",
-                "-",
-                "--",
-                "-x",
-                "org/name@..",
-                "a/..",
-                "@",
-                "x\n y",
-                "\udcff",
-                "runs",
-                "/dev/null",
-            )
-        )
-    elif kind < 0.6:
-        value = "".join(rng.choice(string.printable) for _ in range(rng.randrange(20)))
-    elif kind < 0.8:
-        value = override(rng)
-    else:
-        value = text(rng)
-    return value.replace("\x00", "")[:5000]
-
-
-def saved_config(rng: random.Random, config: bytes) -> bytes:
-    """The configuration of a checkpoint with some values changed; it mostly still is one."""
-    if rng.random() < 0.5:
-        return changed(rng, config)
-    raw = yaml.safe_load(config)
-    section = rng.choice(("model", "search", "data", "model"))
-    value = rng.choice(
-        (1, 2, 3, 1000, 2**20, 0, -1, None, "x", 0.5, 1e6, "learned", "shaw", "../../x", "/etc/passwd", "{split}")
-    )
-    raw[section][rng.choice(list(raw[section]))] = value
-    if rng.random() < 0.1:
-        raw["base"] = "/etc/passwd"
-    return yaml.safe_dump(raw).encode()

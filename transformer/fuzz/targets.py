@@ -24,7 +24,7 @@ from transformer.data.corpus import Corpus, load_split, read_lines
 from transformer.data.dataset import encode_corpus
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import UserError
-from transformer.fuzz import hostile
+from transformer.fuzz import hostile, hostile_values
 from transformer.fuzz.commands import COMMANDS
 from transformer.fuzz.harness import Case, LawError
 from transformer.inference.translator import Translator
@@ -110,7 +110,7 @@ class Targets:
             f"{directory}/a.yaml",
         )
         for name in names:
-            (directory / name).write_bytes(hostile.config_file(rng, bases))
+            (directory / name).write_bytes(hostile_values.config_file(rng, bases))
         config = load_config(directory / "a.yaml")
         (directory / "again.yaml").write_text(config.to_yaml(), encoding="utf-8")
         if load_config(directory / "again.yaml", allow_base=False) != config:
@@ -120,7 +120,7 @@ class Targets:
         """Overrides are applied to a file that is sound."""
         path = directory / "sound.yaml"
         path.write_text("seed: 7\n")
-        load_config(path, [hostile.override(rng) for _ in range(rng.randrange(1, 4))]).to_yaml()
+        load_config(path, [hostile_values.override(rng) for _ in range(rng.randrange(1, 4))]).to_yaml()
 
     def read_text_file(self, rng: random.Random, directory: Path) -> None:
         """There are as many lines as line feeds, each as it is in the file; two files are aligned or an error."""
@@ -222,7 +222,7 @@ class Targets:
         if kind < 0.05:
             (directory / name).unlink()
         elif kind < 0.4:
-            content = hostile.saved_config(rng, self.files["config.yaml"])
+            content = hostile_values.saved_config(rng, self.files["config.yaml"])
             (directory / "config.yaml").write_bytes(content)
         else:
             (directory / name).write_bytes(hostile.changed(rng, self.files[name], others))
