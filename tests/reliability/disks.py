@@ -19,7 +19,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from kills import Ending, Laboratory, Life, broken, last_step, names, remains
+from differences import broken, last_step, names, remains
+from lives import Ending, Laboratory, Life
 
 UNSHARE = ("unshare", "--user", "--map-root-user", "--mount")
 # Long enough for a disk to change while a run is on it.

@@ -11,19 +11,9 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from kills import (
-    KINDS,
-    LAST_STEP,
-    Ending,
-    Kill,
-    Laboratory,
-    Life,
-    broken,
-    differing_runs,
-    draw_training,
-    status_faults,
-    table,
-)
+from differences import broken, differing_runs
+from kills import KINDS, draw_training, table
+from lives import LAST_STEP, Ending, Kill, Laboratory, Life, status_faults
 from safetensors.numpy import load_file, save_file
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -67,7 +57,7 @@ def life(laboratory: Laboratory, tmp_path: Path) -> Life:
     """A finished run as it should be."""
     shutil.copytree(laboratory.whole, tmp_path / "life")
     life = Life(laboratory.plans[0], 1, tmp_path / "life")
-    assert differing_runs(life, laboratory.whole) == []
+    assert differing_runs(life.root, laboratory.whole) == []
     assert broken(life.root) == []
     return life
 
@@ -79,20 +69,22 @@ def test_a_single_other_bit_is_a_fault(laboratory: Laboratory, life: Life, file:
     name = max(tensors)
     tensors[name].view("uint8").reshape(-1)[-1] ^= 1
     save_file(tensors, path)
-    assert differing_runs(life, laboratory.whole) == [f"{path.parent.name}/{file}: 1 tensors differ, such as {name}"]
+    assert differing_runs(life.root, laboratory.whole) == [
+        f"{path.parent.name}/{file}: 1 tensors differ, such as {name}"
+    ]
 
 
 def test_other_lines_and_positions_are_faults_and_other_times_are_not(laboratory: Laboratory, life: Life) -> None:
     path = life.root / "run" / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(line | {"elapsed_s": 3.5}) + "\n" for line in lines))
-    assert differing_runs(life, laboratory.whole) == []
+    assert differing_runs(life.root, laboratory.whole) == []
     path.write_text("".join(json.dumps(line) + "\n" for line in (*lines, lines[-1])))
-    assert differing_runs(life, laboratory.whole) == ["metrics.jsonl differs"]
+    assert differing_runs(life.root, laboratory.whole) == ["metrics.jsonl differs"]
     shutil.copy(laboratory.whole / "run" / "metrics.jsonl", path)
     progress = life.root / "run" / "checkpoints" / f"step-{LAST_STEP:08d}" / "training.json"
     progress.write_text(json.dumps(json.loads(progress.read_text()) | {"num_worse": 7}))
-    (fault,) = differing_runs(life, laboratory.whole)
+    (fault,) = differing_runs(life.root, laboratory.whole)
     assert "training.json" in fault
     assert "'num_worse': 7" in fault
 
@@ -100,7 +92,7 @@ def test_other_lines_and_positions_are_faults_and_other_times_are_not(laboratory
 def test_what_is_left_and_what_is_missing_are_faults(laboratory: Laboratory, life: Life) -> None:
     (life.root / "cache" / ".dead").touch()
     shutil.rmtree(next((life.root / "run" / "best").iterdir()))
-    faults = differing_runs(life, laboratory.whole)
+    faults = differing_runs(life.root, laboratory.whole)
     assert [fault.split()[0] for fault in faults] == ["best", "cache"]
 
 
