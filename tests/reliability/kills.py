@@ -35,8 +35,8 @@ MIDDLE = {
 }
 LATE = {"final save": 14}
 AVERAGE = {"importing": 1500, "averaging": 17}
-EVALUATE = {"importing": 1500, "writing the output": 2, "inference": 1}
-TRANSLATE = {"importing": 1500, "writing the output": 3, "inference": 1}
+EVALUATE = {"importing": 1500, "writing the output": 5, "inference": 1}
+TRANSLATE = {"importing": 1500, "writing the output": 20, "inference": 1}
 
 
 def draw_kill(moment: str, counts: dict[str, int], numbers: random.Random) -> Kill:

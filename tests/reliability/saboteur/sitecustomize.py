@@ -31,7 +31,7 @@ MOMENTS = (
     ("final save", r"run/checkpoints/\.step-0*{last}\..*"),
     ("saving a checkpoint", r"run/checkpoints(/\..*)?$"),
     ("averaging", r"run/\.?averaged.*"),
-    ("writing the output", r"output.*"),
+    ("writing the output", r"\.?output.*"),
 )
 _AUDITED = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree", "os.truncate"}
 
