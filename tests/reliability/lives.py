@@ -322,6 +322,8 @@ def status_faults(kill: Kill, ending: Ending) -> list[str]:
         return []
     if ending.took_s is None:
         return [f"status {ending.status} without a kill: {ending.printed[-300:]}"]
+    if kill.moment == "importing" and kill.signals.startswith("INT"):
+        return []  # what is imported may make another error of the interruption, as numpy does
     number = signal.SIGXFSZ if kill.signals == "XFSZ" else SIGNALS[kill.signals][0]
     if ending.status not in (-number, 128 + number):
         return [f"status {ending.status}: {ending.printed[-300:]}"]

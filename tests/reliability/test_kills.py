@@ -124,6 +124,12 @@ def test_the_status_tells_the_signal(signals: str, status: int, is_right: bool) 
     assert bool(status_faults(kill, Ending(status, None, "", "said"))) is bool(status), "it came without a signal"
 
 
+def test_an_interrupted_import_may_end_in_another_error() -> None:
+    for signals, is_right in (("INT", True), ("INT INT", True), ("TERM", False)):
+        kill = Kill("importing", 1, signals)
+        assert (status_faults(kill, Ending(1, 1.0, "numpy", "RecursionError")) == []) is is_right
+
+
 def test_whoever_takes_long_to_end_is_at_fault() -> None:
     for status in (143, 0):  # 0: it went on to its end in spite of it
         assert status_faults(Kill("any time", 1, "TERM"), Ending(status, 31.0, "", "")) == ["took 31.0 s to end"]
