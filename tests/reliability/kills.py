@@ -1,6 +1,6 @@
 """Kill real trainings and translations at drawn moments, start them again, and compare with undisturbed ones.
 
-python tests/reliability/kills.py --kills 100 --seed 1
+python tests/reliability/kills.py --kills 100 --seed 1 [--only translate]
 
 A life is one run from its first start to its end, killed several times on the way. What kills it is drawn from the seed
 of the life alone: `--kills 1 --seed S` repeats the life that has the seed S. Ctrl-C ends it with the table of the lives
@@ -112,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="go on until there were so many (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the first life; each next one has the next")
+    parser.add_argument("--only", choices=DRAWS, help="this kind of life instead of all in turn")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--fork", action="store_true", help="fork most programs from one that imported torch")
     parser.add_argument("--directory", type=Path, help="keep lives with faults here instead of in a new one of /tmp")
@@ -119,14 +120,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     directory = arguments.directory or Path(tempfile.mkdtemp(prefix="kills-"))
     directory.mkdir(parents=True, exist_ok=True)
     laboratory = Laboratory(directory.resolve(), arguments.precision, is_forked=arguments.fork)
-    laboratory.prepare(KINDS)
+    kinds = KINDS if arguments.only is None else (arguments.only,)
+    laboratory.prepare(kinds)
     kills: list[tuple[str, Kill, bool]] = []
     slowest = 0.0
     num_faulty = 0
     seed = arguments.seed
     with contextlib.suppress(KeyboardInterrupt):  # enough seen: the table of what there was
         while len(kills) < arguments.kills:
-            kind = KINDS[(seed - 1) % len(KINDS)]
+            kind = kinds[(seed - 1) % len(kinds)]
             done, life = laboratory.live(kind, seed, DRAWS[kind](random.Random(seed)))
             kills += [(kind, kill, bool(life.faults)) for kill, _ in done]
             slowest = max([slowest, *(ending.took_s or 0.0 for _, ending in done)])
