@@ -603,6 +603,13 @@ def test_a_reader_who_has_seen_enough_ends_the_program_quietly(babbler: Path, tm
     assert (process.wait(), err) == (141, "")
 
 
+def test_a_program_without_standard_output_ends_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(SystemExit) as ended:
+        run(lambda: 0)
+    assert ended.value.code == 0
+
+
 # What goes wrong: one line on standard error, exit status 2.
 
 

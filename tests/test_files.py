@@ -89,6 +89,19 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
         check_replaceable(path)
 
 
+def test_checking_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process checks in the midst of a write."""
+    path = tmp_path / "file"
+    monkeypatch.setattr(files, "fsync", lambda _: check_replaceable(path))
+    write_whole(path, "text")
+    assert path.read_text() == "text"
+
+
+def test_a_name_that_is_too_long_for_a_temporary_one_is_told_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="File name too long"):
+        check_replaceable(tmp_path / ("x" * 251))
+
+
 def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for use in (check_replaceable, lambda path: write_whole(path, "text")):

@@ -18,7 +18,8 @@ def run(main: Callable[[], int | None]) -> None:
             stream.reconfigure(encoding="utf-8", errors=errors)
     try:
         status = main() or 0
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as of a process that was started without
+            sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output has seen enough. Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -18,7 +19,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     It is on the disk when this returns. For one writer at a time: the temporary name is always the same, so that a
     killed write leaves at most one file. OSError leaves what was there.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = _temporary(path)
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         fsync(temporary)
@@ -30,6 +31,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
     fsync(path.parent)
 
 
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
+
+
 def check_replaceable(path: Path) -> None:
     """Before the work: may a file be put in place under this name?
 
@@ -39,10 +44,10 @@ def check_replaceable(path: Path) -> None:
     """
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
         raise ConfigError(f"{path}: is not a regular file, and a finished one would take its place")
-    probe = path.with_name(f".{path.name}.tmp")
     try:
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=path.parent).close()  # has no name that another process could meet
+        with contextlib.suppress(FileNotFoundError):
+            _temporary(path).lstat()  # raises if the name is too long
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
 

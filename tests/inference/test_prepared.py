@@ -134,6 +134,14 @@ def test_a_quantized_linear_is_exact_where_all_factors_are_steps(dtype: torch.dt
     assert_close(quantized(0 * x), torch.tensor([[0, 0, 7]] * 2, dtype=dtype))
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", QUANTIZED)
+def test_a_quantized_linear_records_no_gradient(dtype: torch.dtype, bias: bool) -> None:
+    linear = random_linear(dtype, bias)
+    x = torch.randn(2, 11).to(dtype).requires_grad_()
+    assert not QuantizedLinear(linear.weight, linear.bias)(x).requires_grad
+
+
 @pytest.mark.parametrize("dtype", QUANTIZED)
 def test_a_quantized_row_has_the_same_bits_in_any_batch(dtype: torch.dtype) -> None:
     torch.manual_seed(17)

@@ -8,6 +8,7 @@ status 1 if anything was lost or said in more than one line. Linux only, where u
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import shutil
 import signal
@@ -23,7 +24,7 @@ from differences import broken, last_step, names, remains
 from lives import Ending, Laboratory, Life
 
 UNSHARE = ("unshare", "--user", "--map-root-user", "--mount")
-# Long enough for a disk to change while a run is on it.
+# How much longer each file takes to be flushed, so that a disk can change while a run is on it.
 SLOW_S = 0.03
 ENOUGH_KIB = 65_536
 # Of what an undisturbed run takes up: from nothing but the corpus to all but the last checkpoint.
@@ -137,10 +138,12 @@ def troubles(new: Callable[[str], tuple[Disk, Life]]) -> Iterator[tuple[str, lis
 
 
 def main(argv: Sequence[str]) -> int:
-    if not argv:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)  # of the namespace, in this directory
+    directory = parser.parse_args(argv).inside
+    if directory is None:
         with tempfile.TemporaryDirectory(prefix="disks-") as name:  # its mounts end with the namespace
-            return subprocess.call([*UNSHARE, sys.executable, __file__, str(Path(name).resolve())])
-    directory = Path(argv[0])
+            return subprocess.call([*UNSHARE, sys.executable, __file__, "--inside", str(Path(name).resolve())])
     laboratory = Laboratory(directory, is_forked=True)
     laboratory.prepare(["train", "go on", "translate", "evaluate", "average"])
     numbers = itertools.count(1)

@@ -3,8 +3,8 @@
 python tests/reliability/kills.py --kills 100 --seed 1 [--only translate]
 
 A life is one run from its first start to its end, killed several times on the way. What kills it is drawn from the seed
-of the life alone: `--kills 1 --seed S` repeats the life that has the seed S. Ctrl-C ends it with the table of the lives
-so far. Status 1 if anything was lost. Linux only.
+of the life alone: `--kills 1 --seed S`, with the same `--only`, repeats the life that has the seed S. Ctrl-C ends it
+with the table of the lives so far. Status 1 if anything was lost. Linux only.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 from differences import broken, differing_checkpoints, differing_runs, files, last_step, remains
 from processes import REPOSITORY, SABOTEUR, start_anew, start_forked
 
+from transformer.data.builtin import builtin_pairs
 from transformer.training.run import find_checkpoint
 
 # 30 is no multiple of save_steps: the last checkpoint is one that only the end writes.
@@ -256,9 +256,6 @@ class Laboratory:
         return root
 
     def _begin_new(self, root: Path, max_steps: int = LAST_STEP) -> None:
-        sys.path.insert(0, str(REPOSITORY))
-        from transformer.data.builtin import builtin_pairs
-
         (root / "corpus").mkdir(parents=True)
         for split, size in SIZES.items():
             for lang, sentences in zip(("en", "de"), zip(*builtin_pairs(split, size), strict=True), strict=True):

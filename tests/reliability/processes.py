@@ -62,7 +62,7 @@ def start_forked(script: str, arguments: list[str], environment: dict[str, str],
 
 
 def run_forked(script: str, arguments: list[str], orders: str, output: str) -> None:
-    """Do as Python does for a script, with the saboteur of `environment`."""
+    """Do as Python does for a script, with a saboteur that has these orders, as JSON."""
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for number in (1, 2):
         os.dup2(descriptor, number)

@@ -381,6 +381,12 @@ def test_what_libraries_say_while_processes_join_is_not_among_the_output(
     assert capfd.readouterr().out == "Eine Katze"
 
 
+def test_processes_without_standard_output_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    with distributed._silent_stdout():
+        os.fstat(1)
+
+
 def test_waiting_for_a_process_that_never_comes_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "_PREPARATION_TIMEOUT", distributed.timedelta(seconds=0.1))
     with (

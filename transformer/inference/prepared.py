@@ -73,6 +73,7 @@ class QuantizedLinear(PreparedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features), in the dtype of x; records no gradient."""
+        x = x.detach()
         # In the dtype of x: at most 127 steps also where it is rounded, and no product of mixed types, which is slow.
         scales = x.abs().amax(dim=-1, keepdim=True).div_(127)  # (..., 1)
         # Rounded by cutting off, as all are positive. torch is slow from float32 to uint8 directly. A row of zeros, or

@@ -253,6 +253,9 @@ def _connection() -> Iterator[None]:
 @contextlib.contextmanager
 def _silent_stdout() -> Iterator[None]:
     """Standard output is for translations: gloo of torch 2.8 to 2.10 greets there, past Python."""
+    if sys.stdout is None:
+        yield
+        return
     sys.stdout.flush()
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
