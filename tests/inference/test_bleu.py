@@ -7,6 +7,9 @@ import sys
 
 import pytest
 import sacrebleu
+from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+from sacrebleu.tokenizers.tokenizer_char import TokenizerChar
+from sacrebleu.tokenizers.tokenizer_re import TokenizerRegexp
 
 from transformer.errors import DataError
 from transformer.inference import bleu
@@ -42,6 +45,15 @@ def test_scores_are_those_of_sacrebleu(tokenize: str) -> None:
 
 def test_the_default_tokenizer_is_the_one_that_papers_compare_with() -> None:
     assert score(HYPOTHESES, REFERENCES) == score(HYPOTHESES, REFERENCES, "13a")
+
+
+@pytest.mark.parametrize(
+    ("tokenize", "kind"), [("13a", Tokenizer13a), ("13a", TokenizerRegexp), ("char", TokenizerChar)]
+)
+def test_no_line_is_kept_after_it_was_scored(tokenize: str, kind: type) -> None:
+    cache = kind.__call__
+    score(HYPOTHESES, REFERENCES, tokenize)
+    assert cache.cache_info().currsize == 0
 
 
 def test_signatures_say_how_the_scores_were_computed() -> None:

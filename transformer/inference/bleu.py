@@ -9,6 +9,7 @@ from typing import Any
 
 from sacrebleu.metrics.bleu import BLEU, BLEUScore
 from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.tokenizers.tokenizer_re import TokenizerRegexp
 
 from transformer.errors import DataError
 
@@ -53,6 +54,7 @@ def score(hypotheses: Sequence[str], references: Sequence[str], tokenize: str = 
     chrf = CHRF()
     bleu_score = bleu.corpus_score(list(hypotheses), [list(references)])
     chrf_score = chrf.corpus_score(list(hypotheses), [list(references)])
+    _forget_lines(bleu.tokenizer)
     return Score(
         bleu=bleu_score.score,
         bleu_signature=str(bleu.get_signature()),
@@ -60,6 +62,13 @@ def score(hypotheses: Sequence[str], references: Sequence[str], tokenize: str = 
         chrf=chrf_score.score,
         chrf_signature=str(chrf.get_signature()),
     )
+
+
+def _forget_lines(tokenizer: Any) -> None:
+    """sacreBLEU keeps the last 65,536 lines for a tokenizer that is not asked again: training would grow with them."""
+    for kind in (type(tokenizer), TokenizerRegexp):
+        if clear := getattr(kind.__call__, "cache_clear", None):
+            clear()
 
 
 def moses_tokenizer(lang: str) -> Any:
