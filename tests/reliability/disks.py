@@ -82,6 +82,11 @@ def complaints(ending: Ending, reason: str) -> list[str]:
     return faults
 
 
+def unlike(ending: Ending, status: int) -> list[str]:
+    """What is wrong with a program that should have ended with this status."""
+    return [] if ending.status == status else [f"status {ending.status}: {ending.printed[-500:]}"]
+
+
 def tried(life: Life, trouble: str, ending: Ending, faults: Sequence[str]) -> tuple[str, list[str]]:
     """Start again on a disk that is well; the line to print, and what was lost."""
     saved = last_step(life.root)
@@ -127,14 +132,12 @@ def troubles(new: Callable[[str], tuple[Disk, Life]]) -> Iterator[tuple[str, lis
 
     disk, life = new("train")
     ending = life.start({"slow_s": SLOW_S})
-    faults = [] if ending.status == 0 else [f"status {ending.status}: {ending.printed[-500:]}"]
-    yield tried(life, f"train, {SLOW_S} s slower to flush a file", ending, faults)
+    yield tried(life, f"train, {SLOW_S} s slower to flush a file", ending, unlike(ending, 0))
 
     disk, life = new("train")
     stop = {"moment": "saving a checkpoint", "number": 19, "signals": [signal.SIGTERM], "delay_s": 0.0}
     ending = life.start({"slow_s": SLOW_S, **stop})
-    faults = [] if ending.status == 143 else [f"status {ending.status}: {ending.printed[-500:]}"]
-    yield tried(life, "train, SIGTERM during a slow save", ending, faults)
+    yield tried(life, "train, SIGTERM during a slow save", ending, unlike(ending, 143))
 
 
 def main(argv: Sequence[str]) -> int:

@@ -35,7 +35,7 @@ MIDDLE = {
 }
 LATE = {"final save": 14}
 AVERAGE = {"importing": 1500, "averaging": 17}
-EVALUATE = {"importing": 1500, "writing the output": 5, "inference": 1}
+EVALUATE = {"importing": 1500, "writing the output": 3, "inference": 1}
 TRANSLATE = {"importing": 1500, "writing the output": 20, "inference": 1}
 
 
@@ -48,7 +48,7 @@ def draw_kill(moment: str, counts: dict[str, int], numbers: random.Random) -> Ki
     if moment == "any time":
         return Kill(moment, number, signals, delay_s=numbers.uniform(0.1, 6.0))
     if moment == "inference":
-        return Kill(moment, number, signals, delay_s=numbers.uniform(0.0, 0.4))
+        return Kill(moment, number, signals, delay_s=numbers.uniform(0.0, 0.1))
     # Sometimes just after an event: inside of what follows it.
     return Kill(moment, number, signals, delay_s=numbers.choice((0.0, 0.0, numbers.uniform(0.0, 0.004))))
 
