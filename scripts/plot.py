@@ -18,6 +18,9 @@ from transformer.figures.curves import draw_learning_rates, draw_positions, draw
 from transformer.training.metrics import read_metrics
 
 _SHOWN = {"elapsed_s", "nll", "ppl"}
+_MOST = 1_000_000_000
+# Of the table of positions: more are no more to see, and matplotlib takes some hundred bytes for each.
+_MOST_DRAWN = 10_000_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,6 +83,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     for name, values in (*sizes, *(("--schedule", values) for values in arguments.schedule or [])):
         if min(values, default=1) < 1:
             raise ConfigError(f"{name} {' '.join(map(str, values))} must be at least 1")
+        if max(values, default=1) > _MOST:
+            raise ConfigError(f"{name} {' '.join(map(str, values))} must be at most {_MOST:,}")
+    length, d_model = arguments.positions or (1, 1)
+    if length * d_model > _MOST_DRAWN:
+        raise ConfigError(f"--positions {length} {d_model}: more than {_MOST_DRAWN:,} values cannot be drawn")
     return arguments
 
 

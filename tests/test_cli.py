@@ -874,6 +874,8 @@ def test_a_tokenizer_of_moses_that_is_not_installed_is_named_before_the_work(
         (["RUN", "--positions", "3", "5"], "give either runs, or --positions, or --schedule"),
         (["--positions", "3", "5"], "--positions and --schedule need --out FILE"),
         (["--positions", "3", "0", "--out", "FILE.png"], "--positions 3 0 must be at least 1"),
+        (["--positions", "9973", "1009", "--out", "FILE.png"], "9973 1009: more than 10,000,000 values cannot be"),
+        (["--schedule", "1" * 400, "5", "--out", "FILE.png"], "1 5 must be at most 1,000,000,000"),
         (["--schedule", "3", "5", "--schedule", "-1", "5", "--out", "FILE.png"], "--schedule -1 5 must be at least 1"),
         (["--positions", "3", "5", "--out", "FILE.xyz"], r"FILE\.xyz: .*supported formats"),
         (["RUN", "--out", "FILE"], "FILE: its suffix must say what kind of file"),
