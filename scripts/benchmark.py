@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -382,4 +383,6 @@ def _odd(text: str) -> int:
 
 
 if __name__ == "__main__":
+    # As an error would: temporary directories are removed, and processes that were started are ended.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     run(lambda: main(sys.argv[1:]))

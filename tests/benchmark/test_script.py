@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import runpy
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -223,3 +227,31 @@ def test_one_size_is_no_growth(benchmark: Call, config: Path) -> None:
         "",
         "error: --sizes 3: an exponent needs two sizes or more\n",
     )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at processes through /proc")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_its_other_processes_too_and_leaves_no_files(
+    config: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    # Pairs enough that their stage would take minutes.
+    arguments = ["data", config, "--pairs", 1 << 30, "--distinct", 1 << 30, "--directory", tmp_path]
+    with subprocess.Popen([sys.executable, SCRIPT, *map(str, arguments)], stderr=subprocess.PIPE) as process:
+        try:
+            wait_until(lambda: any(tmp_path.glob("*/*/train.en")) or process.poll() is not None)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            process.send_signal(number)
+            _, printed = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, b"Traceback" in printed) == (status, False)
+    assert children
+    wait_until(lambda: not any(Path("/proc", child).exists() for child in children))
+    assert list(tmp_path.iterdir()) == []
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

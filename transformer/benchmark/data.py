@@ -229,7 +229,13 @@ def _in_a_process_of_its_own(stage: Callable[..., dict[str, Any]], *arguments: A
     """What a stage returns, with the peak memory of its process."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, initializer=_remember_start, initargs=(time.time(),)) as pool:
-        return pool.submit(_with_peak, stage, *arguments).result()
+        try:
+            return pool.submit(_with_peak, stage, *arguments).result()
+        except (KeyboardInterrupt, SystemExit):
+            # The pool would wait for the end of the stage.
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
 
 
 def _remember_start(start: float) -> None:
