@@ -35,10 +35,18 @@ _SMALL = (
 )
 
 
+# Options that take another number of values than one.
+_NUM_VALUES = {"--positions": 2, "--schedule": 2}
+
+
 def _options(rng: random.Random, *names: str) -> list[str]:
-    """Some of these options, each with a value that it mostly cannot take."""
-    chosen = rng.sample(names, min(len(names), rng.choice((0, 0, 1, 2))))
-    return [part for name in chosen for part in ((name, hostile_values.word(rng)) if rng.random() < 0.9 else (name,))]
+    """Some of these options, each with values that it mostly cannot take."""
+    words = []
+    for name in rng.sample(names, min(len(names), rng.choice((0, 0, 1, 2)))):
+        num_values = _NUM_VALUES.get(name, 1) if rng.random() < 0.9 else 0
+        draw = rng.choice((hostile_values.word, hostile_values.whole_number))
+        words += [name, *(draw(rng) for _ in range(num_values))]
+    return words
 
 
 def _some_run(run: Path, rng: random.Random, directory: Path) -> str:
@@ -102,10 +110,12 @@ def _plot(run: Path, rng: random.Random, directory: Path) -> list[str]:  # noqa:
         {"kind": "validation", "step": 1, "nll": 1.5, "ppl": 4.5, "bleu": 9.5, "elapsed_s": 3.5}
     ]
     (runs / "metrics.jsonl").write_bytes(hostile.json_lines(rng, records))
-    options = _options(rng, "--every", "--positions", "--schedule")
-    if rng.random() < 0.8:
-        return [str(runs), *options]
-    return [*options, hostile_values.word(rng), "--out", f"{directory}/x.png"]
+    kind = rng.random()
+    if kind < 0.5:
+        return [str(runs), *_options(rng, "--every", "--positions", "--schedule")]
+    if kind < 0.8:
+        return [*_options(rng, "--positions", "--schedule"), "--out", f"{directory}/x.png"]
+    return [hostile_values.word(rng), *_options(rng, "--every"), "--out", f"{directory}/x.png"]
 
 
 def _table3(run: Path, rng: random.Random, directory: Path) -> list[str]:  # noqa: ARG001

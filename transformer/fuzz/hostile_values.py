@@ -157,6 +157,11 @@ def config_file(rng: random.Random, bases: tuple[str, ...] = ()) -> bytes:
     return changed(rng, data if kind < 0.95 else _WHOLE, (_WHOLE,))
 
 
+def whole_number(rng: random.Random) -> str:
+    """One that options may take, up to such as no machine has room for."""
+    return str(rng.randrange(10 ** rng.choice((1, 1, 2, 3, 4, 6, 9, 12, 20, 400))))
+
+
 def word(rng: random.Random) -> str:
     """An argument of a command line: never with a NUL, which none can have."""
     kind = rng.random()
