@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transformer.cli import run
 from transformer.training.checkpoint import average_checkpoints, load_checkpoint, save_checkpoint
-from transformer.training.run import last_checkpoints
+from transformer.training.run import last_checkpoints, lock_run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,6 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", metavar="RUN", type=Path, help="a run directory")
     parser.add_argument("--last", metavar="N", type=int, default=5, help="how many checkpoints (default: %(default)s)")
     arguments = parser.parse_args(argv)
+    last_checkpoints(arguments.run, arguments.last)  # or there is no run to lock
+    _lock = lock_run(arguments.run)
     directories = last_checkpoints(arguments.run, arguments.last)
     config, tokenizer, _ = load_checkpoint(directories[-1])
     averaged = arguments.run / "averaged"

@@ -205,7 +205,9 @@ def test_paths_in_the_configuration_of_a_model_are_not_followed(trained_run: Pat
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "tokenizer.model", "model.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "tokenizer.model", "model.safetensors", "optimizer.safetensors", "training.json"]
+)
 def test_a_link_out_of_a_models_directory_is_not_followed(trained_run: Path, tmp_path: Path, name: str) -> None:
     last = max((trained_run / "checkpoints").iterdir())
     shutil.copytree(last, tmp_path / "model", ignore=NO_SUMS)

@@ -10,6 +10,7 @@ from transformer.config import Config, DataConfig, load_config
 from transformer.errors import CheckpointError, ConfigError
 
 _MODEL_FILES = ["config.yaml", "tokenizer.model", "model.safetensors", "SHA256SUMS"]
+_TRAINING_FILES = ["optimizer.safetensors", "training.json"]  # whose sums are looked at too, where they are
 _REPOSITORY = r"[\w-][\w.-]*/[\w-][\w.-]*"
 _REVISION = r"\w[\w./-]*"
 
@@ -87,7 +88,7 @@ def check_links(directory: Path) -> None:
     allowed = [here]
     if here.parent.name == "snapshots":
         allowed.append(here.parents[1] / "blobs")
-    for name in _MODEL_FILES:
+    for name in (*_MODEL_FILES, *_TRAINING_FILES):
         place = (directory / name).resolve()
         if not any(place.is_relative_to(root) for root in allowed):
             raise CheckpointError(f"{directory / name}: a link out of the model's directory, to {place}; copy the file")

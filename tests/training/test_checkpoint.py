@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -27,6 +29,7 @@ from transformer.training.checkpoint import (
     load_checkpoint,
     load_training,
     load_weights,
+    other_random_states,
     save_checkpoint,
 )
 
@@ -405,6 +408,69 @@ def test_damaged_progress_is_named(saved: Path, text: str | None) -> None:
     path.unlink() if text is None else path.write_text(text)
     with pytest.raises(CheckpointError, match=r"saved/training\.json: cannot be read: "):
         load_everything(saved)
+
+
+@pytest.mark.usefixtures("no_sums")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("step", "20"),
+        ("step", True),
+        ("update", -3),
+        ("epoch", 1.5),
+        ("num_worse", 2**63),
+        ("elapsed_s", None),
+        ("best_nll", math.nan),
+        ("window_loss", math.inf),
+        ("window_s", 10**400),
+        ("fingerprints", ["train"]),
+        ("fingerprints", {"train": 7}),
+    ],
+)
+def test_progress_that_cannot_be_is_named(saved: Path, name: str, value: object) -> None:
+    path = saved / "training.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(CheckpointError, match=rf"saved/training\.json: cannot be read: {name} cannot be "):
+        load_everything(saved)
+
+
+@pytest.mark.usefixtures("no_sums")
+@pytest.mark.parametrize(
+    ("name", "tensor", "pattern"),
+    [
+        ("exp_avg.embeddings.source_weight", torch.zeros(3), r"is \(3,\) of torch\.float32, not \(151, \d+\)"),
+        ("exp_avg_sq.embeddings.source_weight", torch.zeros(()), r"is \(\) of torch\.float32, not \(151, \d+\)"),
+        ("rng.cpu", torch.zeros(3), r"is \(3,\) of torch\.float32, not \(\d+,\) of torch\.uint8"),
+        ("rng.cpu", torch.zeros_like(torch.get_rng_state()), "Invalid mt19937 state"),
+    ],
+    ids=["first moment", "second moment", "random numbers", "no random numbers"],
+)
+def test_tensors_that_the_optimizer_would_read_past_are_refused(
+    saved: Path, name: str, tensor: Tensor, pattern: str
+) -> None:
+    rewrite(saved / "optimizer.safetensors", lambda tensors: tensors.update({name: tensor}), METADATA)
+    with pytest.raises(CheckpointError, match=rf"saved/optimizer\.safetensors: {re.escape(name)}:? {pattern}"):
+        load_everything(saved)
+
+
+@pytest.mark.usefixtures("no_sums")
+def test_moments_of_another_type_are_refused(saved: Path) -> None:
+    name = "exp_avg.embeddings.source_weight"
+
+    def halve(tensors: dict[str, Tensor]) -> None:
+        tensors[name] = tensors[name].half()
+
+    rewrite(saved / "optimizer.safetensors", halve, METADATA)
+    with pytest.raises(CheckpointError, match=r"is \(151, \d+\) of torch\.float16, not \(151, \d+\) of torch\.float32"):
+        load_everything(saved)
+
+
+@pytest.mark.usefixtures("no_sums")
+def test_random_numbers_of_another_process_are_checked_as_well(saved: Path) -> None:
+    path = saved / "optimizer.safetensors"
+    rewrite(path, lambda tensors: tensors.update({"rng.cpu.1": torch.zeros(3)}), METADATA)
+    with pytest.raises(CheckpointError, match=r"optimizer\.safetensors: rng\.cpu\.1 is \(3,\) of torch\.float32"):
+        other_random_states(saved)
 
 
 @pytest.mark.usefixtures("no_sums")

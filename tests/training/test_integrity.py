@@ -14,6 +14,7 @@ from transformer.errors import CheckpointError
 from transformer.inference.translator import Translator
 from transformer.training.checkpoint import average_checkpoints, load_checkpoint
 from transformer.training.integrity import verify, write_sums
+from transformer.training.run import last_checkpoints
 from transformer.training.trainer import Trainer
 
 FILES = ["config.yaml", "model.safetensors", "optimizer.safetensors", "tokenizer.model", "training.json"]
@@ -129,3 +130,32 @@ def test_the_sums_are_those_of_coreutils(tmp_path: Path) -> None:
     write_sums(tmp_path)
     done = subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "one: OK\ntwo: OK\n")
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "../../../tokenizer.model", "README.md", ""])
+def test_sums_name_files_of_a_checkpoint_and_no_others(run: Path, name: str) -> None:
+    """Else a stranger's sums would have any file of this machine read, and say whether it is a known one."""
+    checkpoint = run / "checkpoints" / "step-00000011"
+    (checkpoint / "README.md").write_text("my model")
+    with (checkpoint / "SHA256SUMS").open("a") as file:
+        file.write(f"{'0' * 64}  {name}\n")
+    with pytest.raises(CheckpointError, match=rf"SHA256SUMS: names '{name}', which is no file of a checkpoint"):
+        verify(checkpoint)
+
+
+def test_a_copy_under_another_name_is_nobodys_checkpoint(run: Path) -> None:
+    last = run / "checkpoints" / "step-00000011"
+    shutil.copytree(last, last.with_name("step-00000011.bak"))
+    shutil.copytree(last, last.with_name("step-9"))
+    assert [path.name for path in last_checkpoints(run, 2)] == ["step-00000008", "step-00000011"]
+    assert Trainer(load_config(run / "config.yaml", [f"run_dir={run}"])).progress.step == 11
+    flip_a_bit(last.with_name("step-00000011.bak") / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"step-00000011\.bak/model\.safetensors: is damaged.*no older one"):
+        verify(last.with_name("step-00000011.bak"))
+
+
+def test_a_checkpoint_under_another_ones_name_is_refused(run: Path) -> None:
+    last = run / "checkpoints" / "step-00000011"
+    last.rename(last.with_name("step-00000013"))
+    with pytest.raises(CheckpointError, match="step-00000013: holds the state after step 11, which is not its name"):
+        Trainer(load_config(run / "config.yaml", [f"run_dir={run}"]))

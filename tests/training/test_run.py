@@ -12,8 +12,8 @@ import pytest
 
 from transformer.config import Config, load_config
 from transformer.errors import CheckpointError, ConfigError, InUseError
+from transformer.training.names import checkpoint_name
 from transformer.training.run import (
-    checkpoint_name,
     checkpoints,
     claim_run,
     find_checkpoint,
@@ -122,7 +122,7 @@ def test_every_key_is_either_free_or_fixed() -> None:
 def test_a_new_run_keeps_its_whole_configuration(config: Config) -> None:
     claim_run(config)
     run = Path(config.run_dir)
-    assert sorted(path.name for path in run.iterdir()) == [".lock", "config.yaml"]
+    assert sorted(path.name for path in run.iterdir()) == [".lock", "checkpoints", "config.yaml"]
     assert load_config(run / "config.yaml") == config
 
 
@@ -198,6 +198,18 @@ def test_the_remains_of_a_removal_are_removed(config: Config) -> None:
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000003"]
 
 
+def test_a_run_that_has_lost_its_checkpoints_does_not_begin_again(config: Config) -> None:
+    """It would remove what it holds best, as of updates that are to be done again."""
+    claim_run(config)
+    run = Path(config.run_dir)
+    make_checkpoints(run / "best", 7)
+    claim_run(config)  # killed before its first save
+    (run / "checkpoints").rmdir()
+    with pytest.raises(CheckpointError, match=f"{run}: has a best checkpoint, but {run}/checkpoints is gone"):
+        claim_run(config)
+    assert [path.name for path in checkpoints(run / "best")] == [checkpoint_name(7)]
+
+
 def test_free_keys_may_change_and_the_new_values_are_kept(config: Config) -> None:
     claim_run(config)
     make_checkpoints(Path(config.run_dir) / "checkpoints", 3)
@@ -270,12 +282,13 @@ def test_values_are_shown_on_one_line_as_they_are_written_in_yaml(value: object,
 
 
 def test_checkpoints_are_listed_in_the_order_of_their_steps(tmp_path: Path) -> None:
-    make_checkpoints(tmp_path, 1000, 2, 30, 99999999)
+    make_checkpoints(tmp_path, 1000, 2, 30, 100000003, 99999999)
     assert [path.name for path in checkpoints(tmp_path)] == [
         "step-00000002",
         "step-00000030",
         "step-00001000",
         "step-99999999",
+        "step-100000003",
     ]
 
 

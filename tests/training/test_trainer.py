@@ -441,11 +441,12 @@ def test_remains_of_killed_writes_are_removed(small_config: Config) -> None:
     assert names(run / "best") == ["step-00000005"]
 
 
-def test_changed_training_data_is_refused(small_config: Config) -> None:
+@pytest.mark.parametrize(("split", "done"), [("train", "trained"), ("validation", "validated")])
+def test_changed_data_are_refused(small_config: Config, split: str, done: str) -> None:
     Trainer(changed(small_config, "train.max_steps=2")).fit()
-    path = Path(small_config.data.corpus.replace("{split}", "train").replace("{lang}", "de"))
+    path = Path(small_config.data.corpus.replace("{split}", split).replace("{lang}", "de"))
     path.write_text(path.read_text().replace("ein", "kein", 1))
-    expected = f"step-00000002: was trained on other data than {small_config.data.corpus} holds now; restore the data"
+    expected = f"step-00000002: was {done} on other data than {small_config.data.corpus} holds now; restore the data"
     with pytest.raises(CheckpointError, match=expected.replace("{", r"\{")):
         Trainer(changed(small_config, "train.max_steps=3"))
 
@@ -495,7 +496,7 @@ def test_a_loss_that_is_not_finite_ends_training_before_it_is_saved(small_config
         trainer.weights.model.embeddings.source_weight.fill_(torch.nan)
     with pytest.raises(TrainingError, match=r"step 1 .*: the gradient is not finite, at a .*Lower train\.lr_factor"):
         trainer.fit()
-    assert not (trainer.run / "checkpoints").exists()
+    assert names(trainer.run / "checkpoints") == []
 
 
 def test_a_validation_loss_that_is_not_finite_ends_training_before_it_is_best(
@@ -520,7 +521,7 @@ def test_weights_that_the_last_update_spoiled_are_not_saved(small_config: Config
 
     with pytest.raises(TrainingError, match="step 2: the loss is not finite"):
         trainer.fit(spoil)
-    assert not (trainer.run / "checkpoints").exists()
+    assert names(trainer.run / "checkpoints") == []
 
 
 def test_the_optimizer_is_adam_with_the_configured_constants(small_config: Config) -> None:

@@ -1,14 +1,20 @@
-"""Command lines of the scripts, for the fuzzer: each script's options and files, mostly ones that it cannot take."""
+"""Command lines of the scripts, for the fuzzer: each script's options and files, mostly ones that it cannot take; and
+how a script ends.
+"""
 
 from __future__ import annotations
 
+import io
 import random
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from transformer import cli
 from transformer.data.builtin import builtin_trees
 from transformer.fuzz import hostile, hostile_values
+from transformer.fuzz.harness import LawError
 
 # Last on a command line they win: what is left may be hostile, but not large.
 _SMALL = (
@@ -162,3 +168,21 @@ COMMANDS: dict[str, Callable[[Path, random.Random, Path], list[str]]] = {
     "parse": _parse,
     "benchmark": _benchmark,
 }
+
+
+def end_of(main: Callable[[Sequence[str]], int], argv: Sequence[str], stdin: bytes) -> tuple[object, str, str]:
+    """How a script ends: its status, and what it writes."""
+    streams = {name: io.TextIOWrapper(io.BytesIO(), "utf-8", newline="\n") for name in ("stdout", "stderr")}
+    before = sys.stdin, sys.stdout, sys.stderr
+    sys.stdin = io.TextIOWrapper(io.BytesIO(stdin))
+    sys.stdout, sys.stderr = streams["stdout"], streams["stderr"]
+    try:
+        cli.run(lambda: main(argv))
+    except SystemExit as end:
+        for stream in streams.values():
+            stream.flush()
+        out, err = (stream.buffer.getvalue().decode(errors="replace") for stream in streams.values())
+        return end.code, out, err
+    finally:
+        sys.stdin, sys.stdout, sys.stderr = before
+    raise LawError("did not exit")

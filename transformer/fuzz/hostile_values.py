@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import string
 
+import torch
 import yaml
 
 from transformer.config import Config
@@ -208,3 +209,9 @@ def saved_config(rng: random.Random, config: bytes) -> bytes:
     if rng.random() < 0.1:
         raw["base"] = "/etc/passwd"
     return yaml.safe_dump(raw).encode()
+
+
+def tensor(rng: random.Random) -> torch.Tensor:
+    """One of another shape and type than is wanted."""
+    shape = rng.choice(((), (0,), (1,), (8,), (300, 8), (8, 300), (5056,), (16,), (1, 1, 1, 1)))
+    return torch.full(shape, rng.choice((0, 1, 255)), dtype=rng.choice((torch.float32, torch.float16, torch.uint8)))

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
+import dataclasses
 import json
 import random
 import runpy
 import shutil
-import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 
-from transformer import cli
 from transformer.ablation.report import as_rows, markdown
 from transformer.ablation.runs import read_results
 from transformer.config import Config, DataConfig, ModelConfig, SearchConfig, load_config
@@ -25,14 +24,24 @@ from transformer.data.dataset import encode_corpus
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import UserError
 from transformer.fuzz import hostile, hostile_values
-from transformer.fuzz.commands import COMMANDS
+from transformer.fuzz.commands import COMMANDS, end_of
 from transformer.fuzz.harness import Case, LawError
 from transformer.inference.translator import Translator
 from transformer.parsing.f1 import score_outputs
 from transformer.parsing.treebank import sentence_pairs
 from transformer.parsing.trees import bracketed, read_tree, restore, words
-from transformer.training.checkpoint import build_model, load_checkpoint, save_checkpoint
+from transformer.training.checkpoint import (
+    build_model,
+    load_checkpoint,
+    random_state,
+    save_checkpoint,
+    set_random_state,
+)
 from transformer.training.metrics import read_metrics
+from transformer.training.names import checkpoint_name
+from transformer.training.optimizer import adam
+from transformer.training.progress import Progress
+from transformer.training.resume import resume
 
 _SCRIPTS = Path(__file__).parents[2] / "scripts"
 _VOCAB_SIZE = 300
@@ -63,10 +72,14 @@ class Targets:
             search=SearchConfig(beam=2, max_extra=5),
         )
         self.run = directory / "run"
+        self.fingerprints = {"train": "pairs", "validation": "pairs"}
         model = build_model(self.config, len(self.tokenizer))
+        optimizer = adam(model.parameters(), self.config.train)
         for step in (1, 2):
-            place = self.run / "checkpoints" / f"step-{step:08d}"
-            save_checkpoint(place, self.config, self.tokenizer, model.state_dict())
+            _update_by_nothing(model, optimizer)
+            place = self.run / "checkpoints" / checkpoint_name(step)
+            training = (optimizer, Progress(step=step, fingerprints=self.fingerprints))
+            save_checkpoint(place, self.config, self.tokenizer, model.state_dict(), training, [random_state()])
         self.checkpoint = self.run / "checkpoints" / "step-00000002"
         self.files = {path.name: path.read_bytes() for path in self.checkpoint.iterdir()}
         self.translator = Translator.load(self.checkpoint, device="cpu", precision="fp32")
@@ -83,13 +96,14 @@ class Targets:
         """The targets by name."""
         return {
             "config": Target(self.read_config, 90),
-            "override": Target(self.read_overrides, 300),
+            "override": Target(self.read_overrides, 280),
             "text file": Target(self.read_text_file, 300),
             "tree": Target(self.read_tree, 150),
             "records": Target(self.read_records, 123),
             "tokenizer": Target(self.load_tokenizer, 12),
             "cache": Target(self.load_cache, 12),
             "checkpoint": Target(self.load_checkpoint, 6, limit_s=60),
+            "resumption": Target(self.go_on, 20),
             "command line": Target(self.run_script, 2, limit_s=120, memory=8 << 30),
             "translation": Target(self.translate, 2, limit_s=60),
             "tokenizer training": Target(self.train_tokenizer, 2, limit_s=60),
@@ -233,6 +247,34 @@ class Targets:
         if len(translator.translate(["A man is sleeping.", "", "x"], max_extra=2)) != 3:
             raise LawError("another number of translations")
 
+    def go_on(self, rng: random.Random, directory: Path) -> None:
+        """Training goes on after step 2 with what a changed checkpoint holds, or that is an error."""
+        place = directory / "checkpoints" / self.checkpoint.name
+        place.mkdir(parents=True)
+        for name, content in self.files.items():
+            if name != "SHA256SUMS":  # or the change is noticed before anything is read
+                (place / name).write_bytes(content)
+        path = place / rng.choice(("training.json", "optimizer.safetensors"))
+        if rng.random() < 0.2:
+            path.write_bytes(hostile.changed(rng, path.read_bytes(), tuple(self.files.values())))
+        elif path.suffix == ".json":
+            values = json.loads(path.read_bytes())
+            values[rng.choice(list(values))] = hostile.json_value(rng)
+            path.write_text(json.dumps(values), encoding="utf-8")
+        else:
+            tensors = load_file(path)
+            tensors[rng.choice(list(tensors))] = hostile_values.tensor(rng)
+            save_file(tensors, path, metadata={"format": "1"})
+        model = build_model(self.config, len(self.tokenizer))
+        optimizer = adam(model.parameters(), self.config.train)
+        config = dataclasses.replace(self.config, run_dir=str(directory))
+        progress, others = resume(config, model, optimizer, self.fingerprints)
+        _update_by_nothing(model, optimizer)
+        for state in others:
+            set_random_state(state)
+        if progress.step != 2:
+            raise LawError(f"went on after step {progress.step}")
+
     def translate(self, rng: random.Random, directory: Path) -> None:  # noqa: ARG002
         """One translation per text, without line feeds, of an empty text an empty one, and each as if it were alone."""
         texts = [rng.choice((hostile.text(rng), hostile.text(rng)[:200])) for _ in range(rng.randrange(1, 6))]
@@ -263,7 +305,7 @@ class Targets:
         """A script ends with 0, or with 2 and one line on stderr that begins with `error: `, or argparse's usage."""
         name = rng.choice(sorted(COMMANDS))
         argv = COMMANDS[name](self.run, rng, directory)
-        status, out, err = _end_of(self.mains[name], argv, hostile.text_file(rng))
+        status, out, err = end_of(self.mains[name], argv, hostile.text_file(rng))
         if status not in (0, 2):
             raise LawError(f"{name} {argv}: status {status}")
         if status == 2 and not err.splitlines()[-1].startswith("error: ") and not err.startswith("usage: "):
@@ -284,19 +326,7 @@ def _check_lines(data: bytes, lines: Sequence[str]) -> None:
             raise LawError(f"line {raw[:50]!r} was read as {line[:50]!r}")
 
 
-def _end_of(main: Callable[[Sequence[str]], int], argv: Sequence[str], stdin: bytes) -> tuple[object, str, str]:
-    """How a script ends: its status, and what it writes."""
-    streams = {name: io.TextIOWrapper(io.BytesIO(), "utf-8", newline="\n") for name in ("stdout", "stderr")}
-    before = sys.stdin, sys.stdout, sys.stderr
-    sys.stdin = io.TextIOWrapper(io.BytesIO(stdin))
-    sys.stdout, sys.stderr = streams["stdout"], streams["stderr"]
-    try:
-        cli.run(lambda: main(argv))
-    except SystemExit as end:
-        for stream in streams.values():
-            stream.flush()
-        out, err = (stream.buffer.getvalue().decode(errors="replace") for stream in streams.values())
-        return end.code, out, err
-    finally:
-        sys.stdin, sys.stdout, sys.stderr = before
-    raise LawError("did not exit")
+def _update_by_nothing(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()

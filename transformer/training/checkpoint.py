@@ -8,10 +8,9 @@ SHA256SUMS                                               of the other files
 from __future__ import annotations
 
 import dataclasses
-import json
+import itertools
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,38 +25,12 @@ from transformer.errors import CheckpointError, ConfigError
 from transformer.files import fsync
 from transformer.model.transformer import Transformer
 from transformer.training.integrity import verify, write_sums
+from transformer.training.progress import Progress, read_progress, write_progress
 
 _FORMAT = 1
 
-# Of `Progress`, since the first version of this format.
-_ADDED_KEYS = {"num_nonfinite", "num_split"}
-
 # Of torch's random numbers, by kind of device.
 RandomState = dict[str, Tensor]
-
-
-@dataclass
-class Progress:
-    """Where a training run stands: saved with every checkpoint, restored on resumption.
-
-    `epoch` and `update` name the next update in the data. The `window_` sums run since the last log line.
-    `num_nonfinite` updates were skipped because of a gradient that was not finite, `num_split` were done in smaller
-    batches because they did not fit into memory.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    update: int = 0
-    elapsed_s: float = 0.0
-    best_nll: float | None = None
-    num_worse: int = 0
-    window_loss: float = 0.0
-    window_nll: float = 0.0
-    window_tokens: int = 0
-    window_s: float = 0.0
-    fingerprints: dict[str, str] = field(default_factory=dict)
-    num_nonfinite: int = 0
-    num_split: int = 0
 
 
 def build_model(config: Config, vocab_size: int) -> Transformer:
@@ -97,7 +70,7 @@ def save_checkpoint(
             for rank, state in enumerate(others, start=1):
                 tensors |= {f"rng.{kind}.{rank}": numbers for kind, numbers in state.items()}
             _save_tensors(temporary / "optimizer.safetensors", tensors)
-            (temporary / "training.json").write_text(json.dumps(dataclasses.asdict(progress), indent=1), "utf-8")
+            write_progress(temporary / "training.json", progress)
         write_sums(temporary)
         for path in (*temporary.iterdir(), temporary):
             fsync(path)
@@ -183,29 +156,24 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def load_training(directory: Path, optimizer: torch.optim.Optimizer, parameter_names: Sequence[str]) -> Progress:
-    """Restore the optimizer and torch's random numbers; returns how far training had come."""
-    try:
-        saved = json.loads((directory / "training.json").read_text(encoding="utf-8"))
-        known = {field.name for field in dataclasses.fields(Progress)}
-        if not isinstance(saved, dict) or not known - _ADDED_KEYS <= saved.keys() <= known:
-            raise ValueError("its keys are not those of this version")
-        progress = Progress(**saved)
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{directory / 'training.json'}: cannot be read: {error}") from None
+    """Restore the optimizer and torch's random numbers; returns how far training had come.
+
+    CheckpointError if a file is missing or damaged, or holds what cannot be gone on from.
+    """
+    progress = read_progress(directory / "training.json")
     path = directory / "optimizer.safetensors"
     tensors = _load_tensors(path)
-    try:
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        for name, parameter in zip(parameter_names, parameters, strict=True):
-            optimizer.state[parameter] = {
-                "step": torch.tensor(float(progress.step - progress.num_nonfinite), device=parameter.device),
-                "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device),
-                "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
-            }
-        cuda = {"cuda": tensors["rng.cuda"]} if "rng.cuda" in tensors else {}
-        set_random_state({"cpu": tensors["rng.cpu"]} | cuda)
-    except KeyError as error:
-        raise CheckpointError(f"{path}: lacks {error}") from None
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for name, parameter in zip(parameter_names, parameters, strict=True):
+        moments = {}
+        for moment in ("exp_avg", "exp_avg_sq"):
+            key = f"{moment}.{name}"
+            # The optimizer's kernel reads and writes as many numbers as the weight has, whatever is there.
+            _check_tensor(path, tensors, key, parameter)
+            moments[moment] = tensors[key].to(parameter.device)
+        num_updates = float(progress.step - progress.num_nonfinite)
+        optimizer.state[parameter] = {"step": torch.tensor(num_updates, device=parameter.device), **moments}
+    set_random_state(_random_state_in(path, tensors, ""))
     return progress
 
 
@@ -213,13 +181,38 @@ def other_random_states(directory: Path) -> list[RandomState]:
     """What `save_checkpoint` was given as `others`."""
     from safetensors import safe_open
 
-    states: list[RandomState] = []
-    with safe_open(directory / "optimizer.safetensors", framework="pt") as file:
-        names = set(file.keys())
-        while f"rng.cpu.{len(states) + 1}" in names:
-            found = {kind: f"rng.{kind}.{len(states) + 1}" for kind in ("cpu", "cuda")}
-            states.append({kind: file.get_tensor(name) for kind, name in found.items() if name in names})
-    return states
+    path = directory / "optimizer.safetensors"
+    with safe_open(path, framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith("rng.")]  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in names}
+    ranks = itertools.takewhile(lambda rank: f"rng.cpu.{rank}" in tensors, itertools.count(1))
+    return [_random_state_in(path, tensors, f".{rank}") for rank in ranks]
+
+
+def _random_state_in(path: Path, tensors: dict[str, Tensor], suffix: str) -> RandomState:
+    """The random numbers of one process in the tensors of a file."""
+    state = {}
+    for kind, now in random_state().items():
+        key = f"rng.{kind}{suffix}"
+        if kind == "cpu" or key in tensors:  # what was saved without a GPU goes on with one
+            _check_tensor(path, tensors, key, now)
+            state[kind] = tensors[key]
+    try:
+        torch.Generator().set_state(state["cpu"])
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: rng.cpu{suffix}: {error}") from None
+    return state
+
+
+def _check_tensor(path: Path, tensors: dict[str, Tensor], name: str, like: Tensor) -> None:
+    """CheckpointError unless a file has a tensor of that shape and type."""
+    if name not in tensors:
+        raise CheckpointError(f"{path}: lacks {name!r}")
+    found = tensors[name]
+    if (found.shape, found.dtype) != (like.shape, like.dtype):
+        raise CheckpointError(
+            f"{path}: {name} is {tuple(found.shape)} of {found.dtype}, not {tuple(like.shape)} of {like.dtype}"
+        )
 
 
 def random_state() -> RandomState:

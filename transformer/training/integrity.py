@@ -9,9 +9,10 @@ import hashlib
 from pathlib import Path
 
 from transformer.errors import CheckpointError
+from transformer.training.names import is_numbered, numbered, step_of
 
 SUMS = "SHA256SUMS"
-_READ = {"config.yaml", "tokenizer.model", "model.safetensors", "optimizer.safetensors", "training.json"}
+_FILES = {"config.yaml", "tokenizer.model", "model.safetensors", "optimizer.safetensors", "training.json"}
 
 
 def write_sums(directory: Path) -> None:
@@ -40,7 +41,9 @@ def _fault(directory: Path) -> str | None:
             return None
         sums = [line.split("  ", maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines()]
         named = {name: digest for digest, name in sums}
-        unknown = sorted({file.name for file in directory.iterdir()} & _READ - named.keys())
+        if foreign := sorted(named.keys() - _FILES):
+            return f"{path}: names {foreign[0]!r}, which is no file of a checkpoint"
+        unknown = sorted({file.name for file in directory.iterdir()} & _FILES - named.keys())
         if unknown:
             return f"{directory / unknown[0]}: does not belong to this checkpoint ({SUMS} does not name it)"
         for name, digest in named.items():
@@ -57,14 +60,11 @@ def _fault(directory: Path) -> str | None:
 
 def _older(directory: Path) -> list[Path]:
     """Other checkpoints of a run, the newest first; of an averaged one, all of them."""
-    numbered = directory.name.startswith("step-")
-    parent = directory.parent if numbered else directory.parent / "checkpoints"
-    found = sorted(parent.glob("step-*"), reverse=True)
-    return [
-        path
-        for path in found
-        if (path / "model.safetensors").is_file() and (not numbered or path.name < directory.name)
-    ]
+    if is_numbered(directory):
+        found = [path for path in numbered(directory.parent) if step_of(path) < step_of(directory)]
+    else:
+        found = numbered(directory.parent / "checkpoints")
+    return [path for path in reversed(found) if (path / "model.safetensors").is_file()]
 
 
 def _sha256(path: Path) -> str:

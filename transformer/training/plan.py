@@ -9,8 +9,8 @@ import numpy as np
 from transformer.config import Config
 from transformer.data.batching import plan_updates, share_update
 from transformer.data.dataset import Ints, PairDataset
-from transformer.training.checkpoint import Progress
 from transformer.training.distributed import World
+from transformer.training.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class UpdatePlan:
         """The next update, of all processes; moves the position in the data past it."""
         if self._epoch != progress.epoch:
             self._plan(progress.epoch)
-        if progress.update == len(self._updates):
+        if progress.update >= len(self._updates):
             progress.epoch, progress.update = progress.epoch + 1, 0
             self._plan(progress.epoch)
         progress.update += 1

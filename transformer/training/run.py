@@ -18,6 +18,7 @@ from transformer.config import Config, TrainConfig, load_config
 from transformer.errors import CheckpointError, ConfigError
 from transformer.files import remove_whole, try_lock, write_whole
 from transformer.training.integrity import SUMS
+from transformer.training.names import numbered, step_of
 
 # Keys that may differ when a run is resumed: they say when to look, save and stop and where to compute, not what.
 FREE_KEYS = {
@@ -54,6 +55,7 @@ def claim_run(config: Config) -> FileLock:
 
     Raises:
         ConfigError: the directory belongs to a run with other values of keys that shape the result; all are named.
+        CheckpointError: a run that has been saved has lost the directory of its checkpoints.
         InUseError: another process has claimed it.
         OSError: it cannot be written.
     """
@@ -63,7 +65,12 @@ def claim_run(config: Config) -> FileLock:
     if run.is_dir() and not path.is_file() and {file.name for file in run.iterdir()} - {".lock", ".config.yaml.tmp"}:
         raise ConfigError(f"run_dir={run}: the directory is not empty and holds no run; choose another")
     run.mkdir(parents=True, exist_ok=True)
-    lock = try_lock(run / ".lock", f"run_dir={run}")
+    lock = lock_run(run)
+    if checkpoints(run / "best") and not (run / "checkpoints").is_dir():
+        raise CheckpointError(
+            f"{run}: has a best checkpoint, but {run / 'checkpoints'} is gone, from where it would go on; put it back, "
+            "or choose another run_dir"
+        )
     if path.is_file():
         differing = _differing_keys(load_config(path, allow_base=False), config)
         if differing and (checkpoints(run / "checkpoints") or checkpoints(run / "best")):
@@ -80,7 +87,13 @@ def claim_run(config: Config) -> FileLock:
         else:
             shutil.rmtree(remains)
     write_whole(path, config.to_yaml())
+    (run / "checkpoints").mkdir(exist_ok=True)
     return lock
+
+
+def lock_run(run: Path) -> FileLock:
+    """Keep other processes from writing a run that is there, until the lock is forgotten. InUseError, OSError."""
+    return try_lock(run / ".lock", f"run_dir={run}")
 
 
 def _differing_keys(old: Config, new: Config) -> list[str]:
@@ -100,22 +113,12 @@ def yaml_value(value: object) -> str:
 
 def checkpoints(directory: Path) -> list[Path]:
     """The checkpoints in `run/checkpoints` or `run/best`, oldest first."""
-    return sorted(path for path in directory.glob("step-*") if _is_checkpoint(path))
+    return [path for path in numbered(directory) if _is_checkpoint(path)]
 
 
 def _is_checkpoint(path: Path) -> bool:
     """Whether this is or was a checkpoint: one that has lost its weights is named, not passed over."""
     return (path / "model.safetensors").is_file() or (path / SUMS).is_file()
-
-
-def checkpoint_name(step: int) -> str:
-    """The directory name of the checkpoint after `step` updates; names sort by step."""
-    return f"step-{step:08d}"
-
-
-def step_of(checkpoint: Path) -> int:
-    """The number of updates in the name of a checkpoint."""
-    return int(checkpoint.name.removeprefix("step-"))
 
 
 def regular_steps(settings: TrainConfig) -> int:

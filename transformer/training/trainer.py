@@ -19,18 +19,20 @@ from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, TrainingError
 from transformer.files import remove_whole
 from transformer.model.transformer import Transformer
-from transformer.training.checkpoint import Progress, RandomState, build_model, random_state, save_checkpoint
+from transformer.training.checkpoint import RandomState, build_model, random_state, save_checkpoint
 from transformer.training.distributed import ALONE, World, begin_alike, sum_gradients
 from transformer.training.guard import FiniteGuard, is_out_of_memory
 from transformer.training.metrics import MetricsLog, NoLog
+from transformer.training.names import checkpoint_name
 from transformer.training.optimizer import adam
 from transformer.training.phases import Phase, untimed
 from transformer.training.plan import Update, UpdatePlan, halve
 from transformer.training.precision import MasterWeights, resolve_device, resolve_dtype
 from transformer.training.process import return_freed_memory
+from transformer.training.progress import Progress
 from transformer.training.provenance import record_start
 from transformer.training.resume import begin_beside, resume
-from transformer.training.run import checkpoint_name, claim_run, prune, regular_steps
+from transformer.training.run import claim_run, prune, regular_steps
 from transformer.training.run_data import load_data
 from transformer.training.schedule import noam_lr
 from transformer.training.step import train_step, validation_nll
@@ -74,9 +76,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         master = build_model(config, len(self.data.tokenizer)).to(self.device)
         self.optimizer = adam(master.parameters(), config.train)
-        self.progress, states = world.from_main(
-            lambda: resume(config, master, self.optimizer, self.data.train.fingerprint)
-        )
+        self.progress, states = world.from_main(lambda: resume(config, master, self.optimizer, self.data.fingerprints))
         begin_alike(master, self.optimizer, self.progress.step - self.progress.num_nonfinite, world)
         if not world.is_main:
             begin_beside(self.progress, states, config.seed, world)
