@@ -13,7 +13,7 @@ from typing import Any
 
 from transformer.cli import run
 from transformer.config import DataConfig, load_config, override
-from transformer.data.corpus import Corpus, aligned_files, load_split, published_test_set
+from transformer.data.corpus import Corpus, aligned_lines, load_split, published_test_set
 from transformer.errors import ConfigError
 from transformer.files import check_replaceable, write_whole
 from transformer.hub import check_links, fetch_model, is_model_id
@@ -87,7 +87,7 @@ def _read(arguments: argparse.Namespace) -> tuple[Path, str, str, list[tuple[str
 
 def _corpus(arguments: argparse.Namespace, data: DataConfig, is_foreign: bool) -> Corpus:
     if arguments.src is not None:
-        return aligned_files(arguments.src, arguments.ref)
+        return Corpus(f"{arguments.src} and {arguments.ref}", "", lambda: aligned_lines(arguments.src, arguments.ref))
     if arguments.test_set is not None:
         return published_test_set(arguments.test_set, data.src_lang, data.tgt_lang)
     if is_foreign and data.corpus not in ("builtin", "treebank"):

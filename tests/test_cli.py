@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import importlib.util
 import io
@@ -13,7 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -556,17 +557,56 @@ def test_what_cannot_be_translated_is_named_before_the_work(
     assert (tmp_path / "output").read_bytes().count(b"\n") == 20
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.fixture
+def fed_pipe(tmp_path: Path) -> Iterator[Callable[[str, str], Path]]:
+    """Makes named pipes out of which another process's text comes, once."""
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("needs named pipes")
+    with contextlib.ExitStack() as writers:
+
+        def make(name: str, data: str) -> Path:
+            path = tmp_path / name
+            os.mkfifo(path)
+            code = f"open({str(path)!r}, 'w').write({data!r})"
+            writers.enter_context(subprocess.Popen([sys.executable, "-c", code]))
+            return path
+
+        yield make
+
+
 def test_a_named_pipe_is_read_once(
-    script: Script, babbler: Path, translations: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    script: Script,
+    babbler: Path,
+    translations: list[str],
+    tmp_path: Path,
+    fed_pipe: Callable[[str, str], Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As in `translate.py RUN <(zcat FILE) --output OUT` at a terminal, which shows no progress then."""
-    os.mkfifo(tmp_path / "pipe")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    data = "".join(f"{line}\n" for line in SENTENCES)
-    with subprocess.Popen([sys.executable, "-c", f"open({str(tmp_path / 'pipe')!r}, 'w').write({data!r})"]):
-        assert script("translate", babbler, tmp_path / "pipe", "--output", tmp_path / "output").status == 0
+    pipe = fed_pipe("pipe", "".join(f"{line}\n" for line in SENTENCES))
+    assert script("translate", babbler, pipe, "--output", tmp_path / "output").status == 0
     assert (tmp_path / "output").read_text().splitlines() == translations
+
+
+def test_named_pipes_are_scored(script: Script, babbler: Path, fed_pipe: Callable[[str, str], Path]) -> None:
+    """As in `evaluate.py RUN --src <(zcat SRC) --ref <(zcat REF)`."""
+    src, ref = (fed_pipe(name, "A man is sleeping.\n" * 7) for name in ("src", "ref"))
+    status, out, err = script("evaluate", babbler, "--src", src, "--ref", ref)
+    assert (status, err) == (0, "")
+    assert f" on {src} and {ref}: 7 sentences" in out.splitlines()[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", ["translate", "evaluate", "attend"])
+def test_a_model_whose_configuration_is_a_pipe_is_not_waited_for(
+    script: Script, babbler: Path, tmp_path: Path, name: str
+) -> None:
+    directory = Path(shutil.copytree(babbler, tmp_path / "piped", ignore=shutil.ignore_patterns("SHA256SUMS")))
+    (directory / "config.yaml").unlink()
+    os.mkfifo(directory / "config.yaml")
+    arguments = ["a", "--out", tmp_path / "x.html"] if name == "attend" else []
+    assert_one_line(script(name, directory, *arguments), "config.yaml")
 
 
 def test_progress_is_shown_on_a_terminal_that_shows_nothing_else(
@@ -603,11 +643,23 @@ def test_a_reader_who_has_seen_enough_ends_the_program_quietly(babbler: Path, tm
     assert (process.wait(), err) == (141, "")
 
 
-def test_a_program_without_standard_output_ends_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdout", None)
-    with pytest.raises(SystemExit) as ended:
-        run(lambda: 0)
-    assert ended.value.code == 0
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_program_without_standard_streams_does_its_work(tiny_yaml: Path, tmp_path: Path, closed: str) -> None:
+    command = shlex.join([sys.executable, str(SCRIPTS["train"]), str(tiny_yaml)])
+    done = subprocess.run(["bash", "-c", f"{command} {closed}"], capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert (tmp_path / "run" / "checkpoints" / "step-00000011").is_dir()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+@pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full"])
+def test_an_error_that_cannot_be_told_has_its_status_and_is_not_among_the_output(
+    trained_run: Path, tmp_path: Path, stderr: str
+) -> None:
+    command = shlex.join([sys.executable, str(SCRIPTS["translate"]), str(trained_run), str(tmp_path / "absent")])
+    done = subprocess.run(["bash", "-c", f"{command} {stderr}"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 # What goes wrong: one line on standard error, exit status 2.
@@ -773,6 +825,20 @@ def test_a_checkpoint_of_another_vocabulary_is_not_used(script: Script, trained_
 def test_a_run_that_is_not_there_is_named(script: Script, tmp_path: Path, name: str, arguments: list[str]) -> None:
     reasons = ": no such run| holds 0 checkpoints|: no validation is recorded|: nothing is recorded"
     assert_one_line(script(name, tmp_path / "absent", *arguments), f"{tmp_path / 'absent'}({reasons})")
+
+
+def test_a_run_is_not_averaged_while_another_process_writes_it(script: Script, trained_run: Path) -> None:
+    """Training would go on to better models, which that average would hide."""
+    holds = f"import sys, time; sys.path.insert(0, {str(SCRIPTS['train'].parents[1])!r}); from pathlib import Path\n"
+    holds += f"from transformer.training.run import lock_run; lock = lock_run(Path({str(trained_run)!r}))\n"
+    holds += "print('locked', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", holds], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        result = script("average", trained_run, "--last", 2)
+        process.kill()
+    assert_one_line(result, f"run_dir={trained_run}: another process is at it")
+    assert not (trained_run / "averaged").exists()
 
 
 def test_more_checkpoints_than_there_are_cannot_be_averaged(script: Script, trained_run: Path) -> None:

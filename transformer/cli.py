@@ -6,23 +6,25 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
 
 from transformer.errors import UserError, one_line
 
 
 def run(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with what it returns; bugs keep their traceback."""
+    _open_what_is_closed()
     # UTF-8 whatever the locale, as the text files; a file name that is not comes out as the bytes that it is.
     for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors=errors)
     try:
         status = main() or 0
-        if sys.stdout is not None:  # as of a process that was started without
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has seen enough.
+        _discard(sys.stdout)
         status = 141
     except UserError as error:
         status = _complain(str(error))
@@ -35,5 +37,20 @@ def run(main: Callable[[], int | None]) -> None:
 
 
 def _complain(message: str) -> int:
-    print(f"error: {one_line(message)}", file=sys.stderr)
+    try:
+        print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
+    except OSError:  # as of a full disk
+        _discard(sys.stderr)
     return 2
+
+
+def _open_what_is_closed() -> None:
+    """Read nothing from, and write nowhere, the standard streams that a process was started without."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 (for as long as we live)
+
+
+def _discard(stream: TextIO) -> None:
+    """Forget what a stream has not written yet: Python would complain again, and change the status, at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -25,6 +25,8 @@ def read_values(path: Path, *, allow_base: bool) -> dict[str, Any]:
 
     ConfigError if there is no such file, it is not YAML, files are based on each other, or none may be and it is.
     """
+    if not allow_base and path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: is no file")  # a pipe may never end
     values = _read(path, ())
     if "base" in values:
         if not allow_base:
