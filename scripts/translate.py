@@ -29,7 +29,7 @@ from transformer.training.process import tune_process
 
 # Enough lines to sort by length and batch well; what is held in memory does not grow with the input.
 _LINES_AT_A_TIME = 4000
-_CHARACTERS_AT_A_TIME = 1 << 24
+_CHARACTERS_AT_A_TIME = 1 << 20
 
 
 def main(argv: Sequence[str] | None = None) -> int:

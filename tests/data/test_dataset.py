@@ -269,11 +269,12 @@ def test_without_the_right_to_write_there_is_no_lock(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 101, 103])
+@pytest.mark.parametrize("limit", ["_PAIRS_PER_CHUNK", "_CHARACTERS_PER_CHUNK"])
 def test_the_size_of_a_chunk_changes_nothing(
-    tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, size: int
+    tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, limit: str, size: int
 ) -> None:
     mixed = [*pairs[:53], ("", ""), ("", "a"), *pairs[53:]]  # with chunks of 1, some keep nothing
-    monkeypatch.setattr(dataset_module, "_PAIRS_PER_CHUNK", size)
+    monkeypatch.setattr(dataset_module, limit, size)
     dataset = encode_corpus(Shelf(mixed).corpus, tokenizer, tmp_path)
     assert_holds(dataset, tokenizer, pairs)
     assert dataset.dropped["empty"] == 2

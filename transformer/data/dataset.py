@@ -25,6 +25,7 @@ from transformer.errors import DataError
 _FORMAT = 1
 _LOCK_SUFFIX = ".lock"
 _PAIRS_PER_CHUNK = 20_000
+_CHARACTERS_PER_CHUNK = 1 << 22  # few sentences are so long
 _IDS_AT_A_TIME = 1 << 20
 _DTYPES = ("uint16", "int32")
 
@@ -190,8 +191,15 @@ def _build(directory: Path, corpus: Corpus, tokenizer: Tokenizer, max_length: in
 
 
 def _chunks(corpus: Corpus) -> Iterator[list[tuple[str, str]]]:
-    pairs = iter(corpus)
-    while chunk := list(itertools.islice(pairs, _PAIRS_PER_CHUNK)):
+    chunk: list[tuple[str, str]] = []
+    num_characters = 0
+    for source, target in corpus:
+        chunk.append((source, target))
+        num_characters += len(source) + len(target)
+        if len(chunk) == _PAIRS_PER_CHUNK or num_characters >= _CHARACTERS_PER_CHUNK:
+            yield chunk
+            chunk, num_characters = [], 0
+    if chunk:
         yield chunk
 
 
