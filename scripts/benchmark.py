@@ -278,7 +278,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--precision", action="append", choices=tuple(PRECISIONS), help="by default all; may be repeated"
     )
-    command.add_argument("--seconds", type=float, default=0.5, metavar="S", help="for each product (default: 0.5)")
+    command.add_argument("--seconds", type=_positive, default=0.5, metavar="S", help="for each product (default: 0.5)")
     _add_device(command)
 
     command = add("estimate", estimate, "how long training should take on GPUs, from counted operations and bytes")
@@ -307,7 +307,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--sizes", type=_at_least(1), nargs="+", metavar="N", help="by default powers of two")
     command.add_argument("--batch", type=_at_least(1), default=16, metavar="N", help="sentences (default: 16)")
     command.add_argument("--length", type=_at_least(1), default=32, metavar="N", help="of each (default: 32)")
-    command.add_argument("--seconds", type=float, default=0.5, metavar="S", help="for each point (default: 0.5)")
+    command.add_argument("--seconds", type=_positive, default=0.5, metavar="S", help="for each point (default: 0.5)")
     command.add_argument("--plot", type=Path, metavar="FILE", help="draw it, as .png, .svg or .pdf; needs matplotlib")
 
     command = add_on_this_machine("table1", table1, "the layers of Table 1: cost, sequential operations, path lengths")
@@ -327,7 +327,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         help = f"{what} (default: {' '.join(map(str, values))})"
         command.add_argument(f"--{name}", type=convert, nargs="+", default=values, metavar="N", help=help)
-    command.add_argument("--seconds", type=float, default=0.2, metavar="S", help="for each point (default: 0.2)")
+    command.add_argument("--seconds", type=_positive, default=0.2, metavar="S", help="for each point (default: 0.2)")
     command.add_argument("--plot", type=Path, metavar="FILE", help="draw it, as .png, .svg or .pdf; needs matplotlib")
     _add_device(command)
 
@@ -353,7 +353,7 @@ def _add_config(command: argparse.ArgumentParser) -> None:
 def _add_ceiling_seconds(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--ceiling-seconds",
-        type=float,
+        type=_not_negative,
         default=0.3,
         metavar="S",
         help="to measure each matrix product by itself (default: 0.3; 0: leave the ceiling out)",
@@ -361,9 +361,18 @@ def _add_ceiling_seconds(command: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> float:
-    if not 0 < (value := float(text)) < float("inf"):
+    if (value := _not_negative(text)) == 0:
         raise argparse.ArgumentTypeError(f"{text} must be more than 0")
     return value
+
+
+def _not_negative(text: str) -> float:
+    if not 0 <= (value := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number from 0")
+    return value
+
+
+_positive.__name__ = _not_negative.__name__ = "number"  # what argparse calls them
 
 
 def _at_least(low: int) -> Callable[[str], int]:

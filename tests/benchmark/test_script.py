@@ -210,6 +210,13 @@ def test_compare_takes_the_wall_time(benchmark: Call) -> None:
         (["ceiling", "absent.yaml"], "error: absent.yaml: no such configuration file\n"),
         (["train", "absent.yaml", "--updates", "0"], "argument --updates: 0 must be at least 1\n"),
         (["train", "absent.yaml", "--warmup", "-1"], "argument --warmup: -1 must be at least 0\n"),
+        (
+            ["train", "absent.yaml", "--ceiling-seconds", "nan"],
+            "argument --ceiling-seconds: nan is no number from 0\n",
+        ),
+        (["table1", "--seconds", "inf"], "argument --seconds: inf is no number from 0\n"),
+        (["ceiling", "absent.yaml", "--seconds", "0"], "argument --seconds: 0 must be more than 0\n"),
+        (["ceiling", "absent.yaml", "--seconds", "x"], "argument --seconds: invalid number value: 'x'\n"),
         (["table1", "--r", "4"], "argument --r: 4 must be odd and at least 3\n"),
         (["table1", "--windows", "3", "1"], "argument --windows: 1 must be odd and at least 3\n"),
         (["table1", "--lengths", "7"], "error: n=7 alone: an exponent needs two sizes or more\n"),
