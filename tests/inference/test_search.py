@@ -235,6 +235,27 @@ def test_a_sentence_goes_on_while_a_longer_one_can_win_by_the_penalty_at_its_lim
     assert short.num_rows == [1]
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
+@pytest.mark.parametrize("beam", [1, 2, 3, 7])
+def test_improbable_sentences_do_not_end_the_search_however_many_have_finished(beam: int, alpha: float) -> None:
+    # Next to a sentence that is nearly certain, all else is improbable, but among the best of a beam.
+    def logits(_: int, prefix: Prefix) -> list[float]:
+        end, a, b = (0.002, 0.997, 0.001) if len(prefix) < 11 else (0.998, 0.001, 0.001)
+        return [math.log(end), math.log(a), math.log(b)]
+
+    ((best,),) = Oracle(logits).beam([101], beam, alpha=alpha)
+    assert best.ids == [A] * 11 + [EOS]
+
+
+def test_a_sentence_is_over_when_enough_have_finished_and_the_best_of_them_beats_the_others_as_they_are() -> None:
+    # a a ... could still win by the penalty at the limit, but after two steps it has 0.16 and two have finished.
+    oracle = chain({BOS: (0.6, 0.4), A: (0.6, 0.4)})
+    ((best,),) = oracle.beam([101], 2, alpha=1.0)
+    assert best.ids == [EOS]
+    assert oracle.num_rows == [1, 1]
+    assert math.log(0.16) / length_penalty(101, 1.0) > best.score
+
+
 def test_hypotheses_cut_at_the_limit_have_no_end_and_come_after_those_that_finished() -> None:
     # a a a a has 0.9^4 = 0.6561; what ends has 0.1 at the most.
     oracle = chain({BOS: (0.1, 0.9), A: (0.1, 0.9)})
@@ -316,7 +337,8 @@ def test_a_vocabulary_of_one_token_and_the_end_is_enough_for_a_beam_of_two() -> 
     oracle = Oracle(logits)
     (found,) = oracle.beam([5], 2, nbest=2, alpha=0.0)
     assert [h.ids for h in found] == [[EOS], [A, EOS]]
-    assert oracle.num_rows == [1, 1]  # two have finished: over, though a a </s> has not been looked at
+    # Two have finished after two steps, but 0.7^t is more than 0.3 until t is 4.
+    assert oracle.num_rows == [1, 1, 1, 1]
     assert [h.score for h in found] == pytest.approx([math.log(0.3), math.log(0.7 * 0.3)])
 
 

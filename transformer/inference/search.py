@@ -112,9 +112,10 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """Keep the `beam` most probable unfinished hypotheses; rank finished ones by log P / length penalty.
 
-    A hypothesis finishes when </s> is among the `beam` best continuations of its sentence. A sentence is over when
-    `beam` hypotheses have finished, when no unfinished one can still beat the `nbest` best finished, or at its limit;
-    it then leaves the batch. With `beam` 1 this is greedy search.
+    A hypothesis finishes when </s> is among the `beam` best continuations of its sentence. A sentence is over when no
+    unfinished one can still beat the `nbest` best finished (log P only falls; the penalty is at most that of its
+    limit), when `beam` have finished and the best of them beats what the unfinished would score if they ended now, or
+    at its limit; it then leaves the batch. With `beam` 1 this is greedy search.
 
     Args:
         decode: gives the next token's logits.
@@ -158,10 +159,10 @@ def beam_search(
                     for ids, log_prob in zip(prefixes[i].tolist(), log_probs[i].tolist(), strict=True)
                     if math.isfinite(log_prob)
                 ]
-            elif math.isfinite(best_alive[i]) and not _is_over(
-                finished[sentence], best_alive[i], beam, nbest, length_penalty(limit, alpha)
-            ):
-                keep.append(i)
+            elif math.isfinite(best_alive[i]):
+                attainable = [best_alive[i] / length_penalty(size, alpha) for size in (length, limit)]
+                if not _is_over(finished[sentence], *attainable, beam=beam, nbest=nbest):
+                    keep.append(i)
         rows = torch.arange(len(sentences), device=device)[:, None] * width + parents  # (B, W)
         if len(keep) < len(sentences):
             kept = torch.tensor(keep, dtype=torch.int64, device=device)
@@ -254,11 +255,15 @@ def _hypothesis(ids: list[int], log_prob: float, alpha: float) -> Hypothesis:
     return Hypothesis(ids, log_prob, log_prob / length_penalty(len(ids), alpha))
 
 
-def _is_over(finished: list[Hypothesis], best_alive: float, beam: int, nbest: int, largest_penalty: float) -> bool:
-    if len(finished) < nbest:
-        return False
-    # log P only falls, so that no unfinished hypothesis can end with more than its log P over the largest penalty.
-    return len(finished) >= beam or _ranked(finished)[nbest - 1].score >= best_alive / largest_penalty
+def _is_over(finished: list[Hypothesis], now: float, at_most: float, *, beam: int, nbest: int) -> bool:
+    """Whether a sentence needs no further search, by what its best unfinished hypothesis would score if it ended now,
+    and by what it can score at most.
+    """
+    ranked = _ranked(finished)
+    if len(ranked) >= nbest and ranked[nbest - 1].score >= at_most:
+        return True
+    # The bound is loose. Of many finished ones alone nothing follows: with a wide beam they may all be improbable.
+    return len(ranked) >= beam and ranked[0].score >= now
 
 
 def _ranked(hypotheses: list[Hypothesis]) -> list[Hypothesis]:
