@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -232,17 +233,20 @@ def test_of_several_who_need_the_same_one_makes_it_and_the_others_wait(
 def test_what_killed_builders_left_is_removed_and_what_others_build_is_not(
     tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer
 ) -> None:
-    for name in (".dead.lock", ".dead.model.lock", ".dead.model-77", ".alive.lock", ".alive-77", ".lockless-77"):
+    dead, alive, lockless, number = ("d" * 32, "a" * 32, "0" * 32, "7" * 32)
+    left_by_others = {".gitconfig.lock", ".gitconfig-work", ".zcompdump.lock", f".zcompdump-{number}", f".{dead}-work"}
+    names = {f".{dead}.lock", f".{dead}.model.lock", f".{dead}.model-{number}", f".{alive}.lock", f".{alive}-{number}"}
+    for name in (*names, f".{lockless}-{number}", *left_by_others):
         (tmp_path / name).touch()
-    (tmp_path / ".dead-77").mkdir()
-    (tmp_path / ".dead-77" / "src.ids").touch()
-    with dataset_module._locked(tmp_path / "alive") as is_held:
+    (tmp_path / f".{dead}-{number}").mkdir()
+    (tmp_path / f".{dead}-{number}" / "src.ids").touch()
+    with dataset_module._locked(tmp_path / alive) as is_held:
         assert is_held
         dataset = encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path)
-        left = {".alive.lock", ".alive-77", ".lockless-77", dataset.fingerprint}
+        left = {f".{alive}.lock", f".{alive}-{number}", f".{lockless}-{number}", dataset.fingerprint, *left_by_others}
         assert {path.name for path in tmp_path.iterdir()} == left
     encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path)  # found in the cache, and it sweeps
-    assert {path.name for path in tmp_path.iterdir()} == left - {".alive.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == left - {f".{alive}.lock"}
 
 
 def test_a_lock_whose_file_was_deleted_is_asked_for_again(tmp_path: Path) -> None:
@@ -266,6 +270,42 @@ def test_without_the_right_to_write_there_is_no_lock(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with dataset_module._locked(tmp_path / "file" / "entry") as is_held:
         assert not is_held
+
+
+def test_ids_in_another_order_are_not_what_was_written(tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer) -> None:
+    encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path)
+    (entry,) = tmp_path.iterdir()
+    ids = np.fromfile(entry / "tgt.ids", np.uint16)
+    ids[::-1].tofile(entry / "tgt.ids")
+    with pytest.raises(
+        DataError, match=r"damaged \(tgt\.ids and tgt\.lengths\.npy are not what was written\); delete it"
+    ):
+        encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path)
+    meta = json.loads((entry / "meta.json").read_text())
+    del meta["sha256"]  # as of the first versions
+    (entry / "meta.json").write_text(json.dumps(meta))
+    encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path)
+
+
+def test_a_tokenizer_of_another_size_is_not_what_was_cached(tmp_path: Path, pairs: Pairs) -> None:
+    corpus_tokenizer(Shelf(pairs).corpus, 151, tmp_path)
+    (entry,) = tmp_path.iterdir()
+    entry.write_bytes(Tokenizer.train(itertools.chain.from_iterable(pairs), 131).model)
+    with pytest.raises(DataError, match=rf"{entry}: damaged \(it has 131 pieces, not 151\); delete it"):
+        corpus_tokenizer(Shelf(pairs).corpus, 151, tmp_path)
+
+
+def test_an_entry_is_not_to_blame_for_too_many_open_files(
+    tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path)
+
+    def refuse(path: Path, **_: object) -> str:
+        raise OSError(24, "Too many open files", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path)
 
 
 @pytest.mark.parametrize("size", [1, 7, 101, 103])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
@@ -24,6 +26,7 @@ from transformer.errors import DataError
 
 _FORMAT = 1
 _LOCK_SUFFIX = ".lock"
+_ENTRY = re.compile(r"[0-9a-f]{32}(\.model)?")
 _PAIRS_PER_CHUNK = 20_000
 _CHARACTERS_PER_CHUNK = 1 << 22  # few sentences are so long
 _IDS_AT_A_TIME = 1 << 20
@@ -87,10 +90,16 @@ def encode_corpus(
             raise ValueError("meta.json holds other things than were written")
         if not num_pairs:
             raise DataError(f"{corpus.name}: no sentence pair is left to use; dropped: {dropped}")
-        src, tgt = (_load_side(directory, name, num_pairs, dtype, len(tokenizer)) for name in ("src", "tgt"))
+        # Entries of the first versions have no sums.
+        sums = meta.get("sha256", {"src": None, "tgt": None})
+        src, tgt = (
+            _load_side(directory, name, num_pairs, dtype, len(tokenizer), sums[name]) for name in ("src", "tgt")
+        )
     except DataError:
         raise
     except Exception as error:  # of a damaged .npy, numpy raises whatever its many readers raise
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            raise  # nothing is wrong with the entry
         raise DataError(f"{directory}: damaged ({error}); delete it: it will be made again") from None
     return PairDataset(src, tgt, dropped, fingerprint)
 
@@ -108,7 +117,10 @@ def corpus_tokenizer(corpus: Corpus, vocab_size: int, cache_dir: str | Path) -> 
         with _locked(path):
             if not path.is_file():
                 _learn(path, corpus, vocab_size)
-    return Tokenizer.load(path)
+    tokenizer = Tokenizer.load(path)
+    if len(tokenizer) != vocab_size:
+        raise DataError(f"{path}: damaged (it has {len(tokenizer)} pieces, not {vocab_size}); delete it")
+    return tokenizer
 
 
 def _learn(path: Path, corpus: Corpus, vocab_size: int) -> None:
@@ -144,8 +156,10 @@ def _sweep(cache: Path) -> None:
     """Remove what killed processes have left in the cache: they have left a lock that nobody holds."""
     for path in cache.glob(f".*{_LOCK_SUFFIX}"):
         entry = cache / path.name.removeprefix(".").removesuffix(_LOCK_SUFFIX)
+        if not _ENTRY.fullmatch(entry.name):
+            continue  # others may have locks in the same directory
         with _locked(entry, wait=False) as is_alone:
-            for remains in cache.glob(f".{entry.name}-*") if is_alone else ():
+            for remains in cache.glob(f".{entry.name}-{'[0-9a-f]' * 32}") if is_alone else ():
                 if remains.is_dir():
                     shutil.rmtree(remains)
                 else:
@@ -167,18 +181,24 @@ def _build(directory: Path, corpus: Corpus, tokenizer: Tokenizer, max_length: in
     dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.int32
     dropped = {"empty": 0, "too_long": 0, "ratio": 0}
     lengths: dict[str, list[Ints]] = {"src": [], "tgt": []}
+    digests = {name: hashlib.sha256() for name in lengths}
     try:
         with (temporary / "src.ids").open("wb") as src_file, (temporary / "tgt.ids").open("wb") as tgt_file:
             files = {"src": src_file, "tgt": tgt_file}
             for chunk in _chunks(corpus):
                 kept = list(_kept(chunk, tokenizer, max_length, max_ratio, dropped))
                 for name, sentences in zip(files, zip(*kept, strict=True), strict=False):
-                    np.fromiter(itertools.chain.from_iterable(sentences), dtype=dtype).tofile(files[name])
+                    ids = np.fromiter(itertools.chain.from_iterable(sentences), dtype=dtype)
+                    ids.tofile(files[name])
+                    digests[name].update(ids.data)
                     lengths[name].append(np.fromiter(map(len, sentences), dtype=np.int32))
         for name, counts in lengths.items():
-            np.save(temporary / f"{name}.lengths.npy", np.concatenate([np.zeros(0, np.int32), *counts]))
+            numbers = np.concatenate([np.zeros(0, np.int32), *counts])
+            np.save(temporary / f"{name}.lengths.npy", numbers)
+            digests[name].update(numbers.data)
         num_pairs = sum(len(counts) for counts in lengths["src"])
-        meta = {"num_pairs": num_pairs, "dropped": dropped, "dtype": np.dtype(dtype).name}
+        sums = {name: digest.hexdigest() for name, digest in digests.items()}
+        meta = {"num_pairs": num_pairs, "dropped": dropped, "dtype": np.dtype(dtype).name, "sha256": sums}
         (temporary / "meta.json").write_text(json.dumps(meta))
         try:
             temporary.replace(directory)
@@ -228,8 +248,10 @@ def _are_counts(dropped: Any) -> bool:
     return isinstance(dropped, dict) and all(type(count) is int for count in dropped.values())
 
 
-def _load_side(directory: Path, name: str, num_pairs: int, dtype: str, vocab_size: int) -> Side:
-    """ValueError if the files do not fit each other and the vocabulary."""
+def _load_side(
+    directory: Path, name: str, num_pairs: int, dtype: str, vocab_size: int, expected_digest: str | None
+) -> Side:
+    """ValueError if the files do not fit each other and the vocabulary, or are not what was written."""
     # Mapped: a header may claim more than there is.
     lengths = np.load(directory / f"{name}.lengths.npy", mmap_mode="r", allow_pickle=False)
     if lengths.dtype != np.int32 or lengths.shape != (num_pairs,) or lengths.min() < 1:
@@ -239,9 +261,14 @@ def _load_side(directory: Path, name: str, num_pairs: int, dtype: str, vocab_siz
     path = directory / f"{name}.ids"
     if path.stat().st_size != ends[-1] * np.dtype(dtype).itemsize:
         raise ValueError(f"{name}.ids does not hold {ends[-1]} ids")
+    digest = hashlib.sha256()
     # Read, not mapped: what has only been looked through should not count as this process's memory.
     with path.open("rb") as file:
         while len(block := np.fromfile(file, dtype, _IDS_AT_A_TIME)):
             if block.min() < 0 or block.max() >= vocab_size:
                 raise ValueError(f"{name}.ids holds ids that are not of the vocabulary")
+            digest.update(block.data)
+    digest.update(lengths.data)
+    if expected_digest not in (None, digest.hexdigest()):
+        raise ValueError(f"{name}.ids and {name}.lengths.npy are not what was written")
     return Side(np.memmap(path, dtype=dtype, mode="r"), lengths, np.concatenate(([0], ends[:-1])))
