@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -450,6 +452,56 @@ def test_tensors_that_the_optimizer_would_read_past_are_refused(
 ) -> None:
     rewrite(saved / "optimizer.safetensors", lambda tensors: tensors.update({name: tensor}), METADATA)
     with pytest.raises(CheckpointError, match=rf"saved/optimizer\.safetensors: {re.escape(name)}:? {pattern}"):
+        load_everything(saved)
+
+
+@pytest.mark.usefixtures("no_sums")
+@pytest.mark.parametrize(
+    ("file", "name", "value", "pattern"),
+    [
+        ("model", "embeddings.source_weight", math.nan, "holds what are no finite numbers"),
+        ("optimizer", "exp_avg.embeddings.source_weight", -math.inf, "holds what are no finite numbers"),
+        ("optimizer", "exp_avg_sq.embeddings.source_weight", math.inf, "holds what are no finite numbers"),
+        ("optimizer", "exp_avg_sq.embeddings.source_weight", -1.0, "holds numbers below 0"),
+    ],
+)
+def test_numbers_with_which_nothing_can_go_on_are_refused(
+    saved: Path, file: str, name: str, value: float, pattern: str
+) -> None:
+    path = saved / f"{file}.safetensors"
+    rewrite(path, lambda tensors: tensors[name].flatten()[7:8].fill_(value), METADATA)
+    with pytest.raises(CheckpointError, match=rf"{file}\.safetensors: {re.escape(name)} {pattern}"):
+        load_everything(saved)
+
+
+@pytest.mark.usefixtures("no_sums")
+def test_weights_that_are_whole_numbers_are_refused(saved: Path) -> None:
+    def truncate(tensors: dict[str, Tensor]) -> None:
+        tensors["embeddings.source_weight"] = tensors["embeddings.source_weight"].long()
+
+    rewrite(saved / "model.safetensors", truncate, METADATA)
+    with pytest.raises(CheckpointError, match=r"embeddings\.source_weight holds what are no finite numbers"):
+        average_checkpoints([saved])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.usefixtures("no_sums")
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "training.json", "SHA256SUMS"])
+def test_pipes_are_not_waited_for(saved: Path, name: str) -> None:
+    (saved / name).unlink(missing_ok=True)
+    os.mkfifo(saved / name)
+    with pytest.raises(CheckpointError, match=f"saved(/{name}: .*is no file|: not a checkpoint: it has no {name}$)"):
+        load_everything(saved)
+
+
+@pytest.mark.usefixtures("no_sums")
+@pytest.mark.parametrize("function", ["load_file", "safe_open"])
+def test_too_many_open_files_are_no_bug(saved: Path, monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+    def refuse(*_: object, **__: object) -> object:
+        raise RuntimeError("unable to open file: Too many open files (24)")
+
+    monkeypatch.setattr(*(checkpoint_module, function) if function == "load_file" else (safetensors, function), refuse)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be read: unable to open file: Too many"):
         load_everything(saved)
 
 

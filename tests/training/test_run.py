@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -198,14 +200,26 @@ def test_the_remains_of_a_removal_are_removed(config: Config) -> None:
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000003"]
 
 
-def test_a_run_that_has_lost_its_checkpoints_does_not_begin_again(config: Config) -> None:
+@pytest.mark.parametrize(
+    "lose",
+    [
+        lambda run: (run / "checkpoints").rmdir(),
+        lambda run: (run / "checkpoints" / "step-00000005.bak").mkdir(),
+        lambda run: (run / "averaged").mkdir(),
+    ],
+    ids=["directory", "names", "all but their average"],
+)
+def test_a_run_that_has_lost_its_checkpoints_does_not_begin_again(
+    config: Config, lose: Callable[[Path], object]
+) -> None:
     """It would remove what it holds best, as of updates that are to be done again."""
     claim_run(config)
     run = Path(config.run_dir)
     make_checkpoints(run / "best", 7)
-    claim_run(config)  # killed before its first save
-    (run / "checkpoints").rmdir()
-    with pytest.raises(CheckpointError, match=f"{run}: has a best checkpoint, but {run}/checkpoints is gone"):
+    (run / "checkpoints" / ".step-00000007.tmp").mkdir()
+    claim_run(config)  # killed in its first save
+    lose(run)
+    with pytest.raises(CheckpointError, match=f"{run}: has a best checkpoint, but those in {run}/checkpoints are gone"):
         claim_run(config)
     assert [path.name for path in checkpoints(run / "best")] == [checkpoint_name(7)]
 
@@ -251,12 +265,17 @@ def test_a_run_without_checkpoints_may_still_become_another(config: Config) -> N
     assert not (run / "tokenizer.model").exists(), "its tokenizer is of no use any more"
 
 
-def test_a_run_without_checkpoints_keeps_its_tokenizer_if_nothing_changed(config: Config) -> None:
+def test_only_a_run_with_checkpoints_keeps_its_tokenizer(config: Config) -> None:
+    """The corpus may have changed since a first start that was killed; what the same one teaches is in the cache."""
     claim_run(config)
-    run = Path(config.run_dir)
-    (run / "tokenizer.model").write_bytes(b"of this configuration")
+    path = Path(config.run_dir) / "tokenizer.model"
+    path.write_bytes(b"of this corpus")
+    make_checkpoints(Path(config.run_dir) / "checkpoints", 3)
     claim_run(with_values(config, {"train.max_steps": 7}))
-    assert (run / "tokenizer.model").read_bytes() == b"of this configuration"
+    assert path.read_bytes() == b"of this corpus"
+    shutil.rmtree(path.with_name("checkpoints") / checkpoint_name(3))
+    claim_run(config)
+    assert not path.exists()
 
 
 def test_a_run_cannot_be_below_a_file(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ from transformer.training.integrity import verify, write_sums
 from transformer.training.progress import Progress, read_progress, write_progress
 
 _FORMAT = 1
+# What safetensors raises; RuntimeError is torch's, as where too many files are open.
+_UNREADABLE = (SafetensorError, OSError, RuntimeError)
 
 # Of torch's random numbers, by kind of device.
 RandomState = dict[str, Tensor]
@@ -126,7 +128,7 @@ def load_checkpoint(directory: str | Path) -> tuple[Config, Tokenizer, Transform
 def load_weights(model: Transformer, directory: Path) -> None:
     """Load a checkpoint's weights into a model of the same shape; CheckpointError if they do not fit."""
     path = directory / "model.safetensors"
-    weights = _load_tensors(path)
+    weights = _load_weights(path)
     _check_fit(model, {name: tuple(tensor.shape) for name, tensor in weights.items()}, path)
     model.load_state_dict(weights)
 
@@ -151,7 +153,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
     try:
         with safe_open(path, framework="pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except _UNREADABLE as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from None
 
 
@@ -170,6 +172,7 @@ def load_training(directory: Path, optimizer: torch.optim.Optimizer, parameter_n
             key = f"{moment}.{name}"
             # The optimizer's kernel reads and writes as many numbers as the weight has, whatever is there.
             _check_tensor(path, tensors, key, parameter)
+            _check_finite(path, key, tensors[key], lowest=0.0 if moment == "exp_avg_sq" else None)
             moments[moment] = tensors[key].to(parameter.device)
         num_updates = float(progress.step - progress.num_nonfinite)
         optimizer.state[parameter] = {"step": torch.tensor(num_updates, device=parameter.device), **moments}
@@ -204,6 +207,14 @@ def _random_state_in(path: Path, tensors: dict[str, Tensor], suffix: str) -> Ran
     return state
 
 
+def _check_finite(path: Path, name: str, tensor: Tensor, lowest: float | None = None) -> None:
+    """CheckpointError unless a tensor of a file is of numbers with which one can go on."""
+    if not tensor.is_floating_point() or not tensor.isfinite().all():
+        raise CheckpointError(f"{path}: {name} holds what are no finite numbers")
+    if lowest is not None and tensor.numel() and tensor.min() < lowest:
+        raise CheckpointError(f"{path}: {name} holds numbers below {lowest}")
+
+
 def _check_tensor(path: Path, tensors: dict[str, Tensor], name: str, like: Tensor) -> None:
     """CheckpointError unless a file has a tensor of that shape and type."""
     if name not in tensors:
@@ -235,7 +246,7 @@ def average_checkpoints(directories: Sequence[Path]) -> dict[str, Tensor]:
     total: dict[str, Tensor] = {}
     for directory in directories:
         verify(directory)
-        weights = _load_tensors(directory / "model.safetensors")
+        weights = _load_weights(directory / "model.safetensors")
         if total and (
             total.keys() != weights.keys() or any(total[name].shape != weights[name].shape for name in weights)
         ):
@@ -264,21 +275,30 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         raise OSError(f"{path}: {error}") from None
 
 
+def _load_weights(path: Path) -> dict[str, Tensor]:
+    weights = _load_tensors(path)
+    for name, weight in weights.items():
+        _check_finite(path, name, weight)
+    return weights
+
+
 def _load_tensors(path: Path) -> dict[str, Tensor]:
     _check_format(path)
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
+    except _UNREADABLE as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from None
 
 
 def _check_format(path: Path) -> None:
     from safetensors import safe_open
 
+    if path.exists() and not path.is_file():  # a pipe may never end
+        raise CheckpointError(f"{path}: cannot be read: it is no file")
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, Any] = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+    except _UNREADABLE as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from None
     if metadata.get("format") != str(_FORMAT):
         raise CheckpointError(

@@ -6,6 +6,7 @@ Checkpoints of the first versions have no sums and are taken as they are.
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from transformer.errors import CheckpointError
@@ -37,8 +38,10 @@ def _fault(directory: Path) -> str | None:
     """What is wrong with a checkpoint."""
     path = directory / SUMS
     try:
-        if not path.is_file():
+        if not os.path.lexists(path):
             return None
+        if not path.is_file():  # a pipe may never end
+            return f"{path}: is no file"
         sums = [line.split("  ", maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines()]
         named = {name: digest for digest, name in sums}
         if foreign := sorted(named.keys() - _FILES):

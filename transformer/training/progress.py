@@ -48,6 +48,8 @@ def write_progress(path: Path, progress: Progress) -> None:
 def read_progress(path: Path) -> Progress:
     """Read what `write_progress` wrote. CheckpointError if a file holds anything else."""
     try:
+        if path.exists() and not path.is_file():  # a pipe may never end
+            raise ValueError("it is no file")
         saved = json.loads(path.read_text(encoding="utf-8"))
         known = {field.name for field in dataclasses.fields(Progress)}
         if not isinstance(saved, dict) or not known - _ADDED_KEYS <= saved.keys() <= known:

@@ -66,19 +66,20 @@ def claim_run(config: Config) -> FileLock:
         raise ConfigError(f"run_dir={run}: the directory is not empty and holds no run; choose another")
     run.mkdir(parents=True, exist_ok=True)
     lock = lock_run(run)
-    if checkpoints(run / "best") and not (run / "checkpoints").is_dir():
+    has_checkpoints = bool(checkpoints(run / "checkpoints"))
+    if checkpoints(run / "best") and not has_checkpoints and not _is_before_first_save(run):
         raise CheckpointError(
-            f"{run}: has a best checkpoint, but {run / 'checkpoints'} is gone, from where it would go on; put it back, "
-            "or choose another run_dir"
+            f"{run}: has a best checkpoint, but those in {run / 'checkpoints'} are gone, from where it would go on; "
+            "put them back, or choose another run_dir"
         )
     if path.is_file():
         differing = _differing_keys(load_config(path, allow_base=False), config)
-        if differing and (checkpoints(run / "checkpoints") or checkpoints(run / "best")):
+        if differing and (has_checkpoints or checkpoints(run / "best")):
             raise ConfigError(
                 f"{run} belongs to another configuration ({'; '.join(differing)}); "
                 "choose another run_dir or set these back"
             )
-        if differing:
+        if not has_checkpoints:  # perhaps of another corpus: the same one's is in the cache
             (run / "tokenizer.model").unlink(missing_ok=True)
     for remains in (*run.glob("*/.step-*"), *run.glob(".averaged.*")):  # of a write or a removal that was killed
         place = remains.with_name(remains.name.removeprefix(".").removesuffix(".old"))
@@ -89,6 +90,15 @@ def claim_run(config: Config) -> FileLock:
     write_whole(path, config.to_yaml())
     (run / "checkpoints").mkdir(exist_ok=True)
     return lock
+
+
+def _is_before_first_save(run: Path) -> bool:
+    """Whether a run without checkpoints may be one that was killed before it had saved any.
+
+    What there is then, in `checkpoints`, is at most what is left of a write, and nothing can have been averaged.
+    """
+    directory = run / "checkpoints"
+    return directory.is_dir() and not any(directory.glob("[!.]*")) and not (run / "averaged").exists()
 
 
 def lock_run(run: Path) -> FileLock:
