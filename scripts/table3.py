@@ -76,7 +76,7 @@ def _choose(words: Sequence[str]) -> dict[Path, list[int]]:
     for word in words:
         row, colon, text = word.partition(":")
         seeds = text.split(",") if colon else ["1"]
-        if not all(seed.isdecimal() for seed in seeds):
+        if not all(seed.isdecimal() and len(seed) < 20 for seed in seeds):
             raise ConfigError(f"{word}: the seeds of a row are whole numbers, as in {row}:1,2,3")
         for path in _files(row):
             chosen[path] = [int(seed) for seed in dict.fromkeys(seeds)]

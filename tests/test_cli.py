@@ -958,6 +958,16 @@ def test_bad_arguments_of_plot_are_named(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_translation_that_cannot_be_drawn_is_not_looked_at(
+    script: Script, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What attention takes is its square."""
+    monkeypatch.setattr(Translator, "attention", None)
+    long = "a " * 60_013
+    result = script("attend", trained_run, "a", "--translation", long, "--out", tmp_path / "page.html")
+    assert_one_line(result, r"the translation has 60\d{3} pieces; at most 100 can be drawn: shorten it")
+
+
 @pytest.mark.parametrize(
     ("sentence", "name", "pattern"),
     [
@@ -1010,6 +1020,7 @@ def test_the_exit_status_is_what_main_returns(
         (OSError(28, "No space left on device", "runs/x"), 2, "error: runs/x: No space left on device"),
         (OSError(28, "No space left on device"), 2, "error: input or output: No space left on device"),
         (OSError("odd"), 2, "error: input or output: odd"),
+        (MemoryError(), 2, "error: there is not enough memory"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
     ids=repr,

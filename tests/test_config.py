@@ -103,6 +103,18 @@ def test_the_run_directory_of_the_file_or_the_override_comes_before_its_name(tmp
     assert load(tmp_path, "run_dir: somewhere/else", "run_dir=third/place").run_dir == "third/place"
 
 
+@pytest.mark.parametrize("name", ["runs/x #2", "#2", "runs #", "x#y"])
+def test_a_number_sign_in_an_override_begins_no_comment(tmp_path: Path, name: str) -> None:
+    assert load(tmp_path, "", f"run_dir={name}").run_dir == name
+    assert load(tmp_path, "", f"run_dir='{name}'").run_dir == name
+
+
+def test_a_path_that_the_locale_has_no_letters_for_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsencode", lambda text: text.encode("ascii"))
+    with pytest.raises(ConfigError, match=r"run_dir='Läufe' cannot be written in this locale \(ascii\): use UTF-8"):
+        load(tmp_path, "", "run_dir=Läufe")
+
+
 def test_the_run_is_named_without_the_directories_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "deep.down" / "my.best.yaml"
     path.parent.mkdir()

@@ -30,6 +30,8 @@ def run(main: Callable[[], int | None]) -> None:
         status = _complain(str(error))
     except OSError as error:
         status = _complain(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except MemoryError:
+        status = _complain("there is not enough memory")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130

@@ -5,6 +5,7 @@ A configuration can come with a model from anywhere: what reading one can cost i
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         value = _parse_yaml(text) if text.strip() else ""
     except ValueError:
         value = text  # such as a pattern with braces
-    if isinstance(value, dict | list):
+    # "#" begins a comment in YAML, and may stand in a path.
+    if isinstance(value, dict | list) or ("#" in text and text.lstrip()[0] not in "'\""):
         value = text
     *sections, name = key.split(".")
     for section in sections:
@@ -57,9 +59,13 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
 
 
 def check_text(key: str, value: str) -> None:
-    """ConfigError if there is in a value what no name and no path has."""
+    """ConfigError if there is in a value what no name and no path has, or not in the locale of this process."""
     if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", value):
         raise ConfigError(f"{key}={value!r} must be text without control characters, in UTF-8")
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{key}={value!r} cannot be written in this locale ({error.encoding}): use UTF-8") from None
 
 
 class _PlainLoader(yaml.SafeLoader):

@@ -125,6 +125,7 @@ def test_a_run_of_another_process_is_left_to_it(table3: Call, recipe: list[str],
     [
         (["c_n3"], "c_n3 is none of the rows all, base, a_h1, "),
         (["base:1,x"], "base:1,x: the seeds of a row are whole numbers, as in base:1,2,3"),
+        ([f"base:{'9' * 5003}"], "9: the seeds of a row are whole numbers"),
         (["base:"], "base:: the seeds of a row are whole numbers"),
         (["--divide-width", "0"], "--divide-width 0 must be at least 1"),
         (["--divide-width", "32"], "row a_h32: model.d_model=16 is not a multiple of model.num_heads=32"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -75,7 +76,9 @@ def test_other_lines_or_fewer_are_refused(out: Path) -> None:
             output.remaining(iter("a"))
 
 
-@pytest.mark.parametrize("record", [None, b"", b"{", b"[]", b"{}", b"\xff", b'{"settings": 1}'])
+@pytest.mark.parametrize(
+    "record", [None, b"", b"{", b"[]", b"{}", b"\xff", b'{"settings": 1}', b'{"a":' + b"[" * 100_003]
+)
 def test_a_part_without_its_record_is_refused(out: Path, record: bytes | None) -> None:
     path = out.with_name("out.part.json")
     path.unlink() if record is None else path.write_bytes(record)
@@ -85,6 +88,15 @@ def test_a_part_without_its_record_is_refused(out: Path, record: bytes | None) -
     ):
         pass
     assert out.with_name("out.part").read_text() == "A\nB\n"
+
+
+@pytest.mark.parametrize("name", ["num_lines", "num_bytes"])
+@pytest.mark.parametrize("value", [-5, 2**70])
+def test_a_record_that_counts_what_cannot_be_is_refused(out: Path, name: str, value: int) -> None:
+    path = out.with_name("out.part.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(DataError, match="it counts what cannot be"), resumable_output(out, SETTINGS):
+        pass
 
 
 def test_other_settings_and_a_part_that_was_shortened_are_refused(out: Path) -> None:

@@ -54,10 +54,11 @@ def sentence_attention(translator: Translator, text: str, translation: str | Non
     Raises:
         DataError: the sentence is empty or too long for the model, or either of them too long to be drawn.
     """
+    if translation is not None:  # before its square is computed
+        _check_number("translation", len(translator.tokenizer.encode([translation])[0]))
     source, target, maps = translator.attention(text, translation)
-    for name, pieces in (("sentence", source), ("translation", target)):
-        if len(pieces) > _MAX_PIECES:
-            raise DataError(f"the {name} has {len(pieces)} pieces; at most {_MAX_PIECES} can be drawn: shorten it")
+    _check_number("sentence", len(source))
+    _check_number("translation", len(target))
     return [
         Use(name, queries, keys, torch.cat(layers).float().cpu())
         for name, queries, keys, layers in (
@@ -66,6 +67,11 @@ def sentence_attention(translator: Translator, text: str, translation: str | Non
             ("encoder-decoder attention", target, source, maps.cross),
         )
     ]
+
+
+def _check_number(name: str, num_pieces: int) -> None:
+    if num_pieces > _MAX_PIECES:
+        raise DataError(f"the {name} has {num_pieces} pieces; at most {_MAX_PIECES} can be drawn: shorten it")
 
 
 def page(uses: Sequence[Use]) -> str:

@@ -99,7 +99,9 @@ class ResumableOutput:
                 name: type(x) for name, x in self._as_record().items()
             }:
                 raise ValueError("it is not of this version")
-        except (OSError, ValueError, AttributeError) as error:
+            if not all(0 <= record[name] < 1 << 63 for name in ("num_lines", "num_bytes")):
+                raise ValueError("it counts what cannot be")
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or error
             raise DataError(
                 f"{self.part}: {self._record.name}, which tells what it holds, cannot be read ({reason}); delete "
