@@ -215,10 +215,13 @@ class Targets:
         """An encoded corpus is what it was, or an error: its ids are of the vocabulary."""
         cache = directory / self.cache.name
         shutil.copytree(self.cache, cache)
+        meta = json.loads((self.cache / "meta.json").read_text())
+        if rng.random() < 0.8:  # with checksums, the change is noticed at once
+            del meta["sha256"]
+            (cache / "meta.json").write_text(json.dumps(meta))
         path = rng.choice(sorted(cache.iterdir()))
         path.write_bytes(hostile.changed(rng, path.read_bytes(), (b"{}", b"[]", b'{"num_pairs": 1}')))
         if path.name == "meta.json" and rng.random() < 0.5:
-            meta = json.loads((self.cache / "meta.json").read_text())
             meta[rng.choice(sorted(meta))] = hostile.json_value(rng)
             path.write_text(json.dumps(meta))
         dataset = encode_corpus(self.corpus, self.tokenizer, directory)
