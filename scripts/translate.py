@@ -19,7 +19,7 @@ from typing_extensions import Never
 
 from transformer.cli import run
 from transformer.config import override
-from transformer.data.corpus import decode_lines, read_lines
+from transformer.data.corpus import decode_lines, in_chunks, read_lines
 from transformer.errors import ConfigError, DataError
 from transformer.hub import is_model_id
 from transformer.inference.resumable import ResumableOutput, resumable_output
@@ -146,17 +146,9 @@ def _input(texts: Sequence[str] | None, file: str) -> Iterator[str]:
 
 def _numbered(lines: Iterator[str], first_number: int, size: int) -> Iterator[tuple[int, list[str]]]:
     """The lines in chunks, each with the number of its first line."""
-    chunk: list[str] = []
-    num_characters = 0
-    for line in lines:
-        chunk.append(line)
-        num_characters += len(line)
-        if len(chunk) == size or num_characters >= _CHARACTERS_AT_A_TIME:
-            yield first_number, chunk
-            first_number += len(chunk)
-            chunk, num_characters = [], 0
-    if chunk:
+    for chunk in in_chunks(lines, size, _CHARACTERS_AT_A_TIME, len):
         yield first_number, chunk
+        first_number += len(chunk)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ import hashlib
 import itertools
 import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from transformer.config import DataConfig, check_plain_name
 from transformer.data.builtin import builtin_pairs, builtin_trees
@@ -26,6 +26,8 @@ _TABLE_SUFFIXES = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".c
 _ROWS_AT_A_TIME = 1000  # some ten times as fast as one by one
 # Bytes: what has longer lines is no text. Some characters are 18 when normalised, and take 360 bytes to be tokenised.
 _LONGEST_LINE = 1 << 22
+
+Text = TypeVar("Text")  # a line, or the two sides of a pair
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,22 @@ def decode_lines(stream: BinaryIO, name: str) -> Iterator[str]:
         except UnicodeDecodeError as error:
             raise DataError(f"{name}, line {number}: not UTF-8 (byte {error.start + 1} of the line)") from None
         yield text.removeprefix("\ufeff" if number == 1 else "").removesuffix("\n").removesuffix("\r")
+
+
+def in_chunks(
+    texts: Iterable[Text], size: int, most_characters: int, num_characters: Callable[[Text], int]
+) -> Iterator[list[Text]]:
+    """Texts in lists of `size`, shorter ones where they hold `most_characters` or more, and at the end."""
+    chunk: list[Text] = []
+    total = 0
+    for text in texts:
+        chunk.append(text)
+        total += num_characters(text)
+        if len(chunk) == size or total >= most_characters:
+            yield chunk
+            chunk, total = [], 0
+    if chunk:
+        yield chunk
 
 
 def _treebank(name: str, fingerprint: str, lines: Callable[[], Iterator[str]]) -> Corpus:

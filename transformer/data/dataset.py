@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
-from transformer.data.corpus import Corpus
+from transformer.data.corpus import Corpus, in_chunks
 from transformer.data.tokenizer import EOS_ID, Tokenizer
 from transformer.errors import DataError
 
@@ -185,7 +185,9 @@ def _build(directory: Path, corpus: Corpus, tokenizer: Tokenizer, max_length: in
     try:
         with (temporary / "src.ids").open("wb") as src_file, (temporary / "tgt.ids").open("wb") as tgt_file:
             files = {"src": src_file, "tgt": tgt_file}
-            for chunk in _chunks(corpus):
+            for chunk in in_chunks(
+                corpus, _PAIRS_PER_CHUNK, _CHARACTERS_PER_CHUNK, lambda pair: len(pair[0]) + len(pair[1])
+            ):
                 kept = list(_kept(chunk, tokenizer, max_length, max_ratio, dropped))
                 for name, sentences in zip(files, zip(*kept, strict=True), strict=False):
                     ids = np.fromiter(itertools.chain.from_iterable(sentences), dtype=dtype)
@@ -208,19 +210,6 @@ def _build(directory: Path, corpus: Corpus, tokenizer: Tokenizer, max_length: in
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _chunks(corpus: Corpus) -> Iterator[list[tuple[str, str]]]:
-    chunk: list[tuple[str, str]] = []
-    num_characters = 0
-    for source, target in corpus:
-        chunk.append((source, target))
-        num_characters += len(source) + len(target)
-        if len(chunk) == _PAIRS_PER_CHUNK or num_characters >= _CHARACTERS_PER_CHUNK:
-            yield chunk
-            chunk, num_characters = [], 0
-    if chunk:
-        yield chunk
 
 
 def _kept(
