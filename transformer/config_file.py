@@ -14,6 +14,7 @@ import yaml
 from yaml.nodes import Node, ScalarNode
 
 from transformer.errors import ConfigError
+from transformer.files import is_no_file
 
 _LARGEST_FILE = 100_000  # characters
 _DEEPEST = 10  # sections inside of sections
@@ -26,8 +27,8 @@ def read_values(path: Path, *, allow_base: bool) -> dict[str, Any]:
 
     ConfigError if there is no such file, it is not YAML, files are based on each other, or none may be and it is.
     """
-    if not allow_base and path.exists() and not path.is_file():
-        raise ConfigError(f"{path}: is no file")  # a pipe may never end
+    if not allow_base and is_no_file(path):
+        raise ConfigError(f"{path}: is no file")
     values = _read(path, ())
     if "base" in values:
         if not allow_base:
@@ -112,8 +113,7 @@ def _parse_yaml(text: str) -> Any:
 def _read(path: Path, derived: tuple[Path, ...]) -> dict[str, Any]:
     """The values of a file; `derived` are the files that are based on it."""
     try:
-        # What is no file, such as a pipe, may never end; only the user can have meant that.
-        if derived and path.exists() and not path.is_file():
+        if derived and is_no_file(path):  # only the user can have meant that
             raise ConfigError(f"{path}, which is the base of {derived[-1]}, is no file")
         with path.open(encoding="utf-8") as file:
             text = file.read(_LARGEST_FILE + 1)

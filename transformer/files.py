@@ -52,6 +52,11 @@ def check_replaceable(path: Path) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
+def is_no_file(path: Path) -> bool:
+    """Whether something is there that is no file, such as a pipe, which may never end."""
+    return path.exists() and not path.is_file()
+
+
 def fsync(path: Path) -> None:
     """Return when a file's content, or a directory's entries, are on the disk."""
     if os.name == "nt":

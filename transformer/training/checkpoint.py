@@ -22,7 +22,7 @@ from torch import Tensor
 from transformer.config import Config, load_config
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, ConfigError
-from transformer.files import fsync
+from transformer.files import fsync, is_no_file
 from transformer.model.transformer import Transformer
 from transformer.training.integrity import verify, write_sums
 from transformer.training.progress import Progress, read_progress, write_progress
@@ -293,7 +293,7 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
 def _check_format(path: Path) -> None:
     from safetensors import safe_open
 
-    if path.exists() and not path.is_file():  # a pipe may never end
+    if is_no_file(path):
         raise CheckpointError(f"{path}: cannot be read: it is no file")
     try:
         with safe_open(path, framework="pt") as file:

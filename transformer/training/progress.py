@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer.errors import CheckpointError
+from transformer.files import is_no_file
 
 # Of `Progress`, since the first version of its file.
 _ADDED_KEYS = {"num_nonfinite", "num_split"}
@@ -48,7 +49,7 @@ def write_progress(path: Path, progress: Progress) -> None:
 def read_progress(path: Path) -> Progress:
     """Read what `write_progress` wrote. CheckpointError if a file holds anything else."""
     try:
-        if path.exists() and not path.is_file():  # a pipe may never end
+        if is_no_file(path):
             raise ValueError("it is no file")
         saved = json.loads(path.read_text(encoding="utf-8"))
         known = {field.name for field in dataclasses.fields(Progress)}
