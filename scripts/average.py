@@ -1,34 +1,7 @@
-"""Average the last checkpoints of a run (section 6.1): python scripts/average.py RUN --last N
-
-Writes RUN/averaged, which evaluate and translate then prefer.
-"""
-
-from __future__ import annotations
-
-import argparse
-import sys
-from collections.abc import Sequence
-from pathlib import Path
+"""Average the last checkpoints of a run (section 6.1): python scripts/average.py RUN --last N"""
 
 from transformer.cli import run
-from transformer.training.checkpoint import average_checkpoints, load_checkpoint, save_checkpoint
-from transformer.training.run import last_checkpoints, lock_run
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run directory")
-    parser.add_argument("--last", metavar="N", type=int, default=5, help="how many checkpoints (default: %(default)s)")
-    arguments = parser.parse_args(argv)
-    last_checkpoints(arguments.run, arguments.last)  # or there is no run to lock
-    _lock = lock_run(arguments.run)
-    directories = last_checkpoints(arguments.run, arguments.last)
-    config, tokenizer, _ = load_checkpoint(directories[-1])
-    averaged = arguments.run / "averaged"
-    save_checkpoint(averaged, config, tokenizer, average_checkpoints(directories))
-    print(f"averaged {', '.join(path.name for path in directories)} into {averaged}")
-    return 0
-
+from transformer.commands.average import main
 
 if __name__ == "__main__":
-    run(lambda: main(sys.argv[1:]))
+    run(main)

@@ -15,16 +15,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-
-from transformer.benchmark import table1 as table_1
-from transformer.benchmark.ceiling import PRECISIONS, benchmark_ceiling
-from transformer.benchmark.compare import Metric, json_metric, regex_metric, wall_time
-from transformer.benchmark.compare import compare as compare_commands
-from transformer.benchmark.data import benchmark_data
-from transformer.benchmark.decoding import benchmark_decoding, load_translator
-from transformer.benchmark.estimate import Hardware
-from transformer.benchmark.estimate import estimate as estimate_training
-from transformer.benchmark.growth import (
+from benchmarking import table1 as table_1
+from benchmarking.ceiling import PRECISIONS, benchmark_ceiling
+from benchmarking.compare import Metric, json_metric, regex_metric, wall_time
+from benchmarking.compare import compare as compare_commands
+from benchmarking.data import benchmark_data
+from benchmarking.decoding import benchmark_decoding, load_translator
+from benchmarking.estimate import Hardware
+from benchmarking.estimate import estimate as estimate_training
+from benchmarking.growth import (
     grow_batch,
     grow_beam,
     grow_length,
@@ -33,8 +32,9 @@ from transformer.benchmark.growth import (
     growth_report,
     plot,
 )
-from transformer.benchmark.report import Report, as_json, as_text, describe_model, dtype_name
-from transformer.benchmark.training import benchmark_training
+from benchmarking.report import Report, as_json, as_text, describe_model, dtype_name
+from benchmarking.training import benchmark_training
+
 from transformer.cli import run
 from transformer.config import load_config
 from transformer.data.corpus import load_split, read_lines

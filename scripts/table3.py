@@ -11,10 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformer.ablation.figure import plot
-from transformer.ablation.report import as_rows, markdown
-from transformer.ablation.rows import load_row, sort_key
-from transformer.ablation.runs import read_results, train_and_score
+from ablation.figure import plot
+from ablation.report import as_rows, markdown
+from ablation.rows import load_row, sort_key
+from ablation.runs import read_results, train_and_score
+
 from transformer.cli import run
 from transformer.config import Config
 from transformer.errors import CheckpointError, ConfigError, InUseError, TrainingError

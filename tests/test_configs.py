@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from ablation.rows import divide_widths
 
-from transformer.ablation.rows import divide_widths
 from transformer.config import load_config
 from transformer.training.checkpoint import build_model
 from transformer.training.trainer import Trainer

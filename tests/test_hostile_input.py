@@ -16,21 +16,22 @@ import sys
 from pathlib import Path
 
 import datasets
+import mutators as hostile
 import numpy as np
 import pyarrow as pa
 import pytest
+import value_mutators as hostile_values
+from ablation.runs import read_results
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transformer import cli
-from transformer.ablation.runs import read_results
 from transformer.config import Config, load_config
 from transformer.data import corpus as corpus_room
 from transformer.data.corpus import Corpus, decode_lines, read_lines
 from transformer.data.dataset import encode_corpus
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, ConfigError, DataError, UserError
-from transformer.fuzz import hostile, hostile_values
 from transformer.inference.translator import Translator
 from transformer.parsing.trees import leaves, restore
 from transformer.training.metrics import read_metrics

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ablation.figure import plot
+from ablation.report import Spread, as_rows, markdown, noise, verdict
+from ablation.runs import Result
 
-from transformer.ablation.figure import plot
-from transformer.ablation.report import Spread, as_rows, markdown, noise, verdict
-from transformer.ablation.runs import Result
 from transformer.config import Config
 from transformer.errors import ConfigError
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from ablation.rows import PUBLISHED, divide_widths, load_row, sort_key
 
-from transformer.ablation.rows import PUBLISHED, divide_widths, load_row, sort_key
 from transformer.config import Config, ModelConfig
 from transformer.errors import ConfigError
 from transformer.training.checkpoint import build_model

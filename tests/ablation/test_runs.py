@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
+from ablation import runs
+from ablation.runs import Result, read_results, train_and_score
 
-from transformer.ablation import runs
-from transformer.ablation.runs import Result, read_results, train_and_score
 from transformer.config import Config
 from transformer.data.corpus import load_split
 from transformer.errors import CheckpointError, ConfigError

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from harness import Case, fuzz
+from targets import Targets
 
 from transformer.errors import DataError
-from transformer.fuzz.harness import Case, fuzz
-from transformer.fuzz.targets import Targets
 
 
 def tally_of(case: Case, cases: int = 5, limit_s: float = 20.0) -> tuple[int, int, int, list[str]]:

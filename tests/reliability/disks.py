@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from differences import broken, last_step, names, remains
-from lives import Ending, Laboratory, Life
+from run_lifecycle import Ending, Laboratory, Life
 
 UNSHARE = ("unshare", "--user", "--map-root-user", "--mount")
 # How much longer each file takes to be flushed, so that a disk can change while a run is on it.

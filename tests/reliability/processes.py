@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 REPOSITORY = Path(__file__).parents[2]
-SABOTEUR = Path(__file__).with_name("saboteur")
+SABOTEUR = Path(__file__).with_name("fault_injection")
 # What programs import besides the package.
 PRELOADED = ["tensorboard.summary.writer.record_writer", "sacrebleu", "tqdm"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from disks import UNSHARE, complaints
-from lives import Ending
+from run_lifecycle import Ending
 
 MOUNT = [*UNSHARE, "mount", "-t", "tmpfs", "tmpfs", "/tmp"]
 CAN_MOUNT = shutil.which("unshare") is not None and subprocess.run(MOUNT, capture_output=True).returncode == 0

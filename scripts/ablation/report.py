@@ -1,0 +1,187 @@
+"""The table of finished runs beside the paper's: Markdown, and a figure."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ablation.rows import PUBLISHED, Published, sort_key
+from ablation.runs import Result
+from transformer.config import Config
+from transformer.training.run import FREE_KEYS, yaml_value
+
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A score over the seeds of a row."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def sd(self) -> float | None:
+        """The sample standard deviation; None of a single value."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" + ("" if self.sd is None else f" ± {self.sd:.2f}")
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one row, with all its seeds, and what the paper reports of it, if anything."""
+
+    name: str
+    results: tuple[Result, ...]
+
+    @property
+    def ppl(self) -> Spread:
+        return Spread(tuple(result.ppl for result in self.results))
+
+    @property
+    def bleu(self) -> Spread:
+        return Spread(tuple(result.bleu for result in self.results))
+
+    @property
+    def published(self) -> Published | None:
+        return PUBLISHED.get(self.name)
+
+
+def as_rows(results: Sequence[Result]) -> list[Row]:
+    """The results by row, in the paper's order."""
+    names = sorted({result.row for result in results}, key=sort_key)
+    return [Row(name, tuple(result for result in results if result.row == name)) for name in names]
+
+
+def noise(base: Spread, number: int) -> float | None:
+    """The difference from `base` that a mean over `number` seeds needs to count: two standard errors.
+
+    The standard deviation is the base row's; None if it has but one seed.
+    """
+    return None if base.sd is None else 2 * base.sd * math.sqrt(1 / number + 1 / len(base.values))
+
+
+def verdict(here: float, published: float | None, limit: float | None, *, better: int) -> str:
+    """Whether the order of a row and the base row is the paper's.
+
+    Args:
+        here: the row minus the base row.
+        published: the same in the paper; None if the paper has no such row.
+        limit: differences up to this are noise; None if that is not known.
+        better: 1 where more is better, -1 where less is.
+    """
+    is_noise = limit is not None and abs(here) <= limit
+    if published == 0:
+        return "equal in the paper" if limit is None else "holds" if is_noise else "differs"
+    if is_noise:
+        return "within noise"
+    if here == 0:
+        return "equal"
+    if published is None:
+        return "better" if here * better > 0 else "worse"
+    return "holds" if here * published > 0 else "reversed"
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table, then what it says about the order of the rows, and how the scores were made."""
+    base = base_row(rows)
+    lines = [
+        "| row | differs from base in | params ×10⁶ | updates | min | PPL | BLEU | paper: PPL | BLEU | params ×10⁶ "
+        "| PPL against base | BLEU against base |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---|---|",
+    ]
+    verdicts: dict[str, list[str]] = {"PPL": [], "BLEU": []}
+    for row in rows:
+        paper = row.published
+        orders = ["", ""]
+        if base is not None and row is not base:
+            orders = _verdicts(row, base)
+            if paper is not None:
+                for of_score, order in zip(verdicts.values(), orders, strict=True):
+                    of_score.append(order)
+        cells = [
+            row.name,
+            "" if base is None else _differences(row, base),
+            f"{row.results[0].parameters / 1e6:.2f}",
+            "/".join(str(steps) for steps in sorted({result.steps for result in row.results})),
+            f"{statistics.fmean(result.minutes for result in row.results):.1f}",
+            str(row.ppl),
+            str(row.bleu),
+            *(["", "", ""] if paper is None else [f"{paper.ppl:.2f}", f"{paper.bleu:.1f}", str(_millions(paper))]),
+            *orders,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", *_notes(rows, base, verdicts)]
+    return "\n".join(lines)
+
+
+def base_row(rows: Sequence[Row]) -> Row | None:
+    """The row that the others are compared with, if it has a result."""
+    return next((row for row in rows if row.name == BASE), None)
+
+
+def _millions(paper: Published) -> int | None:
+    return PUBLISHED[BASE].millions if paper.millions is None else paper.millions
+
+
+def _verdicts(row: Row, base: Row) -> list[str]:
+    paper, paper_base, number = row.published, PUBLISHED[BASE], len(row.results)
+    ppl, bleu = (None, None) if paper is None else (paper.ppl - paper_base.ppl, paper.bleu - paper_base.bleu)
+    return [
+        verdict(row.ppl.mean - base.ppl.mean, ppl, noise(base.ppl, number), better=-1),
+        verdict(row.bleu.mean - base.bleu.mean, bleu, noise(base.bleu, number), better=1),
+    ]
+
+
+def _differences(row: Row, base: Row) -> str:
+    """The keys, with the row's values, that shape its result and differ from the base row's."""
+    before, now = map(_with_defaults, (base, row))
+    keys = [key for key in now if key.startswith("search.") or (key not in FREE_KEYS and key != "seed")]
+    return ", ".join(f"{key.split('.')[-1]} {yaml_value(now[key])}" for key in keys if now[key] != before.get(key))
+
+
+def _with_defaults(row: Row) -> dict[str, Any]:
+    """The configuration of a row's first run. A key that came to exist after a run had its default then."""
+    return {**Config().flat(), **row.results[0].config}
+
+
+def _notes(rows: Sequence[Row], base: Row | None, verdicts: dict[str, list[str]]) -> list[str]:
+    notes = []
+    if base is None:
+        notes.append("The base row has no result yet: nothing to compare with.")
+    else:
+        config = _with_defaults(base)
+        shape = {"N": "num_layers", "d_model": "d_model", "d_ff": "d_ff", "h": "num_heads"}
+        sizes = ", ".join(f"{symbol} {config[f'model.{name}']}" for symbol, name in shape.items())
+        notes.append(
+            f"Base: {sizes}, vocabulary {config['data.vocab_size']}, {config['train.tokens_per_update']} target tokens "
+            f"an update; {config['data.validation_split']} of {config['data.corpus']}, beam {config['search.beam']}, "
+            f"alpha {config['search.alpha']}, no averaging of checkpoints."
+        )
+        number = len(base.results)
+        if number > 1:
+            notes.append(
+                f"±: standard deviation over seeds. Noise: up to {noise(base.ppl, 1):.2f} PPL and "
+                f"{noise(base.bleu, 1):.2f} BLEU between one run and the mean of the {number} of base "
+                "(two standard errors)."
+            )
+        else:
+            notes.append("How much is noise is not known: the base row has one seed.")
+        for name, orders in verdicts.items():
+            counts = {order: orders.count(order) for order in dict.fromkeys(sorted(orders))}
+            notes.append(
+                f"{name} against base, of {len(orders)} rows of the paper: "
+                + (", ".join(f"{count} {order}" for order, count in counts.items()) or "none yet")
+                + "."
+            )
+    signatures = sorted({result.signature for row in rows for result in row.results})
+    notes.append(f"BLEU: {' and '.join(signatures)}{'; not comparable' if len(signatures) > 1 else ''}")
+    return notes

@@ -1,0 +1,237 @@
+"""How cost grows, measured, beside what Table 1 of the paper predicts.
+
+Table 1: a self-attention layer costs O(n² d), n the length and d the width; its projections, which the table leaves
+out, cost O(n d²), as all position-wise layers do. The prediction here is the whole count, so that its exponent at the
+sizes measured lies between those of the limits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from benchmarking.ceiling import calls_per_second
+from benchmarking.decoding import benchmark_decoding
+from benchmarking.flops import batch_work, forward_flops, key_sizes
+from benchmarking.report import Report
+from transformer.config import Config
+from transformer.data.batching import Batch
+from transformer.data.builtin import builtin_pairs
+from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
+from transformer.inference.translator import Translator
+from transformer.inspection.canvas import COLOURS, new_figure, save
+from transformer.model.attention import MultiHeadAttention, attention
+from transformer.training.checkpoint import build_model
+from transformer.training.precision import MasterWeights, resolve_device, resolve_dtype
+from transformer.training.step import train_step
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+HEAD_SIZE = 64  # of the paper's models: a wider model has more heads, not larger ones
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What something cost at each size, and what it should be proportional to, such as counted operations."""
+
+    name: str
+    sizes: Sequence[int]
+    seconds: Sequence[float]
+    predicted: Sequence[float]
+
+    @property
+    def measured_exponent(self) -> float:
+        """Over all sizes."""
+        return exponent(self.sizes, self.seconds)
+
+    @property
+    def predicted_exponent(self) -> float:
+        """Over the same sizes."""
+        return exponent(self.sizes, self.predicted)
+
+
+def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """b of the power law cost = a · size^b that fits best, by least squares of the logarithms.
+
+    ValueError if there are not two different sizes.
+    """
+    if len(set(sizes)) < 2:
+        raise ValueError("an exponent needs two different sizes")
+    x, y = ([math.log(value) for value in values] for values in (sizes, costs))
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    covariance = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
+    return covariance / sum((a - mean_x) ** 2 for a in x)
+
+
+# What can be timed. Each gives the seconds of one call and what they should be proportional to.
+Cost = tuple[float, float]
+
+
+def equation_1(config: Config, batch: int, length: int, seconds: float) -> Cost:
+    """softmax(Q Kᵀ / √d_k) V of one layer, forward and backward: O(n² d)."""
+    device, dtype = _place(config)
+    d_k, d_v = key_sizes(config.model)
+    heads = (batch, config.model.num_heads, length)
+    q, k, v = (torch.randn((*heads, d), device=device, dtype=dtype, requires_grad=True) for d in (d_k, d_k, d_v))
+    flops = 3 * 2 * math.prod(heads) * length * (d_k + d_v)
+    return _per_call(lambda: attention(q, k, v)[0].sum().backward(), device, seconds), flops
+
+
+def attention_layer(config: Config, batch: int, length: int, seconds: float) -> Cost:
+    """Self-attention with its projections, forward and backward: O(n² d + n d²)."""
+    device, dtype = _place(config)
+    model = config.model
+    d_k, d_v = key_sizes(model)
+    layer = MultiHeadAttention(model.d_model, model.num_heads, d_k=d_k, d_v=d_v).to(device, dtype)
+    x = torch.randn((batch, length, model.d_model), device=device, dtype=dtype, requires_grad=True)
+    flops = 3 * 2 * batch * length * model.num_heads * (d_k + d_v) * (2 * model.d_model + length)
+    return _per_call(lambda: layer(x).sum().backward(), device, seconds), flops
+
+
+def training_step(config: Config, batch: int, length: int, seconds: float) -> Cost:
+    """The gradients of one batch, with `length` tokens on each side of every pair: all layers and the loss."""
+    device, dtype = _place(config)
+    vocab_size = config.data.vocab_size
+    weights = MasterWeights(build_model(config, vocab_size).to(device), dtype)
+    weights.model.train()
+    ids = torch.randint(EOS_ID + 1, vocab_size, (batch, length))
+    tgt_in = torch.cat((torch.full((batch, 1), BOS_ID), ids[:, :-1]), dim=1)
+    data = Batch(ids, tgt_in, ids, torch.arange(ids.numel())).to(device)
+
+    def step() -> None:
+        train_step(weights, [data], config.train.label_smoothing)
+        weights.master.zero_grad(set_to_none=True)
+
+    return _per_call(step, device, seconds), 3 * forward_flops(config.model, vocab_size, batch_work([data]))
+
+
+def decoding(config: Config, tokenizer: Tokenizer, beam: int, sentences: int, length: int) -> Cost:
+    """Translation of builtin sentences into outputs of a fixed length; the products of all hypotheses count."""
+    device, dtype = _place(config)
+    translator = Translator(build_model(config, len(tokenizer)).to(device, dtype), tokenizer)
+    translator.prepare()
+    texts = [source for source, _ in builtin_pairs("test", sentences)]
+    found = benchmark_decoding(
+        translator, config.model, texts, length=length, beam=beam, batch_sentences=sentences, ceiling_s=0
+    )
+    return sentences / found["sentences_per_s"], sentences * found["gflop_per_sentence"] * 1e9
+
+
+def grow_length(config: Config, sizes: Sequence[int], batch: int, seconds: float) -> list[Curve]:
+    """Cost against the length of `batch` sentences."""
+    return [
+        _curve(name, sizes, lambda n, cost=cost: cost(config, batch, n, seconds))  # type: ignore[misc]
+        for name, cost in _LAYERS.items()
+    ]
+
+
+def grow_batch(config: Config, sizes: Sequence[int], length: int, seconds: float) -> list[Curve]:
+    """Cost against the number of sentences, all of one length."""
+    return [_curve("training step", sizes, lambda n: training_step(config, n, length, seconds))]
+
+
+def grow_width(config: Config, sizes: Sequence[int], batch: int, length: int, seconds: float) -> list[Curve]:
+    """Cost against d_model; d_ff and the number of heads grow with it, as the paper's models do."""
+    return [
+        _curve(name, sizes, lambda n, cost=cost: cost(_wide(config, n), batch, length, seconds))  # type: ignore[misc]
+        for name, cost in _LAYERS.items()
+    ]
+
+
+def grow_beam(config: Config, sizes: Sequence[int], sentences: int, length: int) -> list[Curve]:
+    """Cost of translation against the beam size."""
+    corpus = builtin_pairs("train", 2000)
+    tokenizer = Tokenizer.train(itertools.chain.from_iterable(corpus), min(config.data.vocab_size, 1000))
+    return [_curve("decoding", sizes, lambda n: decoding(config, tokenizer, n, sentences, length))]
+
+
+def grow_threads(config: Config, sizes: Sequence[int], batch: int, length: int, seconds: float) -> list[Curve]:
+    """Cost of a training step against the threads that share it: one n-th each, at best."""
+
+    def cost(num_threads: int) -> Cost:
+        before = torch.get_num_threads()
+        torch.set_num_threads(num_threads)
+        try:
+            return training_step(config, batch, length, seconds)[0], 1 / num_threads
+        finally:
+            torch.set_num_threads(before)
+
+    return [_curve("training step", sizes, cost)]
+
+
+def growth_report(curves: Sequence[Curve]) -> Report:
+    """The exponents of all curves, over all sizes and over the two largest, and all points."""
+    return {
+        "exponents": [
+            {
+                "of": curve.name,
+                "measured": curve.measured_exponent,
+                "predicted": curve.predicted_exponent,
+                # Fixed costs flatten a curve where its sizes are small.
+                "measured_at_the_end": exponent(curve.sizes[-2:], curve.seconds[-2:]),
+                "predicted_at_the_end": exponent(curve.sizes[-2:], curve.predicted[-2:]),
+            }
+            for curve in curves
+        ],
+        "points": [
+            {"of": curve.name, "size": size, "ms": 1e3 * seconds, "predicted": predicted}
+            for curve in curves
+            for size, seconds, predicted in zip(curve.sizes, curve.seconds, curve.predicted, strict=True)
+        ],
+    }
+
+
+def plot(curves: Sequence[Curve], against: str, path: Path) -> None:
+    """Draw curves as `draw` does into a file; ConfigError without matplotlib, or if it cannot write such a file."""
+    figure = new_figure(7, 5)
+    draw(figure.subplots(), curves, against)
+    save(figure, path)
+
+
+def draw(axes: Axes, curves: Sequence[Curve], against: str, colours: Iterable[str] = COLOURS) -> None:
+    """Draw measured curves as points and the predicted ones as lines, both axes logarithmic.
+
+    A prediction is scaled to meet its curve at the largest size, where fixed costs weigh least: only its slope is
+    claimed.
+    """
+    for curve, colour in zip(curves, itertools.cycle(colours), strict=False):
+        ratio = curve.seconds[-1] / curve.predicted[-1]
+        label = f"{curve.name}: {curve.measured_exponent:.2f} (predicted {curve.predicted_exponent:.2f})"
+        axes.plot(curve.sizes, [1e3 * s for s in curve.seconds], "o", color=colour, label=label)
+        axes.plot(curve.sizes, [1e3 * ratio * p for p in curve.predicted], "-", color=colour)
+    axes.set(xscale="log", yscale="log", xlabel=against, ylabel="ms", title="points: measured; lines: predicted slope")
+    axes.set_xticks(curves[0].sizes, [str(size) for size in curves[0].sizes])
+    axes.minorticks_off()
+    axes.legend(title="exponent", loc="upper center", bbox_to_anchor=(0.5, -0.12))
+
+
+def _curve(name: str, sizes: Sequence[int], cost: Callable[[int], Cost]) -> Curve:
+    costs = [cost(size) for size in sizes]
+    return Curve(name, sizes, [seconds for seconds, _ in costs], [predicted for _, predicted in costs])
+
+
+def _wide(config: Config, d_model: int) -> Config:
+    """The same model, as wide as this; ConfigError if that cannot be shared out to heads of the paper's size."""
+    heads = max(1, d_model // HEAD_SIZE)
+    model = dataclasses.replace(config.model, d_model=d_model, d_ff=4 * d_model, num_heads=heads, d_k=None, d_v=None)
+    return dataclasses.replace(config, model=model)
+
+
+def _per_call(call: Callable[[], object], device: torch.device, seconds: float) -> float:
+    return 1 / calls_per_second(call, device, seconds)
+
+
+def _place(config: Config) -> tuple[torch.device, torch.dtype]:
+    device = resolve_device(config.train.device)
+    return device, resolve_dtype(config.train.precision, device)
+
+
+_LAYERS = {"equation 1": equation_1, "attention layer": attention_layer, "training step": training_step}

@@ -1,0 +1,190 @@
+"""Command lines of the scripts, for the fuzzer: each script's options and files, mostly ones that it cannot take; and
+how a script ends.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import mutators as hostile
+import value_mutators as hostile_values
+from harness import LawError
+
+from transformer import cli
+from transformer.data.builtin import builtin_trees
+
+# Last on a command line they win: what is left may be hostile, but not large.
+_SMALL = (
+    "train.max_steps=1",
+    "model.d_model=8",
+    "model.num_heads=2",
+    "model.num_layers=1",
+    "model.d_ff=8",
+    "model.d_k=4",
+    "model.d_v=4",
+    "model.max_positions=512",
+    "model.max_relative_position=7",
+    "data.corpus=builtin",
+    "data.max_length=99",
+    "data.builtin_size=99",
+    "data.vocab_size=300",
+    "data.train_split=train",
+    "data.validation_split=test",
+    "train.validation_bleu=false",
+    "train.device=cpu",
+    "train.max_tokens=500",
+    "train.tokens_per_update=500",
+    "train.num_threads=1",
+)
+
+
+# Options that take another number of values than one.
+_NUM_VALUES = {"--positions": 2, "--schedule": 2}
+
+
+def _options(rng: random.Random, *names: str) -> list[str]:
+    """Some of these options, each with values that it mostly cannot take."""
+    words = []
+    for name in rng.sample(names, min(len(names), rng.choice((0, 0, 1, 2)))):
+        num_values = _NUM_VALUES.get(name, 1) if rng.random() < 0.9 else 0
+        draw = rng.choice((hostile_values.word, hostile_values.whole_number))
+        words += [name, *(draw(rng) for _ in range(num_values))]
+    return words
+
+
+def _some_run(run: Path, rng: random.Random, directory: Path) -> str:
+    """The run, a copy of it with a changed file, or something else."""
+    if rng.random() < 0.5:
+        return str(run)
+    if rng.random() < 0.3:
+        return hostile_values.word(rng)
+    # With checksums, the change is noticed before anything is read.
+    ignored = shutil.ignore_patterns("SHA256SUMS") if rng.random() < 0.8 else None
+    shutil.copytree(run, directory / "run", ignore=ignored)
+    path = rng.choice(sorted(path for path in (directory / "run").rglob("*") if path.is_file()))
+    path.write_bytes(hostile.changed(rng, path.read_bytes()))
+    return str(directory / "run")
+
+
+def _some_file(rng: random.Random, directory: Path) -> str:
+    path = directory / rng.choice(("text", "text.gz", "wörter\n.txt"))
+    path.write_bytes(hostile.gzip_file(rng) if path.suffix == ".gz" else hostile.text_file(rng))
+    return str(path)
+
+
+def _translate(run: Path, rng: random.Random, directory: Path) -> list[str]:
+    source = rng.choice(([], ["-"], [_some_file(rng, directory)], ["--text", hostile_values.word(rng)]))
+    options = _options(rng, "--beam", "--alpha", "--nbest", "--precision", "--device")
+    output = ["--output", str(directory / "out")] if rng.random() < 0.3 else []
+    return [_some_run(run, rng, directory), *source, *options, *output]
+
+
+def _evaluate(run: Path, rng: random.Random, directory: Path) -> list[str]:
+    source = _some_file(rng, directory)
+    files = ["--src", source, "--ref", source if rng.random() < 0.5 else _some_file(rng, directory)]
+    return [_some_run(run, rng, directory), *files, *_options(rng, "--beam", "--alpha", "--tokenize", "--split")]
+
+
+def _train(run: Path, rng: random.Random, directory: Path) -> list[str]:  # noqa: ARG001
+    path = directory / "mine.yaml"
+    path.write_bytes(hostile_values.config_file(rng))
+    words = [hostile_values.override(rng) for _ in range(rng.randrange(3))]
+    return [
+        str(path),
+        *(word.replace("\0", "") for word in words),
+        *_SMALL,
+        f"run_dir={directory}/mine",
+        f"data.cache_dir={directory}/cache",
+    ]
+
+
+def _average(run: Path, rng: random.Random, directory: Path) -> list[str]:
+    chosen = _some_run(run, rng, directory)
+    if chosen == str(run):
+        shutil.copytree(run, directory / "run")
+        chosen = str(directory / "run")
+    return [chosen, *_options(rng, "--last", "--last")]
+
+
+def _plot(run: Path, rng: random.Random, directory: Path) -> list[str]:  # noqa: ARG001
+    runs = directory / "run"
+    runs.mkdir()
+    records: list[dict[str, object]] = [
+        {"kind": "validation", "step": 1, "nll": 1.5, "ppl": 4.5, "bleu": 9.5, "elapsed_s": 3.5}
+    ]
+    (runs / "metrics.jsonl").write_bytes(hostile.json_lines(rng, records))
+    kind = rng.random()
+    if kind < 0.5:
+        return [str(runs), *_options(rng, "--every", "--positions", "--schedule")]
+    if kind < 0.8:
+        return [*_options(rng, "--positions", "--schedule"), "--out", f"{directory}/x.png"]
+    return [hostile_values.word(rng), *_options(rng, "--every"), "--out", f"{directory}/x.png"]
+
+
+def _table3(run: Path, rng: random.Random, directory: Path) -> list[str]:  # noqa: ARG001
+    named = [] if rng.random() < 0.5 else [hostile_values.word(rng)]
+    return [*named, "--report", "--out", str(directory), *_options(rng, "--steps", "--divide-width", "--tokenize")]
+
+
+def _attend(run: Path, rng: random.Random, directory: Path) -> list[str]:
+    return [
+        _some_run(run, rng, directory),
+        hostile_values.word(rng),
+        *_options(rng, "--translation"),
+        "--out",
+        f"{directory}/x.html",
+    ]
+
+
+def _parse(run: Path, rng: random.Random, directory: Path) -> list[str]:
+    (directory / "x.trees").write_text("\n".join([*builtin_trees("test", 2), hostile.tree(rng)]), encoding="utf-8")
+    file = rng.choice((_some_file(rng, directory), f"{directory}/x.trees"))
+    return [
+        _some_run(run, rng, directory),
+        file,
+        *rng.choice(([], ["--evaluate"])),
+        *_options(rng, "--beam", "--alpha"),
+    ]
+
+
+def _benchmark(run: Path, rng: random.Random, directory: Path) -> list[str]:  # noqa: ARG001
+    (directory / "mine.yaml").write_bytes(hostile_values.config_file(rng))
+    options = _options(rng, "--gpus", "--sentence-length", "--tflops", "--gb-per-s", "--efficiency")
+    return ["estimate", f"{directory}/mine.yaml", *options, *(["model.num_layers=2"] if rng.random() < 0.5 else [])]
+
+
+# The arguments of a script, from a run that there is, and a directory for other files.
+COMMANDS: dict[str, Callable[[Path, random.Random, Path], list[str]]] = {
+    "translate": _translate,
+    "evaluate": _evaluate,
+    "train": _train,
+    "average": _average,
+    "plot": _plot,
+    "table3": _table3,
+    "attend": _attend,
+    "parse": _parse,
+    "benchmark": _benchmark,
+}
+
+
+def end_of(main: Callable[[Sequence[str]], int], argv: Sequence[str], stdin: bytes) -> tuple[object, str, str]:
+    """How a script ends: its status, and what it writes."""
+    streams = {name: io.TextIOWrapper(io.BytesIO(), "utf-8", newline="\n") for name in ("stdout", "stderr")}
+    before = sys.stdin, sys.stdout, sys.stderr
+    sys.stdin = io.TextIOWrapper(io.BytesIO(stdin))
+    sys.stdout, sys.stderr = streams["stdout"], streams["stderr"]
+    try:
+        cli.run(lambda: main(argv))
+    except SystemExit as end:
+        for stream in streams.values():
+            stream.flush()
+        out, err = (stream.buffer.getvalue().decode(errors="replace") for stream in streams.values())
+        return end.code, out, err
+    finally:
+        sys.stdin, sys.stdout, sys.stderr = before
+    raise LawError("did not exit")

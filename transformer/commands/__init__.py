@@ -1,0 +1,1 @@
+"""The programs of the command line: each module has a `main(argv)`."""

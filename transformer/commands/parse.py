@@ -1,0 +1,85 @@
+"""Parse sentences with a trained model: python scripts/parse.py RUN [FILE | -] [--evaluate]
+
+One bracketed tree out per line in; an empty line gives an empty line. Words, punctuation marks included, have blanks
+between them, as in the treebank; parts of speech are XX, but for punctuation, as the model wrote them. With --evaluate,
+FILE holds trees, one per line (default: the test split of the run's corpus), and the F1 of parsing their sentences is
+printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformer.config import load_config, override
+from transformer.data.corpus import decode_lines, load_split, read_lines
+from transformer.errors import ConfigError, DataError
+from transformer.hub import check_links
+from transformer.inference.translator import Translator
+from transformer.parsing.f1 import score_outputs
+from transformer.parsing.treebank import sentence_pairs
+from transformer.parsing.trees import bracketed, restore
+from transformer.training.process import tune_process
+from transformer.training.run import find_checkpoint
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run or checkpoint directory")
+    parser.add_argument("file", metavar="FILE", nargs="?", help="plain or .gz; - is standard input")
+    parser.add_argument("--evaluate", action="store_true", help="print F1 instead of trees")
+    parser.add_argument("--split", help="evaluate on this split of the run's corpus")
+    parser.add_argument("--beam", type=int)
+    parser.add_argument("--alpha", type=float, help="of the length penalty")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.split is not None and (arguments.file is not None or not arguments.evaluate):
+        raise ConfigError("--split goes with --evaluate, and without FILE")
+
+    tune_process()
+    checkpoint = find_checkpoint(arguments.run)
+    check_links(checkpoint)
+    translator = Translator.load(checkpoint, device=arguments.device, precision=arguments.precision)
+    translator.search = override(translator.search, beam=arguments.beam, alpha=arguments.alpha)
+    if arguments.evaluate:
+        _evaluate(translator, checkpoint, arguments.file, arguments.split)
+    else:
+        _parse(translator, arguments.file or "-")
+    return 0
+
+
+def _parse(translator: Translator, file: str) -> None:
+    # The treebank's way of writing brackets that are words.
+    lines = [line.replace("(", "-LRB-").replace(")", "-RRB-") for line in _lines(file)]
+    for line, output in zip(lines, translator.translate(lines), strict=True):
+        print(bracketed(restore(output, line.split())) if line.split() else "")
+
+
+def _evaluate(translator: Translator, checkpoint: Path, file: str | None, split: str | None) -> None:
+    if file is None:
+        data = load_config(checkpoint / "config.yaml", allow_base=False).data
+        corpus = load_split(data, split or data.test_split)
+        name, pairs = corpus.name, list(corpus)
+    else:
+        name, pairs = file, list(sentence_pairs(_lines(file), file))
+    if not pairs:
+        raise DataError(f"{name}: holds no trees")
+    began = time.perf_counter()
+    outputs = translator.translate([source for source, _ in pairs])
+    seconds = time.perf_counter() - began
+    score, num_repaired = score_outputs(outputs, pairs)
+    search = translator.search
+    print(f"{checkpoint} on {name}: {len(pairs)} sentences, beam {search.beam}, alpha {search.alpha}")
+    print(f"parsed in {seconds:.1f} s, {len(pairs) / seconds:.1f} sentences/s; malformed: {num_repaired}")
+    print(f"brackets: {score.matched} of {score.predicted} right, {score.reference} in the reference")
+    print(f"complete match = {score.complete_match:.2f} (sentences skipped: {score.skipped})")
+    print(f"precision = {score.precision:.2f}, recall = {score.recall:.2f}")
+    print(f"F1 = {score.f1:.2f}")
+
+
+def _lines(file: str) -> list[str]:
+    return list(decode_lines(sys.stdin.buffer, "standard input") if file == "-" else read_lines(Path(file)))
