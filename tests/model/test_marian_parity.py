@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.testing import assert_close
 
+from transformer.config import ModelConfig
+from transformer.model.alternatives.build import build_model
+from transformer.model.embeddings import sinusoidal_positions
 from transformer.model.transformer import Transformer
 
 V, D_MODEL, N, H, D_FF, B, S, T = 53, 22, 3, 2, 29, 3, 11, 7
@@ -68,31 +71,41 @@ def copy_attention(theirs: Any, ours: Any) -> None:
         getattr(ours, our_name).load_state_dict(getattr(theirs, their_name).state_dict())
 
 
+class MarianPositions(nn.Module):
+    """Adds the rows of Marian's table of positions."""
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.table = table.detach()
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        return x + self.table[start : start + x.size(1)]
+
+
 @pytest.fixture(scope="module")
 def ours(marian: Any) -> Transformer:
     """Our model with Marian's weights and Marian's table of positions."""
-    model = Transformer(V, D_MODEL, N, H, D_FF, attention_bias=True, norm_eps=1e-5, pad_id=PAD).double().eval()
+    sizes = {"d_model": D_MODEL, "num_layers": N, "num_heads": H, "d_ff": D_FF}
+    model = build_model(V, ModelConfig(**sizes, attention_bias=True, norm_eps=1e-5)).double().eval()
+    assert model.pad_id == PAD
     with torch.no_grad():
-        model.embeddings.source_weight.copy_(marian.model.shared.weight)
-    for our_stack, their_stack, positions in (
-        (model.encoder, marian.model.encoder, model.source_positions),
-        (model.decoder, marian.model.decoder, model.target_positions),
-    ):
-        positions.table = their_stack.embed_positions.weight.detach()
+        model.embedding.weight.copy_(marian.model.shared.weight)
+    model.source_positions = MarianPositions(marian.model.encoder.embed_positions.weight)
+    model.target_positions = MarianPositions(marian.model.decoder.embed_positions.weight)
+    for our_stack, their_stack in ((model.encoder, marian.model.encoder), (model.decoder, marian.model.decoder)):
         for a, b in zip(our_stack.layers, their_stack.layers, strict=True):
             copy_attention(b.self_attn, a.self_attention)
             a.feed_forward.w_1.load_state_dict(b.fc1.state_dict())
             a.feed_forward.w_2.load_state_dict(b.fc2.state_dict())
-            norms = [b.self_attn_layer_norm, b.final_layer_norm]
+            a.norm_1.load_state_dict(b.self_attn_layer_norm.state_dict())
+            a.norm_2.load_state_dict(b.final_layer_norm.state_dict())
             if our_stack is model.decoder:
                 copy_attention(b.encoder_attn, a.cross_attention)
-                norms.insert(1, b.encoder_attn_layer_norm)
-            for i, norm in enumerate(norms, start=1):
-                getattr(a, f"residual_{i}").norm.load_state_dict(norm.state_dict())
+                a.norm_cross.load_state_dict(b.encoder_attn_layer_norm.state_dict())
     return model
 
 
-def make_batch() -> tuple[torch.Tensor, torch.Tensor]:
+def make_batch() -> tuple[Tensor, Tensor]:
     """Source ids with padding, and target ids that begin with the start id."""
     torch.manual_seed(5)
     src, tgt = torch.randint(3, V, (B, S)), torch.randint(3, V, (B, T))
@@ -108,7 +121,7 @@ def test_every_weight_of_marian_has_its_place_in_ours(marian: Any, ours: Transfo
 
 
 def test_the_sinusoids_of_marian_are_ours_in_another_order(marian: Any) -> None:
-    table = Transformer(V, D_MODEL, 1, H, D_FF).source_positions.table[:17]
+    table = sinusoidal_positions(17, D_MODEL)
     theirs = marian.model.encoder.embed_positions.weight.detach().float()
     assert_close(torch.cat([table[:, 0::2], table[:, 1::2]], dim=1), theirs)
 
@@ -120,7 +133,7 @@ def test_logits_and_gradients_equal_those_of_marian(marian: Any, ours: Transform
     assert_close(actual, expected)
     upstream = torch.randn_like(expected)
     (expected_gradient,) = torch.autograd.grad(expected, marian.model.shared.weight, upstream)
-    (gradient,) = torch.autograd.grad(actual, ours.embeddings.source_weight, upstream)
+    (gradient,) = torch.autograd.grad(actual, ours.embedding.weight, upstream)
     # torch.nn.Embedding gives the row of the padding no gradient for being an input; ours is never attended to.
     assert_close(gradient, expected_gradient)
 

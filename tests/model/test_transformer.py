@@ -1,80 +1,384 @@
-"""The whole model: the laws that it owes, for the paper's arrangement and for the others on offer.
+"""Encoder, decoder and its state, and the paper's model, against torch.nn and against the laws that they owe.
 
-Laws that hold up to rounding are checked in float64, where rounding cannot hide a mistake, and with both
-implementations of equation 1.
+tests/model/alternatives/test_laws.py has those of the model with every alternative. Laws that hold up to rounding are
+checked in float64, where rounding cannot hide a mistake, and with both implementations of equation 1.
 """
 
 from __future__ import annotations
 
-import copy
-import inspect
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils import _pytree as pytree
 
-from transformer.inference.prepared import can_prepare, prepare_linears
-from transformer.inference.search import beam_search
-from transformer.model import attention as attention_module
-from transformer.model import restricted as restricted_module
-from transformer.model.decoder import Decoder, DecoderLayer, DecoderState
-from transformer.model.encoder import Encoder, EncoderLayer
-from transformer.model.transformer import Transformer
+from transformer.model.attention import MultiHeadAttention, causal_mask, padding_mask
+from transformer.model.layers import FeedForward, Layer
+from transformer.model.transformer import Decoder, DecoderState, Encoder, Transformer
 
 V, D_MODEL, N, H, D_FF, D_K, D_V = 31, 11, 2, 3, 29, 7, 5
 B, S, T, W = 3, 7, 5, 2
 
-# The paper's arrangement, two that differ from it in everything else, and the alternatives that it weighs.
-VARIANTS: dict[str, dict[str, Any]] = {
-    "paper": {"d_k": D_K, "d_v": D_V},
-    "pre-norm": {"d_k": D_K, "d_v": D_V, "norm": "pre", "tie": "decoder"},
-    "learned": {"d_k": D_K, "positional": "learned", "max_positions": 61, "tie": "none", "attention_bias": True},
-    "dot": {"attention_score": "dot", "attention_temperature": 3.0},
-    "general": {"attention_score": "general", "positional": "none"},
-    "additive": {"attention_score": "additive", "positional": "t5"},
-    "cosine": {"attention_score": "cosine", "positional": "rotary", "d_k": 6},
-    "location": {"attention_score": "location", "max_positions": 61},
-    "shaw": {"positional": "shaw", "max_relative_position": 2},
-    "t5": {"positional": "t5", "norm": "pre"},
-    "rotary": {"positional": "rotary", "d_k": 6},
-    "restricted": {"attention_window": 3},
-    "restricted shaw": {"attention_window": 3, "positional": "shaw", "max_relative_position": 1},
-    "restricted t5": {"attention_window": 3, "positional": "t5"},
-}
-
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a restricted attention cut even these short sentences into blocks."""
-    monkeypatch.setattr(restricted_module, "_MIN_BLOCK", 1)
-
-
-@pytest.fixture(params=["written out", "fused"])
-def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the test with either implementation of equation 1, whatever the sizes."""
-    monkeypatch.setattr(attention_module, "_fused_kernel_wins", lambda *_: request.param == "fused")
-
-
 both_kernels = pytest.mark.usefixtures("kernel")
 
 
-def make_model(**options: Any) -> Transformer:
-    """A small model with parameters, biases and norms included, that a mistake would show; float64, eval."""
+def randomise(module: nn.Module) -> None:
+    """Give every parameter, biases and norms included, a value that would show a mistake."""
     torch.manual_seed(3)
-    options = {"d_k": D_K, "d_v": D_V, **options}
-    model = Transformer(V, D_MODEL, N, H, D_FF, **options).double().eval()
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, mean=0.1, std=0.4)
+
+
+def make_layer(*, has_cross: bool) -> Layer:
+    cross = MultiHeadAttention(D_MODEL, H, d_k=D_K, d_v=D_V) if has_cross else None
+    return Layer(MultiHeadAttention(D_MODEL, H, d_k=D_K, d_v=D_V), FeedForward(D_MODEL, D_FF), cross, dropout=0.0)
+
+
+def make_decoder(num_layers: int = 2, *, has_cross: bool = True) -> Decoder:
+    decoder = Decoder(make_layer(has_cross=has_cross) for _ in range(num_layers)).double()
+    randomise(decoder)
+    return decoder
+
+
+def make_start() -> DecoderState:
+    """Of three sentences of which two have padding."""
+    torch.manual_seed(5)
+    ids = torch.arange(S) < torch.tensor([[7], [4], [2]])
+    return DecoderState(torch.randn(B, S, D_MODEL, dtype=torch.float64), padding_mask(ids.long()))
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+# Stacks
+
+
+def copy_attention(ours: MultiHeadAttention, theirs: nn.MultiheadAttention) -> None:
+    """Copy our weights into torch's attention."""
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.cat([ours.w_q.weight, ours.w_k.weight, ours.w_v.weight]))
+        theirs.in_proj_bias.copy_(torch.cat([ours.w_q.bias, ours.w_k.bias, ours.w_v.bias]))
+    theirs.out_proj.load_state_dict(ours.w_o.state_dict())
+
+
+def pair_of_stacks(num_layers: int, *, is_decoder: bool) -> tuple[Any, Any]:
+    """Ours and torch's, with the same weights; torch's activation is ReLU and its final norm optional."""
+    d_model = 15
+    ours: Any = (Decoder if is_decoder else Encoder)(
+        Layer(
+            MultiHeadAttention(d_model, H, bias=True),
+            FeedForward(d_model, D_FF),
+            MultiHeadAttention(d_model, H, bias=True) if is_decoder else None,
+            dropout=0.0,
+        )
+        for _ in range(num_layers)
+    ).double()
+    randomise(ours)
+    layer_class = nn.TransformerDecoderLayer if is_decoder else nn.TransformerEncoderLayer
+    layer = layer_class(d_model, H, D_FF, 0.0, layer_norm_eps=1e-6, batch_first=True, dtype=torch.float64)
+    theirs: Any = (
+        nn.TransformerDecoder(layer, num_layers)
+        if is_decoder
+        else nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
+    )
+    for a, b in zip(ours.layers, theirs.layers, strict=True):
+        copy_attention(a.self_attention, b.self_attn)
+        b.linear1.load_state_dict(a.feed_forward.w_1.state_dict())
+        b.linear2.load_state_dict(a.feed_forward.w_2.state_dict())
+        norms = [a.norm_1, a.norm_2]
+        if is_decoder:
+            copy_attention(a.cross_attention, b.multihead_attn)
+            norms.insert(1, a.norm_cross)
+        for i, norm in enumerate(norms, start=1):
+            getattr(b, f"norm{i}").load_state_dict(norm.state_dict())
+    return ours, theirs
+
+
+def assert_same_gradients(actual: Tensor, expected: Tensor, inputs: list[Tensor]) -> None:
+    upstream = torch.randn_like(actual)
+    for a, e in zip(*(torch.autograd.grad(y, inputs, upstream) for y in (actual, expected)), strict=True):
+        assert_close(a, e)
+
+
+def test_an_encoder_equals_that_of_torch_nn() -> None:
+    ours, theirs = pair_of_stacks(3, is_decoder=False)
+    x, mask = random(B, S, 15).requires_grad_(), make_start().memory_mask
+    actual, expected = ours(x, mask), theirs(x, src_key_padding_mask=~mask[:, 0, 0])
+    assert_close(actual, expected)
+    assert_same_gradients(actual, expected, [x])
+
+
+def test_a_decoder_equals_that_of_torch_nn() -> None:
+    ours, theirs = pair_of_stacks(3, is_decoder=True)
+    x, memory, mask = random(B, T, 15).requires_grad_(), random(B, S, 15).requires_grad_(), make_start().memory_mask
+    actual, state = ours(x, DecoderState(memory, mask))
+    causal = ~causal_mask(T)[0, 0]
+    expected = theirs(x, memory, tgt_mask=causal, memory_key_padding_mask=~mask[:, 0, 0])
+    assert_close(actual, expected)
+    assert_same_gradients(actual, expected, [x, memory])
+    assert state.length == T
+
+
+def test_a_stack_ends_with_a_norm_only_if_it_is_given_one() -> None:
+    norm = nn.LayerNorm(D_MODEL).double()
+    nn.init.normal_(norm.weight)
+    x, layers = random(B, S, D_MODEL), [make_layer(has_cross=False).double() for _ in range(2)]
+    assert_close(Encoder(layers, norm)(x), norm(Encoder(layers)(x)))
+    actual, _ = Decoder(layers, norm)(x, DecoderState())
+    assert_close(actual, norm(Decoder(layers)(x, DecoderState())[0]))
+
+
+def test_a_stack_has_its_own_weights_in_every_layer_and_attention() -> None:
+    model = Transformer(V, D_MODEL, N, H, D_FF, d_k=D_K)
+    for stack in (model.encoder, model.decoder):
+        first, second = stack.layers
+        assert (first.self_attention.w_q.weight != second.self_attention.w_q.weight).all()
+        assert (first.feed_forward.w_1.weight != second.feed_forward.w_1.weight).all()
+    assert (first.self_attention.w_q.weight != first.cross_attention.w_q.weight).all()
+
+
+@both_kernels
+@pytest.mark.parametrize("chunks", [(5,), (1, 1, 1, 1, 1), (2, 3), (1, 4), (4, 1), (3, 1, 1)])
+@pytest.mark.parametrize("has_cross", [True, False])
+def test_decoding_in_chunks_of_any_sizes_equals_decoding_at_once(chunks: tuple[int, ...], has_cross: bool) -> None:
+    decoder = make_decoder(has_cross=has_cross)
+    state = make_start() if has_cross else DecoderState()
+    x = random(B, T, D_MODEL)
+    expected, expected_state = decoder(x, state)
+    outputs, done = [], 0
+    for chunk in x.split(list(chunks), dim=1):
+        assert state.length == done
+        y, state = decoder(chunk, state)
+        outputs.append(y)
+        done += chunk.size(1)
+    assert_close(torch.cat(outputs, dim=1), expected)
+    assert state.length == expected_state.length == T
+    assert_close(state.past, expected_state.past)
+
+
+def test_decoding_does_not_change_the_state_that_it_starts_from() -> None:
+    decoder, start = make_decoder(), make_start()
+    x, memory = random(B, T, D_MODEL), start.memory.clone()
+    y, after = decoder(x, start)
+    assert start.past == ()
+    assert torch.equal(start.memory, memory)
+    past = [(kv.keys.clone(), kv.values.clone()) for kv in after.past]
+    first, _ = decoder(x[:, :1], after)
+    second, _ = decoder(x[:, :1], after)
+    assert torch.equal(first, second)
+    assert_close([tuple(kv) for kv in after.past], past)
+    assert torch.equal(decoder(x, start)[0], y)
+
+
+def test_memory_is_projected_once() -> None:
+    decoder, x = make_decoder(), random(B, T, D_MODEL)
+    _, state = decoder(x[:, :1], make_start())
+    memory = state.memory
+    _, state = decoder(x[:, 1:2], state)
+    for before, after, layer in zip(memory, state.memory, decoder.layers, strict=True):
+        assert before is after
+        assert_close(before, layer.cross_attention.project(make_start().memory))
+
+
+@pytest.mark.parametrize("with_mask", [True, False])
+def test_beams_share_the_memory_of_their_sentence_as_if_it_were_repeated(with_mask: bool) -> None:
+    decoder, start = make_decoder(), make_start()
+    mask = start.memory_mask if with_mask else None
+    shared = DecoderState(start.memory, mask)
+    repeated_mask = None if mask is None else mask.repeat_interleave(W, 0)
+    repeated = DecoderState(start.memory.repeat_interleave(W, 0), repeated_mask)
+    x = random(B * W, T, D_MODEL)
+    for chunk in x.split([1, 3, 1], dim=1):
+        y, shared = decoder(chunk, shared)
+        expected, repeated = decoder(chunk, repeated)
+        assert_close(y, expected)
+        assert [kv.keys.size(0) for kv in shared.memory] == [B] * 2
+        assert [kv.keys.size(0) for kv in shared.past] == [B * W] * 2
+
+
+def test_caches_have_the_sizes_of_keys_and_values() -> None:
+    decoder = make_decoder(5)
+    y, state = decoder(random(2, 13, D_MODEL), DecoderState(random(2, 17, D_MODEL)))
+    assert y.shape == (2, 13, D_MODEL)
+    assert len(state.past) == len(state.memory) == 5
+    assert state.past[4].keys.shape == (2, H, 13, D_K)
+    assert state.past[4].values.shape == (2, H, 13, D_V)
+    assert state.memory[4].keys.shape == (2, H, 17, D_K)
+    assert state.memory[4].values.shape == (2, H, 17, D_V)
+
+
+# Decoder-only
+
+
+@both_kernels
+@pytest.mark.parametrize("chunks", [(7,), (1,) * 7, (3, 4), (2, 1, 4)])
+def test_a_decoder_without_cross_attention_decodes_left_padded_prompts_in_chunks(chunks: tuple[int, ...]) -> None:
+    decoder, x = make_decoder(has_cross=False), random(B, 7, D_MODEL)
+    lengths = torch.tensor([7, 4, 1])
+    is_real = torch.arange(7) >= 7 - lengths[:, None]  # (B, 7), padding first
+    outputs, state, done = [], DecoderState(), 0
+    for chunk in x.split(list(chunks), dim=1):
+        done += chunk.size(1)
+        y, state = decoder(chunk, state, is_real[:, None, None, :done])
+        outputs.append(y)
+    assert state.memory is None
+    assert state.memory_mask is None
+    assert state.length == 7
+    actual = torch.cat(outputs, dim=1)
+    assert actual.isfinite().all()
+    for b, length in enumerate(lengths.tolist()):
+        alone, _ = decoder(x[b : b + 1, 7 - length :], DecoderState())
+        assert_close(actual[b : b + 1, 7 - length :], alone)
+
+
+def test_a_mask_of_the_decoder_is_joined_with_the_causal_one() -> None:
+    decoder, x = make_decoder(has_cross=False), random(B, T, D_MODEL)
+    mask = torch.ones(B, 1, T, T, dtype=torch.bool)
+    assert_close(decoder(x, DecoderState(), mask)[0], decoder(x, DecoderState())[0])
+
+
+# The state
+
+
+def owners_start(start: DecoderState, owners: Tensor) -> DecoderState:
+    """A fresh state of these sentences, one for each row."""
+    if start.memory is None:
+        return start
+    return DecoderState(start.memory[owners], None if start.memory_mask is None else start.memory_mask[owners])
+
+
+SELECTIONS = {
+    "the same": [[0, 1], [2, 3], [4, 5]],
+    "reordered": [[1, 0], [2, 3], [5, 4]],
+    "repeated hypotheses": [[1, 1], [2, 2], [5, 4]],
+    "fewer beams": [[1], [2], [4]],
+    "more beams": [[0, 1, 1, 0, 1], [2, 2, 2, 2, 2], [5, 4, 5, 4, 4]],
+    "the first dropped": [[3, 2], [4, 5]],
+    "the last dropped": [[1, 0], [3, 3]],
+    "two dropped, more beams": [[3, 2, 3]],
+    "all but two dropped, one beam": [[0], [5]],
+    "a repeated sentence": [[0, 1], [0, 0], [2, 3], [5, 4]],
+    "all repeated": [[0, 0]] * 2 + [[2, 3]] * 2 + [[4, 5]] * 2,
+}
+
+
+@pytest.mark.parametrize("kind", ["encoder", "encoder without mask", "decoder-only"])
+@pytest.mark.parametrize("rows", SELECTIONS.values(), ids=SELECTIONS)
+def test_selected_rows_go_on_as_if_their_prefixes_were_decoded_anew(rows: list[list[int]], kind: str) -> None:
+    decoder, start = make_decoder(has_cross=kind != "decoder-only"), make_start()
+    if kind != "encoder":
+        start = DecoderState() if kind == "decoder-only" else DecoderState(start.memory)
+    prefixes, index = random(B * W, 3, D_MODEL), torch.tensor(rows)
+    _, state = decoder(prefixes, start)
+    state = state.select(index)
+    assert state.length == 3
+    new = random(index.numel(), 2, D_MODEL)
+    actual = [decoder(new, state)[0]]  # at once, and in two steps
+    y, state = decoder(new[:, :1], state)
+    actual.append(torch.cat([y, decoder(new[:, 1:], state)[0]], dim=1))
+    inputs = torch.cat([prefixes[index.flatten()], new], dim=1)
+    expected, _ = decoder(inputs, owners_start(start, (index // W).flatten()))
+    for y in actual:
+        assert_close(y, expected[:, 3:])
+
+
+def test_all_sentences_may_be_dropped() -> None:
+    decoder = make_decoder()
+    _, state = decoder(random(B * W, 3, D_MODEL), make_start())
+    state = state.select(torch.empty(0, W, dtype=torch.int64))
+    assert state.length == 3
+    y, state = decoder(random(0, 1, D_MODEL), state)
+    assert y.shape == (0, 1, D_MODEL)
+    assert (len(state.past[0].keys), len(state.memory[0].keys), len(state.memory_mask)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "rows", [[[0], [1], [2]], [[0] * 5, [1] * 5, [2] * 5], [[0], [2]], [[1, 1]], [[0], [0], [1], [2]]]
+)
+@pytest.mark.parametrize("with_mask", [True, False])
+def test_sentences_may_be_selected_before_the_first_position(rows: list[list[int]], with_mask: bool) -> None:
+    decoder, start = make_decoder(), make_start()
+    start = start if with_mask else DecoderState(start.memory)
+    index = torch.tensor(rows)
+    state = start.select(index)
+    assert state.length == 0
+    x = random(index.numel(), T, D_MODEL)
+    assert_close(decoder(x, state)[0], decoder(x, owners_start(start, index.flatten()))[0])
+
+
+def test_before_the_first_position_a_decoder_only_state_has_nothing_to_select() -> None:
+    assert DecoderState().select(torch.tensor([[1, 0], [2, 2]])) == DecoderState()
+
+
+def test_memory_is_copied_only_if_the_number_of_sentences_changes() -> None:
+    # As many sentences are the same ones: beam search selects at every step, and copies would slow it down.
+    decoder = make_decoder()
+    _, state = decoder(random(B * W, 1, D_MODEL), make_start())
+    assert state.select(torch.tensor(SELECTIONS["more beams"])).memory is state.memory
+    fewer = state.select(torch.tensor(SELECTIONS["the first dropped"]))
+    assert_close(fewer.memory, tuple(type(kv)(kv.keys[1:], kv.values[1:]) for kv in state.memory))
+    assert_close(fewer.memory_mask, state.memory_mask[1:])
+
+
+def test_selecting_does_not_change_the_state() -> None:
+    decoder, x = make_decoder(), random(B * W, 1, D_MODEL)
+    _, state = decoder(random(B * W, 3, D_MODEL), make_start())
+    before, _ = decoder(x, state)
+    state.select(torch.tensor(SELECTIONS["two dropped, more beams"]))
+    assert torch.equal(decoder(x, state)[0], before)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", ["encoder", "encoder without mask", "decoder-only"])
+def test_any_history_of_selections_is_as_if_each_hypothesis_had_been_decoded_alone(seed: int, kind: str) -> None:
+    # One hypothesis per sentence at first, then 5, then one again; sentences leave in between.
+    decoder, start = make_decoder(has_cross=kind != "decoder-only"), make_start()
+    if kind != "encoder":
+        start = DecoderState() if kind == "decoder-only" else DecoderState(start.memory)
+    torch.manual_seed(seed)
+    state, sentences, beam_size = start, torch.arange(B), 1
+    inputs = torch.zeros(B, 0, D_MODEL, dtype=torch.float64)  # of each hypothesis, all so far
+    for step, num_new in enumerate([1, 1, 2, 1, 1, 1, 1, 3, 1, 1, 1]):
+        inputs = torch.cat([inputs, random(len(inputs), num_new, D_MODEL)], dim=1)
+        y, state = decoder(inputs[:, -num_new:], state)
+        expected, _ = decoder(inputs, owners_start(start, sentences.repeat_interleave(beam_size)))
+        assert_close(y, expected[:, -num_new:])
+        assert state.length == inputs.size(1)
+        new_beam_size = 1 if step == 8 else 5
+        rows = torch.arange(len(sentences))[:, None] * beam_size
+        rows = rows + torch.randint(beam_size, (len(sentences), new_beam_size))
+        if step in (3, 6):
+            kept = torch.tensor([0, 2][: len(sentences) - 1])
+            sentences, rows = sentences[kept], rows[kept]
+        state, inputs, beam_size = state.select(rows), inputs[rows.flatten()], new_beam_size
+    assert len(sentences) == 1
+
+
+def test_a_state_moves_to_a_device_with_all_that_it_holds() -> None:
+    decoder = make_decoder()
+    for state in (make_start(), decoder(random(B, T, D_MODEL), make_start())[1]):
+        moved = state.to("meta")
+        tensors = pytree.tree_leaves(moved)
+        assert len(tensors) == len(pytree.tree_leaves(state)) > 1
+        assert {tensor.device.type for tensor in tensors} == {"meta"}
+        assert moved.length == state.length
+    assert DecoderState().to("meta") == DecoderState()
+
+
+# The paper's model
+
+
+def make_model(**options: Any) -> Transformer:
+    """A small model with parameters, norms included, that would show a mistake; float64, eval."""
+    torch.manual_seed(3)
+    options = {"num_layers": N, "num_heads": H, "d_ff": D_FF, "d_k": D_K, "d_v": D_V, **options}
+    model = Transformer(V, D_MODEL, **options).double().eval()
     for parameter in model.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
     return model
-
-
-@pytest.fixture(params=list(VARIANTS))
-def model(request: pytest.FixtureRequest) -> Transformer:
-    return make_model(**VARIANTS[request.param])
 
 
 def make_ids(lengths: tuple[int, ...], num_columns: int, seed: int = 5) -> Tensor:
@@ -87,46 +391,17 @@ def make_ids(lengths: tuple[int, ...], num_columns: int, seed: int = 5) -> Tenso
 SRC, TGT = make_ids((7, 4, 2), S), make_ids((5, 3, 4), T, seed=7)
 
 
-@both_kernels
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("num_columns", [T, 53])
-def test_future_tokens_change_not_a_bit_of_the_outputs_before_them(
-    model: Transformer, num_columns: int, dtype: torch.dtype
-) -> None:
-    model = model.to(dtype)
-    tgt = make_ids((num_columns,) * B, num_columns)
-    before = model(SRC, tgt)
-    for t in (0, 1, 3, num_columns - 2):
-        changed = tgt.clone()
-        changed[:, t + 1 :] = changed[:, t + 1 :] % (V - 1) + 1
-        after = model(SRC, changed)
-        # Hidden weights are exactly 0 on either kernel, so this holds without a tolerance.
-        assert torch.equal(after[:, : t + 1], before[:, : t + 1])
-        assert (after[:, t + 1] != before[:, t + 1]).any(-1).all()
-
-
-def test_every_output_depends_on_every_source_token_and_on_its_own_and_earlier_targets(model: Transformer) -> None:
-    src, tgt = make_ids((S,), S), make_ids((T,), T)
-    captured: list[Tensor] = []
-    for stack in (model.encoder, model.decoder):
-        stack.register_forward_pre_hook(lambda _, args: captured.append(args[0].requires_grad_()))
-    logits = model(src, tgt)
-    x_src, x_tgt = captured
-    for t in range(T):
-        d_src, d_tgt = torch.autograd.grad(logits[0, t].square().sum(), (x_src, x_tgt), retain_graph=True)
-        assert (d_src[0].abs().amax(-1) > 0).all()
-        assert_close(d_tgt[0].abs().amax(-1) > 0, torch.arange(T) <= t)
-
-
-@both_kernels
-@pytest.mark.parametrize("num_extra", [1, 3])
-def test_padding_columns_change_nothing(model: Transformer, num_extra: int) -> None:
-    expected = model(SRC, TGT)
-    extra = torch.zeros(B, num_extra, dtype=torch.int64)
-    more_src, more_tgt = torch.cat([SRC, extra], 1), torch.cat([TGT, extra], 1)
-    assert_close(model(more_src, TGT), expected)
-    assert_close(model(SRC, more_tgt)[:, :T], expected)
-    assert_close(model(more_src, more_tgt)[:, :T], expected)
+@pytest.mark.parametrize(("num_layers", "num_decoder_layers"), [(3, 1), (1, 3), (2, None)])
+def test_encoder_and_decoder_may_have_different_depths(num_layers: int, num_decoder_layers: int | None) -> None:
+    model = make_model(num_layers=num_layers, num_decoder_layers=num_decoder_layers)
+    assert len(model.encoder.layers) == num_layers
+    assert len(model.decoder.layers) == (num_decoder_layers or num_layers)
+    state, logits = model.encode(SRC), []
+    for token in TGT.split(1, dim=1):
+        hidden, state = model.decode(token, state)
+        logits.append(model.logits(hidden))
+    assert len(state.past) == len(state.memory) == (num_decoder_layers or num_layers)
+    assert_close(torch.cat(logits, dim=1), model(SRC, TGT))
 
 
 @both_kernels
@@ -136,23 +411,6 @@ def test_padding_columns_change_nothing_in_float32_either() -> None:
     more_src = torch.cat([SRC, torch.zeros(B, 3, dtype=torch.int64)], 1)
     # Not to the bit: sums over more keys are taken in another order.
     assert_close(model(more_src, TGT), expected, rtol=1e-6, atol=1e-5)
-
-
-@both_kernels
-def test_a_batch_of_mixed_lengths_equals_one_sentence_at_a_time(model: Transformer) -> None:
-    logits = model(SRC, TGT)
-    for b in range(B):
-        src, tgt = (ids[b, ids[b] != 0][None] for ids in (SRC, TGT))
-        assert_close(logits[b : b + 1, : tgt.size(1)], model(src, tgt))
-
-
-@both_kernels
-def test_what_stands_at_padding_has_no_effect() -> None:
-    model = make_model(tie="none")
-    expected = model(SRC, TGT)
-    with torch.no_grad():
-        model.embeddings.source_weight[0] = 1e3
-    assert_close(model(SRC, TGT), expected)
 
 
 @both_kernels
@@ -173,93 +431,23 @@ def test_any_id_may_be_the_padding() -> None:
     swapped = torch.arange(V)
     swapped[0], swapped[13] = 13, 0
     with torch.no_grad():
-        other.embeddings.source_weight.copy_(model.embeddings.source_weight[swapped])
+        other.embedding.weight.copy_(model.embedding.weight[swapped])
     assert_close(other(swapped[SRC], swapped[TGT])[..., swapped], model(SRC, TGT))
 
 
-@both_kernels
-@pytest.mark.parametrize("chunks", [(1, 1, 1, 1, 1), (2, 3), (1, 4), (4, 1)])
-def test_decoding_step_by_step_equals_decoding_at_once(model: Transformer, chunks: tuple[int, ...]) -> None:
-    state, logits = model.encode(SRC), []
-    for chunk in TGT.split(list(chunks), dim=1):
-        hidden, state = model.decode(chunk, state)
-        logits.append(model.logits(hidden))
-    assert state.length == T
-    assert_close(torch.cat(logits, dim=1), model(SRC, TGT))
-
-
-@both_kernels
-def test_hypotheses_of_a_sentence_need_no_copy_of_its_source(model: Transformer) -> None:
-    tgt = make_ids((T,) * (B * W), T)
-    state, logits = model.encode(SRC), []
-    for chunk in tgt.split([2, 1, 2], dim=1):
-        hidden, state = model.decode(chunk, state)
-        logits.append(model.logits(hidden))
-    assert_close(torch.cat(logits, dim=1), model(SRC.repeat_interleave(W, 0), tgt))
-
-
-@both_kernels
-def test_selected_hypotheses_of_kept_sentences_go_on_as_if_alone(model: Transformer) -> None:
-    tgt = make_ids((T,) * (B * W), T)
-    _, state = model.decode(tgt[:, :2], model.encode(SRC))
-    rows = torch.tensor([1, 0, 4, 4])  # of sentences 0 and 2
-    state = state.keep_sentences(torch.tensor([0, 2])).select(rows)
-    new = make_ids((3,) * 4, 3, seed=11)
-    hidden, _ = model.decode(new, state)
-    alone = model(SRC[[0, 0, 2, 2]], torch.cat([tgt[rows, :2], new], 1))
-    assert_close(model.logits(hidden), alone[:, 2:])
-
-
-@dataclass(frozen=True)
-class Retold:
-    """A state for the search that remembers tokens only, so that each step is computed anew."""
-
-    src: Tensor  # (B, S)
-    prefixes: Tensor  # (R, t)
-
-    def select(self, rows: Tensor) -> Retold:
-        return Retold(self.src, self.prefixes[rows])
-
-    def keep_sentences(self, sentences: Tensor) -> Retold:
-        return Retold(self.src[sentences], self.prefixes)
-
-
-@both_kernels
-def test_a_beam_finds_what_it_finds_without_memory(model: Transformer) -> None:
-    def decode(tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
-        hidden, state = model.decode(tokens[:, None], state)
-        return model.logits(hidden[:, -1]), state
-
-    def retell(tokens: Tensor, state: Retold) -> tuple[Tensor, Retold]:
-        state = Retold(state.src, torch.cat((state.prefixes, tokens[:, None]), dim=1))
-        src = state.src.repeat_interleave(len(tokens) // len(state.src), dim=0)
-        return model(src, state.prefixes)[:, -1], state
-
-    options = {"bos_id": 1, "eos_id": 2, "beam": 3, "nbest": 3}
-    limits = [11, 5, 7]
-    expected = beam_search(retell, Retold(SRC, SRC.new_zeros(B, 0)), limits, **options)
-    for found, wanted in zip(beam_search(decode, model.encode(SRC), limits, **options), expected, strict=True):
-        assert [hypothesis.ids for hypothesis in found] == [hypothesis.ids for hypothesis in wanted]
-        assert_close([h.log_prob for h in found], [h.log_prob for h in wanted])
-
-
-@pytest.mark.skipif(not can_prepare(torch.zeros(1)), reason="torch has no kernel here")
-def test_weights_may_be_laid_out_for_inference(model: Transformer) -> None:
-    model = model.float()
-    expected = model(SRC, TGT)
-    prepare_linears(model)
-    with torch.no_grad():
-        assert_close(model(SRC, TGT), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_training_is_decoding_from_an_empty_state(model: Transformer) -> None:
+def test_encoding_and_decoding_start_from_embeddings_and_positions() -> None:
+    model = make_model()
+    captured: list[Tensor] = []
+    for stack in (model.encoder, model.decoder):
+        stack.register_forward_pre_hook(lambda _, args: captured.append(args[0]))
     state = model.encode(SRC)
-    assert state.length == 0
-    hidden, _ = model.decode(TGT, state)
-    assert hidden.shape == (B, T, D_MODEL)
-    logits = model(SRC, TGT)
-    assert logits.shape == (B, T, V)
-    assert torch.equal(model.logits(hidden), logits)
+    assert_close(captured[0], model.source_positions(model.embedding(SRC)))
+    assert_close(state.memory, model.encoder(captured[0], padding_mask(SRC)))
+    assert_close(state.memory_mask, padding_mask(SRC))
+    _, state = model.decode(TGT[:, :2], state)
+    model.decode(TGT[:, 2:], state)
+    embedded = model.target_positions(model.embedding(TGT, is_target=True))
+    assert_close(torch.cat(captured[2:], dim=1), embedded)
 
 
 @both_kernels
@@ -274,150 +462,20 @@ def test_sinusoids_let_inputs_be_longer_than_any_before() -> None:
     assert_close(torch.cat(logits, dim=1), whole)
 
 
-def test_learned_positions_end_where_they_end() -> None:
-    model = make_model(positional="learned", max_positions=6)
-    model(SRC[:, :6], TGT)
-    message = "position 7 is past max_positions=6"
-    with pytest.raises(ValueError, match=message):
-        model(SRC, TGT)
-    _, state = model.decode(TGT, model.encode(SRC[:, :6]))
-    with pytest.raises(ValueError, match=message):
-        model.decode(TGT[:, :2], state)
-
-
-def test_source_and_target_have_learned_positions_of_their_own() -> None:
-    model = Transformer(V, D_MODEL, N, H, D_FF, d_k=D_K, positional="learned", max_positions=17)
-    assert (model.source_positions.table != model.target_positions.table).all()
-
-
-def test_only_pre_norm_has_final_norms() -> None:
-    names = {norm: set(make_model(norm=norm).state_dict()) for norm in ("post", "pre")}
-    final = {f"{stack}.norm.{kind}" for stack in ("encoder", "decoder") for kind in ("weight", "bias")}
-    assert names["pre"] - names["post"] == final
-    assert names["post"] < names["pre"]
-
-
-@pytest.mark.parametrize("norm", ["post", "pre"])
-def test_a_stack_ends_normalised_wherever_its_norms_stand(norm: str) -> None:
+def test_both_stacks_end_normalised() -> None:
     torch.manual_seed(3)
-    model = Transformer(V, D_MODEL, N, H, D_FF, d_k=D_K, norm=norm).double().eval()
-    memory: list[Tensor] = []
-    model.encoder.register_forward_hook(lambda *args: memory.append(args[-1]))
-    hidden, _ = model.decode(TGT, model.encode(SRC))
-    for x in (*memory, hidden):
+    model = Transformer(V, D_MODEL, N, H, D_FF, d_k=D_K).double().eval()
+    state = model.encode(SRC)
+    hidden, _ = model.decode(TGT, state)
+    for x in (state.memory, hidden):
         zeros = torch.zeros(x.shape[:-1], dtype=x.dtype)
         assert_close(x.mean(-1), zeros)
         assert_close(x.square().mean(-1), zeros + 1, rtol=1e-4, atol=0.0)  # short of 1 by the epsilon
 
 
-@pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """The weights of every attention that follows, in order."""
-    weights: list[Tensor] = []
-    original = attention_module.masked_softmax
-
-    def recording(*args: Any) -> Tensor:
-        weights.append(original(*args))
-        return weights[-1]
-
-    monkeypatch.setattr(attention_module, "_fused_kernel_wins", lambda *_: False)
-    monkeypatch.setattr(attention_module, "masked_softmax", recording)
-    return weights
-
-
-def test_attention_maps_are_the_weights_of_the_forward_pass(model: Transformer, recorded: list[Tensor]) -> None:
-    maps = model.attention_maps(SRC, TGT)
-    recorded.clear()
-    model(SRC, TGT)
-    # The encoder's layers, then self- and cross-attention of each of the decoder's.
-    assert len(recorded) == 3 * N
-    if maps.encoder[0].shape == recorded[0].shape:  # restricted attention computes them block by block
-        assert_close(maps.encoder, recorded[:N])
-    assert_close(maps.decoder, recorded[N::2])
-    assert_close(maps.cross, recorded[N + 1 :: 2])
-
-
-def test_rows_of_attention_maps_sum_to_one_and_are_zero_where_nothing_may_be_seen(model: Transformer) -> None:
-    maps = model.attention_maps(SRC, TGT)
-    is_source = (SRC != 0)[:, None, None]
-    window = getattr(model.encoder.layers[0].self_attention, "window", 2 * S)
-    is_near = (torch.arange(S) - torch.arange(S)[:, None]).abs() <= window // 2
-    expected = {
-        "encoder": (is_source & is_near).expand(B, H, S, S),
-        "decoder": torch.ones(B, H, T, T, dtype=torch.bool).tril(),
-        "cross": is_source.expand(B, H, T, S),
-    }
-    for name, visible in expected.items():
-        layers = getattr(maps, name)
-        assert len(layers) == N
-        for weights in layers:
-            assert torch.equal(weights > 0, visible)
-            # Padding that is far from all tokens of a restricted encoder sees nothing.
-            assert_close(weights.sum(-1), visible.any(-1).double())
-
-
-def test_attention_maps_of_different_layers_and_heads_differ(model: Transformer) -> None:
-    maps = model.attention_maps(SRC, TGT)
-    for layers in (maps.encoder, maps.decoder, maps.cross):
-        assert (layers[0] - layers[1]).abs().max() > 1e-6
-        assert (layers[0][:, 0] - layers[0][:, 1]).abs().max() > 1e-6
-
-
-def test_the_state_dict_has_every_parameter_once_and_nothing_else(model: Transformer) -> None:
-    state = model.state_dict()
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    assert list(state) == list(parameters)  # no buffer
-    assert len({tensor.untyped_storage().data_ptr() for tensor in state.values()}) == len(state)
-    for tensor in state.values():
-        assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
-
-
-def test_weights_survive_safetensors(model: Transformer) -> None:
-    expected = model(SRC, TGT)
-    data = safetensors.torch.save(model.state_dict())  # which refuses shared storage
-    for parameter in model.parameters():
-        nn.init.zeros_(parameter)
-    model.load_state_dict(safetensors.torch.load(data))
-    assert torch.equal(model(SRC, TGT), expected)
-
-
-def test_a_copy_is_tied_as_the_model_is_and_apart_from_it(model: Transformer) -> None:
-    other = copy.deepcopy(model)
-    assert torch.equal(other(SRC, TGT), model(SRC, TGT))
-    assert list(other.state_dict()) == list(model.state_dict())
-    before = model(SRC, TGT)
-    for parameter in other.parameters():
-        nn.init.zeros_(parameter)
-    assert torch.equal(model(SRC, TGT), before)
-
-
-def test_every_parameter_has_a_part_in_the_output() -> None:
-    # Without attention biases: that of the keys moves all scores of a query alike, which no softmax sees.
-    for options in VARIANTS.values():
-        model = make_model(**{**options, "attention_bias": False})
-        model(SRC, TGT).square().sum().backward()
-        for name, parameter in model.named_parameters():
-            assert parameter.grad.abs().max() > 1e-9, name
-
-
 def test_without_dropout_training_and_eval_are_the_same() -> None:
     model = make_model(dropout=0.0)
     assert torch.equal(model.train()(SRC, TGT), model.eval()(SRC, TGT))
-
-
-@both_kernels
-@pytest.mark.parametrize("kind", ["dropout", "attention_dropout", "activation_dropout"])
-def test_each_kind_of_dropout_is_on_in_training_only(kind: str) -> None:
-    model = make_model(**{"dropout": 0.0, kind: 0.3})
-    clean = make_model(dropout=0.0)
-    expected = clean(SRC, TGT)
-    assert torch.equal(model(SRC, TGT), expected)
-    model.train()
-    assert (model(SRC, TGT) != model(SRC, TGT)).any()
-    # The encoder has it too.
-    keys = [model.encode(SRC).memory[0].keys for _ in range(2)]
-    assert (keys[0] != keys[1]).any()
-    assert torch.equal(model.eval()(SRC, TGT), expected)
 
 
 def test_dropout_falls_on_the_sum_of_embeddings_and_positions() -> None:
@@ -428,8 +486,8 @@ def test_dropout_falls_on_the_sum_of_embeddings_and_positions() -> None:
     model.eval()(SRC, TGT)
     model.train()(SRC, TGT)
     clean_src, clean_tgt, src, tgt = captured
-    assert_close(clean_src, model.source_positions(model.embeddings.source(SRC)))
-    assert_close(clean_tgt, model.target_positions(model.embeddings.target(TGT)))
+    assert_close(clean_src, model.source_positions(model.embedding(SRC)))
+    assert_close(clean_tgt, model.target_positions(model.embedding(TGT)))
     for clean, dropped in ((clean_src, src), (clean_tgt, tgt)):
         assert_close(dropped, torch.where(dropped == 0, 0.0, 2 * clean))
         assert 0.3 < (dropped == 0).double().mean() < 0.7
@@ -439,47 +497,29 @@ def test_the_defaults_are_the_papers_base_model() -> None:
     with torch.device("meta"):
         model = Transformer(37)
     assert (len(model.encoder.layers), len(model.decoder.layers)) == (6, 6)
-    attentions = [m for m in model.modules() if isinstance(m, attention_module.MultiHeadAttention)]
-    assert {(m.num_heads, m.dropout, tuple(m.w_q.weight.shape), m.w_q.bias) for m in attentions} == {
+    attentions = [m for m in model.modules() if isinstance(m, MultiHeadAttention)]
+    assert len(attentions) == 18
+    assert {(m.num_heads, m.attention.dropout.p, tuple(m.w_q.weight.shape), m.w_q.bias) for m in attentions} == {
         (8, 0.0, (512, 512), None)
     }
-    assert {tuple(layer.feed_forward.w_1.weight.shape) for layer in model.encoder.layers} == {(2048, 512)}
+    layers = (*model.encoder.layers, *model.decoder.layers)
+    assert {tuple(layer.feed_forward.w_1.weight.shape) for layer in layers} == {(2048, 512)}
+    assert {layer.feed_forward.activation for layer in layers} == {nn.functional.relu}
     assert {m.eps for m in model.modules() if isinstance(m, nn.LayerNorm)} == {1e-6}
-    assert model.dropout == 0.1
-    assert {layer.residual_1.dropout for layer in (*model.encoder.layers, *model.decoder.layers)} == {0.1}
-    assert {layer.feed_forward.dropout for layer in model.encoder.layers} == {0.0}
-    assert not any(layer.residual_1.is_pre_norm for layer in model.decoder.layers)
-
-
-def test_the_norms_epsilon_reaches_every_norm() -> None:
-    model = make_model(norm="pre", norm_eps=0.01)
-    assert [m.eps for m in model.modules() if isinstance(m, nn.LayerNorm)] == [0.01] * (N * (2 + 3) + 2)
-
-
-def test_layers_and_model_agree_on_defaults() -> None:
-    of_model = inspect.signature(Transformer).parameters
-    for layer in (EncoderLayer, DecoderLayer):
-        for name, parameter in inspect.signature(layer).parameters.items():
-            assert parameter.default == of_model[name].default, name
-    for stack in (Encoder, Decoder):
-        for name, parameter in inspect.signature(stack).parameters.items():
-            assert name == "options" or parameter.default == of_model[name].default, name
+    assert model.dropout.p == 0.1
+    assert {layer.dropout.p for layer in layers} == {0.1}
+    assert {layer.feed_forward.dropout.p for layer in layers} == {0.0}
+    assert {type(layer) for layer in layers} == {Layer}
+    assert {type(stack.norm) for stack in (model.encoder, model.decoder)} == {nn.Identity}
+    assert (model.pad_id, model.max_length) == (0, None)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"positional": "alibi"}, "positional='alibi' is not one of 'sinusoidal', 'learned', 'shaw', 't5', 'rotary', "),
-        ({"positional": "rotary"}, "positional='rotary' turns pairs of channels and d_k=7 is odd"),
-        ({"positional": "shaw", "attention_score": "cosine"}, "positional='shaw' is not defined for"),
-        ({"attention_score": "bilinear"}, "attention_score='bilinear' is not one of 'scaled_dot', 'dot', 'general', "),
-        ({"attention_temperature": 0.0}, "attention_temperature=0.0 is not a finite number above 0"),
-        ({"attention_window": 4}, "attention_window=4 is not odd and positive"),
-        ({"attention_window": 3, "attention_score": "location"}, "attention_window is not defined for"),
-        ({"positional": "shaw", "max_relative_position": 0}, "max_relative_position=0 is less than 1"),
-        ({"norm": "sandwich"}, "norm='sandwich' is not one of 'post', 'pre'"),
-        ({"tie": "some"}, "tie='some' is not one of 'all', 'decoder', 'none'"),
-        ({"d_k": None}, "d_model=11 is not a multiple of num_heads=3"),
+        ({"d_k": None}, "d_model=11 is not a multiple of num_heads=3; change one or give d_k"),
+        ({"dropout": 1.0}, r"dropout=1.0 is not in \[0, 1\)"),
+        ({"dropout": -0.1}, r"dropout=-0.1 is not in \[0, 1\)"),
     ],
 )
 def test_an_argument_out_of_range_is_an_error_that_names_it(options: dict[str, Any], message: str) -> None:
@@ -493,4 +533,41 @@ def test_the_same_seed_builds_the_same_model() -> None:
         torch.manual_seed(seed)
         models.append(Transformer(V, D_MODEL, N, H, D_FF, d_k=D_K))
     assert_close(models[0].state_dict(), models[1].state_dict(), rtol=0, atol=0)
-    assert (models[0].embeddings.source_weight != models[2].embeddings.source_weight).any()
+    assert (models[0].embedding.weight != models[2].embedding.weight).any()
+
+
+class Step(nn.Module):
+    """One step of decoding, as a module that can be exported."""
+
+    def __init__(self, model: Transformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tgt: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        hidden, state = self.model.decode(tgt, state)
+        return self.model.logits(hidden), state
+
+
+def test_a_step_of_decoding_can_be_exported_with_its_state() -> None:
+    model = make_model()
+    _, state = model.decode(TGT[:, :3], model.encode(SRC))
+    expected, expected_state = Step(model)(TGT[:, 3:4], state)
+    exported = torch.export.export(Step(model), (TGT[:, 3:4], state)).module()
+    logits, after = exported(TGT[:, 3:4], state)
+    assert_close(logits, expected)
+    assert_close(after.past, expected_state.past)
+    assert after.length == 4
+
+
+def test_a_compiled_model_gives_the_same_logits_at_every_length() -> None:
+    model = make_model(num_layers=1)
+    compiled = torch.compile(model, backend="eager", dynamic=True, fullgraph=True)
+    for src, tgt in ((SRC, TGT), (make_ids((19, 17), 19), make_ids((23, 11), 23))):
+        assert_close(compiled(src, tgt), model(src, tgt))
+
+
+def test_a_decoder_mask_of_the_new_positions_alone_is_refused() -> None:
+    model = Transformer(53, 22, 1, 2, 29)
+    _, state = model.decode(torch.ones(2, 3, dtype=torch.int64), model.encode(torch.ones(2, 5, dtype=torch.int64)))
+    with pytest.raises(ValueError, match=r"mask \(2, 1, 1, 1\) is not of all 4 keys, past and new"):
+        model.decoder(torch.randn(2, 1, 22), state, torch.ones(2, 1, 1, 1, dtype=torch.bool))

@@ -1,65 +1,64 @@
-"""Token embeddings and the output projection, one matrix in the paper (section 3.4)."""
+"""Embeddings and output projection (section 3.4), positional encoding (section 3.5)."""
 
-from __future__ import annotations
-
+import functools
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Tying = Literal["all", "decoder", "none"]
 
+class SharedEmbedding(nn.Module):
+    """One (V, D) matrix for both embedding layers and the pre-softmax linear transformation (section 3.4)."""
 
-class SharedEmbeddings(nn.Module):
-    """Source embedding, target embedding and the linear map before the softmax, sharing their weights.
-
-    A source id s becomes √d_model E_s[s], a target id t √d_model E_t[t], and a hidden vector x the logits x E_oᵀ; in
-    the paper, E_s = E_t = E_o. Each distinct matrix is one parameter (V, D); tied uses have no parameter of their own,
-    so that saved weights hold every number once.
-
-    Args:
-        vocab_size: V, of the joint vocabulary.
-        d_model: D.
-        tie: "all" is the paper's single matrix; "decoder" ties target and output only; "none" has three matrices.
-
-    Raises:
-        ValueError: `tie` is none of these.
-    """
-
-    def __init__(self, vocab_size: int, d_model: int, *, tie: Tying = "all") -> None:
+    def __init__(self, vocab_size: int, d_model: int) -> None:
         super().__init__()
-        if tie not in ("all", "decoder", "none"):
-            raise ValueError(f"tie={tie!r} is not one of 'all', 'decoder', 'none'")
-        self.d_model = d_model
-        self.source_weight = nn.Parameter(torch.empty(vocab_size, d_model))
-        self.target_weight = None if tie == "all" else nn.Parameter(torch.empty(vocab_size, d_model))
-        self.output_weight = nn.Parameter(torch.empty(vocab_size, d_model)) if tie == "none" else None
+        self.weight = nn.Parameter(torch.empty(vocab_size, d_model))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """N(0, 1/d_model): embeddings times √d_model have unit variance, and so have the first logits."""
+        """N(0, 1/d_model): embeddings times √d_model, and the first logits, have unit variance."""
         for weight in self.parameters():
-            nn.init.normal_(weight, std=self.d_model**-0.5)
+            nn.init.normal_(weight, std=weight.size(1) ** -0.5)
 
-    def source(self, ids: Tensor) -> Tensor:
-        """Embed source ids (B, S) int64, times √d_model: (B, S, D)."""
-        return F.embedding(ids, self.source_weight) * math.sqrt(self.d_model)
-
-    def target(self, ids: Tensor) -> Tensor:
-        """Embed target ids (B, T) int64, times √d_model: (B, T, D)."""
-        return F.embedding(ids, self._target_weight) * math.sqrt(self.d_model)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Project (..., D) to unnormalised log-probabilities (..., V)."""
-        return F.linear(hidden, self.output_matrix)
+    def forward(self, ids: Tensor, *, is_target: bool = False) -> Tensor:  # noqa: ARG002
+        """Embed ids (B, L) int64, times √d_model: (B, L, D). `is_target` is for matrices that are not shared."""
+        return F.embedding(ids, self.weight) * math.sqrt(self.weight.size(1))
 
     @property
-    def output_matrix(self) -> Tensor:
-        """The matrix (V, D) of `logits`, for losses that fuse the projection."""
-        return self._target_weight if self.output_weight is None else self.output_weight
+    def output_weight(self) -> Tensor:
+        """(V, D), the matrix before the softmax: logits are x @ output_weight.T."""
+        return self.weight
 
-    @property
-    def _target_weight(self) -> Tensor:
-        return self.source_weight if self.target_weight is None else self.target_weight
+
+def sinusoidal_positions(
+    length: int, d_model: int, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """PE(pos, 2i) = sin(pos / 10000^(2i/d_model)), PE(pos, 2i+1) = cos(same): (length, d_model)."""
+    position = torch.arange(length, dtype=torch.float64, device=device)[:, None]
+    even = torch.arange(0, d_model, 2, dtype=torch.float64, device=device)
+    # float64 until the end: at position 10,000, float32 angles would be off by a thousandth.
+    angles = position * torch.exp(even * (-math.log(10000.0) / d_model))  # (length, ceil(D / 2))
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)[:, :d_model].to(dtype)
+
+
+_table = functools.lru_cache(maxsize=8)(torch.inference_mode(False)(sinusoidal_positions))  # usable in training too
+
+
+class SinusoidalPositions(nn.Module):
+    """Adds the sinusoids to embeddings, at any position (section 3.5)."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.d_model = d_model  # no buffer: one that grows breaks DDP and EMA, and stays unfilled after `to_empty`
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """Add positions start, start + 1, ... to x (B, L, D)."""
+        return x + self.rows(start, start + x.size(1), x)
+
+    def rows(self, start: int, end: int, like: Tensor) -> Tensor:
+        """Sinusoids (end - start, D) of positions start to end - 1, on the device and in the dtype of `like`."""
+        # A graph must hold for every length, and a FakeTensor must not stay in the cache for real ones to meet.
+        if torch.compiler.is_compiling() or type(like) not in (Tensor, nn.Parameter):
+            return sinusoidal_positions(end, self.d_model, like.device)[start:].to(like.dtype)
+        return _table(max(256, 1 << (end - 1).bit_length()), self.d_model, like.device)[start:end].to(like.dtype)

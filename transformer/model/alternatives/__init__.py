@@ -1,0 +1,1 @@
+"""Alternatives to the paper's parts; each replaces a part of `Transformer`, which does not know of it."""

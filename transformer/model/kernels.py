@@ -1,0 +1,76 @@
+"""Which kernel computes equation 1, its softmax and dropout, by device and shape. Results differ by rounding only."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# On a CPU, equation 1 written out beats the fused kernel up to about these many keys: the fused backward pass is slow
+# on short sequences, above all in bfloat16. With few queries, as in decoding, it takes 2 to 6.5 times as long.
+_FUSED_FROM_NUM_KEYS = {torch.float32: 48, torch.bfloat16: 320}
+_FUSED_FROM_NUM_QUERIES = 9
+# Up to Q·M·d_k = 16³, though, it leaves out oneDNN, which builds a kernel for every new M: 1.0 to 10 times faster in
+# float32 without a backward pass. Beyond, it is up to 10 times slower.
+_SMALL = 4096
+# A CPU's vectors hold 16 float32 numbers. On rows that do not fill one, torch's softmax is a scalar loop.
+_VECTOR_NUMEL = 16
+
+
+def prefers_fused(q: Tensor, k: Tensor) -> bool:
+    """Whether F.scaled_dot_product_attention beats equation 1 written out."""
+    if not q.is_cpu or torch.compiler.is_exporting():  # an exported graph must hold for every length
+        return True
+    num_queries, num_keys = q.size(-2), k.size(-2)
+    if q.dtype == torch.float32 and not torch.is_grad_enabled() and num_queries * num_keys * q.size(-1) <= _SMALL:
+        return True
+    return num_queries >= _FUSED_FROM_NUM_QUERIES and num_keys >= _FUSED_FROM_NUM_KEYS.get(q.dtype, 0)
+
+
+def check_mask(mask: Tensor | None, shape: tuple[int, ...]) -> None:
+    """TypeError or ValueError for masks that some kernels would take in silence, and others as something else."""
+    if mask is None:
+        return
+    if mask.dtype is not torch.bool:
+        raise TypeError(f"mask is {mask.dtype}; it must be bool, True where a query may attend")
+    try:
+        is_right = mask.dim() in (2, 4) and mask.expand(shape) is not None
+    except RuntimeError:
+        is_right = False
+    if not is_right:
+        raise ValueError(f"mask {tuple(mask.shape)} is neither (Q, M) nor broadcastable to (B, H, Q, M) = {shape}")
+
+
+def softmax(scores: Tensor) -> Tensor:
+    """Softmax over the last dimension, computed in float32 at least."""
+    dtype = torch.promote_types(scores.dtype, torch.float32)
+    num_keys = scores.size(-1)
+    if scores.is_cpu and not torch.compiler.is_compiling() and num_keys < _VECTOR_NUMEL:
+        padded = F.pad(scores, (0, _VECTOR_NUMEL - num_keys), value=-math.inf)
+        return padded.softmax(dim=-1, dtype=dtype)[..., :num_keys].to(scores.dtype)
+    return scores.softmax(dim=-1, dtype=dtype).to(scores.dtype)
+
+
+class Dropout(nn.Dropout):
+    """nn.Dropout with p in [0, 1) and, on a CPU, cheaper random numbers.
+
+    torch draws one slow number per element there. Here one 64-bit word serves four elements, which makes p a multiple
+    of 1/65536; the scale is that of the rounded p.
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        if not 0 <= p < 1:
+            raise ValueError(f"dropout={p} is not in [0, 1)")
+        super().__init__(p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zero each element of x with probability p and scale the others, in training mode."""
+        if not self.training or self.p == 0:
+            return x
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().forward(x)
+        num_dropped = min(round(self.p * 65536), 65535)
+        # Of x, not torch.empty: inside torch.func.vmap it must be a batch as x is.
+        words = x.new_empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        keep = words.view(torch.int16)[: x.numel()].view(x.shape) >= num_dropped - 32768
+        return x * keep.to(x.dtype).mul_(65536 / (65536 - num_dropped))
