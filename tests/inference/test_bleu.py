@@ -1,4 +1,4 @@
-"""Scores: sacreBLEU's numbers, called in one way only."""
+"""BLEU and chrF against sacreBLEU, and compound-split BLEU against values worked out by hand."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ def test_scores_are_those_of_sacrebleu(tokenize: str) -> None:
     assert found.chrf == sacrebleu.corpus_chrf(HYPOTHESES, [REFERENCES]).score
 
 
-def test_the_default_tokenizer_is_the_one_that_papers_compare_with() -> None:
+def test_the_default_tokenizer_is_13a() -> None:
     assert score(HYPOTHESES, REFERENCES) == score(HYPOTHESES, REFERENCES, "13a")
 
 
 @pytest.mark.parametrize(
     ("tokenize", "kind"), [("13a", Tokenizer13a), ("13a", TokenizerRegexp), ("char", TokenizerChar)]
 )
-def test_no_line_is_kept_after_it_was_scored(tokenize: str, kind: type) -> None:
+def test_no_line_stays_in_sacrebleus_cache(tokenize: str, kind: type) -> None:
     cache = kind.__call__
     score(HYPOTHESES, REFERENCES, tokenize)
     assert cache.cache_info().currsize == 0
 
 
-def test_signatures_say_how_the_scores_were_computed() -> None:
+def test_signatures_say_how_scores_were_computed() -> None:
     found = score(HYPOTHESES, REFERENCES)
     for part in ("nrefs:1", "case:mixed", "tok:13a", "smooth:exp", f"version:{sacrebleu.__version__}"):
         assert part in found.bleu_signature
@@ -83,7 +83,7 @@ def test_a_translation_with_no_word_in_common_scores_nothing() -> None:
     assert score([""] * 3, REFERENCES).bleu == pytest.approx(0.0)
 
 
-def test_references_that_are_tokenised_already_are_left_alone() -> None:
+def test_references_that_are_already_tokenised_are_not_tokenised_again() -> None:
     written, tokenised = ["Heute bellt der kleine Hund."], ["Heute bellt der kleine Hund ."]
     assert score(written, tokenised, "13a").bleu == pytest.approx(100.0)
     assert score(written, tokenised, "none").bleu < 100
@@ -127,11 +127,11 @@ def test_nothing_cannot_be_scored() -> None:
         score([], [])
 
 
-# BLEU as the paper's authors counted it
+# BLEU as the paper's authors computed it
 
 
 @pytest.mark.parametrize(
-    ("tokenised", "parted"),
+    ("tokenised", "split"),
     [
         ("rich-text format", "rich ##AT##-##AT## text format"),
         ("Science-Fiction-Film", "Science ##AT##-##AT## Fiction ##AT##-##AT## Film"),
@@ -141,12 +141,12 @@ def test_nothing_cannot_be_scored() -> None:
         ("Vor- und Nachteile", "Vor- und Nachteile"),
         ("hier - dort", "hier - dort"),
         ("-er", "-er"),
-        ("a–b", "a–b"),  # a dash is no hyphen
+        ("a–b", "a–b"),  # a dash is not a hyphen
         ("", ""),
     ],
 )
-def test_only_what_a_hyphen_joins_is_parted(tokenised: str, parted: str) -> None:
-    assert split_compounds(tokenised) == parted
+def test_only_words_joined_by_a_hyphen_are_split(tokenised: str, split: str) -> None:
+    assert split_compounds(tokenised) == split
 
 
 def test_multi_bleu_is_the_one_worked_out_by_hand() -> None:
@@ -170,25 +170,25 @@ def test_multi_bleu_adds_the_counts_of_all_sentences() -> None:
 
 
 @pytest.mark.parametrize("translation", ["a b c x d e", "a b c", "x", ""])
-def test_multi_bleu_is_nothing_without_a_match_of_four_words(translation: str) -> None:
+def test_multi_bleu_is_0_without_a_match_of_four_words(translation: str) -> None:
     assert multi_bleu([translation], ["a b c d e"]).score == 0
 
 
-def test_multi_bleu_is_sacrebleus_of_the_same_words_where_nothing_is_smoothed() -> None:
+def test_multi_bleu_is_unsmoothed_sacrebleu_of_the_same_words() -> None:
     expected = sacrebleu.corpus_bleu(HYPOTHESES, [REFERENCES], tokenize="none", smooth_method="none")
     smoothed = score(HYPOTHESES, REFERENCES, "none")
     assert min(expected.counts) > 0
     assert multi_bleu(HYPOTHESES, REFERENCES).score == expected.score == smoothed.bleu
 
 
-def test_without_mosess_tokenizer_the_way_to_get_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_mosess_tokenizer_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sacremoses", None)
     with pytest.raises(DataError, match=r"^compound-split BLEU needs Moses' tokenizer: pip install sacremoses$"):
         moses_tokenizer("de")
 
 
 class Words:
-    """In the place of Moses' tokenizer: parts words from the full stop."""
+    """Stands in for Moses' tokenizer: splits off full stops."""
 
     lang = "de"
 
@@ -197,8 +197,8 @@ class Words:
         return text.replace(".", " .")
 
 
-def test_a_compound_that_is_right_counts_as_three_words() -> None:
-    # A-B . and C-D . become A ##AT##-##AT## B . (4 words); one of two sentences is right, the other but for its D:
+def test_a_correct_compound_counts_as_three_words() -> None:
+    # A-B . and C-D . become A ##AT##-##AT## B . (4 words); one sentence is correct, the other except for its D:
     # words 7 of 8, pairs 4 of 6 and so on.
     result = compound_split_score(["A-B.", "C-X."], ["A-B.", "C-D."], Words())
     by_hand = 100 * (7 / 8 * 4 / 6 * 2 / 4 * 1 / 2) ** (1 / 4)
@@ -207,7 +207,7 @@ def test_a_compound_that_is_right_counts_as_three_words() -> None:
     assert result.signature == "nrefs:1|case:mixed|tok:moses-de|compounds:split|smooth:none"
 
 
-def test_what_cannot_be_scored_cannot_be_scored_with_compounds_split() -> None:
+def test_compound_split_scores_need_equally_many_lines_and_at_least_one() -> None:
     with pytest.raises(DataError, match=r"^2 translations cannot be scored against 1 references$"):
         compound_split_score(["a", "b"], ["a"], Words())
     with pytest.raises(DataError, match="there is nothing to score"):
@@ -224,18 +224,18 @@ MOSES_GERMAN = [
 
 
 @pytest.mark.parametrize(("raw", "tokenised"), MOSES_GERMAN)
-def test_mosess_tokenizer_parts_german_as_tokenizer_perl_does(raw: str, tokenised: str) -> None:
-    # The right side is what tokenizer.perl 1.1 with -l de prints.
+def test_mosess_tokenizer_splits_german_as_tokenizer_perl_does(raw: str, tokenised: str) -> None:
+    # The expected text is the output of tokenizer.perl 1.1 -l de.
     pytest.importorskip("sacremoses")
     assert moses_tokenizer("de").tokenize(raw, return_str=True) == tokenised
 
 
-def test_the_authors_score_of_raw_text_goes_through_all_three_steps() -> None:
+def test_the_compound_split_score_goes_through_all_three_steps() -> None:
     pytest.importorskip("sacremoses")
     translation, reference = "Die EU-Kommission sagt „Nein“, z.B. hier.", "Die EU-Kommission sagt: „Nein“."
-    parted = (
+    split = (
         "Die EU ##AT##-##AT## Kommission sagt „ Nein “ , z.B. hier .",
         "Die EU ##AT##-##AT## Kommission sagt : „ Nein “ .",
     )
     result = compound_split_score([translation], [reference], moses_tokenizer("de"))
-    assert result.bleu == multi_bleu(parted[:1], parted[1:]).score > score([translation], [reference]).bleu
+    assert result.bleu == multi_bleu(split[:1], split[1:]).score > score([translation], [reference]).bleu

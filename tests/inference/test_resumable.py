@@ -1,4 +1,4 @@
-"""Output that is gone on with: what must be there after each way to stop."""
+"""Interrupted output: what must be on disk after each way to stop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SETTINGS = {"beam": 3, "alpha": 0.6}
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """An output of which the lines a and b are done, as A and B."""
+    """An output interrupted after the lines a and b, which became A and B."""
     with resumable_output(tmp_path / "out", SETTINGS) as output:
         output.add(["a"], "A\n")
         output.add(["b"], "B\n")
@@ -31,7 +31,7 @@ def names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
 
-def test_it_has_its_name_when_it_is_complete(out: Path) -> None:
+def test_the_output_appears_when_it_is_complete(out: Path) -> None:
     with resumable_output(out, SETTINGS) as output:
         assert output.num_done == 2
         assert list(output.remaining(iter("abcd"))) == ["c", "d"]
@@ -50,7 +50,7 @@ def test_the_lines_can_be_read_twice(out: Path) -> None:
 
 
 @pytest.mark.parametrize("rest", [b"", b"C", b"\xc3", b"C\nD"])
-def test_what_was_written_after_the_record_is_cut_off(out: Path, rest: bytes) -> None:
+def test_what_was_written_after_the_last_record_is_truncated(out: Path, rest: bytes) -> None:
     part = out.with_name("out.part")
     part.write_bytes(part.read_bytes() + rest)
     with resumable_output(out, SETTINGS) as output:
@@ -58,7 +58,7 @@ def test_what_was_written_after_the_record_is_cut_off(out: Path, rest: bytes) ->
         assert part.read_text() == "A\nB\n"
 
 
-def test_without_the_part_it_begins_anew(out: Path) -> None:
+def test_without_the_part_it_starts_again(out: Path) -> None:
     """Also what a process killed between the last two steps of `complete` leaves."""
     out.with_name("out.part").rename(out)
     with resumable_output(out, SETTINGS | {"beam": 5}) as output:
@@ -79,11 +79,13 @@ def test_other_lines_or_fewer_are_refused(out: Path) -> None:
 @pytest.mark.parametrize(
     "record", [None, b"", b"{", b"[]", b"{}", b"\xff", b'{"settings": 1}', b'{"a":' + b"[" * 100_003]
 )
-def test_a_part_without_its_record_is_refused(out: Path, record: bytes | None) -> None:
+def test_a_part_without_a_readable_record_is_refused(out: Path, record: bytes | None) -> None:
     path = out.with_name("out.part.json")
     path.unlink() if record is None else path.write_bytes(record)
     with (
-        pytest.raises(DataError, match=r"out\.part\.json, which tells what it holds, cannot be read \(.+\); delete"),
+        pytest.raises(
+            DataError, match=r"out\.part: its record out\.part\.json cannot be read \(.+\); delete out\.part to start"
+        ),
         resumable_output(out, SETTINGS),
     ):
         pass
@@ -92,14 +94,14 @@ def test_a_part_without_its_record_is_refused(out: Path, record: bytes | None) -
 
 @pytest.mark.parametrize("name", ["num_lines", "num_bytes"])
 @pytest.mark.parametrize("value", [-5, 2**70])
-def test_a_record_that_counts_what_cannot_be_is_refused(out: Path, name: str, value: int) -> None:
+def test_a_record_with_impossible_counts_is_refused(out: Path, name: str, value: int) -> None:
     path = out.with_name("out.part.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
-    with pytest.raises(DataError, match="it counts what cannot be"), resumable_output(out, SETTINGS):
+    with pytest.raises(DataError, match="a count is out of range"), resumable_output(out, SETTINGS):
         pass
 
 
-def test_other_settings_and_a_part_that_was_shortened_are_refused(out: Path) -> None:
+def test_other_settings_and_a_truncated_part_are_refused(out: Path) -> None:
     with (
         pytest.raises(DataError, match=r"was made with alpha=0\.6, and now it is 0\.7; set it back"),
         resumable_output(out, SETTINGS | {"alpha": 0.7}),
@@ -120,7 +122,7 @@ def test_a_full_disk_names_the_file_and_leaves_what_was_recorded(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    where = ("os.fsync", "transformer.inference.resumable.write_whole")[syncs]
+    where = ("os.fsync", "transformer.inference.resumable.write_atomic")[syncs]
     with resumable_output(out, SETTINGS) as output, monkeypatch.context() as patch:
         patch.setattr(where, full)
         with pytest.raises(OSError, match="No space left") as error:
@@ -134,7 +136,7 @@ def test_a_full_disk_names_the_file_and_leaves_what_was_recorded(
     assert out.read_text() == "A\nB\nC\n"
 
 
-def test_a_second_process_is_refused_while_the_first_one_lives(out: Path) -> None:
+def test_a_second_process_is_refused_while_the_first_one_runs(out: Path) -> None:
     hold = f"""
 import sys, pathlib
 from transformer.inference.resumable import resumable_output
@@ -146,7 +148,7 @@ with resumable_output(pathlib.Path({str(out)!r}), {SETTINGS!r}):
     with subprocess.Popen([sys.executable, "-c", hold], **pipes) as process:  # type: ignore[call-overload]
         assert process.stdout.readline() == b"held\n"
         with (
-            pytest.raises(InUseError, match=f"--output {out}: another process is at it; wait"),
+            pytest.raises(InUseError, match=f"--output {out}: in use by another process; wait"),
             resumable_output(out, SETTINGS),
         ):
             pass

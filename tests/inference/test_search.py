@@ -1,4 +1,4 @@
-"""Search against chains whose best sequences are known by inspection, and against trying every sequence there is.
+"""Greedy and beam search on chains with known best sequences, and against exhaustive search.
 
 Nothing here is a neural network: `decode` looks probabilities up.
 """
@@ -7,15 +7,24 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from transformer.inference.search import Hypothesis, beam_search, greedy_search, length_penalty, top_log_probs
+from transformer.inference.search import (
+    Hypothesis,
+    SearchState,
+    beam_search,
+    greedy_search,
+    length_penalty,
+    log_softmax_topk,
+)
 
 EOS, A, B, BOS = 0, 1, 2, 3
 NEVER = -math.inf
@@ -26,22 +35,24 @@ Logits = Callable[[int, Prefix], Sequence[float]]
 
 @dataclass(frozen=True)
 class Memory:
-    """What a decoder would remember: per hypothesis all its inputs, per sentence which one it is."""
+    """A decoder's state: all inputs of each hypothesis, and the number of each sentence."""
 
     sentences: Tensor  # (B,)
     inputs: Tensor  # (R, t)
 
     def select(self, rows: Tensor) -> Memory:
-        return replace(self, inputs=self.inputs[rows])
-
-    def keep_sentences(self, sentences: Tensor) -> Memory:
-        assert sentences.tolist() == sorted(sentences.tolist())
-        return replace(self, sentences=self.sentences[sentences])
+        assert rows.dim() == 2
+        assert rows.dtype == torch.int64
+        num_beams = len(self.inputs) // len(self.sentences)
+        kept = rows // num_beams  # (B', W')
+        assert (kept == kept[:, :1]).all()
+        assert kept[:, 0].tolist() == sorted(kept[:, 0].tolist())
+        return Memory(self.sentences[kept[:, 0]], self.inputs[rows.flatten()])
 
 
 @dataclass
 class Oracle:
-    """A decoder that looks up what comes next by the sentence and the whole path, and counts its rows."""
+    """A decoder that looks up the next token's logits by sentence and whole path, and counts its rows."""
 
     logits: Logits
     num_rows: list[int] = field(default_factory=list)  # of each call
@@ -61,12 +72,13 @@ class Oracle:
         rows = [self.logits(i, tuple(path[1:])) for i, path in zip(sentences, inputs.tolist(), strict=True)]
         return torch.tensor(rows, dtype=torch.float32), replace(memory, inputs=inputs)
 
-    def greedy(self, limits: Sequence[int], **options: float) -> list[Hypothesis]:
-        return greedy_search(self, self.start(range(len(limits))), limits, bos_id=BOS, eos_id=EOS, **options)
-
-    def beam(self, limits: Sequence[int], beam: int, **options: float) -> list[list[Hypothesis]]:
+    def greedy(self, limits: Sequence[int], **options: Any) -> list[Hypothesis]:
         memory = self.start(range(len(limits)))
-        return beam_search(self, memory, limits, bos_id=BOS, eos_id=EOS, beam=beam, **options)  # type: ignore[arg-type]
+        return greedy_search(self, memory, limits, **{"bos_id": BOS, "eos_id": EOS} | options)
+
+    def beam(self, limits: Sequence[int], beam: int, **options: Any) -> list[list[Hypothesis]]:
+        memory = self.start(range(len(limits)))
+        return beam_search(self, memory, limits, beam=beam, **{"bos_id": BOS, "eos_id": EOS} | options)
 
 
 def chain(table: Mapping[int, Sequence[float]]) -> Oracle:
@@ -81,7 +93,7 @@ def memoryless(*probabilities: float) -> Oracle:
 
 
 def random_oracle(seed: int, vocab_size: int = 5) -> Oracle:
-    """Probabilities drawn anew for every sentence and every path: whoever mixes up two rows gets other numbers."""
+    """Random logits for every sentence and path: mixing up two rows gives other numbers."""
 
     def logits(sentence: int, prefix: Prefix) -> list[float]:
         rng = np.random.default_rng((seed, sentence, len(prefix), *prefix))
@@ -101,13 +113,15 @@ def log_prob_of(oracle: Oracle, sentence: int, ids: Sequence[int]) -> float:
     return sum(log_softmax(oracle.logits(sentence, tuple(ids[:t])))[token] for t, token in enumerate(ids))
 
 
-def everything(oracle: Oracle, sentence: int, limit: int, alpha: float) -> list[Hypothesis]:
+def everything(
+    oracle: Oracle, sentence: int, limit: int, alpha: float, eos_ids: Collection[int] = (EOS,)
+) -> list[Hypothesis]:
     """All sequences that end within the limit, best first."""
 
     def walk(prefix: Prefix, log_prob: float) -> Iterator[Hypothesis]:
         for token, step in enumerate(log_softmax(oracle.logits(sentence, prefix))):
             ids = (*prefix, token)
-            if token == EOS:
+            if token in eos_ids:
                 total = log_prob + step
                 yield Hypothesis(list(ids), total, total / length_penalty(len(ids), alpha))
             elif len(ids) < limit:
@@ -299,7 +313,7 @@ def test_sentences_leave_the_batch_at_their_limits() -> None:
     assert oracle.num_rows == [4, 3 * 2, 3 * 2, 1 * 2, 1 * 2]
 
 
-# A caller may forbid a token, say </s> for a minimum length, by a log-probability of minus infinity.
+# A caller may forbid a token, say </s> for a minimum length, by a logit of -inf
 
 
 def test_a_forbidden_end_does_not_finish_a_hypothesis() -> None:
@@ -342,7 +356,7 @@ def test_a_vocabulary_of_one_token_and_the_end_is_enough_for_a_beam_of_two() -> 
     assert [h.score for h in found] == pytest.approx([math.log(0.3), math.log(0.7 * 0.3)])
 
 
-# Beam search against trying everything
+# Beam search against exhaustive search
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0, 3.0])
@@ -378,14 +392,14 @@ def test_the_most_probable_tokens_are_those_that_sorting_finds(vocab_size: int, 
     logits[1, vocab_size // 2 + 1 :] = NEVER  # tokens may be forbidden, but not all
     expected = logits.float().log_softmax(dim=-1)
     for k in {1, min(3, vocab_size), min(11, vocab_size), vocab_size}:
-        top, tokens = top_log_probs(logits, k)
+        top, tokens = log_softmax_topk(logits, k)
         assert top.dtype == torch.float32
         torch.testing.assert_close(top, expected.sort(descending=True).values[:, :k])
         torch.testing.assert_close(expected.gather(1, tokens), top)
         assert all(len(set(row)) == k for row in tokens.tolist())
 
 
-# Laws of any beam
+# Invariants of any beam size
 
 LIMITS = [7, 1, 13, 5, 2, 11, 3]
 
@@ -469,6 +483,188 @@ def test_the_number_of_steps_does_not_grow_when_sentences_end() -> None:
     assert len(oracle.num_rows) < 17
 
 
+# Prompts, several </s>, NaN
+
+Search = Callable[..., list[list[Hypothesis]]]
+
+
+def greedy(oracle: Oracle, limits: Sequence[int], **options: Any) -> list[list[Hypothesis]]:
+    return [[found] for found in oracle.greedy(limits, **options)]
+
+
+def beam_of_1(oracle: Oracle, limits: Sequence[int], **options: Any) -> list[list[Hypothesis]]:
+    return oracle.beam(limits, 1, **options)
+
+
+def beam_of_3(oracle: Oracle, limits: Sequence[int], **options: Any) -> list[list[Hypothesis]]:
+    return oracle.beam(limits, 3, nbest=3, **options)
+
+
+each_search = pytest.mark.parametrize("search", [greedy, beam_of_1, beam_of_3])
+PROMPTS = [[BOS, A, B], [BOS, B, B], [BOS, 4, EOS], [BOS, A, B], [BOS, A, 4], [BOS, 4, 4], [BOS, B, A]]
+
+
+@each_search
+@pytest.mark.parametrize("seed", range(5))
+def test_a_search_after_a_prompt_is_a_search_for_what_follows_the_prompt(search: Search, seed: int) -> None:
+    oracle = random_oracle(seed, vocab_size=7)
+    prompted = Oracle(lambda sentence, prefix: oracle.logits(sentence, (*PROMPTS[sentence][1:], *prefix)))
+    assert search(oracle, LIMITS, bos_id=PROMPTS) == search(prompted, LIMITS)
+
+
+@each_search
+def test_a_prompt_of_one_token_is_the_same_as_its_id(search: Search) -> None:
+    oracle = random_oracle(0, vocab_size=7)
+    assert search(oracle, LIMITS, bos_id=((BOS,),) * len(LIMITS)) == search(oracle, LIMITS)
+
+
+@each_search
+@pytest.mark.parametrize(
+    "bos_id", [[], [[BOS]], [[BOS]] * 3, [[BOS, A], [BOS]], [[], []], [BOS, BOS], [2.5, [1]], torch.ones(2, 3)]
+)
+def test_prompts_must_be_one_per_sentence_and_equally_long(search: Search, bos_id: Any) -> None:
+    with pytest.raises(ValueError, match=r"^bos_id must be an int or 2 equally long prompts, one per sentence$"):
+        search(random_oracle(0), [5, 7], bos_id=bos_id)
+
+
+@pytest.mark.parametrize("eos_ids", [(EOS, A), (EOS, A, B)])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_beam_wide_enough_finds_the_best_of_all_sequences_with_several_ends(
+    seed: int, eos_ids: tuple[int, ...]
+) -> None:
+    oracle = random_oracle(seed)
+    for sentence, found in enumerate(oracle.beam([5, 4], 5**4, eos_id=eos_ids, nbest=11)):
+        assert_same(found, everything(oracle, sentence, (5, 4)[sentence], 0.6, eos_ids)[:11])
+
+
+def test_each_of_several_ends_stops_greedy_search() -> None:
+    table = {BOS: (0.1, 0.6, 0.3), A: (0.2, 0.1, 0.7), B: (0.8, 0.1, 0.1)}
+    for eos_id, ids in (((EOS, B), [A, B]), (frozenset([A]), [A]), ([EOS], [A, B, EOS])):
+        assert chain(table).greedy([7], eos_id=eos_id)[0].ids == ids
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_beam_of_one_is_greedy_search_with_several_ends(seed: int) -> None:
+    oracle = random_oracle(seed, vocab_size=13)
+    found = greedy(oracle, LIMITS, eos_id={EOS, 5, 7})
+    assert any(h.ids[-1] in (5, 7) for (h,) in found)
+    for one, other in zip(beam_of_1(oracle, LIMITS, eos_id={EOS, 5, 7}), found, strict=True):
+        assert_same(one, other)
+
+
+@each_search
+def test_without_an_end_each_sentence_goes_to_its_limit(search: Search) -> None:
+    for limit, found in zip(LIMITS, search(random_oracle(0, vocab_size=7), LIMITS, eos_id=()), strict=True):
+        assert {len(h.ids) for h in found} == {limit}
+
+
+@pytest.mark.parametrize("eos_ids", [(), (0,), (0, 1), (0, 1, 2)])
+def test_a_beam_stays_full_however_many_ends_there_are(eos_ids: tuple[int, ...]) -> None:
+    oracle = Oracle(lambda _, __: [-5.0, -5.0, -5.0, 0.0, 0.1, 0.2, 0.3])
+    oracle.beam([5], 3, eos_id=eos_ids)
+    assert oracle.num_rows == [1, 3, 3, 3, 3]
+
+
+def test_a_vocabulary_of_ends_alone_gives_one_token() -> None:
+    oracle = Oracle(lambda _, __: [math.log(0.3), math.log(0.7)])
+    (found,) = oracle.beam([5], 3, nbest=3, eos_id=(EOS, A))
+    assert [h.ids for h in found] == [[A], [EOS]]
+    assert oracle.num_rows == [1]
+
+
+@each_search
+@pytest.mark.parametrize("eos_id", [None, 2.0, "2", [2, None], [2.0], torch.tensor([2])])
+def test_ends_must_be_ids(search: Search, eos_id: Any) -> None:
+    with pytest.raises(TypeError, match=r"^eos_id=.* must be an int or a collection of ints$"):
+        search(random_oracle(0), [5], eos_id=eos_id)
+
+
+@each_search
+@pytest.mark.parametrize("limits", [[0], [5, 0], [3, -7]])
+def test_limits_must_allow_a_token(search: Search, limits: list[int]) -> None:
+    with pytest.raises(ValueError, match=rf"^max_lengths has {min(limits)}: every limit must be at least 1$"):
+        search(random_oracle(0), limits)
+
+
+@each_search
+@pytest.mark.parametrize("length", [0, 2])
+def test_where_logits_are_nan_a_sentence_ends_with_an_empty_hypothesis(search: Search, length: int) -> None:
+    # Until it is broken, sentence 3 cannot end.
+    oracle = random_oracle(2, vocab_size=7)
+
+    def logits(sentence: int, prefix: Prefix) -> list[float]:
+        end, *others = oracle.logits(sentence, prefix)
+        if sentence != 3:
+            return [end, *others]
+        return [NEVER, *others] if len(prefix) < length else [end, math.nan, *others[1:]]
+
+    broken = Oracle(logits)
+    found = search(broken, [11] * 5)
+    assert found[3] == [Hypothesis([], NEVER, NEVER)]
+    expected = search(oracle, [11] * 5)
+    assert found[:3] + found[4:] == expected[:3] + expected[4:]
+    alone = Oracle(lambda _, prefix: logits(3, prefix))
+    assert search(alone, [11]) == [[Hypothesis([], NEVER, NEVER)]]
+    assert len(alone.num_rows) == length + 1
+
+
+def test_what_has_finished_before_logits_became_nan_counts() -> None:
+    oracle = Oracle(lambda _, prefix: [math.log(0.4), math.log(0.6)] if not prefix else [math.nan, 0.0])
+    (found,) = oracle.beam([7], 2, nbest=2)
+    assert [h.ids for h in found] == [[EOS]]
+
+
+# The state and the device
+
+
+def test_the_documented_example_of_a_state_works() -> None:
+    doc = SearchState.__doc__
+    assert doc is not None
+    names: dict[str, Any] = {"dataclass": dataclass, "Tensor": Tensor}
+    exec("from __future__ import annotations\n" + textwrap.dedent(doc.split("hypothesis:\n")[1]), names)
+    oracle = random_oracle(0, vocab_size=7)
+
+    def decode(tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        past = torch.cat((state.past, tokens[:, None, None]), dim=1)  # (R, t, 1)
+        rows = [oracle.logits(0, tuple(path[1:])) for path in past[:, :, 0].tolist()]
+        return torch.tensor(rows, dtype=torch.float32), names["Cache"](past)
+
+    state = names["Cache"](torch.zeros((1, 0, 1), dtype=torch.int64))
+    assert beam_search(decode, state, [7], bos_id=BOS, eos_id=EOS, beam=3) == oracle.beam([7], 3)
+
+
+def test_a_step_reads_from_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.randn(11, 23, 7, generator=torch.Generator().manual_seed(0))
+    steps: list[Tensor] = []
+    reads: list[str] = []
+
+    class Nothing:
+        def select(self, _: Tensor) -> Nothing:
+            return self
+
+    def decode(tokens: Tensor, state: Nothing) -> tuple[Tensor, Nothing]:
+        steps.append(tokens)
+        return logits[len(steps) % 11, : len(tokens)], state
+
+    def spy(name: str) -> Callable[..., Any]:
+        original = getattr(Tensor, name)
+
+        def read(*args: Any) -> Any:
+            reads.append(name)
+            return original(*args)
+
+        return read
+
+    for name in ("tolist", "item", "nonzero", "cpu", "__bool__", "__int__", "__float__"):
+        monkeypatch.setattr(Tensor, name, spy(name))
+    greedy_search(decode, Nothing(), LIMITS, bos_id=BOS, eos_id=EOS)
+    assert len(reads) == len(steps)
+    steps.clear()
+    reads.clear()
+    found = beam_search(decode, Nothing(), LIMITS, bos_id=BOS, eos_id=EOS, beam=3, nbest=2)
+    assert len(reads) == len(steps) + sum(len(nbest) for nbest in found)  # and once for each result
+
+
 # Borders
 
 
@@ -490,9 +686,6 @@ def test_search_does_not_record_gradients() -> None:
 
     class Nothing:
         def select(self, _: Tensor) -> Nothing:
-            return self
-
-        def keep_sentences(self, _: Tensor) -> Nothing:
             return self
 
     def decode(tokens: Tensor, state: Nothing) -> tuple[Tensor, Nothing]:

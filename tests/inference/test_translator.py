@@ -19,16 +19,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from transformer.config import SearchConfig, load_config
+from transformer.config import ModelConfig, SearchConfig, load_config
 from transformer.data.builtin import builtin_pairs
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from transformer.errors import CheckpointError, DataError, DeviceError
 from transformer.inference.bleu import score
-from transformer.inference.prepared import PreparedLinear, QuantizedLinear, can_quantize
+from transformer.inference.prepacked import PrepackedLinear, QuantizedLinear, can_prepack, can_quantize
 from transformer.inference.search import beam_search
 from transformer.inference.translator import Translation, Translator, greedy_bleu
+from transformer.model.alternatives.build import build_model
 from transformer.model.transformer import Transformer
-from transformer.training.precision import resolve_dtype
+from transformer.training.device import resolve_dtype
 
 NUM_LAYERS, NUM_HEADS = 2, 3
 TEXTS = [
@@ -54,23 +55,21 @@ def random_model(tokenizer: Tokenizer, seed: int = 2, *, ends: bool = True, **op
     makes </s> as likely as all others together now and then.
     """
     torch.manual_seed(seed)
-    options = {"norm": "pre", "d_k": 7} | options
-    model = Transformer(len(tokenizer), 22, NUM_LAYERS, NUM_HEADS, 29, d_v=5, tie="none", **options)
+    sizes = {"d_model": 22, "num_layers": NUM_LAYERS, "num_heads": NUM_HEADS, "d_ff": 29, "d_k": 7, "d_v": 5}
+    model = build_model(len(tokenizer), ModelConfig(**{**sizes, "norm": "pre", "tie": "none", **options}))
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() == 2 and "embed" not in name:
                 weight *= 2
-        assert model.embeddings.target_weight is not None
-        assert model.embeddings.output_weight is not None
-        model.embeddings.target_weight *= 0.3
+        model.embedding.target_weight *= 0.3
         if ends:
-            model.embeddings.output_weight[EOS_ID] *= 2.5
+            model.embedding.output_weight[EOS_ID] *= 2.5
     return model
 
 
 @pytest.fixture(scope="module")
 def translator(tokenizer: Tokenizer) -> Translator:
-    return Translator(random_model(tokenizer), tokenizer, SearchConfig(beam=3, max_extra=7))
+    return Translator(random_model(tokenizer), tokenizer, SearchConfig(beam=3, max_length_offset=7))
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +82,9 @@ def endless(tokenizer: Tokenizer, **options: Any) -> Transformer:
     """A model that never ends a sentence: </s> has a logit far below all others."""
     model = random_model(tokenizer, ends=False, **options)
     with torch.no_grad():
-        assert model.embeddings.output_weight is not None
         # What the last LayerNorm adds is the same for all positions; of the output vectors only that of </s> follows.
         model.decoder.norm.bias.fill_(1.0)
-        model.embeddings.output_weight[EOS_ID] = -30.0
+        model.embedding.output_weight[EOS_ID] = -30.0
     return model
 
 
@@ -164,7 +162,7 @@ def test_batches_are_of_similar_lengths_and_within_their_budget(
     batches: list[Tensor] = []
     encode = translator.model.encode
     monkeypatch.setattr(translator.model, "encode", lambda src: batches.append(src) or encode(src))
-    translator.translate(["", *TEXTS], beam=1, max_extra=0, batch_tokens=batch_tokens)
+    translator.translate(["", *TEXTS], beam=1, max_length_offset=0, batch_tokens=batch_tokens)
     assert all(src.numel() <= batch_tokens or len(src) == 1 for src in batches)
     lengths = [int((row != 0).sum()) for src in batches for row in src]
     assert lengths == sorted((len(ids) + 1 for ids in tokenizer.encode(TEXTS)), reverse=True)
@@ -182,14 +180,14 @@ def test_batches_are_of_similar_lengths_and_within_their_budget(
     ],
 )
 def test_that_holds_for_other_models_too(tokenizer: Tokenizer, options: dict[str, Any]) -> None:
-    other = Translator(random_model(tokenizer, seed=7, **options), tokenizer, SearchConfig(max_extra=5))
+    other = Translator(random_model(tokenizer, seed=7, **options), tokenizer, SearchConfig(max_length_offset=5))
     alone = [other.translate_nbest([text], nbest=2)[0] for text in TEXTS]
     assert_same(other.translate_nbest(TEXTS, nbest=2), alone)
 
 
 def test_dropout_is_off(tokenizer: Tokenizer) -> None:
     model = random_model(tokenizer, dropout=0.9).train()
-    translator = Translator(model, tokenizer, SearchConfig(beam=2, max_extra=3))
+    translator = Translator(model, tokenizer, SearchConfig(beam=2, max_length_offset=3))
     assert translator.translate(TEXTS) == translator.translate(TEXTS)
 
 
@@ -230,18 +228,20 @@ def test_a_beam_of_one_is_greedy_search(translator: Translator, tokenizer: Token
 
 
 def test_the_models_own_settings_hold_unless_others_are_given(translator: Translator, tokenizer: Tokenizer) -> None:
-    settings = SearchConfig(beam=2, alpha=2.0, max_extra=3)
+    settings = SearchConfig(beam=2, alpha=2.0, max_length_offset=3)
     other = Translator(translator.model, tokenizer, settings)
-    expected = translator.translate_nbest(TEXTS, nbest=1, beam=2, alpha=2.0, max_extra=3)
+    expected = translator.translate_nbest(TEXTS, nbest=1, beam=2, alpha=2.0, max_length_offset=3)
     assert_same(other.translate_nbest(TEXTS, nbest=1), expected)
-    assert other.translate(TEXTS) == translator.translate(TEXTS, beam=2, alpha=2.0, max_extra=3)
+    assert other.translate(TEXTS) == translator.translate(TEXTS, beam=2, alpha=2.0, max_length_offset=3)
     assert Translator(translator.model, tokenizer).search == SearchConfig()
 
 
 def test_nothing_asked_for_is_taken_for_a_default(translator: Translator, tokenizer: Tokenizer) -> None:
-    (found,) = translator.translate_nbest(TEXTS[:1], nbest=3, alpha=0.0, max_extra=0)
+    (found,) = translator.translate_nbest(TEXTS[:1], nbest=3, alpha=0.0, max_length_offset=0)
     assert all(one.score == one.log_prob for one in found)
-    (found,) = Translator(endless(tokenizer), tokenizer).translate_nbest(TEXTS[:1], nbest=1, alpha=1.0, max_extra=0)
+    (found,) = Translator(endless(tokenizer), tokenizer).translate_nbest(
+        TEXTS[:1], nbest=1, alpha=1.0, max_length_offset=0
+    )
     assert num_pieces(found[0]) == len(tokenizer.encode(TEXTS[:1])[0])
 
 
@@ -266,20 +266,19 @@ def test_more_translations_than_the_beam_holds_are_refused(translator: Translato
 
 
 @pytest.mark.parametrize("beam", [1, 3])
-@pytest.mark.parametrize("max_extra", [0, 5])
-def test_each_translation_is_limited_by_its_own_text(tokenizer: Tokenizer, beam: int, max_extra: int) -> None:
+@pytest.mark.parametrize("max_length_offset", [0, 5])
+def test_each_translation_is_limited_by_its_own_text(tokenizer: Tokenizer, beam: int, max_length_offset: int) -> None:
     translator = Translator(endless(tokenizer), tokenizer)
-    found = translator.translate_nbest(TEXTS, nbest=1, beam=beam, alpha=1.0, max_extra=max_extra)
-    assert [num_pieces(best) for (best,) in found] == [len(ids) + max_extra for ids in tokenizer.encode(TEXTS)]
+    found = translator.translate_nbest(TEXTS, nbest=1, beam=beam, alpha=1.0, max_length_offset=max_length_offset)
+    assert [num_pieces(best) for (best,) in found] == [len(ids) + max_length_offset for ids in tokenizer.encode(TEXTS)]
 
 
 @pytest.mark.parametrize("beam", [1, 3])
 def test_a_model_that_has_diverged_still_gives_a_line_per_text(tokenizer: Tokenizer, beam: int) -> None:
     model = random_model(tokenizer)
     with torch.no_grad():
-        assert model.embeddings.output_weight is not None
-        model.embeddings.output_weight.fill_(float("nan"))
-    translator = Translator(model, tokenizer, SearchConfig(max_extra=3))
+        model.embedding.output_weight.fill_(float("nan"))
+    translator = Translator(model, tokenizer, SearchConfig(max_length_offset=3))
     assert len(translator.translate(["We", "", "Two dogs."], beam=beam)) == 3
 
 
@@ -327,50 +326,19 @@ def test_learned_positions_limit_the_translation(tokenizer: Tokenizer, beam: int
 
 def test_sinusoidal_positions_limit_nothing(tokenizer: Tokenizer) -> None:
     translator = Translator(endless(tokenizer), tokenizer)
-    # 256 positions are prepared; the table must grow.
-    ((best,),) = translator.translate_nbest(["We"], nbest=1, beam=1, alpha=1.0, max_extra=300)
+    # 256 positions are prepacked; the table must grow.
+    ((best,),) = translator.translate_nbest(["We"], nbest=1, beam=1, alpha=1.0, max_length_offset=300)
     assert num_pieces(best) == len(tokenizer.encode(["We"])[0]) + 300
 
 
 # Attention
 
 
-@pytest.mark.parametrize("translation", [None, "Zwei Hunde schlafen."])
-def test_attention_comes_with_a_label_for_every_row_and_column(
-    translator: Translator, tokenizer: Tokenizer, translation: str | None
-) -> None:
-    src, tgt, maps = translator.attention(TEXTS[0], translation)
-    if translation is None:
-        (translation,) = translator.translate(TEXTS[:1])
-    assert src == [*tokenizer.pieces(tokenizer.encode(TEXTS[:1])[0]), "</s>"]
-    assert tgt == ["<s>", *tokenizer.pieces(tokenizer.encode([translation])[0])]
-    shapes = {"encoder": (len(src), len(src)), "decoder": (len(tgt), len(tgt)), "cross": (len(tgt), len(src))}
-    for name, shape in shapes.items():
-        layers = getattr(maps, name)
-        assert len(layers) == NUM_LAYERS
-        for weights in layers:
-            assert weights.shape == (1, NUM_HEADS, *shape)
-            assert not weights.requires_grad
-            torch.testing.assert_close(weights.sum(-1), torch.ones(1, NUM_HEADS, shape[0]))
-
-
-def test_attention_of_too_long_a_text_is_an_error(translator: Translator, tokenizer: Tokenizer) -> None:
-    limited = Translator(translator.model, tokenizer, SearchConfig(max_source_length=3))
-    with pytest.raises(DataError, match=r"sentence 1 has .* more than the limit of 3"):
-        limited.attention(TEXTS[0], "Zwei Hunde")
-
-
-def test_attention_of_a_translation_cut_at_the_last_position_is_shown(tokenizer: Tokenizer) -> None:
-    translator = Translator(endless(tokenizer, positional="learned", max_positions=11), tokenizer)
-    src, tgt, maps = translator.attention("We")
-    assert maps.cross[0].shape == (1, NUM_HEADS, len(tgt), len(src))
-
-
 def test_the_identity_tells_apart_what_translates_otherwise(tokenizer: Tokenizer) -> None:
-    search = SearchConfig(beam=3, max_extra=7)
+    search = SearchConfig(beam=3, max_length_offset=7)
     identity = Translator(random_model(tokenizer), tokenizer, search).identity()
     longer = Translator(random_model(tokenizer), tokenizer, dataclasses.replace(search, max_source_length=31))
-    longer.prepare()
+    longer.prepack()
     assert longer.identity() == identity, "which texts are too long changes no translation"
     pieces = Tokenizer.train((side for pair in builtin_pairs("train", 211) for side in pair), 211)
     half = Translator(random_model(tokenizer).to(torch.bfloat16), tokenizer, search)
@@ -380,7 +348,7 @@ def test_the_identity_tells_apart_what_translates_otherwise(tokenizer: Tokenizer
         (half, {"weights", "precision"}),
         (
             Translator(random_model(tokenizer), tokenizer, SearchConfig(beam=5, alpha=0.7)),
-            {"beam", "alpha", "max_extra"},
+            {"beam", "alpha", "max_length_offset"},
         ),
     ):
         found = other.identity()
@@ -388,9 +356,9 @@ def test_the_identity_tells_apart_what_translates_otherwise(tokenizer: Tokenizer
 
 
 def test_texts_can_be_checked_without_translating_them(translator: Translator) -> None:
-    translator.check(["", *TEXTS])
+    assert [len(ids) > 0 for ids in translator.encode(["", *TEXTS])] == [False] + [True] * len(TEXTS)
     with pytest.raises(DataError, match="sentence 13 has 1032 pieces, more than the limit of 1024: split it"):
-        translator.check(["Two dogs.", "a " * 1031], first_number=12)
+        translator.encode(["Two dogs.", "a " * 1031], first_number=12)
 
 
 # Loading
@@ -472,12 +440,12 @@ def test_log_probabilities_in_bfloat16_are_within_a_twentieth_per_token(
 
 
 @pytest.mark.parametrize("beam", [1, 3])
-def test_prepared_weights_translate_alike(tokenizer: Tokenizer, translator: Translator, beam: int) -> None:
-    prepared = Translator(random_model(tokenizer), tokenizer, translator.search)
-    prepared.prepare()
-    assert any(isinstance(module, PreparedLinear) for module in prepared.model.modules())
+def test_prepacked_weights_translate_alike(tokenizer: Tokenizer, translator: Translator, beam: int) -> None:
+    prepacked = Translator(random_model(tokenizer), tokenizer, translator.search)
+    prepacked.prepack()
+    assert any(isinstance(module, PrepackedLinear) for module in prepacked.model.modules())
     expected = translator.translate_nbest(TEXTS, nbest=beam, beam=beam)
-    assert_same(prepared.translate_nbest(TEXTS, nbest=beam, beam=beam), expected)
+    assert_same(prepacked.translate_nbest(TEXTS, nbest=beam, beam=beam), expected)
 
 
 @pytest.mark.skipif(not can_quantize(torch.zeros(1)), reason="torch has no kernel here")
@@ -485,7 +453,7 @@ def test_log_probabilities_in_8_bit_integers_are_within_a_tenth_per_token(
     translator: Translator, tokenizer: Tokenizer
 ) -> None:
     quantized = Translator(random_model(tokenizer), tokenizer)
-    quantized.prepare(quantize=True)
+    quantized.prepack(quantize=True)
     assert isinstance(quantized.logits, QuantizedLinear)
     with torch.no_grad():
         for ids in tokenizer.encode(TEXTS):
@@ -510,7 +478,7 @@ def test_8_bit_products_that_this_machine_does_not_have_are_refused(
 ) -> None:
     monkeypatch.setattr(torch.ops, "onednn", SimpleNamespace())
     with pytest.raises(DeviceError, match=r"precision=int8: not with device=cpu .*use auto, fp32 or bf16"):
-        translator.prepare(quantize=True)
+        translator.prepack(quantize=True)
 
 
 def test_a_path_that_is_not_there_is_an_error(tmp_path: Path) -> None:
@@ -520,7 +488,7 @@ def test_a_path_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_directory_without_a_checkpoint_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds no checkpoint; train first, or name a directory with"):
+    with pytest.raises(CheckpointError, match="contains no checkpoint; train first, or name a directory with"):
         Translator.load(tmp_path)
 
 
@@ -585,3 +553,27 @@ def test_greedy_bleu_is_the_score_of_greedy_translations(tokenizer: Tokenizer) -
 def test_one_string_is_not_a_list_of_sentences(trained_run: Path) -> None:
     with pytest.raises(TypeError, match="a list of sentences, not one string"):
         Translator.load(trained_run).translate("A dog.")
+
+
+def test_a_model_that_was_put_into_training_mode_translates_without_dropout(
+    tokenizer: Tokenizer, translator: Translator
+) -> None:
+    trained = Translator(random_model(tokenizer, dropout=0.5), tokenizer, translator.search)
+    expected = trained.translate(TEXTS)
+    trained.model.train()
+    assert trained.translate(TEXTS) == expected
+
+
+def test_prepacking_twice_is_refused_and_another_projection_is_kept(tokenizer: Tokenizer) -> None:
+    if not can_prepack(torch.zeros(1)):
+        pytest.skip("torch has no kernel here")
+    translator = Translator(random_model(tokenizer), tokenizer)
+    translator.prepack()
+    with pytest.raises(RuntimeError, match="the model is prepacked already"):
+        translator.prepack(quantize=True)
+    model = random_model(tokenizer)
+    model.__class__ = type("Scaled", (Transformer,), {"logits": lambda self, x: 2 * Transformer.logits(self, x)})
+    scaled = Translator(model, tokenizer)
+    scaled.prepack()
+    hidden = torch.randn(3, 22)
+    assert torch.equal(scaled.logits(hidden), model.logits(hidden))

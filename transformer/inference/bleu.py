@@ -1,6 +1,4 @@
-"""BLEU and chrF, by sacreBLEU, with the signatures that make them comparable; BLEU as the paper's authors had it."""
-
-from __future__ import annotations
+"""BLEU and chrF by sacreBLEU, and the compound-split BLEU of the paper's authors."""
 
 import re
 from collections.abc import Sequence
@@ -18,7 +16,7 @@ TOKENIZERS = tuple(sorted(BLEU.TOKENIZERS))
 
 @dataclass(frozen=True)
 class Score:
-    """Corpus scores from 0 to 100 and how they were computed."""
+    """Corpus-level scores from 0 to 100, with sacreBLEU's signatures."""
 
     bleu: float
     bleu_signature: str
@@ -29,19 +27,19 @@ class Score:
 
 @dataclass(frozen=True)
 class CompoundSplitScore:
-    """BLEU from 0 to 100 as the paper's authors computed it, and how. Not comparable with `Score.bleu`."""
+    """Compound-split BLEU from 0 to 100. Not comparable with `Score.bleu`."""
 
     bleu: float
     signature: str
-    details: str  # the same, n-gram precisions, brevity penalty, lengths
+    details: str  # score, n-gram precisions, brevity penalty, lengths
 
 
 def score(hypotheses: Sequence[str], references: Sequence[str], tokenize: str = "13a") -> Score:
-    """Score translations against one reference each, both as text.
+    """Corpus BLEU and chrF of detokenised text, one reference per line.
 
     Args:
         hypotheses, references: equally many lines.
-        tokenize: sacreBLEU's tokenizer; "none" for references that are tokenised already.
+        tokenize: sacreBLEU's tokenizer; "none" for references that are already tokenised.
 
     Raises:
         DataError: the sides differ in length, there is nothing to score, or the tokenizer is not installed.
@@ -54,7 +52,7 @@ def score(hypotheses: Sequence[str], references: Sequence[str], tokenize: str = 
     chrf = CHRF()
     bleu_score = bleu.corpus_score(list(hypotheses), [list(references)])
     chrf_score = chrf.corpus_score(list(hypotheses), [list(references)])
-    _forget_lines(bleu.tokenizer)
+    _clear_cache(bleu.tokenizer)
     return Score(
         bleu=bleu_score.score,
         bleu_signature=str(bleu.get_signature()),
@@ -64,18 +62,15 @@ def score(hypotheses: Sequence[str], references: Sequence[str], tokenize: str = 
     )
 
 
-def _forget_lines(tokenizer: Any) -> None:
-    """sacreBLEU keeps the last 65,536 lines for a tokenizer that is not asked again: training would grow with them."""
+def _clear_cache(tokenizer: Any) -> None:
+    """Clear sacreBLEU's cache of 65,536 lines: training would grow by it."""
     for kind in (type(tokenizer), TokenizerRegexp):
         if clear := getattr(kind.__call__, "cache_clear", None):
             clear()
 
 
 def moses_tokenizer(lang: str) -> Any:
-    """Moses' tokenizer for a language code, which decides on abbreviations and apostrophes.
-
-    DataError if sacremoses is not installed.
-    """
+    """Moses' tokenizer, with the language's abbreviations and apostrophes. DataError without sacremoses."""
     try:
         import sacremoses
     except ImportError:
@@ -84,14 +79,14 @@ def moses_tokenizer(lang: str) -> Any:
 
 
 def compound_split_score(hypotheses: Sequence[str], references: Sequence[str], moses: Any) -> CompoundSplitScore:
-    """Score raw text as the authors' script did, which made their BLEU comparable with earlier papers.
+    """Compound-split BLEU of detokenised text, as the paper's authors computed it.
 
-    Both sides go through Moses' tokenizer, escapes included, and `split_compounds`; then `multi_bleu` counts. The same
-    translations score higher than with `score`: of a compound that is right, three words are.
+    Both sides go through Moses' tokenizer, escapes included, `split_compounds` and `multi_bleu`. This gives higher
+    scores than `score`, because a correct compound counts as three correct words.
 
     Args:
-        hypotheses, references: equally many lines, not tokenised.
-        moses: a tokenizer of `moses_tokenizer`.
+        hypotheses, references: equally many lines, detokenised.
+        moses: from `moses_tokenizer`.
 
     Raises:
         DataError: the sides differ in length, or there is nothing to score.
@@ -109,15 +104,15 @@ def compound_split_score(hypotheses: Sequence[str], references: Sequence[str], m
 
 
 def split_compounds(tokenised: str) -> str:
-    """Part what a hyphen joins: `rich-text format` becomes `rich ##AT##-##AT## text format`.
+    """Split at hyphens: `rich-text format` becomes `rich ##AT##-##AT## text format`.
 
-    A character can be the neighbour of one hyphen only: of `a-b-c` just the first is parted, as for published scores.
+    Matches do not overlap, so that `a-b-c` is split at the first hyphen only, as for published scores.
     """
     return re.sub(r"(\S)-(\S)", r"\1 ##AT##-##AT## \2", tokenised)
 
 
 def multi_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> BLEUScore:
-    """What `multi-bleu.perl` prints: BLEU of words between white space, with case, 0 if an order has no match."""
+    """BLEU as `multi-bleu.perl`: cased, split at white space. 0 if an n-gram order has no match: no smoothing."""
     return BLEU(tokenize="none", smooth_method="none", force=True).corpus_score(list(hypotheses), [list(references)])
 
 

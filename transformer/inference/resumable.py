@@ -1,6 +1,4 @@
-"""Output of hours of work: complete or not there, and gone on with after whatever stopped the work."""
-
-from __future__ import annotations
+"""Interruptible output for long jobs: complete or absent, and resumable."""
 
 import contextlib
 import hashlib
@@ -12,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from transformer.errors import DataError
-from transformer.files import check_replaceable, try_lock, write_whole
+from transformer.files import check_replaceable, try_lock, write_atomic
 
 
 class ResumableOutput:
-    """What is done of an output OUT, in OUT.part, and in OUT.part.json of which lines, and how, it was made.
+    """The unfinished output OUT.part, with its input and settings recorded in OUT.part.json.
 
-    Work comes in chunks. A chunk counts once OUT.part.json says so: what a killed process wrote after that is cut off.
+    Chunks are committed by the record: what a killed process wrote after its last record is truncated.
 
     Attributes:
         part: OUT.part.
-        num_done: input lines whose output is there.
+        num_done: input lines whose output is committed.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, object]) -> None:
@@ -36,15 +34,15 @@ class ResumableOutput:
         self._expected_digest = self._digest.hexdigest()
 
     def remaining(self, lines: Iterator[str]) -> Iterator[str]:
-        """The lines that are still to do. DataError unless those before them are the ones that were done."""
+        """Skip the lines that are done. DataError if they differ from those of the record."""
         self._digest = hashlib.sha256()
-        num_there = 0
+        num_read = 0
         for line in itertools.islice(lines, self.num_done):
-            self._digest.update(_line_bytes(line))
-            num_there += 1
-        if num_there < self.num_done:
+            self._digest.update(f"{line}\n".encode(errors="surrogatepass"))
+            num_read += 1
+        if num_read < self.num_done:
             raise DataError(
-                f"{self.part}: has the translations of {self.num_done} lines, more than the {num_there} of the input; "
+                f"{self.part}: has the translations of {self.num_done} lines, more than the {num_read} of the input; "
                 "restore the input, or delete it to start again"
             )
         if self._digest.hexdigest() != self._expected_digest:
@@ -55,28 +53,28 @@ class ResumableOutput:
         return lines
 
     def add(self, lines: Sequence[str], text: str) -> None:
-        """Append what the next lines became. OSError, naming OUT.part, if it cannot be written."""
+        """Append and commit the output of the next lines. OSError, naming OUT.part, if that fails."""
         data = text.encode()
         for line in lines:
-            self._digest.update(_line_bytes(line))
+            self._digest.update(f"{line}\n".encode(errors="surrogatepass"))
         self.num_done += len(lines)
         self._num_bytes += len(data)
         try:
             with self.part.open("ab") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())  # the record must never be of more than is there
+                os.fsync(file.fileno())  # before the record, which must not count bytes that could still be lost
             self._write_record()
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.part)) from None
 
     def complete(self) -> None:
-        """Give the output its name."""
+        """Rename OUT.part to OUT and delete the record."""
         self.part.replace(self._path)
         self._record.unlink(missing_ok=True)
 
     def resume(self) -> None:
-        """Take up what an earlier process has left. DataError if that is of other settings or cannot be told."""
+        """Continue an earlier process's output. DataError if its settings differ or its record is damaged."""
         if not self.part.stat().st_size:
             self._write_record()
             return
@@ -94,23 +92,22 @@ class ResumableOutput:
 
     def _read_record(self) -> dict[str, Any]:
         try:
-            record = json.loads(self._record.read_text(encoding="utf-8"))
-            if {name: type(x) for name, x in record.items()} != {
-                name: type(x) for name, x in self._as_record().items()
-            }:
-                raise ValueError("it is not of this version")
+            record = dict(json.loads(self._record.read_text(encoding="utf-8")))
+            types = {name: type(value) for name, value in self._as_record().items()}
+            if {name: type(value) for name, value in record.items()} != types:
+                raise ValueError("other fields than expected")
             if not all(0 <= record[name] < 1 << 63 for name in ("num_lines", "num_bytes")):
-                raise ValueError("it counts what cannot be")
-        except (OSError, ValueError, AttributeError, RecursionError) as error:
+                raise ValueError("a count is out of range")
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or error
             raise DataError(
-                f"{self.part}: {self._record.name}, which tells what it holds, cannot be read ({reason}); delete "
-                f"{self.part.name} to start again"
+                f"{self.part}: its record {self._record.name} cannot be read ({reason}); delete {self.part.name} to "
+                "start again"
             ) from None
-        return dict(record)
+        return record
 
     def _write_record(self) -> None:
-        write_whole(self._record, json.dumps(self._as_record(), indent=1))
+        write_atomic(self._record, json.dumps(self._as_record(), indent=1))
 
     def _as_record(self) -> dict[str, object]:
         return {
@@ -123,16 +120,16 @@ class ResumableOutput:
 
 @contextlib.contextmanager
 def resumable_output(path: Path, settings: Mapping[str, object]) -> Iterator[ResumableOutput]:
-    """An output with what an earlier process has left of it, for this process alone while it is entered.
+    """Open an output, new or interrupted, and lock it against other processes.
 
     Args:
-        path: OUT, which `complete` will replace.
-        settings: what shapes the output besides the lines; values that JSON keeps.
+        path: OUT, which `complete` replaces.
+        settings: what the output depends on besides the input lines; JSON values.
 
     Raises:
-        InUseError: another process is at it.
-        ConfigError: it is something else than a file.
-        DataError: it was begun with other settings.
+        InUseError: another process has it open.
+        ConfigError: it exists and is not a regular file.
+        DataError: it was started with other settings, or its record is damaged.
         OSError: it cannot be written.
     """
     check_replaceable(path)
@@ -145,7 +142,3 @@ def resumable_output(path: Path, settings: Mapping[str, object]) -> Iterator[Res
         yield output
     finally:
         lock_file.unlink(missing_ok=True)
-
-
-def _line_bytes(line: str) -> bytes:
-    return line.encode(errors="surrogatepass") + b"\n"

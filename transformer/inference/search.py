@@ -1,50 +1,69 @@
-"""Greedy and beam search (section 6.1) as pure functions of a decode callable; no model is imported here.
+"""Greedy and beam search (section 6.1) over any decode callable.
 
-Dimension key: B sentences still searched, W hypotheses alive per sentence, R = B·W, those of a sentence side by side;
-V vocabulary, C candidates per sentence, t tokens so far.
+Dimension key: B unfinished sentences, W beams (alive hypotheses) per sentence, R = B·W rows, sentence by sentence;
+V vocabulary, C candidates per sentence, E ids of </s>, t tokens so far.
 """
 
 from __future__ import annotations
 
+import bisect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-
-class SearchState(Protocol):
-    """What the search needs of the decoder's memory; it never looks inside."""
-
-    def select(self: State, rows: Tensor) -> State:
-        """Make hypothesis i the continuation of old hypothesis rows[i]."""
-
-    def keep_sentences(self: State, sentences: Tensor) -> State:
-        """Forget all sentences but these."""
-
-
-# Of tokens, whose largest element is found first; vocabularies are multiples of 8.
+# Tokens per group in `log_softmax_topk`; vocabularies are multiples of 8.
 _GROUP_SIZE = 8
 _ROWS_AT_A_TIME = 64
+
+
+class SearchState(Protocol):
+    """The decoder's state, which a search reorders but never reads.
+
+    A state that keeps one row per hypothesis:
+
+        @dataclass(frozen=True)
+        class Cache:
+            past: Tensor  # (R, t, D)
+
+            def select(self, rows: Tensor) -> Cache:
+                return Cache(self.past[rows.flatten()])
+    """
+
+    def select(self: State, rows: Tensor) -> State:
+        """Repeat, reorder and drop hypotheses and sentences.
+
+        Args:
+            rows: (B', W') int64: hypothesis j of sentence i continues old row rows[i, j]. Old rows are numbered
+                sentence by sentence. All entries of a row belong to one old sentence; sentences keep their order.
+        """
+
 
 State = TypeVar("State", bound=SearchState)
 # From the last tokens (R,) int64 and a state: logits (R, V) of the next token, and the state after the last.
 Decode = Callable[[Tensor, State], tuple[Tensor, State]]
+BosId = int | Sequence[Sequence[int]]
+EosId = int | Collection[int]
+Device = torch.device | str
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One output: its ids with </s> (without, if it was cut at its limit), log P(Y|X) in nats, and its score."""
+    """One output of a search."""
 
-    ids: list[int]
-    log_prob: float
-    score: float
+    ids: list[int]  # with </s>, unless cut at the length limit
+    log_prob: float  # log P(Y|X) in nats
+    score: float  # log P over length penalty
+
+
+_NOTHING = Hypothesis([], -math.inf, -math.inf)  # where logits are NaN
 
 
 def length_penalty(length: int, alpha: float) -> float:
-    """((5 + |Y|) / 6)^α of Wu et al. 2016, by which log P is divided; |Y| counts </s>."""
+    """The length penalty ((5 + |Y|) / 6)^α of Wu et al. 2016; |Y| counts </s>."""
     return float(((5 + length) / 6) ** alpha)
 
 
@@ -54,47 +73,73 @@ def greedy_search(
     state: State,
     max_lengths: Sequence[int],
     *,
-    bos_id: int,
-    eos_id: int,
+    bos_id: BosId,
+    eos_id: EosId,
     alpha: float = 0.6,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
 ) -> list[Hypothesis]:
-    """Take the most probable token, until </s> or the sentence's own limit.
+    """Take the most probable token until </s> or the length limit.
 
     Args:
         decode: gives the next token's logits.
         state: before the first token, one hypothesis per sentence.
         max_lengths: per sentence, the most tokens it may produce, </s> included; at least 1.
-        bos_id, eos_id: the ids of <s> and </s>.
-        alpha: of the penalty in the score; it changes no output.
+        bos_id: the id of <s>; or a prompt for each sentence, <s> included, all equally long. Neither the output nor its
+            length and log P include it.
+        eos_id: the id of </s>, or several ids that all end a hypothesis.
+        alpha: α of the length penalty in the score; it changes no output.
         device: where `decode` wants its tokens.
 
     Returns:
-        One hypothesis per sentence.
+        One hypothesis per sentence. Where logits are NaN, it has no ids, and log P and score are -inf.
+
+    Raises:
+        TypeError: `eos_id` has something other than ints.
+        ValueError: a limit is less than 1, or the prompts are not one per sentence, equally long and not empty.
     """
-    found: dict[int, Hypothesis] = {}
-    sentences = torch.arange(len(max_lengths))  # which sentence each row is
-    limits = torch.tensor(list(max_lengths), dtype=torch.int64)
-    prefixes = torch.full((len(sentences), 1), bos_id, device=device)
-    log_probs = torch.zeros(len(sentences), device=device)
-    while len(sentences):
-        logits, state = decode(prefixes[:, -1], state)
-        best, tokens = top_log_probs(logits, 1)  # (B, 1)
-        log_probs = log_probs + best[:, 0]
-        prefixes = torch.cat((prefixes, tokens), dim=1)
-        length = prefixes.size(1) - 1
-        is_over = (tokens[:, 0] == eos_id).cpu() | (limits == length)
-        if not is_over.any():
-            continue
-        for row in is_over.nonzero().flatten().tolist():
-            log_prob = log_probs[row].item()
-            ids = prefixes[row, 1:].tolist()
-            found[int(sentences[row])] = Hypothesis(ids, log_prob, log_prob / length_penalty(length, alpha))
-        rows = (~is_over).nonzero().flatten()
-        sentences, limits, rows = sentences[rows], limits[rows], rows.to(device)
-        prefixes, log_probs = prefixes[rows], log_probs[rows]
-        state = state.keep_sentences(rows).select(rows)
-    return [found[i] for i in range(len(max_lengths))]
+    limits, eos_ids, logits, state = prefill(decode, state, max_lengths, bos_id, eos_id, device)
+    return generate(decode, state, logits, limits, eos_ids, lambda logits, *_: log_softmax_topk(logits, 1), alpha)
+
+
+def generate(
+    decode: Decode[State],
+    state: State,
+    logits: Tensor,
+    limits: Sequence[int],
+    eos_ids: Collection[int],
+    next_token: Callable[[Tensor, Sequence[int], int], tuple[Tensor, Tensor]],
+    alpha: float,
+) -> list[Hypothesis]:
+    """Append the tokens that `next_token` picks: the loop of greedy search and sampling.
+
+    Args:
+        state, logits, limits: a row per hypothesis, otherwise as `prefill` returns them.
+        next_token: from logits (R, V), the numbers of these rows, and t: log-probabilities and tokens, (R, 1).
+    """
+    outputs: list[list[int]] = [[] for _ in limits]
+    found = [_NOTHING] * len(limits)
+    rows = list(range(len(limits)))
+    log_probs = torch.zeros((len(rows), 1), device=logits.device)
+    while rows:
+        step_log_probs, tokens = next_token(logits, rows, len(outputs[rows[0]]))
+        log_probs = log_probs + step_log_probs  # (R, 1)
+        # One exchange with the device per step; float64 holds both exactly.
+        exchange = torch.cat((tokens.double(), log_probs.double()), dim=1).tolist()
+        kept = []
+        for i, (row, (token, log_prob)) in enumerate(zip(rows, exchange, strict=True)):
+            ids = outputs[row]
+            ids.append(int(token))
+            if token not in eos_ids and len(ids) < limits[row] and not math.isnan(log_prob):
+                kept.append(i)
+            elif not math.isnan(log_prob):
+                found[row] = Hypothesis(ids, log_prob, log_prob / length_penalty(len(ids), alpha))
+        if kept and len(kept) < len(rows):
+            index = torch.tensor(kept, device=logits.device)
+            tokens, log_probs, state = tokens[index], log_probs[index], state.select(index[:, None])
+        rows = [rows[i] for i in kept]
+        if rows:
+            logits, state = decode(tokens[:, 0], state)
+    return found
 
 
 @torch.no_grad()
@@ -103,168 +148,157 @@ def beam_search(
     state: State,
     max_lengths: Sequence[int],
     *,
-    bos_id: int,
-    eos_id: int,
+    bos_id: BosId,
+    eos_id: EosId,
     beam: int = 4,
     alpha: float = 0.6,
     nbest: int = 1,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
 ) -> list[list[Hypothesis]]:
-    """Keep the `beam` most probable unfinished hypotheses; rank finished ones by log P / length penalty.
+    """Beam search, ranking hypotheses by log P / length penalty.
 
-    A hypothesis finishes when </s> is among the `beam` best continuations of its sentence. A sentence is over when no
-    unfinished one can still beat the `nbest` best finished (log P only falls; the penalty is at most that of its
-    limit), when `beam` have finished and the best of them beats what the unfinished would score if they ended now, or
-    at its limit; it then leaves the batch. With `beam` 1 this is greedy search.
+    Each step keeps the `beam` best alive hypotheses of a sentence. A hypothesis finishes if its </s> is among the
+    `beam` best candidates. With `beam` 1 this is greedy search. A sentence leaves the batch when it is
+        - pruned by bound: no alive hypothesis can score better than the `nbest` best finished ones any more;
+        - finished: `beam` hypotheses are, and the best of them scores no less than the best alive one as it stands;
+        - at its length limit: the alive hypotheses are cut.
 
     Args:
-        decode: gives the next token's logits.
-        state: before the first token, one hypothesis per sentence.
-        max_lengths: per sentence, the most tokens it may produce, </s> included; at least 1.
-        bos_id, eos_id: the ids of <s> and </s>.
-        beam: hypotheses kept per sentence.
+        beam: alive hypotheses per sentence.
         alpha: α of the length penalty.
-        nbest: how many hypotheses are wanted per sentence, at most `beam`.
-        device: where `decode` wants its tokens.
+        nbest: hypotheses to return per sentence, at most `beam`.
+        decode, state, max_lengths, bos_id, eos_id, device: as for `greedy_search`.
 
     Returns:
-        Per sentence up to `nbest` hypotheses, best first. Those cut at the limit come after all that finished.
+        Per sentence 1 to `nbest` hypotheses, best first; those cut at the limit come after all that finished. NaN
+        logits end a sentence, with the empty hypothesis of `greedy_search` if none has finished.
 
     Raises:
-        ValueError: `nbest` is more than `beam`, or one of them less than 1.
+        TypeError, ValueError: as `greedy_search`; or `nbest` is more than `beam`, or one of them less than 1.
     """
     if not 1 <= nbest <= beam:
         raise ValueError(f"nbest={nbest} must be between 1 and beam={beam}")
-    finished: list[list[Hypothesis]] = [[] for _ in max_lengths]
-    cut: list[list[Hypothesis]] = [[] for _ in max_lengths]
-    sentences = list(range(len(max_lengths)))
-    prefixes = torch.full((len(sentences), 1, 1), bos_id, device=device)  # (B, W, 1 + t)
-    log_probs = torch.zeros((len(sentences), 1), device=device)  # (B, W)
+    limits, eos_ids, logits, state = prefill(decode, state, max_lengths, bos_id, eos_id, device)
+    eos = torch.tensor(sorted(eos_ids), device=device)
+    results: list[list[tuple[float, float, Tensor]]] = [[] for _ in limits]  # score, log P, ids on the device
+    sentences = list(range(len(limits)))
+    prefixes = torch.empty((len(limits), 1, 0), dtype=torch.int64, device=device)  # (B, W, t)
+    log_probs = torch.zeros((len(limits), 1), device=device)  # (B, W)
     while sentences:
-        logits, state = decode(prefixes[:, :, -1].flatten(), state)  # (R, V)
-        candidates = _candidates(logits, log_probs, beam, eos_id)
-        length = prefixes.size(2)
-        for i, prefix, log_prob in candidates.finished(prefixes):
-            finished[sentences[i]].append(_hypothesis([*prefix[1:], eos_id], log_prob, alpha))
-        parents, tokens, log_probs = candidates.alive()
-        width = prefixes.size(1)
-        prefixes = torch.cat((_take_rows(prefixes, parents), tokens[:, :, None]), dim=2)
-        best_alive = log_probs[:, 0].tolist()
-        keep = []
-        for i, sentence in enumerate(sentences):
-            limit = max_lengths[sentence]
-            if length == limit:
-                cut[sentence] = [
-                    _hypothesis(ids[1:], log_prob, alpha)
-                    for ids, log_prob in zip(prefixes[i].tolist(), log_probs[i].tolist(), strict=True)
-                    if math.isfinite(log_prob)
-                ]
-            elif math.isfinite(best_alive[i]):
-                attainable = [best_alive[i] / length_penalty(size, alpha) for size in (length, limit)]
-                if not _is_over(finished[sentence], *attainable, beam=beam, nbest=nbest):
-                    keep.append(i)
-        rows = torch.arange(len(sentences), device=device)[:, None] * width + parents  # (B, W)
-        if len(keep) < len(sentences):
-            kept = torch.tensor(keep, dtype=torch.int64, device=device)
-            sentences = [sentences[i] for i in keep]
-            prefixes, log_probs, rows = prefixes[kept], log_probs[kept], rows[kept]
-            state = state.keep_sentences(kept)
-        state = state.select(rows.flatten())
+        num_beams, length = prefixes.size(1), prefixes.size(2) + 1
+        penalty = length_penalty(length, alpha)
+        (log_probs, parents, tokens), (end_log_probs, end_parents, ends) = _continuations(logits, log_probs, beam, eos)
+        num_alive = tokens.size(1)
+        exchange = torch.cat((log_probs, end_log_probs), dim=1).tolist()  # one with the device per step
+
+        # Finished
+        finished = [(i, j) for i, row in enumerate(exchange) for j, x in enumerate(row[num_alive:]) if x > -math.inf]
+        if finished:
+            b, f = torch.tensor(finished, device=device).unbind(1)
+            outputs = torch.cat((prefixes[b, end_parents[b, f]], ends[b, f, None]), dim=1)
+            for (i, j), ids in zip(finished, outputs, strict=True):
+                log_prob = exchange[i][num_alive + j]
+                bisect.insort(results[sentences[i]], (log_prob / penalty, log_prob, ids), key=lambda output: -output[0])
+
+        # Alive
+        prefixes = torch.cat((gather_beams(prefixes, parents), tokens[:, :, None]), dim=2)  # (B, W', t)
+        rows = torch.arange(len(sentences), device=device)[:, None] * num_beams + parents
+
+        # Over
+        kept = []
+        for i, (sentence, row) in enumerate(zip(sentences, exchange, strict=True)):
+            now, bound = row[0] / penalty, row[0] / length_penalty(limits[sentence], alpha)
+            if length == limits[sentence]:
+                cut = zip(row[:num_alive], prefixes[i], strict=True)
+                results[sentence] += [(x / penalty, x, ids) for x, ids in cut if math.isfinite(x)]
+            elif not _is_over(results[sentence], now, bound, beam, nbest):
+                kept.append(i)
+        if len(kept) < len(sentences):
+            sentences, index = [sentences[i] for i in kept], torch.tensor(kept, dtype=torch.int64, device=device)
+            prefixes, log_probs, rows = prefixes[index], log_probs[index], rows[index]
+        if sentences:
+            state = state.select(rows)
+            logits, state = decode(prefixes[:, :, -1].flatten(), state)
     return [
-        _ranked(done)[:nbest] + _ranked(rest)[: max(0, nbest - len(done))]
-        for done, rest in zip(finished, cut, strict=True)
+        [Hypothesis(ids.tolist(), log_prob, score) for score, log_prob, ids in outputs[:nbest]] or [_NOTHING]
+        for outputs in results
     ]
 
 
-@dataclass(frozen=True)
-class _Candidates:
-    """The best continuations of each sentence, best first; every tensor is (B, C)."""
-
-    log_probs: Tensor
-    parents: Tensor  # which of the W hypotheses is continued
-    tokens: Tensor
-    is_eos: Tensor
-    is_finished: Tensor  # </s>, and among the `beam` best
-    width: int  # how many stay alive
-
-    def finished(self, prefixes: Tensor) -> Iterator[tuple[int, list[int], float]]:
-        """Of each finished hypothesis which sentence's it is, its prefix out of `prefixes` (B, W, 1 + t), its log P."""
-        i, c = self.is_finished.nonzero(as_tuple=True)
-        found = prefixes[i, self.parents[i, c]], self.log_probs[i, c]
-        return zip(i.tolist(), *(x.tolist() for x in found), strict=True)
-
-    def alive(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Parents, tokens and log-probabilities of the `width` best that do not end, each (B, W), best first."""
-        order = self.is_eos.to(torch.int8).argsort(dim=1, stable=True)[:, : self.width]
-        return self.parents.gather(1, order), self.tokens.gather(1, order), self.log_probs.gather(1, order)
+def _is_over(outputs: Sequence[tuple[float, float, Tensor]], now: float, bound: float, beam: int, nbest: int) -> bool:
+    """Whether to stop, the best alive hypothesis scoring `now` as it is and at most `bound`."""
+    is_pruned = len(outputs) >= nbest and outputs[nbest - 1][0] >= bound
+    # The bound is loose. Counting alone does not do: with many beams all that finished may be improbable.
+    is_finished = len(outputs) >= beam and outputs[0][0] >= now
+    return is_pruned or is_finished or not math.isfinite(now)
 
 
-def _candidates(logits: Tensor, log_probs: Tensor, beam: int, eos_id: int) -> _Candidates:
-    (num_sentences, width), vocab_size = log_probs.shape, logits.size(-1)
-    # The best continuations of a sentence are among the best of each of its hypotheses.
-    steps, tokens = (
-        x.view(num_sentences, width, -1) for x in top_log_probs(logits, min(2 * beam, vocab_size))
-    )  # (B, W, min(2 * beam, V))
-    # Each hypothesis has one </s> continuation, so that among 2 * beam candidates at least `beam` do not end.
-    num_candidates = min(2 * beam, width * vocab_size)
-    top, index = (log_probs[:, :, None] + steps).flatten(1).topk(num_candidates)  # (B, C)
-    tokens = tokens.flatten(1).gather(1, index)
-    is_eos = tokens == eos_id
-    # A decode callable forbids a token by giving it a logit of -inf.
-    is_finished = is_eos & (torch.arange(num_candidates, device=top.device) < beam) & top.isfinite()
-    return _Candidates(top, index // steps.size(2), tokens, is_eos, is_finished, min(beam, num_candidates - width))
+def prefill(
+    decode: Decode[State], state: State, max_lengths: Sequence[int], bos_id: BosId, eos_id: EosId, device: Device
+) -> tuple[list[int], frozenset[int], Tensor, State]:
+    """Check the arguments of a search and decode the start tokens.
 
-
-def top_log_probs(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k most probable tokens of each row, best first.
-
-    `topk` looks at a row's elements one by one; the largest of strided groups come from vector instructions. The k best
-    are in the k groups whose largest elements are best.
-
-    Args:
-        logits: (R, V).
-        k: at most V.
-
-    Returns:
-        Their log-probabilities, (R, k) float32, and their ids, (R, k) int64.
+    Returns limits, ids of </s>, logits (B, V) of the first token and the state before it.
     """
-    # On a CPU, as many rows at a time as its cache holds.
-    blocks = logits.split(_ROWS_AT_A_TIME) if logits.device.type == "cpu" else (logits,)
-    tops, indices = zip(*(_top_log_probs(block, k) for block in blocks), strict=True)
-    return torch.cat(tops), torch.cat(indices)
+    limits = [int(limit) for limit in max_lengths]
+    if min(limits, default=1) < 1:
+        raise ValueError(f"max_lengths has {min(limits)}: every limit must be at least 1")
+    eos_ids = frozenset(eos_id if isinstance(eos_id, Collection) else [eos_id])
+    if not all(isinstance(token, int) for token in eos_ids):
+        raise TypeError(f"eos_id={eos_id!r} must be an int or a collection of ints")
+    prompts = [[bos_id]] * len(limits) if isinstance(bos_id, int) else bos_id
+    lengths = {len(prompt) if isinstance(prompt, Sequence) else 0 for prompt in prompts}
+    if len(prompts) != len(limits) or len(lengths) > 1 or 0 in lengths:
+        raise ValueError(f"bos_id must be an int or {len(limits)} equally long prompts, one per sentence")
+    logits = torch.empty((0, 1), device=device)
+    if limits:
+        for tokens in torch.tensor(prompts, device=device).unbind(1):  # (B,)
+            logits, state = decode(tokens, state)
+    return limits, eos_ids, logits, state
 
 
-def _top_log_probs(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _continuations(
+    logits: Tensor, log_probs: Tensor, beam: int, eos: Tensor
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The best alive and the best finished continuations of each sentence.
+
+    Both are log-probabilities (-inf where nothing finishes), the beams they continue, and tokens, each (B, C).
+    """
+    (num_sentences, num_beams), vocab_size = log_probs.shape, logits.size(-1)
+    # Each beam has E continuations that end, so of (1 + E)·beam candidates at least `beam` go on.
+    k = (1 + len(eos)) * beam
+    step_log_probs, tokens = log_softmax_topk(logits, min(k, vocab_size))  # (R, min(k, V))
+    totals = log_probs[:, :, None] + step_log_probs.view(num_sentences, num_beams, -1)
+    top, index = totals.flatten(1).topk(min(k, num_beams * vocab_size))  # (B, C)
+    parents, tokens = index // totals.size(2), tokens.view(num_sentences, -1).gather(1, index)
+    is_eos = (tokens[:, :, None] == eos).any(dim=2)
+    num_alive = max(1, min(beam, top.size(1) - len(eos) * num_beams))
+    order = is_eos.to(torch.int8).argsort(dim=1, stable=True)[:, :num_alive]  # (B, W')
+    alive = (x.gather(1, order) for x in (top.masked_fill(is_eos, -torch.inf), parents, tokens))
+    return tuple(alive), (top.masked_fill(~is_eos, -torch.inf)[:, :beam], parents, tokens)
+
+
+def gather_beams(x: Tensor, beams: Tensor) -> Tensor:
+    """Select beams (B, W') of x (B, W, t)."""
+    return x.gather(1, beams[:, :, None].expand(-1, -1, x.size(2)))
+
+
+def log_softmax_topk(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`log_softmax` and `topk` of logits (R, V), in float32; faster on a CPU.
+
+    `topk` looks at elements one by one; the maxima of strided groups come from vector instructions. The k best are in
+    the k groups with the largest maxima. Returns log-probabilities (R, k), best first, and ids.
+    """
+    if logits.device.type == "cpu" and len(logits) > _ROWS_AT_A_TIME:  # as many as its cache holds
+        tops, indices = zip(*(log_softmax_topk(rows, k) for rows in logits.split(_ROWS_AT_A_TIME)), strict=True)
+        return torch.cat(tops), torch.cat(indices)
     log_probs = logits.log_softmax(dim=-1, dtype=torch.float32)
     num_groups = log_probs.size(1) // _GROUP_SIZE
     if log_probs.size(1) % _GROUP_SIZE or k > num_groups:
-        best_of_all = log_probs.topk(k)
-        return best_of_all.values, best_of_all.indices
+        top, index = log_probs.topk(k)
+        return top, index
     groups = log_probs.view(-1, _GROUP_SIZE, num_groups)  # group g is the column [:, :, g]
     best = groups.amax(dim=1).topk(k).indices  # (R, k)
     candidates = groups.gather(2, best[:, None].expand(-1, _GROUP_SIZE, -1)).flatten(1)  # (R, _GROUP_SIZE * k)
     top, index = candidates.topk(k)
     return top, index // k * num_groups + best.gather(1, index % k)
-
-
-def _take_rows(prefixes: Tensor, parents: Tensor) -> Tensor:
-    return prefixes.gather(1, parents[:, :, None].expand(-1, -1, prefixes.size(2)))
-
-
-def _hypothesis(ids: list[int], log_prob: float, alpha: float) -> Hypothesis:
-    return Hypothesis(ids, log_prob, log_prob / length_penalty(len(ids), alpha))
-
-
-def _is_over(finished: list[Hypothesis], now: float, at_most: float, *, beam: int, nbest: int) -> bool:
-    """Whether a sentence needs no further search, by what its best unfinished hypothesis would score if it ended now,
-    and by what it can score at most.
-    """
-    ranked = _ranked(finished)
-    if len(ranked) >= nbest and ranked[nbest - 1].score >= at_most:
-        return True
-    # The bound is loose. Of many finished ones alone nothing follows: with a wide beam they may all be improbable.
-    return len(ranked) >= beam and ranked[0].score >= now
-
-
-def _ranked(hypotheses: list[Hypothesis]) -> list[Hypothesis]:
-    return sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)

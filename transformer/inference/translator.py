@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,22 +16,13 @@ from transformer.config import SearchConfig
 from transformer.data.batching import pad
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from transformer.errors import DataError, DeviceError
-from transformer.hub import check_links, fetch_model, is_model_id
 from transformer.inference.bleu import score
-from transformer.inference.prepared import (
-    PreparedLinear,
-    QuantizedLinear,
-    can_prepare,
-    can_quantize,
-    prepare_linears,
-)
+from transformer.inference.prepacked import PrepackedLinear, QuantizedLinear, can_prepack, can_quantize, prepack_linears
 from transformer.inference.search import Hypothesis, beam_search, greedy_search
-from transformer.model.decoder import DecoderState
-from transformer.model.transformer import AttentionMaps, Transformer
-from transformer.training.checkpoint import load_checkpoint
-from transformer.training.distributed import ALONE, World
-from transformer.training.precision import resolve_device, resolve_dtype
-from transformer.training.run import find_checkpoint
+from transformer.model.transformer import DecoderState, Transformer
+from transformer.training.checkpoint import load_checkpoint, locate_checkpoint
+from transformer.training.device import resolve_device, resolve_dtype
+from transformer.training.distributed import SINGLE_PROCESS, DistributedContext
 
 
 @dataclass(frozen=True)
@@ -50,8 +43,8 @@ class Translator:
         search: defaults for the arguments of `translate`.
 
     Attributes:
-        logits: `Transformer.logits` of the model, or the same with prepared weights.
-        world: processes that share the batches of each translation; all of them call for it, and all get it.
+        logits: `Transformer.logits` of the model, or the same with prepacked weights.
+        context: the processes that share the batches of each translation; all call for it, and all get it.
         origin: where `load` found the model: a checkpoint directory, or a hub id with its commit.
     """
 
@@ -62,56 +55,56 @@ class Translator:
         self.tokenizer = tokenizer
         self.search = SearchConfig() if search is None else search
         self.logits: Callable[[Tensor], Tensor] = model.logits
-        self.world = ALONE
+        self.context = SINGLE_PROCESS
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "auto", precision: str = "auto") -> Translator:
+    def load(
+        cls, path: str | Path, *, device: str = "auto", precision: str = "auto", prepack: bool = True
+    ) -> Translator:
         """Load a run directory, a checkpoint directory or a Hugging Face hub id.
 
-        Of a run, its averaged checkpoint is taken, else its best, else its last; of `owner/name@revision` on the hub,
-        that commit, tag or branch, and of `owner/name` the newest: `origin` has the commit.
+        Of a run, its averaged checkpoint is preferred, then its best, then its last; of a hub id `owner/name@revision`
+        without a revision, the newest commit. `origin` says which it is.
 
         Args:
-            path: where the model is.
             device: `auto`, `cpu` or `cuda`.
-            precision: `fp32`, `bf16` or `auto`: bf16 where the hardware multiplies it; or `int8`, on CPUs only: as
-                `auto`, but for products of 8-bit integers.
+            precision: `fp32`, `bf16`, `int8` (on CPUs: 8-bit products, the rest as `auto`), or `auto`: bf16 where the
+                hardware multiplies it.
+            prepack: on a CPU, pack and freeze the weights (`Translator.prepack`); `load_model` gives a trainable model.
 
         Raises:
             CheckpointError: there is no such directory or hub model, its weights are damaged, or one of its files is a
-                link to somewhere else.
+                link to elsewhere.
             DataError: its tokenizer is damaged.
-            DeviceError: there is no such device, or it has no products of 8-bit integers.
+            DeviceError: there is no such device, or it does not multiply 8-bit integers.
         """
-        if is_model_id(path):
-            checkpoint, origin = fetch_model(str(path))
-        else:
-            checkpoint = find_checkpoint(path)
-            origin = str(checkpoint)
-        check_links(checkpoint)
+        checkpoint, origin = locate_checkpoint(path)
         config, tokenizer, model = load_checkpoint(checkpoint)
         where = resolve_device(device)
         translator = cls(model.to(where, resolve_dtype(precision, where)), tokenizer, config.search)
-        translator.prepare(quantize=precision == "int8")
+        if prepack or precision == "int8":
+            translator.prepack(quantize=precision == "int8")
         translator.origin = origin
         return translator
 
-    def prepare(self, *, quantize: bool = False) -> None:
-        """On a CPU, lay the model's weights out for fast products; from then on they must not change or move.
+    def prepack(self, *, quantize: bool = False) -> None:
+        """On a CPU, pack the model's weights for fast products, in memory of their own, and freeze them.
 
-        `load` has done so. Takes the memory of the weights once more; with `quantize`, which multiplies 8-bit integers,
-        a byte a weight. DeviceError where there are no products of these.
+        With `quantize` they become 8-bit integers, one byte per weight; DeviceError if this machine cannot.
         """
-        output_matrix = self.model.embeddings.output_matrix
-        if quantize and not can_quantize(output_matrix):
+        if isinstance(self.logits, PrepackedLinear):
+            raise RuntimeError("the model is prepacked already")
+        output_weight = self.model.embedding.output_weight
+        if quantize and not can_quantize(output_weight):
             raise DeviceError(
-                f"precision=int8: not with device={output_matrix.device.type} and torch {torch.__version__}; "
+                f"precision=int8: not with device={output_weight.device.type} and torch {torch.__version__}; "
                 "use auto, fp32 or bf16"
             )
-        if can_prepare(output_matrix):
-            linear = QuantizedLinear if quantize else PreparedLinear
-            prepare_linears(self.model, linear)
-            self.logits = linear(output_matrix)
+        if can_prepack(output_weight):
+            linear = QuantizedLinear if quantize else PrepackedLinear
+            prepack_linears(self.model.requires_grad_(False), linear)
+            if type(self.model).logits is Transformer.logits:
+                self.logits = linear(output_weight)
 
     def translate(
         self,
@@ -119,16 +112,15 @@ class Translator:
         *,
         beam: int | None = None,
         alpha: float | None = None,
-        max_extra: int | None = None,
+        max_length_offset: int | None = None,
         batch_tokens: int = 4096,
     ) -> list[str]:
         """The best translation of each text, in order; an empty text translates to an empty text.
 
         Args:
-            texts: one sentence each.
             beam: beam size; 1 is greedy. By default the run's `search.beam`, and likewise below.
             alpha: of the length penalty.
-            max_extra: a translation, </s> included, may be this many pieces longer than its source.
+            max_length_offset: a translation, </s> included, may be this many pieces longer than its source.
             batch_tokens: source pieces searched at a time, padding included; changes speed and memory only.
 
         Raises:
@@ -136,10 +128,9 @@ class Translator:
             TypeError: `texts` is one string.
         """
         found = self.translate_nbest(
-            texts, nbest=1, beam=beam, alpha=alpha, max_extra=max_extra, batch_tokens=batch_tokens
+            texts, nbest=1, beam=beam, alpha=alpha, max_length_offset=max_length_offset, batch_tokens=batch_tokens
         )
-        # A model whose weights are no numbers finds nothing.
-        return [nbest[0].text if nbest else "" for nbest in found]
+        return [nbest[0].text for nbest in found]
 
     def translate_nbest(
         self,
@@ -148,7 +139,7 @@ class Translator:
         nbest: int,
         beam: int | None = None,
         alpha: float | None = None,
-        max_extra: int | None = None,
+        max_length_offset: int | None = None,
         batch_tokens: int = 4096,
         first_number: int = 1,
     ) -> list[list[Translation]]:
@@ -161,37 +152,29 @@ class Translator:
             raise TypeError("texts must be a list of sentences, not one string")
         beam = self.search.beam if beam is None else beam
         alpha = self.search.alpha if alpha is None else alpha
-        max_extra = self.search.max_extra if max_extra is None else max_extra
+        max_length_offset = self.search.max_length_offset if max_length_offset is None else max_length_offset
         if not 1 <= nbest <= beam:
             raise ValueError(f"nbest={nbest} must be between 1 and beam={beam}")
         results = [[Translation("", 0.0, 0.0)] * nbest for _ in texts]
-        sources = self._encode(texts, first_number)
+        sources = self.encode(texts, first_number=first_number)
         mine: dict[int, list[Translation]] = {}
-        for indices in self.world.share(list(_batches(sources, batch_tokens))):
-            hypotheses = self._search([sources[i] for i in indices], beam, alpha, max_extra, nbest)
+        for indices in self.context.shard(list(_batches(sources, batch_tokens))):
+            hypotheses = self._search([sources[i] for i in indices], beam, alpha, max_length_offset, nbest)
             for i, found in zip(indices, hypotheses, strict=True):
                 decoded = self.tokenizer.decode([hypothesis.ids for hypothesis in found])
                 mine[i] = [
                     Translation(" ".join(text.split("\n")), hypothesis.score, hypothesis.log_prob)
                     for text, hypothesis in zip(decoded, found, strict=True)
                 ]
-        for part in self.world.gather(mine):
+        for part in self.context.all_gather(mine):
             for i, nbest_of_text in part.items():
                 results[i] = nbest_of_text
         return results
 
-    def check(self, texts: Sequence[str], *, first_number: int = 1) -> None:
-        """DataError, as of `translate_nbest`, if there is a text that cannot be translated."""
-        self._encode(texts, first_number)
-
-    def fits(self, text: str) -> bool:
-        """Whether a text is short enough to be translated."""
-        return len(self.tokenizer.encode([text])[0]) < self._source_limit()
-
     def identity(self) -> dict[str, object]:
-        """By name, all that shapes a translation but its text: fingerprints of weights and pieces, and settings."""
+        """Fingerprints and settings on which the translations of a text depend."""
         weights = hashlib.sha256()
-        for name, weight in self.model.state_dict().items():
+        for name, weight in sorted(self.model.state_dict().items()):
             weights.update(name.encode())
             weights.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy())
         return {
@@ -200,56 +183,29 @@ class Translator:
             "precision": "int8" if isinstance(self.logits, QuantizedLinear) else str(weight.dtype).split(".")[-1],
             "beam": self.search.beam,
             "alpha": self.search.alpha,
-            "max_extra": self.search.max_extra,
+            "max_length_offset": self.search.max_length_offset,
         }
 
-    @torch.no_grad()
-    def attention(self, text: str, translation: str | None = None) -> tuple[list[str], list[str], AttentionMaps]:
-        """Source pieces, target pieces (inputs of the decoder, from <s>) and the weights of all heads between them.
-
-        Without `translation`, the model's own is looked at. DataError if the text is empty or has too many pieces.
-        """
-        (src,) = self._encode([text])
-        if not src:
-            raise DataError("the sentence is empty: there is nothing to attend to")
-        if translation is None:
-            (translation,) = self.translate([text])
-        tgt = [BOS_ID, *self.tokenizer.encode([translation])[0]][: self._position_limit()]
-        maps = self.model.attention_maps(self._tensor([src]), self._tensor([tgt]))
-        return self.tokenizer.pieces(src), self.tokenizer.pieces(tgt), maps
-
     def _search(
-        self, sources: list[list[int]], beam: int, alpha: float, max_extra: int, nbest: int
+        self, sources: list[list[int]], beam: int, alpha: float, max_length_offset: int, nbest: int
     ) -> list[list[Hypothesis]]:
         with torch.no_grad():
-            state = self.model.encode(self._tensor(sources))
-        limit = self._position_limit()
+            state = self.model.eval().encode(self._tensor(sources))
+        limit = self.model.max_length or sys.maxsize
         # Without </s>: the input's length is that of its text.
-        max_lengths = [max(1, min(len(src) - 1 + max_extra, limit)) for src in sources]
-        device = self.model.embeddings.source_weight.device
+        max_lengths = [max(1, min(len(src) - 1 + max_length_offset, limit)) for src in sources]
+        device = self.model.embedding.weight.device
+        options: Any = {"bos_id": BOS_ID, "eos_id": EOS_ID, "alpha": alpha, "device": device}
         if beam == 1:
-            greedy = greedy_search(
-                self._decode, state, max_lengths, bos_id=BOS_ID, eos_id=EOS_ID, alpha=alpha, device=device
-            )
-            return [[hypothesis] for hypothesis in greedy]
-        return beam_search(
-            self._decode,
-            state,
-            max_lengths,
-            bos_id=BOS_ID,
-            eos_id=EOS_ID,
-            beam=beam,
-            alpha=alpha,
-            nbest=nbest,
-            device=device,
-        )
+            return [[found] for found in greedy_search(self._decode, state, max_lengths, **options)]
+        return beam_search(self._decode, state, max_lengths, beam=beam, nbest=nbest, **options)
 
     def _decode(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         hidden, state = self.model.decode(tokens[:, None], state)
         return self.logits(hidden[:, -1]), state
 
-    def _encode(self, texts: Sequence[str], first_number: int = 1) -> list[list[int]]:
-        """Source ids with </s>; none at all for a text without content."""
+    def encode(self, texts: Sequence[str], *, first_number: int = 1) -> list[list[int]]:
+        """Source ids with </s>; none for a text without content. DataError as of `translate_nbest`."""
         limit = self._source_limit()
         sources = [[*ids, EOS_ID] if ids else [] for ids in self.tokenizer.encode(texts)]
         for number, src in enumerate(sources, start=first_number):
@@ -258,14 +214,10 @@ class Translator:
         return sources
 
     def _source_limit(self) -> int:
-        """The most pieces of a source, </s> included."""
-        return min(self.search.max_source_length, self._position_limit())
-
-    def _position_limit(self) -> int:
-        return self.model.max_length or 1 << 30
+        return min(self.search.max_source_length, self.model.max_length or sys.maxsize)  # </s> included
 
     def _tensor(self, sentences: Sequence[Sequence[int]]) -> Tensor:
-        return pad(sentences).to(self.model.embeddings.source_weight.device)
+        return pad(sentences).to(self.model.embedding.weight.device)
 
 
 def _batches(sources: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[list[int]]:
@@ -282,14 +234,14 @@ def greedy_bleu(
     tokenizer: Tokenizer,
     sources: Sequence[str],
     references: Sequence[str],
-    world: World = ALONE,
+    context: DistributedContext = SINGLE_PROCESS,
 ) -> float:
-    """sacreBLEU of greedy translations, cheap enough to follow training with. Leaves the model in `eval` mode.
+    """sacreBLEU of greedy translations, to follow training; leaves the model in `eval` mode.
 
-    Length limits are the defaults of `SearchConfig`. A source that is too long counts as translated by nothing: it is
-    no reason to end a training run.
+    Length limits are the defaults of `SearchConfig`. A source that is too long is not translated, and costs BLEU.
     """
     translator = Translator(model, tokenizer)
-    translator.world = world
-    fitting = [source if translator.fits(source) else "" for source in sources]
+    translator.context = context
+    limit = translator._source_limit()
+    fitting = [x if len(ids) < limit else "" for x, ids in zip(sources, tokenizer.encode(sources), strict=True)]
     return score(translator.translate(fitting, beam=1), references).bleu

@@ -1,4 +1,4 @@
-"""Prepared weights: the same model, only laid out otherwise."""
+"""Prepacked weights: the same model in another memory layout, frozen."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from transformer.inference.prepared import (
-    PreparedFeedForward,
-    PreparedLinear,
+from transformer.config import ModelConfig
+from transformer.inference.prepacked import (
+    PrepackedLinear,
     QuantizedLinear,
-    can_prepare,
+    can_prepack,
     can_quantize,
-    prepare_linears,
+    prepack_linears,
 )
-from transformer.model.feedforward import FeedForward
-from transformer.model.transformer import Transformer
+from transformer.model.alternatives.build import build_model
+from transformer.model.layers import FeedForward
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
 DTYPES = [
     pytest.param(
-        dtype, marks=pytest.mark.skipif(not can_prepare(torch.zeros(1, dtype=dtype)), reason="torch has no kernel here")
+        dtype, marks=pytest.mark.skipif(not can_prepack(torch.zeros(1, dtype=dtype)), reason="torch has no kernel here")
     )
     for dtype in TOLERANCE
 ]
@@ -55,36 +56,39 @@ def assert_equal_linears(one: nn.Module, other: nn.Module, dtype: torch.dtype) -
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_prepared_linear_equals_the_one_it_was_made_from(dtype: torch.dtype, bias: bool) -> None:
+def test_a_prepacked_linear_equals_the_one_it_was_made_from(dtype: torch.dtype, bias: bool) -> None:
     linear = random_linear(dtype, bias)
-    prepared = PreparedLinear(linear.weight, linear.bias)
-    assert_equal_linears(prepared, linear, dtype)
-    assert prepared.state_dict().keys() == linear.state_dict().keys()
-    assert prepared.weight.data_ptr() == linear.weight.data_ptr()
-    assert (prepared.in_features, prepared.out_features) == (11, 23)
+    prepacked = PrepackedLinear(linear.weight, linear.bias)
+    assert_equal_linears(prepacked, linear, dtype)
+    assert prepacked.state_dict().keys() == linear.state_dict().keys()
+    assert prepacked.weight.data_ptr() == linear.weight.data_ptr()
+    assert (prepacked.in_features, prepacked.out_features) == (11, 23)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_prepared_linear_can_be_copied_and_pickled(dtype: torch.dtype) -> None:
+def test_a_prepacked_linear_can_be_copied_and_pickled(dtype: torch.dtype) -> None:
     linear = random_linear(dtype, bias=True)
-    prepared = PreparedLinear(linear.weight, linear.bias)
-    for other in (copy.deepcopy(prepared), pickle.loads(pickle.dumps(prepared))):
+    prepacked = PrepackedLinear(linear.weight, linear.bias)
+    for other in (copy.deepcopy(prepacked), pickle.loads(pickle.dumps(prepacked))):
         assert_equal_linears(other, linear, dtype)
 
 
-@pytest.mark.parametrize("kind", [PreparedLinear, QuantizedLinear])
+@pytest.mark.parametrize("kind", [PrepackedLinear, QuantizedLinear])
 @pytest.mark.parametrize("dtype", QUANTIZED)
-def test_a_prepared_feed_forward_network_equals_the_one_it_was_made_from(
-    dtype: torch.dtype, kind: type[PreparedLinear]
+def test_a_prepacked_feed_forward_network_equals_the_one_it_was_made_from(
+    dtype: torch.dtype, kind: type[PrepackedLinear]
 ) -> None:
     torch.manual_seed(13)
     plain = FeedForward(11, 23).to(dtype).eval()
     nn.init.normal_(plain.w_1.bias)
-    prepared = PreparedFeedForward(plain, kind)
-    assert prepared.state_dict().keys() == plain.state_dict().keys()
+    stack = nn.Sequential(copy.deepcopy(plain))
+    prepack_linears(stack, kind)
+    (prepacked,) = stack
+    assert type(prepacked.w_1) is type(prepacked.w_2) is kind and prepacked.w_1.activation == "relu"
+    assert prepacked.state_dict().keys() == plain.state_dict().keys()
     x = torch.randn(2, 5, 11).to(dtype)
-    tolerance = TOLERANCE[dtype] if kind is PreparedLinear else 0.05
-    for module in (prepared, copy.deepcopy(prepared), pickle.loads(pickle.dumps(prepared))):
+    tolerance = TOLERANCE[dtype] if kind is PrepackedLinear else 0.05
+    for module in (prepacked, copy.deepcopy(prepacked), pickle.loads(pickle.dumps(prepacked))):
         with torch.no_grad():
             assert_close(module(x), plain(x), rtol=tolerance, atol=2 * tolerance)
 
@@ -134,12 +138,47 @@ def test_a_quantized_linear_is_exact_where_all_factors_are_steps(dtype: torch.dt
     assert_close(quantized(0 * x), torch.tensor([[0, 0, 7]] * 2, dtype=dtype))
 
 
-@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", [PrepackedLinear, QuantizedLinear])
 @pytest.mark.parametrize("dtype", QUANTIZED)
-def test_a_quantized_linear_records_no_gradient(dtype: torch.dtype, bias: bool) -> None:
-    linear = random_linear(dtype, bias)
-    x = torch.randn(2, 11).to(dtype).requires_grad_()
-    assert not QuantizedLinear(linear.weight, linear.bias)(x).requires_grad
+def test_a_prepacked_linear_refuses_to_be_trained(dtype: torch.dtype, kind: type[PrepackedLinear]) -> None:
+    linear = random_linear(dtype, bias=True)
+    prepacked = kind(linear.weight, linear.bias)
+    x = torch.randn(2, 11).to(dtype)
+    expected = prepacked(x)
+    assert not expected.requires_grad
+    with pytest.raises(RuntimeError, match="prepacked for inference cannot be trained; use load_model"):
+        prepacked(x.clone().requires_grad_())
+    prepacked.train()
+    with pytest.raises(RuntimeError, match="cannot be trained"):
+        prepacked(x)
+    with torch.no_grad():
+        assert torch.equal(prepacked(x), expected)
+
+
+@pytest.mark.parametrize("kind", [PrepackedLinear, QuantizedLinear])
+@pytest.mark.parametrize("dtype", QUANTIZED)
+def test_a_prepacked_linear_refuses_other_weights_and_dtypes(dtype: torch.dtype, kind: type[PrepackedLinear]) -> None:
+    linear = random_linear(dtype, bias=True)
+    prepacked = kind(linear.weight, linear.bias)
+    with pytest.raises(RuntimeError, match="cannot load other weights"):
+        prepacked.load_state_dict(linear.state_dict())
+    for convert in (prepacked.double, prepacked.half, lambda: prepacked.to("meta")):
+        with pytest.raises(RuntimeError, match="cannot be moved or converted"):
+            convert()
+    assert prepacked.to(dtype) is prepacked.cpu() is prepacked
+    assert_equal_linears(prepacked, copy.deepcopy(prepacked), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_another_activation_than_relu_stays_outside_of_the_product(dtype: torch.dtype) -> None:
+    torch.manual_seed(13)
+    plain = FeedForward(11, 23, activation=F.gelu).to(dtype).eval()
+    stack = nn.Sequential(copy.deepcopy(plain))
+    prepack_linears(stack)
+    assert stack[0].w_1.activation == "none"
+    x = torch.randn(2, 5, 11).to(dtype)
+    with torch.no_grad():
+        assert_close(stack(x), plain(x), rtol=TOLERANCE[dtype], atol=2 * TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("dtype", QUANTIZED)
@@ -167,33 +206,59 @@ def test_what_is_no_number_stays_none_when_quantized_and_spoils_no_other_row(dty
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_prepared_model_gives_the_same_logits(dtype: torch.dtype) -> None:
+def test_a_prepacked_model_gives_the_same_logits(dtype: torch.dtype) -> None:
     torch.manual_seed(7)
-    model = Transformer(19, 22, 3, 2, 29, d_k=7, d_v=5, attention_bias=True).to(dtype).eval()
+    sizes = {"d_model": 22, "num_layers": 3, "num_heads": 2, "d_ff": 29, "d_k": 7, "d_v": 5}
+    model = build_model(19, ModelConfig(**sizes, attention_bias=True)).to(dtype).eval()
+    model.requires_grad_(False)
+    weights = copy.deepcopy(model.state_dict())
     src, tgt = torch.randint(1, 19, (3, 11)), torch.randint(1, 19, (3, 5))
-    names = list(model.state_dict())
 
     def logits() -> Tensor:
         with torch.no_grad():
             return model(src, tgt)
 
     expected = logits()
-    prepare_linears(model)
+    prepack_linears(model)
     # Per layer 4 projections of the attention and 2 of the feed-forward network; in the decoder 4 more.
-    assert sum(isinstance(module, PreparedLinear) for module in model.modules()) == 3 * (6 + 10)
-    assert list(model.state_dict()) == names
+    assert sum(isinstance(module, PrepackedLinear) for module in model.modules()) == 3 * (6 + 10)
+    assert not any(type(module) is nn.Linear for module in model.modules())
+    packed = model.state_dict()
+    assert packed.keys() == weights.keys() and all(torch.equal(packed[name], weights[name]) for name in weights)
+    assert_close(copy.deepcopy(model)(src, tgt), pickle.loads(pickle.dumps(model))(src, tgt), rtol=0, atol=0)
     assert_close(logits(), expected, rtol=TOLERANCE[dtype], atol=5 * TOLERANCE[dtype])
 
 
 def test_other_devices_dtypes_and_builds_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not can_prepare(torch.zeros(1, device="meta"))
-    assert not can_prepare(torch.zeros(1, dtype=torch.float64))
+    assert not can_prepack(torch.zeros(1, device="meta"))
+    assert not can_prepack(torch.zeros(1, dtype=torch.float64))
     monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
-    assert not can_prepare(torch.zeros(1))
+    assert not can_prepack(torch.zeros(1))
     monkeypatch.setattr(
         torch.ops, "mkldnn", SimpleNamespace(_linear_pointwise=None, _is_mkldnn_bf16_supported=lambda: False)
     )
-    assert can_prepare(torch.zeros(1))
-    assert not can_prepare(torch.zeros(1, dtype=torch.bfloat16))
+    assert can_prepack(torch.zeros(1))
+    assert not can_prepack(torch.zeros(1, dtype=torch.bfloat16))
     monkeypatch.setattr(torch.ops, "onednn", SimpleNamespace())
     assert not can_quantize(torch.zeros(1))
+
+
+class Doubled(nn.Linear):
+    """Another linear layer, such as one with an adapter."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_other_linear_layers_and_those_with_hooks_are_left_alone(dtype: torch.dtype) -> None:
+    torch.manual_seed(13)
+    plain = FeedForward(11, 23).to(dtype).eval()
+    plain.w_1 = Doubled(11, 23).to(dtype)
+    plain.w_2.register_forward_hook(lambda _, __, y: y + 1)
+    stack = nn.Sequential(copy.deepcopy(plain))
+    prepack_linears(stack)
+    assert not any(isinstance(module, PrepackedLinear) for module in stack.modules())
+    x = torch.randn(2, 5, 11).to(dtype)
+    with torch.no_grad():
+        assert torch.equal(stack(x), plain(x))
