@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, bit for bit, and never loaded where they do not fit."""
+"""Checkpoints are written atomically, restored exactly and refused if they do not fit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import safetensors
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -23,17 +22,15 @@ from transformer.data.builtin import builtin_pairs
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, ConfigError, DataError
 from transformer.model.transformer import Transformer
-from transformer.training import checkpoint as checkpoint_module
+from transformer.training import integrity
 from transformer.training.checkpoint import (
-    Progress,
     average_checkpoints,
     build_model,
     load_checkpoint,
-    load_training,
     load_weights,
-    other_random_states,
     save_checkpoint,
 )
+from transformer.training.training_state import Progress, TrainingState, load_state
 
 FILES = ["SHA256SUMS", "config.yaml", "model.safetensors", "tokenizer.model"]
 TRAINING_FILES = sorted([*FILES, "optimizer.safetensors", "training.json"])
@@ -48,7 +45,7 @@ def tokenizer() -> Tokenizer:
 @pytest.fixture
 def model(tiny_config: Config, tokenizer: Tokenizer) -> Transformer:
     torch.manual_seed(5)
-    return build_model(tiny_config, len(tokenizer))
+    return build_model(len(tokenizer), tiny_config.model)
 
 
 def step(model: Transformer) -> torch.optim.Optimizer:
@@ -62,15 +59,15 @@ def step(model: Transformer) -> torch.optim.Optimizer:
 
 @pytest.fixture
 def saved(tmp_path: Path, tiny_config: Config, tokenizer: Tokenizer, model: Transformer) -> Path:
-    """A checkpoint for training, after 7 updates, so it says."""
+    """A checkpoint with training state, marked as after 7 updates."""
     optimizer = step(model)
     directory = tmp_path / "saved"
-    save_checkpoint(directory, tiny_config, tokenizer, model.state_dict(), (optimizer, Progress(step=7)))
+    save_checkpoint(directory, tiny_config, tokenizer, model.state_dict(), TrainingState(optimizer, Progress(step=7)))
     return directory
 
 
 def names(directory: Path) -> list[str]:
-    """What is in a directory, hidden or not."""
+    """The names in a directory, hidden ones included."""
     return sorted(path.name for path in directory.iterdir())
 
 
@@ -89,7 +86,7 @@ def full_disk(*_: object, **__: object) -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_what_is_loaded_is_what_was_saved(
+def test_loading_restores_what_was_saved(
     saved: Path, tiny_config: Config, tokenizer: Tokenizer, model: Transformer
 ) -> None:
     assert names(saved) == TRAINING_FILES
@@ -102,11 +99,11 @@ def test_what_is_loaded_is_what_was_saved(
     assert torch.equal(loaded.eval()(src, tgt), model.eval()(src, tgt))
 
 
-def test_who_may_read_one_file_may_read_all(saved: Path) -> None:
+def test_all_files_have_the_same_permissions(saved: Path) -> None:
     assert len({path.stat().st_mode for path in saved.iterdir()}) == 1
 
 
-def test_saving_again_what_was_loaded_gives_the_same_files(saved: Path, tmp_path: Path) -> None:
+def test_saving_a_loaded_checkpoint_gives_identical_files(saved: Path, tmp_path: Path) -> None:
     config, tokenizer, model = load_checkpoint(saved)
     save_checkpoint(tmp_path / "again", config, tokenizer, model.state_dict())
     assert names(tmp_path / "again") == FILES
@@ -115,7 +112,7 @@ def test_saving_again_what_was_loaded_gives_the_same_files(saved: Path, tmp_path
     assert again == {name: data for name, data in contents(saved).items() if name in again}
 
 
-def test_training_goes_on_with_the_same_moments_position_and_random_numbers(
+def test_resuming_restores_moments_position_and_rng_state(
     tmp_path: Path, tiny_config: Config, tokenizer: Tokenizer, model: Transformer
 ) -> None:
     optimizer = step(model)
@@ -125,18 +122,18 @@ def test_training_goes_on_with_the_same_moments_position_and_random_numbers(
         update=3,
         elapsed_s=0.1 + 0.2,
         best_nll=1 / 3,
-        num_worse=5,
-        window_loss=1e300,
-        window_nll=1e-300,
-        window_tokens=7,
-        window_s=11.5,
+        num_bad_validations=5,
+        running_loss=1e300,
+        running_nll=1e-300,
+        running_tokens=7,
+        running_s=11.5,
         fingerprints={"train": "abc", "validation": "def"},
     )
-    save_checkpoint(tmp_path / "saved", tiny_config, tokenizer, model.state_dict(), (optimizer, progress))
+    save_checkpoint(tmp_path / "saved", tiny_config, tokenizer, model.state_dict(), TrainingState(optimizer, progress))
     expected_draws = torch.rand(13)
     _, _, loaded = load_checkpoint(tmp_path / "saved")
     loaded_optimizer = torch.optim.AdamW(loaded.parameters(), lr=0.03, fused=True)
-    assert load_training(tmp_path / "saved", loaded_optimizer, list(loaded.state_dict())) == progress
+    assert load_state(tmp_path / "saved", loaded_optimizer, list(loaded.state_dict())) == (progress, [])
     assert torch.equal(torch.rand(13), expected_draws)
     for parameter, other in zip(model.parameters(), loaded.parameters(), strict=True):
         assert_close(loaded_optimizer.state[other], optimizer.state[parameter], rtol=0, atol=0)
@@ -147,7 +144,7 @@ def test_training_goes_on_with_the_same_moments_position_and_random_numbers(
     assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
 
 
-def test_weights_that_are_not_contiguous_are_saved_as_they_are(
+def test_noncontiguous_weights_are_saved_correctly(
     tmp_path: Path, tiny_config: Config, tokenizer: Tokenizer, model: Transformer
 ) -> None:
     weights = {name: weight.t().contiguous().t() for name, weight in model.state_dict().items() if weight.dim() == 2}
@@ -158,23 +155,25 @@ def test_weights_that_are_not_contiguous_are_saved_as_they_are(
 
 @pytest.mark.parametrize("tie", ["all", "decoder", "none"])
 @pytest.mark.parametrize("positional", ["sinusoidal", "learned"])
-def test_every_kind_of_embedding_comes_back(
+def test_every_kind_of_embedding_is_restored(
     tmp_path: Path, tiny_config: Config, tokenizer: Tokenizer, tie: str, positional: str
 ) -> None:
     (tmp_path / "other.yaml").write_text(tiny_config.to_yaml())
     config = load_config(tmp_path / "other.yaml", [f"model.tie={tie}", f"model.positional={positional}"])
-    model = build_model(config, len(tokenizer))
+    model = build_model(len(tokenizer), config.model)
     optimizer = step(model)
-    save_checkpoint(tmp_path / "saved", config, tokenizer, model.state_dict(), (optimizer, Progress(step=1)))
+    save_checkpoint(
+        tmp_path / "saved", config, tokenizer, model.state_dict(), TrainingState(optimizer, Progress(step=1))
+    )
     _, _, loaded = load_checkpoint(tmp_path / "saved")
     assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
     loaded_optimizer = torch.optim.AdamW(loaded.parameters(), fused=True)
-    load_training(tmp_path / "saved", loaded_optimizer, list(loaded.state_dict()))
+    load_state(tmp_path / "saved", loaded_optimizer, list(loaded.state_dict()))
     for parameter, other in zip(model.parameters(), loaded.parameters(), strict=True):
         assert_close(loaded_optimizer.state[other], optimizer.state[parameter], rtol=0, atol=0)
 
 
-# Writing: whole or not at all.
+# Atomic writes.
 
 
 def test_saving_replaces_what_was_there(
@@ -187,7 +186,7 @@ def test_saving_replaces_what_was_there(
     assert [name for name in names(saved.parent) if "saved" in name] == ["saved"]
 
 
-def test_remains_of_a_crash_are_in_nobodys_way(
+def test_leftovers_of_a_crash_do_not_prevent_saving(
     saved: Path, tiny_config: Config, tokenizer: Tokenizer, model: Transformer
 ) -> None:
     for name in (".saved.tmp", ".saved.old"):
@@ -221,25 +220,25 @@ def test_a_failing_write_leaves_the_earlier_checkpoint_intact(
             raise error
         save_file(tensors, path, metadata=metadata)
 
-    monkeypatch.setattr(checkpoint_module, "save_file", write)
-    training = (step(model), Progress(step=8)) if with_training else None
+    monkeypatch.setattr(integrity, "save_file", write)
+    state = TrainingState(step(model), Progress(step=8)) if with_training else None
     with pytest.raises(OSError, match="No space left on device"):
-        save_checkpoint(saved, tiny_config, tokenizer, model.state_dict(), training)
+        save_checkpoint(saved, tiny_config, tokenizer, model.state_dict(), state)
     assert contents(saved) == before
     assert [name for name in names(saved.parent) if "saved" in name] == ["saved"]
 
 
-def test_a_failing_first_write_leaves_nothing(
+def test_a_failing_first_write_leaves_no_files(
     tmp_path: Path, tiny_config: Config, tokenizer: Tokenizer, model: Transformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint_module, "save_file", full_disk)
+    monkeypatch.setattr(integrity, "save_file", full_disk)
     with pytest.raises(OSError, match="No space left on device"):
         save_checkpoint(tmp_path / "checkpoints" / "first", tiny_config, tokenizer, model.state_dict())
     assert names(tmp_path / "checkpoints") == []
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt("Ctrl-C")])
-def test_a_checkpoint_that_cannot_take_its_name_leaves_the_earlier_one_there(
+def test_a_failing_rename_restores_the_earlier_checkpoint(
     saved: Path,
     tiny_config: Config,
     tokenizer: Tokenizer,
@@ -262,7 +261,7 @@ def test_a_checkpoint_that_cannot_take_its_name_leaves_the_earlier_one_there(
     assert [name for name in names(saved.parent) if "saved" in name] == ["saved"]
 
 
-def test_a_write_that_was_killed_while_it_replaced_the_earlier_one_is_made_good_by_the_next(
+def test_a_write_killed_between_two_renames_is_repaired_by_the_next(
     saved: Path, tiny_config: Config, tokenizer: Tokenizer, model: Transformer
 ) -> None:
     saved.rename(saved.with_name(".saved.old"))
@@ -271,7 +270,7 @@ def test_a_write_that_was_killed_while_it_replaced_the_earlier_one_is_made_good_
     assert [name for name in names(saved.parent) if "saved" in name] == ["saved"]
 
 
-def test_a_run_holds_the_files_it_should_and_no_pickle(trained_run: Path) -> None:
+def test_a_run_contains_the_expected_files_and_no_pickle(trained_run: Path) -> None:
     files = {str(path.relative_to(trained_run)): path for path in trained_run.rglob("*") if path.is_file()}
     events = [name for name in files if re.fullmatch(r"tensorboard/events\.out\.tfevents\.[\w.-]+", name)]
     assert len(events) == 1
@@ -285,12 +284,12 @@ def test_a_run_holds_the_files_it_should_and_no_pickle(trained_run: Path) -> Non
         assert not re.match(rb"PK\x03\x04|\x80[\x02-\x05][^\x00]", path.read_bytes()), path
 
 
-# Reading: whatever does not fit is named.
+# Errors on reading.
 
 
 @pytest.fixture
 def no_sums(saved: Path) -> None:
-    """As a version wrote it that had no checksums yet: what then is noticed all the same."""
+    """As versions without checksums wrote it: the errors that are found without them."""
     (saved / "SHA256SUMS").unlink()
 
 
@@ -298,12 +297,12 @@ def no_sums(saved: Path) -> None:
 @pytest.mark.parametrize("name", ["config.yaml", "model.safetensors", "tokenizer.model"])
 def test_a_missing_file_is_named(saved: Path, name: str) -> None:
     (saved / name).unlink()
-    with pytest.raises(CheckpointError, match=f"saved: not a checkpoint: it has no {re.escape(name)}$"):
+    with pytest.raises(CheckpointError, match=f"saved: not a checkpoint: {re.escape(name)} is missing$"):
         load_checkpoint(saved)
 
 
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"absent: not a checkpoint: it has no config\.yaml$"):
+    with pytest.raises(CheckpointError, match=r"absent: not a checkpoint: config\.yaml is missing$"):
         load_checkpoint(tmp_path / "absent")
 
 
@@ -318,16 +317,18 @@ def test_truncated_weights_are_refused(saved: Path, size: int) -> None:
 
 @pytest.mark.usefixtures("no_sums")
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors"])
-@pytest.mark.parametrize(("metadata", "shown"), [({"format": "2"}, "'2'"), ({"format": "pt"}, "'pt'"), (None, "None")])
+@pytest.mark.parametrize(("metadata", "shown"), [({"format": "3"}, "'3'"), ({"format": "pt"}, "'pt'"), (None, "None")])
 def test_another_format_is_refused(saved: Path, name: str, metadata: dict[str, str] | None, shown: str) -> None:
     rewrite(saved / name, lambda _: None, metadata)
-    with pytest.raises(CheckpointError, match=rf"{name}: checkpoint format {shown}; this version reads format 1$"):
+    with pytest.raises(
+        CheckpointError, match=rf"{name}: checkpoint format {shown}; this version reads formats 1 and 2$"
+    ):
         load_everything(saved)
 
 
 def load_everything(directory: Path) -> None:
     _, _, model = load_checkpoint(directory)
-    load_training(directory, torch.optim.AdamW(model.parameters(), fused=True), list(model.state_dict()))
+    load_state(directory, torch.optim.AdamW(model.parameters(), fused=True), list(model.state_dict()))
 
 
 @pytest.mark.usefixtures("no_sums")
@@ -335,8 +336,8 @@ def test_weights_of_another_vocabulary_are_refused(saved: Path) -> None:
     other = Tokenizer.train((text for pair in builtin_pairs("train", 101) for text in pair), 131)
     (saved / "tokenizer.model").write_bytes(other.model)
     expected = (
-        r"model\.safetensors: embeddings\.source_weight is \(151, 22\), the configuration and tokenizer make it "
-        r"\(131, 22\): weights of another vocabulary or size$"
+        r"model\.safetensors: embedding\.weight has shape \(151, 22\), but the configuration and tokenizer "
+        r"require \(131, 22\): vocabulary or model size differs$"
     )
     with pytest.raises(CheckpointError, match=expected):
         load_checkpoint(saved)
@@ -359,14 +360,16 @@ def test_a_checkpoint_from_before_an_option_existed_has_its_default(saved: Path)
 def test_weights_of_another_size_are_refused(saved: Path) -> None:
     path = saved / "config.yaml"
     path.write_text(path.read_text().replace("d_ff: 29", "d_ff: 31"))
-    with pytest.raises(CheckpointError, match=r"w_1.* is \(29,.*\), .* make it \(31,.*\): weights of another "):
+    with pytest.raises(
+        CheckpointError, match=r"w_1.* has shape \(29,.*\), .* require \(31,.*\): vocabulary or model size"
+    ):
         load_checkpoint(saved)
 
 
 @pytest.mark.usefixtures("no_sums")
 def test_a_missing_weight_is_named(saved: Path, model: Transformer) -> None:
-    rewrite(saved / "model.safetensors", lambda tensors: tensors.pop("embeddings.source_weight"), METADATA)
-    expected = r"model\.safetensors: its weights are not this model's; first difference: embeddings\.source_weight$"
+    rewrite(saved / "model.safetensors", lambda tensors: tensors.pop("embedding.weight"), METADATA)
+    expected = r"model\.safetensors: the weights do not match the model; first difference: embedding\.weight$"
     with pytest.raises(CheckpointError, match=expected):
         load_checkpoint(saved)
     with pytest.raises(CheckpointError, match=expected):
@@ -376,7 +379,7 @@ def test_a_missing_weight_is_named(saved: Path, model: Transformer) -> None:
 @pytest.mark.usefixtures("no_sums")
 def test_an_additional_weight_is_named(saved: Path) -> None:
     rewrite(saved / "model.safetensors", lambda tensors: tensors.update(surprise=torch.ones(2)), METADATA)
-    with pytest.raises(CheckpointError, match=r"its weights are not this model's; first difference: surprise$"):
+    with pytest.raises(CheckpointError, match=r"the weights do not match the model; first difference: surprise$"):
         load_checkpoint(saved)
 
 
@@ -429,7 +432,7 @@ def test_damaged_progress_is_named(saved: Path, text: str | None) -> None:
         ("fingerprints", {"train": 7}),
     ],
 )
-def test_progress_that_cannot_be_is_named(saved: Path, name: str, value: object) -> None:
+def test_invalid_progress_is_named(saved: Path, name: str, value: object) -> None:
     path = saved / "training.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
     with pytest.raises(CheckpointError, match=rf"saved/training\.json: cannot be read: {name} cannot be "):
@@ -440,16 +443,14 @@ def test_progress_that_cannot_be_is_named(saved: Path, name: str, value: object)
 @pytest.mark.parametrize(
     ("name", "tensor", "pattern"),
     [
-        ("exp_avg.embeddings.source_weight", torch.zeros(3), r"is \(3,\) of torch\.float32, not \(151, \d+\)"),
-        ("exp_avg_sq.embeddings.source_weight", torch.zeros(()), r"is \(\) of torch\.float32, not \(151, \d+\)"),
+        ("exp_avg.embedding.weight", torch.zeros(3), r"is \(3,\) of torch\.float32, not \(151, \d+\)"),
+        ("exp_avg_sq.embedding.weight", torch.zeros(()), r"is \(\) of torch\.float32, not \(151, \d+\)"),
         ("rng.cpu", torch.zeros(3), r"is \(3,\) of torch\.float32, not \(\d+,\) of torch\.uint8"),
         ("rng.cpu", torch.zeros_like(torch.get_rng_state()), "Invalid mt19937 state"),
     ],
     ids=["first moment", "second moment", "random numbers", "no random numbers"],
 )
-def test_tensors_that_the_optimizer_would_read_past_are_refused(
-    saved: Path, name: str, tensor: Tensor, pattern: str
-) -> None:
+def test_tensors_of_a_wrong_shape_or_dtype_are_refused(saved: Path, name: str, tensor: Tensor, pattern: str) -> None:
     rewrite(saved / "optimizer.safetensors", lambda tensors: tensors.update({name: tensor}), METADATA)
     with pytest.raises(CheckpointError, match=rf"saved/optimizer\.safetensors: {re.escape(name)}:? {pattern}"):
         load_everything(saved)
@@ -459,13 +460,13 @@ def test_tensors_that_the_optimizer_would_read_past_are_refused(
 @pytest.mark.parametrize(
     ("file", "name", "value", "pattern"),
     [
-        ("model", "embeddings.source_weight", math.nan, "holds what are no finite numbers"),
-        ("optimizer", "exp_avg.embeddings.source_weight", -math.inf, "holds what are no finite numbers"),
-        ("optimizer", "exp_avg_sq.embeddings.source_weight", math.inf, "holds what are no finite numbers"),
-        ("optimizer", "exp_avg_sq.embeddings.source_weight", -1.0, "holds numbers below 0"),
+        ("model", "embedding.weight", math.nan, "contains non-finite values"),
+        ("optimizer", "exp_avg.embedding.weight", -math.inf, "contains non-finite values"),
+        ("optimizer", "exp_avg_sq.embedding.weight", math.inf, "contains non-finite values"),
+        ("optimizer", "exp_avg_sq.embedding.weight", -1.0, "contains values below 0"),
     ],
 )
-def test_numbers_with_which_nothing_can_go_on_are_refused(
+def test_nonfinite_weights_and_invalid_moments_are_refused(
     saved: Path, file: str, name: str, value: float, pattern: str
 ) -> None:
     path = saved / f"{file}.safetensors"
@@ -475,12 +476,12 @@ def test_numbers_with_which_nothing_can_go_on_are_refused(
 
 
 @pytest.mark.usefixtures("no_sums")
-def test_weights_that_are_whole_numbers_are_refused(saved: Path) -> None:
+def test_integer_weights_are_refused(saved: Path) -> None:
     def truncate(tensors: dict[str, Tensor]) -> None:
-        tensors["embeddings.source_weight"] = tensors["embeddings.source_weight"].long()
+        tensors["embedding.weight"] = tensors["embedding.weight"].long()
 
     rewrite(saved / "model.safetensors", truncate, METADATA)
-    with pytest.raises(CheckpointError, match=r"embeddings\.source_weight holds what are no finite numbers"):
+    with pytest.raises(CheckpointError, match=r"embedding\.weight contains non-finite values"):
         average_checkpoints([saved])
 
 
@@ -490,46 +491,50 @@ def test_weights_that_are_whole_numbers_are_refused(saved: Path) -> None:
 def test_pipes_are_not_waited_for(saved: Path, name: str) -> None:
     (saved / name).unlink(missing_ok=True)
     os.mkfifo(saved / name)
-    with pytest.raises(CheckpointError, match=f"saved(/{name}: .*is no file|: not a checkpoint: it has no {name}$)"):
+    with pytest.raises(
+        CheckpointError, match=f"saved(/{name}: .*not a regular file|: not a checkpoint: {name} is missing$)"
+    ):
         load_everything(saved)
 
 
 @pytest.mark.usefixtures("no_sums")
 @pytest.mark.parametrize("function", ["load_file", "safe_open"])
-def test_too_many_open_files_are_no_bug(saved: Path, monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+def test_too_many_open_files_are_a_checkpoint_error(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
     def refuse(*_: object, **__: object) -> object:
         raise RuntimeError("unable to open file: Too many open files (24)")
 
-    monkeypatch.setattr(*(checkpoint_module, function) if function == "load_file" else (safetensors, function), refuse)
+    monkeypatch.setattr(integrity, function, refuse)
     with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be read: unable to open file: Too many"):
         load_everything(saved)
 
 
 @pytest.mark.usefixtures("no_sums")
-def test_moments_of_another_type_are_refused(saved: Path) -> None:
-    name = "exp_avg.embeddings.source_weight"
+def test_moments_of_another_dtype_are_refused(saved: Path) -> None:
+    name = "exp_avg.embedding.weight"
 
-    def halve(tensors: dict[str, Tensor]) -> None:
+    def to_float16(tensors: dict[str, Tensor]) -> None:
         tensors[name] = tensors[name].half()
 
-    rewrite(saved / "optimizer.safetensors", halve, METADATA)
+    rewrite(saved / "optimizer.safetensors", to_float16, METADATA)
     with pytest.raises(CheckpointError, match=r"is \(151, \d+\) of torch\.float16, not \(151, \d+\) of torch\.float32"):
         load_everything(saved)
 
 
 @pytest.mark.usefixtures("no_sums")
-def test_random_numbers_of_another_process_are_checked_as_well(saved: Path) -> None:
+def test_worker_rng_states_are_checked_too(saved: Path) -> None:
     path = saved / "optimizer.safetensors"
     rewrite(path, lambda tensors: tensors.update({"rng.cpu.1": torch.zeros(3)}), METADATA)
     with pytest.raises(CheckpointError, match=r"optimizer\.safetensors: rng\.cpu\.1 is \(3,\) of torch\.float32"):
-        other_random_states(saved)
+        load_everything(saved)
 
 
 @pytest.mark.usefixtures("no_sums")
-@pytest.mark.parametrize("name", ["exp_avg.embeddings.source_weight", "exp_avg_sq.embeddings.source_weight", "rng.cpu"])
-def test_what_the_optimizer_lacks_is_named(saved: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["exp_avg.embedding.weight", "exp_avg_sq.embedding.weight", "rng.cpu"])
+def test_missing_optimizer_tensors_are_named(saved: Path, name: str) -> None:
     rewrite(saved / "optimizer.safetensors", lambda tensors: tensors.pop(name), METADATA)
-    with pytest.raises(CheckpointError, match=rf"optimizer\.safetensors: lacks '{re.escape(name)}'$"):
+    with pytest.raises(CheckpointError, match=rf"optimizer\.safetensors: '{re.escape(name)}' is missing$"):
         load_everything(saved)
 
 

@@ -1,4 +1,4 @@
-"""Several processes train what one would; real ones, which talk by gloo."""
+"""Data-parallel training with real processes over gloo gives the results of one process."""
 
 from __future__ import annotations
 
@@ -24,27 +24,35 @@ from torch.distributed import TCPStore
 from torch.testing import assert_close
 
 from transformer.config import Config, load_config
-from transformer.data.batching import plan_updates
+from transformer.data.batching import group_into_updates
 from transformer.data.builtin import builtin_pairs
 from transformer.errors import DeviceError, WorkerError
 from transformer.inference.resumable import resumable_output
 from transformer.inference.translator import Translator
 from transformer.training import distributed
 from transformer.training.checkpoint import (
-    Progress,
     build_model,
     load_checkpoint,
-    other_random_states,
-    random_state,
     save_checkpoint,
 )
-from transformer.training.distributed import ALONE, World, joined, rank_seed, sum_gradients
+from transformer.training.distributed import (
+    SINGLE_PROCESS,
+    DistributedContext,
+    init_distributed,
+)
 from transformer.training.metrics import read_metrics
 from transformer.training.signals import StopRequest
 from transformer.training.trainer import Trainer
+from transformer.training.training_state import (
+    Progress,
+    TrainingState,
+    get_rng_state,
+    load_state,
+    rank_seed,
+)
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-# What a new process would import for seconds is imported once: each is a fork of a server that has done so.
+# Imports take seconds: processes are forked from a server that has done them once.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     ["transformer.training.trainer", "transformer.inference.translator", "torch.utils.tensorboard"]
@@ -57,7 +65,7 @@ os.dup2(1, 2)
 torch.set_num_threads(1)
 {code}
 """
-LOST = "error: another process of this job has ended or does not answer ("
+LOST = "error: another process of this job has exited or does not respond ("
 
 
 def free_port() -> int:
@@ -67,7 +75,7 @@ def free_port() -> int:
 
 
 class Job:
-    """Processes as `torchrun` would start them, all of which run the same code; what they print goes to `output`."""
+    """Processes as `torchrun` starts them, all running the same code; they print to `output`."""
 
     def __init__(self, size: int, output: Path, code: str) -> None:
         self.store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -97,7 +105,7 @@ Start = Callable[..., Job]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a script, or other code, in several processes, and makes sure that they end."""
+    """Starts a script or code in several processes; kills them at the end."""
     jobs: list[Job] = []
 
     def start(size: int, *command: object, code: str | None = None) -> Job:
@@ -143,7 +151,7 @@ def tensors(run: Path, step: int, file: str = "model") -> dict[str, Tensor]:
 
 
 def train(start: Start, size: int, path: Path, *overrides: str) -> str:
-    """Train in so many processes to the end; returns what they print."""
+    """Train in several processes to the end; returns their output."""
     job = start(size, "train.py", path, *overrides)
     assert job.statuses() == [0] * size, job.printed()
     return job.printed()
@@ -155,16 +163,16 @@ def wait_for(condition: Callable[[], object], is_running: Callable[[], bool]) ->
         time.sleep(0.005)
 
 
-# One update is one update.
+# Updates.
 
 
 def test_the_number_of_processes_does_not_change_the_weights(config: Config, start: Start, tmp_path: Path) -> None:
     values = ("model.dropout=0.0", "train.validation_bleu=true", "train.clip_norm=0.5")
     _, alone = in_directory(config, tmp_path / "one", *values)
-    trainer = Trainer(alone, scorer=lambda *_: 23.0)
+    trainer = Trainer.from_config(alone, scorer=lambda *_: 23.0)
     trainer.fit()
     lengths = (trainer.data.train.src.lengths, trainer.data.train.tgt.lengths)
-    plan = plan_updates(*lengths, max_tokens=149, tokens_per_update=301, seed=7, epoch=0)
+    plan = group_into_updates(*lengths, max_tokens=149, tokens_per_update=301, seed=7, epoch=0)
     assert {len(update) for update in plan} == {2, 3}, "fewer batches than there are processes to share their pairs"
     expected = [(line["kind"], line["step"], line["nll"]) for line in read_metrics(trainer.run)]
     for size in (2, 4):
@@ -202,44 +210,43 @@ def test_dropout_differs_by_process_and_training_by_two_can_be_repeated_and_resu
     assert saved["rng.cpu"].ne(saved["rng.cpu.1"]).any()
     assert {name for name in saved if name.startswith("rng.")} == {"rng.cpu", "rng.cpu.1"}
 
-    # Checkpoints move between numbers of processes.
+    # The number of processes may change on resumption.
     _, alone = in_directory(config, tmp_path / "parts", "train.max_steps=8")
-    trainer = Trainer(alone)
+    trainer = Trainer.from_config(alone)
     assert trainer.progress.step == 7
     assert torch.equal(torch.get_rng_state(), saved["rng.cpu"])
     trainer.fit()
     run = trainer.run
-    del trainer  # which keeps others out
+    del trainer  # and with it the lock
     assert "rng.cpu.1" not in tensors(run, 8, "optimizer")
     assert "\nresuming after step 8\n" in train(start, 2, parts, "train.max_steps=9")
     assert "rng.cpu.1" in tensors(run, 9, "optimizer")
     assert [line["step"] for line in read_metrics(run)] == [1, 3, 5, 6, 9]
 
 
-def test_a_process_beside_the_first_gets_its_own_random_numbers() -> None:
+def test_ranks_have_different_seeds() -> None:
     seeds = [rank_seed(7, step, rank) for step in (0, 11) for rank in range(5)]
     assert len(set(seeds)) == len(seeds)
     assert rank_seed(7, 11, 2) == seeds[7]
 
 
-def test_random_numbers_of_other_processes_are_saved_in_order(
-    config: Config, trained_run: Path, tmp_path: Path
-) -> None:
-    tokenizer = Trainer(load_config(trained_run / "config.yaml")).data.tokenizer
-    model = build_model(config, len(tokenizer))
+def test_worker_rng_states_are_saved_in_order(config: Config, trained_run: Path, tmp_path: Path) -> None:
+    tokenizer = Trainer.from_config(load_config(trained_run / "config.yaml")).data.tokenizer
+    model = build_model(len(tokenizer), config.model)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     for parameter in model.parameters():
         optimizer.state[parameter] = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
     states = []
     for seed in range(11):
         torch.manual_seed(seed)
-        states.append(random_state())
-    training = (optimizer, Progress(step=3))
-    save_checkpoint(tmp_path / "saved", config, tokenizer, model.state_dict(), training, states)
-    assert_close(other_random_states(tmp_path / "saved"), states, rtol=0, atol=0)
+        states.append(get_rng_state())
+    state = TrainingState(optimizer, Progress(step=3), states)
+    save_checkpoint(tmp_path / "saved", config, tokenizer, model.state_dict(), state)
+    _, worker_states = load_state(tmp_path / "saved", optimizer, list(model.state_dict()))
+    assert_close(worker_states, states, rtol=0, atol=0)
 
 
-# Talking to each other.
+# Communication.
 
 PRIMITIVES = """
 import itertools, time
@@ -248,20 +255,20 @@ import torch
 from torch import nn
 from transformer.inference.translator import Translator
 from transformer.training import distributed
-from transformer.training.distributed import joined, sum_gradients
+from transformer.training.distributed import init_distributed
 
 directory = Path({directory!r})
-with joined() as world:
+with init_distributed() as world:
     assert world.size == 3 and world.is_main == (world.rank == 0)
-    assert sorted(itertools.chain(*world.gather(world.share(range(7))))) == list(range(7))
-    assert world.gather(world.rank) == [0, 1, 2]
+    assert sorted(itertools.chain(*world.all_gather(world.shard(range(7))))) == list(range(7))
+    assert world.all_gather(world.rank) == [0, 1, 2]
     assert world.max(world.rank, -world.rank, float(world.rank == 1)) == [2, 0, 1]
     x = torch.tensor([1.0, world.rank])
     assert world.sum(x).tolist() == [3, 3] and x.tolist() == [1, world.rank]
-    assert world.from_main(lambda: ("made by", world.rank)) == ("made by", 0)
+    assert world.broadcast_from_main(lambda: ("made by", world.rank)) == ("made by", 0)
     lines = ([str(world.rank), str(i)] for i in range(2))
-    assert list(world.each_from_main(lines)) == [["0", "0"], ["0", "1"]]
-    with world.in_turn():
+    assert list(world.stream_from_main(lines)) == [["0", "0"], ["0", "1"]]
+    with world.main_process_first():
         assert not world.is_main or not list(directory.iterdir())
         time.sleep(0.1 * world.is_main)
         (directory / str(world.rank)).touch()
@@ -272,11 +279,11 @@ with joined() as world:
     for i, parameter in enumerate(parameters):
         if i != 3 and (i, world.rank) != (0, 1):
             parameter.grad = torch.full_like(parameter, 10**i * (world.rank + 1))
-    sum_gradients(parameters, world)
+    world.all_reduce_gradients(parameters)
     sums = [set(parameter.grad.tolist()) for parameter in parameters]
     assert sums == [{{4}}, {{60}}, {{600}}, {{0}}, {{60000}}, {{600000}}], sums
 assert not torch.distributed.is_initialized()
-sys.stdout.write("well\\n")  # at once: print writes the end of the line by itself
+sys.stdout.write("well\\n")  # in one write, unlike print
 """
 
 
@@ -287,32 +294,30 @@ def test_what_processes_exchange(start: Start, tmp_path: Path) -> None:
     assert job.printed() == "well\n" * 3
 
 
-def test_one_process_alone_exchanges_nothing() -> None:
-    with joined() as world:
-        assert world is ALONE
-        with world.in_turn():
+def test_a_single_process_exchanges_nothing() -> None:
+    with init_distributed() as world:
+        assert world is SINGLE_PROCESS
+        with world.main_process_first():
             pass
     assert not torch.distributed.is_initialized()
     x, parameter = torch.ones(3), torch.nn.Parameter(torch.ones(3))
     assert world.sum(x) is x
-    sum_gradients([parameter], world)
+    world.all_reduce_gradients([parameter])
     assert parameter.grad is None
-    assert list(world.each_from_main(iter("ab"))) == ["a", "b"]
-    assert world.share([1, 2, 3]) == world.gather([1, 2, 3])[0] == [1, 2, 3]
+    assert list(world.stream_from_main(iter("ab"))) == ["a", "b"]
+    assert world.shard([1, 2, 3]) == world.all_gather([1, 2, 3])[0] == [1, 2, 3]
 
 
 # Errors.
 
 
-def test_an_error_of_all_processes_is_said_once(start: Start, tmp_path: Path) -> None:
+def test_an_error_of_all_processes_is_printed_once(start: Start, tmp_path: Path) -> None:
     job = start(3, "train.py", tmp_path / "absent.yaml")
     assert job.statuses() == [2, 2, 2]
     assert job.printed() == f"error: {tmp_path / 'absent.yaml'}: no such configuration file\n"
 
 
-def test_an_error_of_the_first_process_ends_those_that_wait_for_it(
-    config: Config, start: Start, tmp_path: Path
-) -> None:
+def test_an_error_of_rank_0_ends_the_waiting_processes(config: Config, start: Start, tmp_path: Path) -> None:
     path, _ = in_directory(config, tmp_path / "run", "data.vocab_size=9973")
     job = start(2, "train.py", path)
     assert job.statuses() == [2, 2]
@@ -334,7 +339,7 @@ def test_machines_with_different_sentences_are_refused(config: Config, start: St
     job = start(2, code=code)
     assert job.statuses() == [2, 2]
     (line,) = [line for line in job.printed().splitlines() if line.startswith("error: ")]
-    assert line.startswith("error: data.corpus=") and line.endswith(": is not the same on all machines")
+    assert line.startswith("error: data.corpus=") and line.endswith(": differs between machines")
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,28 +349,31 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     expected = r"^process 3 of this machine: there are 3 CUDA devices; start as many .* CUDA_VISIBLE_DEVICES=$"
-    with pytest.raises(DeviceError, match=expected), joined():
+    with pytest.raises(DeviceError, match=expected), init_distributed():
         pass
 
 
-def test_a_rank_that_torchrun_has_not_given_means_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_not_set_by_torchrun_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"):
         monkeypatch.setenv(name, "1")
     monkeypatch.delenv("MASTER_PORT", raising=False)
-    with joined() as world:
-        assert world is ALONE
+    with init_distributed() as world:
+        assert world is SINGLE_PROCESS
 
 
-def test_processes_that_do_not_find_each_other_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "_ANSWER_TIMEOUT", distributed.timedelta(seconds=1))
+def test_failing_to_connect_is_a_worker_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "_COLLECTIVE_TIMEOUT", distributed.timedelta(seconds=1))
     values = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     for name, value in values.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(WorkerError, match=r"^another process of this job has ended or does not answer \("), joined():
+    with (
+        pytest.raises(WorkerError, match=r"^another process of this job has exited or does not respond \("),
+        init_distributed(),
+    ):
         pass
 
 
-def test_what_libraries_say_while_processes_join_is_not_among_the_output(
+def test_greetings_of_libraries_are_kept_off_standard_output(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def greet(*_: object, **__: object) -> Iterator[object]:
@@ -375,31 +383,31 @@ def test_what_libraries_say_while_processes_join_is_not_among_the_output(
     monkeypatch.setattr(distributed, "rendezvous", greet)
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "1")
-    with pytest.raises(WorkerError, match="and gone"), joined():
+    with pytest.raises(WorkerError, match="and gone"), init_distributed():
         pass
     os.write(1, b"Eine Katze")
     assert capfd.readouterr().out == "Eine Katze"
 
 
-def test_processes_without_standard_output_join(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_without_standard_output_connect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     with distributed._silent_stdout():
         os.fstat(1)
 
 
-def test_waiting_for_a_process_that_never_comes_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "_PREPARATION_TIMEOUT", distributed.timedelta(seconds=0.1))
+def test_a_barrier_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "_BARRIER_TIMEOUT", distributed.timedelta(seconds=0.1))
     with (
         pytest.raises(WorkerError, match="failed while others were waiting"),
-        World(1, 2, 1, torch.distributed.HashStore()).in_turn(),
+        DistributedContext(1, 2, 1, torch.distributed.HashStore()).main_process_first(),
     ):
         pass
 
 
-# Ends.
+# Failures and signals.
 
 
-def test_when_one_process_is_killed_the_others_end_and_the_run_can_go_on(
+def test_when_one_process_is_killed_the_others_exit_and_the_run_can_resume(
     config: Config, start: Start, tmp_path: Path
 ) -> None:
     path, _ = in_directory(config, tmp_path / "run", "train.max_steps=99991", "train.validate_steps=99991")
@@ -409,10 +417,10 @@ def test_when_one_process_is_killed_the_others_end_and_the_run_can_go_on(
     job.processes[1].kill()
     assert job.statuses() == [2, -signal.SIGKILL]
     *_, said = job.printed().splitlines()
-    assert said.startswith(LOST) and said.endswith("; the same command goes on from what is saved")
+    assert said.startswith(LOST) and said.endswith("; rerun the same command to resume")
     assert job.printed().count("error: ") == 1
     _, alone = in_directory(config, run)
-    step = Trainer(alone).progress.step
+    step = Trainer.from_config(alone).progress.step
     assert step and step % 3 == 0
 
 
@@ -442,7 +450,7 @@ def torchrun(directory: Path, *arguments: object, **options: Any) -> Iterator[su
     try:
         yield process
     finally:
-        if process.poll() is None:  # its processes would outlive it
+        if process.poll() is None:  # its workers would survive it
             for child in children(process.pid):
                 os.kill(child, signal.SIGKILL)
         process.kill()
@@ -452,7 +460,7 @@ def torchrun(directory: Path, *arguments: object, **options: Any) -> Iterator[su
 def test_torchrun_starts_again_from_the_checkpoint_when_one_process_is_killed(
     config: Config, start: Start, tmp_path: Path
 ) -> None:
-    # So many updates that it is killed long before the last.
+    # Enough updates that it is killed long before the last.
     values = ("train.max_steps=97", "train.validate_steps=99991", "train.keep_checkpoints=1")
     undisturbed, _ = in_directory(config, tmp_path / "undisturbed", *values)
     path, _ = in_directory(config, tmp_path / "killed", *values)
@@ -485,13 +493,13 @@ def test_a_signal_to_torchrun_ends_all_processes_after_the_same_update(config: C
     assert advice.startswith("go on with: the same torchrun command")
     assert "error: " not in (tmp_path / "stderr").read_text()
     _, alone = in_directory(config, run)
-    assert Trainer(alone).progress.step == step
+    assert Trainer.from_config(alone).progress.step == step
 
 
 # Scoring and translating.
 
 SENTENCES = [*(source for source, _ in builtin_pairs("test", 13)), "", "A cat is sleeping.", ""]
-# So few pieces at a time that there are several batches for each process.
+# A small token budget, so that each process has several batches.
 SMALL_BATCHES = """
 from transformer.inference.translator import Translator
 Translator.translate_nbest.__kwdefaults__["batch_tokens"] = 37
@@ -502,11 +510,11 @@ runpy.run_path({script!r}, run_name="__main__")
 
 @pytest.fixture(scope="module")
 def babbler(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint without training, which answers each sentence its own."""
+    """An untrained checkpoint, whose translations all differ."""
     config, tokenizer, _ = load_checkpoint(trained_run / "best" / "step-00000010")
     torch.manual_seed(5)
     directory = tmp_path_factory.mktemp("babbler") / "checkpoint"
-    save_checkpoint(directory, config, tokenizer, build_model(config, len(tokenizer)).state_dict())
+    save_checkpoint(directory, config, tokenizer, build_model(len(tokenizer), config.model).state_dict())
     return directory
 
 
@@ -516,7 +524,7 @@ def in_small_batches(start: Start, size: int, script: str, *arguments: object) -
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_a_file_is_translated_as_by_one_process_and_from_where_it_stopped(
+def test_translating_a_file_equals_one_process_and_resumes(
     babbler: Path, start: Start, tmp_path: Path, size: int
 ) -> None:
     lists = Translator.load(babbler, precision="fp32").translate_nbest(SENTENCES, nbest=2, batch_tokens=37)

@@ -1,33 +1,38 @@
-"""Label-smoothed cross-entropy and its blockwise form, against hand-computed numbers, torch and autograd."""
+"""Label-smoothed cross-entropy and its chunked form against hand-computed numbers, torch and autograd."""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import gradcheck
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from transformer.training import loss as loss_module
-from transformer.training.loss import label_smoothed_loss, projected_loss
+from transformer.training.loss import label_smoothed_cross_entropy, linear_cross_entropy
+
+Loss = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 N, D, V = 13, 7, 31
-# Rows of 31 logits per block: one, some that do not divide 13, exactly 13, and more than there are.
-BLOCK_NUMELS = (1, V, 2 * V, 5 * V + 3, N * V, 1 << 21)
+# Rows of 31 logits per chunk: one, some that do not divide 13, exactly 13, and more than there are.
+CHUNK_NUMELS = (1, V, 2 * V, 5 * V + 3, N * V, 1 << 21)
 
 
-@pytest.fixture(params=BLOCK_NUMELS)
-def block_numel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """How many logits a block may have."""
-    monkeypatch.setitem(loss_module._BLOCK_NUMEL, "cpu", request.param)
+@pytest.fixture(params=CHUNK_NUMELS)
+def chunk_numel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The number of logits per chunk."""
+    monkeypatch.setitem(loss_module._CHUNK_NUMEL, "cpu", request.param)
     return request.param
 
 
 def make_inputs(dtype: torch.dtype = torch.float32, seed: int = 3) -> tuple[Tensor, Tensor, Tensor]:
-    """hidden (N, D), output matrix (V, D), both wanting gradients, and targets (N,) with repetitions."""
+    """hidden (N, D), output weight (V, D), both requiring gradients, and targets (N,) with repetitions."""
     torch.manual_seed(seed)
     hidden, matrix = torch.randn(N, D, dtype=dtype), torch.randn(V, D, dtype=dtype)
     target = torch.randint(V, (N,))
@@ -38,7 +43,7 @@ def make_inputs(dtype: torch.dtype = torch.float32, seed: int = 3) -> tuple[Tens
 def test_a_vocabulary_of_three_gives_the_numbers_worked_out_by_hand() -> None:
     # Probabilities 1/8, 2/8, 5/8 and 1/2, 1/4, 1/4; targets 2 and 0; smoothing 0.3, so 0.1 for each token.
     logits = torch.tensor([[1.0, 2.0, 5.0], [2.0, 1.0, 1.0]]).log() + torch.tensor([[7.0], [-11.0]])
-    loss, nll = label_smoothed_loss(logits, torch.tensor([2, 0]), 0.3)
+    loss, nll = label_smoothed_cross_entropy(logits, torch.tensor([2, 0]), 0.3)
     ln = math.log
     expected_nll = ln(8 / 5) + ln(2)
     expected_loss = (0.1 * ln(8) + 0.1 * ln(4) + 0.8 * ln(8 / 5)) + (0.8 * ln(2) + 0.1 * ln(4) + 0.1 * ln(4))
@@ -46,11 +51,11 @@ def test_a_vocabulary_of_three_gives_the_numbers_worked_out_by_hand() -> None:
     assert_close(loss, torch.tensor(expected_loss))
 
 
-def test_the_blockwise_loss_gives_the_numbers_worked_out_by_hand() -> None:
+def test_the_chunked_loss_gives_the_numbers_worked_out_by_hand() -> None:
     # Logits are the rows of the matrix at a one-hot hidden vector: ln 1, ln 2, ln 5.
     matrix = torch.tensor([[1.0, 2.0], [2.0, 1.0], [5.0, 1.0]]).log().requires_grad_()
     hidden = torch.eye(2, requires_grad=True)
-    loss, nll = projected_loss(hidden, matrix, torch.tensor([2, 0]), 0.3)
+    loss, nll = linear_cross_entropy(hidden, matrix, torch.tensor([2, 0]), 0.3)
     ln = math.log
     assert_close(nll, torch.tensor(ln(8 / 5) + ln(2)))
     assert_close(loss, torch.tensor(0.1 * ln(8) + 0.1 * ln(4) + 0.8 * ln(8 / 5) + 0.8 * ln(2) + 0.2 * ln(4)))
@@ -65,7 +70,7 @@ def test_the_blockwise_loss_gives_the_numbers_worked_out_by_hand() -> None:
 def test_the_loss_and_its_gradient_are_those_of_torch(smoothing: float) -> None:
     torch.manual_seed(3)
     logits, target = torch.randn(N, V, requires_grad=True), torch.randint(V, (N,))
-    loss, nll = label_smoothed_loss(logits, target, smoothing)
+    loss, nll = label_smoothed_cross_entropy(logits, target, smoothing)
     expected = F.cross_entropy(logits, target, label_smoothing=smoothing, reduction="sum")
     assert_close(loss, expected)
     assert_close(nll, F.cross_entropy(logits, target, reduction="sum"))
@@ -75,8 +80,12 @@ def test_the_loss_and_its_gradient_are_those_of_torch(smoothing: float) -> None:
 def test_smoothing_is_a_tenth_by_default() -> None:
     hidden, matrix, target = make_inputs()
     logits = hidden @ matrix.T
-    assert_close(label_smoothed_loss(logits, target), label_smoothed_loss(logits, target, 0.1), rtol=0, atol=0)
-    assert_close(projected_loss(hidden, matrix, target), projected_loss(hidden, matrix, target, 0.1), rtol=0, atol=0)
+    assert_close(
+        label_smoothed_cross_entropy(logits, target), label_smoothed_cross_entropy(logits, target, 0.1), rtol=0, atol=0
+    )
+    assert_close(
+        linear_cross_entropy(hidden, matrix, target), linear_cross_entropy(hidden, matrix, target, 0.1), rtol=0, atol=0
+    )
 
 
 def test_the_best_smoothed_loss_is_the_entropy_of_the_smoothed_targets() -> None:
@@ -85,71 +94,150 @@ def test_the_best_smoothed_loss_is_the_entropy_of_the_smoothed_targets() -> None
     q[0, 5] += 1 - smoothing
     entropy = -(q * q.log()).sum()
     target = torch.tensor([5])
-    assert_close(label_smoothed_loss(q.log(), target, smoothing)[0], entropy)
+    assert_close(label_smoothed_cross_entropy(q.log(), target, smoothing)[0], entropy)
     torch.manual_seed(3)
     for _ in range(7):
-        assert label_smoothed_loss(q.log() + 0.1 * torch.randn(1, V), target, smoothing)[0] > entropy
+        assert label_smoothed_cross_entropy(q.log() + 0.1 * torch.randn(1, V), target, smoothing)[0] > entropy
 
 
 def test_losses_are_sums_over_tokens() -> None:
     hidden, matrix, target = make_inputs()
-    for function in (label_smoothed_loss, lambda h, t: projected_loss(h, matrix, t)):
-        x = hidden @ matrix.T if function is label_smoothed_loss else hidden
+    for function in (label_smoothed_cross_entropy, lambda h, t: linear_cross_entropy(h, matrix, t)):
+        x = hidden @ matrix.T if function is label_smoothed_cross_entropy else hidden
         parts = [function(x[i : i + 1], target[i : i + 1]) for i in range(N)]
         loss, nll = function(x, target)
         assert_close(loss, sum(part[0] for part in parts))
         assert_close(nll, sum(part[1] for part in parts))
 
 
-@pytest.mark.usefixtures("block_numel")
+@pytest.mark.usefixtures("chunk_numel")
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
-def test_blocks_of_any_size_give_the_loss_and_gradients_of_the_whole_matrix(smoothing: float) -> None:
+def test_chunks_of_any_size_give_the_loss_and_gradients_of_the_full_logits(smoothing: float) -> None:
     hidden, matrix, target = make_inputs()
-    loss, nll = projected_loss(hidden, matrix, target, smoothing)
-    expected_loss, expected_nll = label_smoothed_loss(hidden @ matrix.T, target, smoothing)
+    loss, nll = linear_cross_entropy(hidden, matrix, target, smoothing)
+    expected_loss, expected_nll = label_smoothed_cross_entropy(hidden @ matrix.T, target, smoothing)
     assert_close(loss, expected_loss)
     assert_close(nll, expected_nll)
     gradients = torch.autograd.grad(loss, (hidden, matrix))
     assert_close(gradients, torch.autograd.grad(expected_loss, (hidden, matrix)))
 
 
-@pytest.mark.usefixtures("block_numel")
-def test_gradients_are_those_of_finite_differences() -> None:
-    # In float64; the softmax inside is float32, so a step of 1/64 balances its rounding and the curvature.
-    hidden, matrix, target = make_inputs(torch.float64)
-    loss, _ = projected_loss(hidden, matrix, target, 0.1)
-    gradients = torch.autograd.grad(loss, (hidden, matrix))
-    step = 1 / 64
-    for x, gradient in zip((hidden, matrix), gradients, strict=True):
-        for index in [(0, 0), (3, 2), (N - 1, D - 1)]:
-            values = []
-            for sign in (1, -1):
-                with torch.no_grad():
-                    x[index] += sign * step
-                    values.append(projected_loss(hidden, matrix, target, 0.1)[0].double())
-                    x[index] -= sign * step
-            difference = (values[0] - values[1]) / (2 * step)
-            assert_close(gradient[index], difference, rtol=2e-3, atol=2e-3)
+@pytest.mark.usefixtures("chunk_numel")
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_gradients_are_those_of_finite_differences(smoothing: float) -> None:
+    hidden, weight, target = make_inputs(torch.float64)
+    assert gradcheck(lambda h, w: linear_cross_entropy(h, w, target, smoothing)[0], (hidden, weight))
+    logits = (hidden @ weight.T).detach().requires_grad_()
+    assert gradcheck(lambda x: label_smoothed_cross_entropy(x, target, smoothing), logits)
 
 
-def test_in_float64_it_equals_an_exact_gradient_up_to_the_float32_softmax() -> None:
-    hidden, matrix, target = make_inputs(torch.float64)
-    loss, _ = projected_loss(hidden, matrix, target, 0.1)
-    expected = F.cross_entropy(hidden @ matrix.T, target, label_smoothing=0.1, reduction="sum")
-    assert_close(loss.double(), expected, rtol=1e-6, atol=0.0)
-    actual, exact = (torch.autograd.grad(y, (hidden, matrix)) for y in (loss, expected))
-    assert_close(actual, exact, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_float64_inputs_are_computed_in_float64(smoothing: float) -> None:
+    hidden, weight, target = make_inputs(torch.float64)
+    logits = hidden @ weight.T
+    expected = F.cross_entropy(logits, target, label_smoothing=smoothing, reduction="sum")
+    exact = torch.autograd.grad(expected, (hidden, weight), retain_graph=True)
+    losses = (
+        linear_cross_entropy(hidden, weight, target, smoothing),
+        label_smoothed_cross_entropy(logits, target, smoothing),
+    )
+    for loss, nll in losses:
+        assert loss.dtype == nll.dtype == torch.float64
+        assert_close(loss, expected)
+        assert_close(torch.autograd.grad(loss, (hidden, weight), retain_graph=True), exact)
 
 
-@pytest.mark.usefixtures("block_numel")
+# Wrong arguments must not give a wrong number silently.
+
+
+@pytest.mark.parametrize(
+    "function", [label_smoothed_cross_entropy, lambda x, t, e: linear_cross_entropy(x, x.new_ones(3, x.size(-1)), t, e)]
+)
+@pytest.mark.parametrize(
+    ("shape", "target_shape"), [((5, V, 3), (5, 3)), ((5, V), (3,)), ((5, V), (5, 1)), ((V,), ())], ids=str
+)
+def test_other_shapes_are_refused(function: Loss, shape: tuple[int, ...], target_shape: tuple[int, ...]) -> None:
+    """F.cross_entropy takes (B, V, T); here that would be summed over the wrong dimension."""
+    target = torch.zeros(target_shape, dtype=torch.int64)
+    expected = f"expected two dimensions and one target per row, got shapes {shape} and {target_shape}"
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        function(torch.randn(shape), target, 0.1)
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0, 2.0, math.nan])
+def test_label_smoothing_is_a_probability_below_one(smoothing: float) -> None:
+    hidden, weight, target = make_inputs()
+    with pytest.raises(ValueError, match=rf"label_smoothing={smoothing} must be in \[0, 1\)"):
+        label_smoothed_cross_entropy(hidden @ weight.T, target, smoothing)
+    with pytest.raises(ValueError, match=rf"label_smoothing={smoothing} must be in \[0, 1\)"):
+        linear_cross_entropy(hidden, weight, target, smoothing)
+
+
+@pytest.mark.parametrize("bad", [-100, -1, V])
+def test_targets_outside_the_vocabulary_are_errors(bad: int) -> None:
+    """-100 is what F.cross_entropy ignores by default: in the uniform part it would still count."""
+    hidden, weight, target = make_inputs()
+    target[5] = bad
+    with pytest.raises(IndexError, match=f"Target {bad} is out of bounds"):
+        label_smoothed_cross_entropy(hidden @ weight.T, target)
+    with pytest.raises(RuntimeError, match=f"index {bad} is out of bounds"):
+        linear_cross_entropy(hidden, weight, target)
+
+
+# Beside torch's own tools.
+
+
+@pytest.mark.usefixtures("chunk_numel")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_under_autocast_the_factors_are_cast_as_by_a_linear_layer(dtype: torch.dtype) -> None:
+    hidden, weight, target = make_inputs()
+    hidden = hidden.detach().to(dtype).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, nll = linear_cross_entropy(hidden, weight, target)
+    expected, expected_nll = linear_cross_entropy(hidden.bfloat16(), weight.bfloat16(), target)
+    assert_close((loss, nll), (expected, expected_nll), rtol=0, atol=0)
+    gradients = torch.autograd.grad(loss, (hidden, weight))
+    assert [gradient.dtype for gradient in gradients] == [dtype, torch.float32]
+    assert_close(gradients, torch.autograd.grad(expected, (hidden, weight)), rtol=0, atol=0)
+
+
+def test_autocast_leaves_float64_alone() -> None:
+    hidden, weight, target = make_inputs(torch.float64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, _ = linear_cross_entropy(hidden, weight, target)
+    assert_close(loss, linear_cross_entropy(hidden, weight, target)[0], rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("chunk_numel")
+def test_torch_func_differentiates_it() -> None:
+    hidden, weight, target = make_inputs()
+    expected = torch.autograd.grad(linear_cross_entropy(hidden, weight, target)[0], (hidden, weight))
+    inputs = (hidden.detach(), weight.detach())
+    actual = torch.func.grad(lambda h, w: linear_cross_entropy(h, w, target)[0], argnums=(0, 1))(*inputs)
+    assert_close(actual, expected, rtol=0, atol=0)
+    loss, pull_back, nll = torch.func.vjp(lambda h, w: linear_cross_entropy(h, w, target), *inputs, has_aux=True)
+    assert_close((loss, nll), linear_cross_entropy(*inputs, target), rtol=0, atol=0)
+    assert_close(pull_back(torch.tensor(1.0)), expected, rtol=0, atol=0)
+
+
+def test_float16_gradients_survive_the_default_loss_scale_if_the_loss_is_a_mean() -> None:
+    hidden, weight, target = make_inputs()
+    hidden, weight = (x.detach().half().requires_grad_() for x in (hidden, weight))
+    for divisor, survives in ((1, False), (1000 * N, True)):
+        loss, _ = linear_cross_entropy(hidden, weight, target)
+        gradients = torch.autograd.grad(loss / divisor * 65536, (hidden, weight))
+        assert all(bool(gradient.isfinite().all()) for gradient in gradients) == survives
+
+
+@pytest.mark.usefixtures("chunk_numel")
 def test_in_bfloat16_it_stays_within_the_rounding_of_bfloat16() -> None:
     hidden, matrix, target = make_inputs(torch.bfloat16)
-    loss, nll = projected_loss(hidden, matrix, target, 0.1)
+    loss, nll = linear_cross_entropy(hidden, matrix, target, 0.1)
     assert loss.dtype == nll.dtype == torch.float32
     loss.backward()
     assert hidden.grad.dtype == matrix.grad.dtype == torch.bfloat16
     hidden_32, matrix_32 = (x.detach().float().requires_grad_() for x in (hidden, matrix))
-    expected_loss, expected_nll = label_smoothed_loss(hidden_32 @ matrix_32.T, target, 0.1)
+    expected_loss, expected_nll = label_smoothed_cross_entropy(hidden_32 @ matrix_32.T, target, 0.1)
     expected_loss.backward()
     # A product of up to ±8 is rounded by up to 2^-6 per logit.
     assert_close(loss, expected_loss.detach(), rtol=5e-3, atol=0.0)
@@ -163,41 +251,41 @@ def test_in_bfloat16_the_softmax_and_the_sums_are_float32() -> None:
     torch.manual_seed(3)
     hidden, matrix = (torch.randint(-2, 3, shape).bfloat16() for shape in ((N, D), (V, D)))
     target = torch.randint(V, (N,))
-    expected = label_smoothed_loss(hidden.float() @ matrix.float().T, target)
-    assert_close(projected_loss(hidden, matrix, target), expected)
-    assert_close(label_smoothed_loss(hidden @ matrix.T, target), expected)
+    expected = label_smoothed_cross_entropy(hidden.float() @ matrix.float().T, target)
+    assert_close(linear_cross_entropy(hidden, matrix, target), expected)
+    assert_close(label_smoothed_cross_entropy(hidden @ matrix.T, target), expected)
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_one_input_may_want_a_gradient_alone(which: int) -> None:
+def test_either_input_may_require_a_gradient_alone(which: int) -> None:
     *inputs, target = make_inputs()
     inputs[1 - which].requires_grad_(False)
-    loss, _ = projected_loss(*inputs, target)
-    expected, _ = label_smoothed_loss(inputs[0] @ inputs[1].T, target)
+    loss, _ = linear_cross_entropy(*inputs, target)
+    expected, _ = label_smoothed_cross_entropy(inputs[0] @ inputs[1].T, target)
     assert_close(torch.autograd.grad(loss, inputs[which]), torch.autograd.grad(expected, inputs[which]))
     assert inputs[1 - which].grad is None
 
 
-def test_gradients_scale_with_what_the_loss_is_used_for() -> None:
+def test_gradients_follow_the_chain_rule() -> None:
     hidden, matrix, target = make_inputs()
-    gradients = torch.autograd.grad(projected_loss(hidden, matrix, target)[0], (hidden, matrix))
-    scaled = torch.autograd.grad((projected_loss(hidden, matrix, target)[0] / 7) ** 2, (hidden, matrix))
-    factor = 2 * projected_loss(hidden, matrix, target)[0].item() / 49
+    gradients = torch.autograd.grad(linear_cross_entropy(hidden, matrix, target)[0], (hidden, matrix))
+    scaled = torch.autograd.grad((linear_cross_entropy(hidden, matrix, target)[0] / 7) ** 2, (hidden, matrix))
+    factor = 2 * linear_cross_entropy(hidden, matrix, target)[0].item() / 49
     assert_close(scaled, tuple(factor * gradient for gradient in gradients))
 
 
 def test_without_smoothing_the_loss_is_the_negative_log_likelihood() -> None:
     hidden, matrix, target = make_inputs()
     for loss, nll in (
-        projected_loss(hidden, matrix, target, 0.0),
-        label_smoothed_loss(hidden @ matrix.T, target, 0.0),
+        linear_cross_entropy(hidden, matrix, target, 0.0),
+        label_smoothed_cross_entropy(hidden @ matrix.T, target, 0.0),
     ):
         assert_close(loss, nll)
 
 
-def test_the_negative_log_likelihood_of_the_blockwise_loss_has_no_gradient() -> None:
+def test_the_negative_log_likelihood_of_the_chunked_loss_has_no_gradient() -> None:
     hidden, matrix, target = make_inputs()
-    loss, nll = projected_loss(hidden, matrix, target)
+    loss, nll = linear_cross_entropy(hidden, matrix, target)
     assert loss.requires_grad
     assert not nll.requires_grad
 
@@ -218,48 +306,48 @@ class CountedProducts(TorchDispatchMode):
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_without_gradients_the_values_are_the_same(mode: type) -> None:
     hidden, matrix, target = make_inputs()
-    expected = projected_loss(hidden, matrix, target)
+    expected = linear_cross_entropy(hidden, matrix, target)
     with mode():
-        loss, nll = projected_loss(hidden, matrix, target)
+        loss, nll = linear_cross_entropy(hidden, matrix, target)
     assert not loss.requires_grad
     assert_close((loss, nll), tuple(x.detach() for x in expected), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_without_gradients_only_the_logits_are_computed(mode: type) -> None:
-    # Validation runs under no_grad on parameters that want gradients: it must not pay for them.
+    # Validation runs under no_grad on parameters that require gradients: they must not be computed.
     hidden, matrix, target = make_inputs()
     with mode(), CountedProducts() as products:
-        projected_loss(hidden, matrix, target)
+        linear_cross_entropy(hidden, matrix, target)
     assert products.count == 1
 
 
-def test_inputs_that_want_no_gradient_cost_none() -> None:
+def test_inputs_without_requires_grad_cost_no_gradients() -> None:
     hidden, matrix, target = make_inputs()
     with CountedProducts() as products:
-        loss, _ = projected_loss(hidden.detach(), matrix.detach(), target)
+        loss, _ = linear_cross_entropy(hidden.detach(), matrix.detach(), target)
     assert products.count == 1
     assert not loss.requires_grad
 
 
 def test_no_tokens_give_a_loss_and_gradients_of_zero() -> None:
     hidden, matrix, target = make_inputs()
-    loss, nll = projected_loss(hidden[:0], matrix, target[:0])
+    loss, nll = linear_cross_entropy(hidden[:0], matrix, target[:0])
     assert_close((loss.detach(), nll), (torch.tensor(0.0), torch.tensor(0.0)))
     assert_close(torch.autograd.grad(loss, matrix), (torch.zeros(V, D),))
 
 
-def test_logits_may_be_huge() -> None:
+def test_large_logits_do_not_overflow() -> None:
     logits = torch.tensor([[1e4, 0.0, -1e4]])
-    loss, nll = label_smoothed_loss(logits, torch.tensor([1]), 0.0)
+    loss, nll = label_smoothed_cross_entropy(logits, torch.tensor([1]), 0.0)
     assert_close((loss, nll), (torch.tensor(1e4), torch.tensor(1e4)))
     hidden, matrix = torch.tensor([[1e4]]), torch.tensor([[1.0], [0.0], [-1.0]])
-    assert_close(projected_loss(hidden, matrix, torch.tensor([1]), 0.0), (torch.tensor(1e4), torch.tensor(1e4)))
+    assert_close(linear_cross_entropy(hidden, matrix, torch.tensor([1]), 0.0), (torch.tensor(1e4), torch.tensor(1e4)))
 
 
 def test_hidden_vectors_need_not_be_contiguous() -> None:
     hidden, matrix, target = make_inputs()
     transposed = hidden.detach().T.contiguous().T.requires_grad_()
-    expected = torch.autograd.grad(projected_loss(hidden, matrix, target)[0], (hidden, matrix))
-    actual = torch.autograd.grad(projected_loss(transposed, matrix, target)[0], (transposed, matrix))
+    expected = torch.autograd.grad(linear_cross_entropy(hidden, matrix, target)[0], (hidden, matrix))
+    actual = torch.autograd.grad(linear_cross_entropy(transposed, matrix, target)[0], (transposed, matrix))
     assert_close(actual, expected)

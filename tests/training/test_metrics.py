@@ -1,4 +1,4 @@
-"""What a run says about itself: lines of JSON that survive crashes, TensorBoard and one progress bar."""
+"""Metrics of a run: JSON lines that survive crashes, TensorBoard and a progress bar."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def test_every_line_is_json_with_its_kind_and_step(tmp_path: Path) -> None:
     assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == LINES
 
 
-def test_what_is_logged_can_be_read_while_training_goes_on(tmp_path: Path) -> None:
+def test_metrics_can_be_read_during_training(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path, 0, 11)
     log.log("train", 1, loss=7.5)
     assert read_metrics(tmp_path) == [{"kind": "train", "step": 1, "loss": 7.5}]
     log.close()
 
 
-def test_numbers_come_back_exactly(tmp_path: Path) -> None:
+def test_numbers_are_read_back_exactly(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path, 0, 11)
     log.log("train", 7, loss=0.1 + 0.2, lr=1e-7 / 3)
     log.close()
@@ -58,7 +58,7 @@ def test_a_run_without_a_log_has_no_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tail", ['{"kind": "train", "step": 7, "lo', "{", "\x00\x00\x00"], ids=repr)
-def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path: Path, tail: str) -> None:
+def test_a_truncated_line_is_skipped(tmp_path: Path, tail: str) -> None:
     write_lines(tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write(tail)
@@ -72,7 +72,7 @@ def test_resuming_removes_the_lines_of_later_steps(tmp_path: Path, first_step: i
     assert read_metrics(tmp_path) == LINES[:num_kept]
 
 
-def test_resuming_removes_a_line_cut_short(tmp_path: Path) -> None:
+def test_resuming_removes_a_truncated_line(tmp_path: Path) -> None:
     write_lines(tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "step": 7, "lo')
@@ -84,7 +84,7 @@ def test_resuming_removes_a_line_cut_short(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["metrics.jsonl"]
 
 
-def test_tensorboard_shows_each_step_once_though_it_was_done_twice(tmp_path: Path) -> None:
+def test_tensorboard_shows_repeated_steps_once(tmp_path: Path) -> None:
     write_lines(tmp_path)
     log = MetricsLog(tmp_path, 3, 11)
     log.log("train", 5, loss=3.0625)
@@ -94,15 +94,15 @@ def test_tensorboard_shows_each_step_once_though_it_was_done_twice(tmp_path: Pat
     assert scalars(tmp_path, "validation/nll") == [(3, 4.125)]
 
 
-def test_the_bar_starts_where_the_run_had_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_bar_starts_at_the_resumed_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = MetricsLog(tmp_path, 3, 11)
-    log.show(loss="2.345")
+    log.log("train", 5, loss=2.3449)
     for _ in range(5):
         log.advance()
-    log.say("step 7: validation nll 1.234")
+    log.print("step 7: validation nll 1.234")
     log.close()
     out, err = capsys.readouterr()
-    assert out == "step 7: validation nll 1.234\n", "what is worth keeping goes to standard output"
+    assert out == "step 7: validation nll 1.234\n", "lines go to standard output, the bar to standard error"
     last = err.rsplit("\r", 1)[-1]
     assert " 8/11 " in last
     assert "loss=2.345" in last

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the loop finishes its update, saves and says how to go on; a second one acts as usual."""
+"""Ctrl-C and SIGTERM: training finishes its update, saves and prints how to resume; a second one acts as usual."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BOTH = (signal.SIGINT, signal.SIGTERM)
 
 @pytest.fixture
 def received() -> Iterator[list[int]]:
-    """What reaches the handlers that were there before."""
+    """The signals that reach the previous handlers."""
     numbers: list[int] = []
 
     def receive(number: int, _frame: FrameType | None) -> None:
@@ -36,7 +36,7 @@ def received() -> Iterator[list[int]]:
         signal.signal(number, handler)
 
 
-def test_without_a_signal_nothing_is_asked_for(received: list[int]) -> None:
+def test_without_a_signal_there_is_no_request(received: list[int]) -> None:
     with StopRequest() as stop:
         assert stop() is None
         assert stop.signal is None
@@ -48,7 +48,7 @@ def test_the_first_signal_is_remembered(received: list[int], number: signal.Sign
     with StopRequest() as stop:
         signal.raise_signal(number)
         assert stop() == number.name
-        assert stop() == number.name, "asking does not answer it"
+        assert stop() == number.name, "calling does not reset it"
     assert stop.signal is number
     assert received == []
 
@@ -73,7 +73,7 @@ def test_a_second_ctrl_c_interrupts(received: list[int]) -> None:
 
 
 @pytest.mark.parametrize("number", [None, *BOTH])
-def test_afterwards_signals_act_as_before(received: list[int], number: signal.Signals | None) -> None:
+def test_the_handlers_are_restored(received: list[int], number: signal.Signals | None) -> None:
     before = [signal.getsignal(other) for other in BOTH]
     with StopRequest():
         assert [signal.getsignal(other) for other in BOTH] != before
@@ -84,7 +84,7 @@ def test_afterwards_signals_act_as_before(received: list[int], number: signal.Si
     assert received == [signal.SIGTERM]
 
 
-def test_signals_act_as_before_after_an_error_too(received: list[int]) -> None:
+def test_the_handlers_are_restored_after_an_error(received: list[int]) -> None:
     with pytest.raises(ZeroDivisionError), StopRequest():
         _ = 1 // 0
     signal.raise_signal(signal.SIGINT)
@@ -92,7 +92,7 @@ def test_signals_act_as_before_after_an_error_too(received: list[int]) -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_training_in_good_order(
+def test_a_signal_saves_and_ends_training(
     tiny_config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: signal.Signals, status: int
 ) -> None:
     path = tmp_path / "tiny run.yaml"

@@ -1,16 +1,13 @@
-"""Several processes, on one machine or many, that do the work of one (section 5.2 had eight GPUs).
+"""Data-parallel training over torch.distributed (section 5.2: eight GPUs).
 
-`torchrun` starts the processes; `joined` makes them a `World`. An update has the same sentence pairs however many
-processes share it: each adds up the gradients of its own pairs, and `sum_gradients` adds up those sums. That is one
-exchange per update, of the float32 gradients of the master weights, by a few large reductions. DistributedDataParallel
-would start it during the last backward pass, but it reduces what autograd computed (with bfloat16, rounded gradients of
-the wrong model), averages over processes where the loss is divided by tokens, and waits for the backward pass of a
-process that has no batch. At these sizes the exchange is a small part of an update, which here sums over many batches.
+An update contains the same sentence pairs for any number of processes: each rank accumulates the gradients of its
+shard, and `all_reduce_gradients` sums them once per update, in float32 and a few large reductions.
+DistributedDataParallel would overlap that with the last backward pass, but it reduces the gradients that autograd
+computed (in bfloat16: rounded, of the wrong model), averages over ranks although the loss is divided by tokens, and
+waits for the backward pass of a rank that may have no batch. Here the exchange is a small part of an update.
 
-Numbers of the host (may we stop? is it time to save?) travel by gloo and on the CPU, so that no GPU is waited for.
+Values on the host (stop? save?) are exchanged by gloo on the CPU, so that no rank synchronizes with its GPU for them.
 """
-
-from __future__ import annotations
 
 import contextlib
 import itertools
@@ -22,7 +19,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -33,138 +29,171 @@ from transformer.errors import DeviceError, UserError, WorkerError
 
 T = TypeVar("T")
 
-# How long to wait for the others where all have about the same to do; beside that, a checkpoint may be written.
-_ANSWER_TIMEOUT = timedelta(minutes=15)
-# And where one alone prepares what all need: it learns a tokenizer, encodes a corpus, reads from a slow pipe.
-_PREPARATION_TIMEOUT = timedelta(days=2)
+# For collectives: all ranks have about the same to do, except that one may write a checkpoint meanwhile.
+_COLLECTIVE_TIMEOUT = timedelta(minutes=15)
+# For barriers: one process may train a tokenizer, encode a corpus or read from a slow pipe while the others wait.
+_BARRIER_TIMEOUT = timedelta(days=2)
 _POLL_S = 0.05
-# Some of these are set elsewhere too, by schedulers of clusters.
+# Cluster schedulers set some of these too.
 _SET_BY_TORCHRUN = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-# Of one reduction: large enough to use the network well, small beside the model. In elements.
+# Elements per reduction: large enough to use the network well, small compared to the model.
 _BUCKET_NUMEL = 1 << 24
 
 
+@contextlib.contextmanager
+def _worker_errors() -> Iterator[None]:
+    """Raise WorkerError for backend errors caused by another process."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise WorkerError(
+            f"another process of this job has exited or does not respond ({reason}); rerun the same command to resume"
+        ) from None
+
+
 @dataclass(frozen=True)
-class World:
-    """The processes that share the work, seen from one of them. By default there is only this one: nothing is sent.
+class DistributedContext:
+    """The rank of this process and its communication; by default, a single process.
 
-    All processes must call the same methods in the same order. WorkerError, from each method that waits for others,
-    if one of them has ended or does not answer (on CUDA, torchrun may be quicker to end the others).
-
-    Attributes:
-        rank: the number of this process; 0 alone writes files and messages.
-        size: how many processes there are.
-        local_rank: the number of this process on its machine.
-        store: keys and values that all see, for the waiting that may take long.
+    All processes must call the same methods in the same order. Each method that waits for others raises WorkerError if
+    one of them has exited or does not respond (on CUDA, torchrun may terminate the others first).
     """
 
-    rank: int = 0
+    rank: int = 0  # only rank 0 writes files and messages
     size: int = 1
-    local_rank: int = 0
-    store: Store | None = None
-    _waits: Iterator[int] = field(default_factory=itertools.count)
+    local_rank: int = 0  # on this machine
+    store: Store | None = None  # shared by all; barriers on it may last longer than collectives
+    _barriers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this is rank 0."""
         return self.rank == 0
 
-    def share(self, items: Sequence[T]) -> list[T]:
-        """This process's part of the items: every `size`-th from its rank on. Those of all ranks are all items."""
+    def shard(self, items: Sequence[T]) -> list[T]:
+        """The items of this rank: every `size`-th, starting at `rank`."""
         return list(items[self.rank :: self.size])
 
-    def say(self, line: str) -> None:
-        """Print a line, once for all processes."""
+    def print0(self, line: str) -> None:
+        """Print a line on rank 0 only."""
         if self.is_main:
             print(line, flush=True)
 
+    @_worker_errors()
     def sum(self, x: Tensor) -> Tensor:
-        """The sum of x over all processes, of x's shape, dtype and device."""
+        """The sum of x over all ranks."""
         if self.size == 1:
             return x
         total = x.clone()
-        with _connection():
-            dist.all_reduce(total)
+        dist.all_reduce(total)
         return total
 
+    @_worker_errors()
     def max(self, *values: float) -> list[float]:
-        """The largest of each of these numbers over all processes."""
-        if self.size == 1:
-            return list(values)
+        """The maximum of each value over all ranks."""
         largest = torch.tensor(values, dtype=torch.float64)
-        with _connection():
+        if self.size > 1:
             dist.all_reduce(largest, dist.ReduceOp.MAX)
         return largest.tolist()
 
-    def gather(self, value: T) -> list[T]:
-        """The values of all processes, in order of rank."""
-        if self.size == 1:
-            return [value]
-        values: list[T] = [value] * self.size
-        with _connection():
+    @_worker_errors()
+    def all_gather(self, value: T) -> list[T]:
+        """The values of all ranks, in order."""
+        values = [value] * self.size
+        if self.size > 1:
             dist.all_gather_object(values, value)
         return values
 
-    def from_main(self, make: Callable[[], T]) -> T:
-        """What `make` returns in the first process, however long that takes there. No other calls it."""
-        if self.size == 1:
-            return make()
+    def broadcast_from_main(self, make: Callable[[], T]) -> T:
+        """The result of `make`, called on rank 0 only; may take days."""
         made = [make() if self.is_main else None]
-        self._wait()
-        with _connection():
-            dist.broadcast_object_list(made, src=0)
-        (value,) = made
-        return value  # type: ignore[return-value]
+        if self.size > 1:
+            self._barrier()
+            with _worker_errors():
+                dist.broadcast_object_list(made, src=0)
+        return made[0]  # type: ignore[return-value]
 
-    def each_from_main(self, items: Iterable[T]) -> Iterator[T]:
-        """The items of the first process one by one, each as soon as it is there."""
+    def stream_from_main(self, items: Iterable[T]) -> Iterator[T]:
+        """The items of rank 0, broadcast one by one as they arrive."""
         iterator, end = iter(items), None
-        while (item := self.from_main(lambda: next(iterator, end))) is not end:
+        while (item := self.broadcast_from_main(lambda: next(iterator, end))) is not end:
             yield item
 
     @contextlib.contextmanager
-    def in_turn(self) -> Iterator[None]:
-        """Inside, first the first process works, then the first of each other machine, then the rest.
-
-        What one has written, the next ones find, whether machines share a file system or not.
-        """
+    def main_process_first(self) -> Iterator[None]:
+        """Run the block on rank 0, local ranks 0, then all others."""
+        # So each finds the files of the first, whether or not the machines share a file system.
         turn = (self.rank > 0) + (self.local_rank > 0)
         for _ in range(turn):
-            self._wait()
+            self._barrier()
         yield
         for _ in range(turn, 2):
-            self._wait()
+            self._barrier()
 
-    def _wait(self) -> None:
-        """Until all processes are here, for days if need be."""
+    @_worker_errors()
+    def _barrier(self) -> None:
         if self.store is None:
             return
-        deadline = time.monotonic() + _PREPARATION_TIMEOUT.total_seconds()
-        with _connection():
-            key = f"wait {next(self._waits)}"
-            self.store.add(key, 1)
-            while self.store.add(key, 0) < self.size:
-                if self.store.add("failures", 0) or time.monotonic() > deadline:
-                    raise RuntimeError("it failed while others were waiting")
-                time.sleep(_POLL_S)
+        deadline = time.monotonic() + _BARRIER_TIMEOUT.total_seconds()
+        key = f"barrier {next(self._barriers)}"
+        self.store.add(key, 1)
+        while self.store.add(key, 0) < self.size:
+            if self.store.add("failures", 0) or time.monotonic() > deadline:
+                raise RuntimeError("it failed while others were waiting")
+            time.sleep(_POLL_S)
+
+    def all_reduce_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Sum each gradient over all ranks; a missing gradient counts as zeros."""
+        if self.size == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        while gradients:
+            ends = itertools.accumulate(gradient.numel() for gradient in gradients)
+            number = max(1, sum(end <= _BUCKET_NUMEL for end in ends))
+            bucket, gradients = gradients[:number], gradients[number:]
+            flat = torch.cat([gradient.flatten() for gradient in bucket])
+            with _worker_errors():
+                dist.all_reduce(flat)
+            parts = flat.split([gradient.numel() for gradient in bucket])
+            torch._foreach_copy_(bucket, [part.view_as(like) for part, like in zip(parts, bucket, strict=True)])
+
+    def broadcast_state(self, model: nn.Module, optimizer: torch.optim.Optimizer, num_updates: int) -> None:
+        """Broadcast weights and, after `num_updates` updates, Adam moments from rank 0."""
+        # So only rank 0 reads the run directory, and machines may initialise differently.
+        if self.size == 1:
+            return
+        tensors = list(model.state_dict().values())
+        if num_updates:
+            for parameter in optimizer.param_groups[0]["params"]:
+                state = optimizer.state[parameter]
+                if not self.is_main:
+                    state["step"] = torch.tensor(float(num_updates), device=parameter.device)
+                    state |= {moment: torch.zeros_like(parameter) for moment in ("exp_avg", "exp_avg_sq")}
+                tensors += (state["exp_avg"], state["exp_avg_sq"])
+        for tensor in tensors:
+            with _worker_errors():
+                dist.broadcast(tensor, src=0)
 
 
-ALONE = World()
+SINGLE_PROCESS = DistributedContext()
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[World]:
-    """Inside, the processes that `torchrun` has started are a world; without `torchrun` this process is one by itself.
+def init_distributed() -> Iterator[DistributedContext]:
+    """Connect the processes that `torchrun` started; without it, `SINGLE_PROCESS`.
 
-    Tensors are exchanged by gloo on a CPU and by NCCL on CUDA, where each process gets the device of its local rank.
-    Of errors that a user can mend, the first of any process goes on its way; the other processes exit with status 2.
-
-    Raises:
-        DeviceError: a machine has CUDA devices, but fewer than processes.
-        WorkerError: the processes do not find each other.
+    Tensors are exchanged by gloo on a CPU and by NCCL on CUDA, where each process uses the device of its local rank.
+    The first `UserError` of any process propagates; the other processes exit with status 2. DeviceError if a machine
+    has CUDA devices, but fewer than processes; WorkerError if the processes cannot connect.
     """
     if not os.environ.keys() >= _SET_BY_TORCHRUN:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     backend = "gloo"
@@ -176,13 +205,13 @@ def joined() -> Iterator[World]:
                 "many processes with --nproc-per-node, or hide the devices with CUDA_VISIBLE_DEVICES="
             )
         torch.cuda.set_device(local_rank)
-    with _connection(), _silent_stdout():
-        shared, rank, size = next(rendezvous("env://", timeout=_ANSWER_TIMEOUT))
-        # A restart may find the store of the attempt before it, with the addresses of processes that are gone.
+    with _worker_errors(), _silent_stdout():
+        shared, rank, size = next(rendezvous("env://", timeout=_COLLECTIVE_TIMEOUT))
+        # After a restart, the store may still hold the addresses of the previous attempt's processes.
         store = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", shared)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_ANSWER_TIMEOUT)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_COLLECTIVE_TIMEOUT)
     try:
-        yield World(rank, size, local_rank, store)
+        yield DistributedContext(rank, size, local_rank, store)
     except BaseException as error:
         if not _is_first_failure(store) and isinstance(error, (UserError, OSError, KeyboardInterrupt)):
             raise SystemExit(2) from None
@@ -191,84 +220,26 @@ def joined() -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def sum_gradients(parameters: Sequence[nn.Parameter], world: World) -> None:
-    """Replace each gradient by its sum over all processes; one that is missing counts as zeros."""
-    if world.size == 1:
-        return
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    while gradients:
-        ends = itertools.accumulate(gradient.numel() for gradient in gradients)
-        number = max(1, sum(end <= _BUCKET_NUMEL for end in ends))
-        bucket, gradients = gradients[:number], gradients[number:]
-        flat = torch.cat([gradient.flatten() for gradient in bucket])
-        with _connection():
-            dist.all_reduce(flat)
-        parts = flat.split([gradient.numel() for gradient in bucket])
-        torch._foreach_copy_(bucket, [part.view_as(like) for part, like in zip(parts, bucket, strict=True)])
-
-
-def begin_alike(model: nn.Module, optimizer: torch.optim.Optimizer, step: int, world: World) -> None:
-    """Give every process the first one's weights and, after `step` steps of the optimizer, its moments.
-
-    So only the first needs to see the run directory; and it does not matter if machines initialise differently.
-    """
-    if world.size == 1:
-        return
-    tensors = list(model.state_dict().values())
-    if step:
-        for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
-            state = optimizer.state[parameter]
-            if not world.is_main:
-                state["step"] = torch.tensor(float(step), device=parameter.device)
-                state |= {moment: torch.zeros_like(parameter) for moment in ("exp_avg", "exp_avg_sq")}
-            tensors += (state["exp_avg"], state["exp_avg_sq"])
-    for tensor in tensors:
-        with _connection():
-            dist.broadcast(tensor, src=0)
-
-
-def rank_seed(seed: int, step: int, rank: int) -> int:
-    """Names the random numbers of a process that begins to take part in a run after `step` updates."""
-    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])
-
-
-@contextlib.contextmanager
-def _connection() -> Iterator[None]:
-    """WorkerError for what the backends raise when another process is gone or silent."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:160]
-        raise WorkerError(
-            f"another process of this job has ended or does not answer ({reason}); the same command goes on from what "
-            "is saved"
-        ) from None
-
-
 @contextlib.contextmanager
 def _silent_stdout() -> Iterator[None]:
-    """Standard output is for translations: gloo of torch 2.8 to 2.10 greets there, past Python."""
+    """Silence the greeting of gloo in torch 2.8 to 2.10."""
+    # It bypasses Python and goes to file descriptor 1, as translations do.
     if sys.stdout is None:
         yield
         return
     sys.stdout.flush()
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
+    saved, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
     try:
         yield
     finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(saved, 1)
+        os.close(saved)
+        os.close(null)
 
 
 def _is_first_failure(store: Store) -> bool:
     try:
         return bool(store.add("failures", 1) == 1)
-    except RuntimeError:  # nobody is there to be told
+    except RuntimeError:  # the store's process has exited
         return True

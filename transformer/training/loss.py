@@ -1,10 +1,8 @@
-"""Label-smoothed cross-entropy (section 5.4), with the negative log-likelihood beside it.
+"""Label-smoothed cross-entropy (section 5.4) and plain negative log-likelihood (NLL).
 
-Dimension key: N target tokens, D model width, V vocabulary. Losses are in nats, summed over tokens: the caller divides
-by the tokens of the whole update.
+Dimension key: N target tokens, D model size, V vocabulary. Losses are in nats, summed over tokens: the caller divides
+by the tokens of the whole update. They are computed in float32, or in float64 for float64 inputs.
 """
-
-from __future__ import annotations
 
 from typing import Any
 
@@ -13,91 +11,109 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Logits are made, used and forgotten in blocks of about this many numbers; the full (N, V) matrix of a paper-sized
-# batch, 25k x 37k, would take 3.7 GB in float32 and its gradient as much again. Smaller blocks would fit a CPU's cache
-# better, but each adds to the whole (V, D) gradient, which costs more.
-_BLOCK_NUMEL = {"cpu": 1 << 22, "cuda": 1 << 27}
+# Logits per chunk. The full (N, V) matrix of a paper-sized batch, 25k x 37k, would take 3.7 GB in float32 and its
+# gradient as much again. Smaller chunks would fit a CPU's cache better, but each is added to the whole (V, D) gradient,
+# which costs more.
+_CHUNK_NUMEL = {"cpu": 1 << 22, "cuda": 1 << 27}
 
 
-def label_smoothed_loss(logits: Tensor, target: Tensor, label_smoothing: float = 0.1) -> tuple[Tensor, Tensor]:
-    """Cross-entropy against (1 - ε) one-hot + ε/V uniform, the definition of Szegedy et al. that section 5.4 cites.
+def label_smoothed_cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.1) -> tuple[Tensor, Tensor]:
+    """Cross-entropy against (1 - ε) one-hot + ε/V uniform (Szegedy et al.; section 5.4).
 
     Args:
         logits: (N, V).
-        target: (N,) int64, without padding: select the real positions first.
+        target: (N,) int64 in [0, V), without padding: select the non-pad positions first.
         label_smoothing: ε_ls, in [0, 1).
 
     Returns:
-        The smoothed loss and the plain negative log-likelihood, both summed over the N tokens, in nats.
+        The smoothed loss and the NLL, both summed over the N tokens, in nats.
     """
-    log_p = logits.log_softmax(dim=-1, dtype=torch.float32)
-    nll = F.nll_loss(log_p, target, reduction="sum")
+    _check_arguments(logits, target, label_smoothing)
+    log_p = logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    # By default, -100 would be ignored here, but not in the uniform part; now it is out of bounds: IndexError.
+    nll = F.nll_loss(log_p, target, reduction="sum", ignore_index=-1 << 63)
     uniform = -log_p.mean(dim=-1).sum()
     return (1 - label_smoothing) * nll + label_smoothing * uniform, nll
 
 
-def projected_loss(
-    hidden: Tensor, output_matrix: Tensor, target: Tensor, label_smoothing: float = 0.1
+def linear_cross_entropy(
+    hidden: Tensor, output_weight: Tensor, target: Tensor, label_smoothing: float = 0.1
 ) -> tuple[Tensor, Tensor]:
-    """`label_smoothed_loss(hidden @ output_matrix.T, target)` without ever holding all the logits.
+    """`label_smoothed_cross_entropy(hidden @ output_weight.T, target)` without storing all logits.
+
+    The loss is differentiable once (`torch.func.grad` works, `vmap` does not), the NLL is not. Under autocast, hidden
+    and weight are cast to its dtype. Gradients keep the dtypes of the inputs: with float16 and a GradScaler, whose
+    scale starts at 65536, they overflow unless the loss is divided by its tokens before it is scaled.
 
     Args:
-        hidden: (N, D), of real (non-pad) target positions.
-        output_matrix: (V, D).
-        target: (N,) int64.
-        label_smoothing: ε_ls, in [0, 1).
-
-    Returns:
-        The smoothed loss, which has gradients, and the negative log-likelihood, which has none; float32 sums in nats.
+        hidden: (N, D), at non-pad target positions.
+        output_weight: (V, D).
+        target, label_smoothing: as for `label_smoothed_cross_entropy`, which returns the same.
     """
-    if not torch.is_grad_enabled():
-        # Inside the Function below grad mode is always off; without this it would make gradients for nobody.
-        hidden, output_matrix = hidden.detach(), output_matrix.detach()
-    loss, nll = _ProjectedLoss.apply(hidden, output_matrix, target, label_smoothing)
+    _check_arguments(hidden, target, label_smoothing)
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device) and hidden.dtype != torch.float64:  # as autocast: never float64
+        dtype = torch.get_autocast_dtype(device)
+        hidden, output_weight = hidden.to(dtype), output_weight.to(dtype)
+    # autograd.Function runs with grad mode off: skip the gradients under no_grad.
+    needs_grad = torch.is_grad_enabled() and (hidden.requires_grad or output_weight.requires_grad)
+    loss, nll, *_ = _LinearCrossEntropy.apply(hidden, output_weight, target, label_smoothing, needs_grad)
     return loss, nll
 
 
-class _ProjectedLoss(torch.autograd.Function):
-    """Computes the gradients in the forward pass, block by block, where the softmax is at hand anyway."""
+def _check_arguments(rows: Tensor, target: Tensor, label_smoothing: float) -> None:
+    if rows.dim() != 2 or target.shape != rows.shape[:1]:
+        raise ValueError(
+            f"expected two dimensions and one target per row, got shapes {tuple(rows.shape)} and {tuple(target.shape)}"
+        )
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing={label_smoothing} must be in [0, 1)")
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Fused linear + cross-entropy, chunked over tokens; gradients are computed in forward."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, output_matrix: Tensor, target: Tensor, label_smoothing: float
-    ) -> tuple[Tensor, Tensor]:
-        num_tokens, vocab_size = hidden.size(0), output_matrix.size(0)
-        wants_gradient = any(ctx.needs_input_grad)
-        lse, gold_logits = (torch.empty(num_tokens, device=hidden.device) for _ in range(2))
-        grad_hidden = torch.empty_like(hidden) if wants_gradient else None
-        grad_matrix = torch.zeros_like(output_matrix, dtype=torch.float32) if wants_gradient else None
-        block = max(1, _BLOCK_NUMEL.get(hidden.device.type, 1 << 24) // vocab_size)
-        for start in range(0, num_tokens, block):
-            rows = slice(start, start + block)
-            gold = target[rows, None]
-            logits = hidden[rows] @ output_matrix.T  # (n, V)
-            p = logits.softmax(dim=-1, dtype=torch.float32)
-            # p = exp(logit - lse) gives lse without a second pass of exponentials; best where p is largest.
+        hidden: Tensor, output_weight: Tensor, target: Tensor, label_smoothing: float, needs_grad: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        num_tokens, vocab_size = hidden.size(0), output_weight.size(0)
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
+        lse, target_logits = (torch.empty(num_tokens, dtype=dtype, device=hidden.device) for _ in range(2))
+        grad_hidden = torch.empty_like(hidden) if needs_grad else None
+        grad_weight = torch.zeros_like(output_weight, dtype=dtype) if needs_grad else None
+        chunk = max(1, _CHUNK_NUMEL.get(hidden.device.type, 1 << 24) // vocab_size)
+        for start in range(0, num_tokens, chunk):
+            rows = slice(start, start + chunk)
+            index = target[rows, None]  # (n, 1)
+            logits = hidden[rows] @ output_weight.T  # (n, V)
+            p = logits.softmax(dim=-1, dtype=dtype)
+            # p = exp(logit - lse) gives lse without a second pass of exponentials; most precisely at the largest p.
             lse[rows] = logits.amax(dim=-1) - p.amax(dim=-1).log()
-            gold_logits[rows] = logits.gather(1, gold).squeeze(1).float()
-            if grad_hidden is None or grad_matrix is None:
+            target_logits[rows] = logits.gather(1, index).squeeze(1).to(dtype)
+            if grad_hidden is None or grad_weight is None:
                 continue
             # d loss / d logits = softmax - ((1 - ε) one-hot + ε/V), in place of p.
             grad = p.sub_(label_smoothing / vocab_size)
-            grad.scatter_add_(1, gold, grad.new_full(gold.shape, label_smoothing - 1))
+            grad.scatter_add_(1, index, grad.new_full(index.shape, label_smoothing - 1))
             grad = grad.to(hidden.dtype)
-            torch.mm(grad, output_matrix, out=grad_hidden[rows])
-            grad_matrix += grad.T @ hidden[rows]
-        nll = (lse - gold_logits).sum()
-        # Logits are linear in both: their mean over the vocabulary, summed over tokens, needs no logits.
-        mean_logits = (hidden.sum(dim=0, dtype=torch.float32) * output_matrix.mean(dim=0, dtype=torch.float32)).sum()
+            torch.mm(grad, output_weight, out=grad_hidden[rows])
+            grad_weight += grad.T @ hidden[rows]
+        nll = (lse - target_logits).sum()
+        # The sum of logits over vocabulary and tokens is a product of sums: it needs no logits.
+        mean_logits = (hidden.sum(dim=0, dtype=dtype) * output_weight.mean(dim=0, dtype=dtype)).sum()
         loss = (1 - label_smoothing) * nll + label_smoothing * (lse.sum() - mean_logits)
-        if grad_hidden is not None and grad_matrix is not None:
-            ctx.save_for_backward(grad_hidden, grad_matrix.to(output_matrix.dtype))
-        ctx.mark_non_differentiable(nll)
-        return loss, nll
+        return loss, nll, grad_hidden, None if grad_weight is None else grad_weight.to(output_weight.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:  # noqa: ARG004
+        _, nll, *gradients = output
+        ctx.save_for_backward(*gradients)
+        ctx.mark_non_differentiable(nll, *(x for x in gradients if x is not None))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        grad_hidden, grad_matrix = ctx.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         scale = grad_outputs[0]
-        return grad_hidden * scale.to(grad_hidden.dtype), grad_matrix * scale.to(grad_matrix.dtype), None, None
+        gradients = (grad * scale.to(grad.dtype) for grad in ctx.saved_tensors)
+        return *gradients, None, None, None

@@ -1,19 +1,17 @@
-"""Ctrl-C and SIGTERM as requests: the loop finishes its update and saves."""
+"""Graceful stop on Ctrl-C and SIGTERM: training finishes the update and saves."""
 
 from __future__ import annotations
 
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 
 class StopRequest:
-    """While entered, remembers the first SIGINT or SIGTERM instead of dying of it; a second one acts as usual.
+    """Records the first SIGINT or SIGTERM, and returns its name when called.
 
-    Call it to ask: it returns the name of the signal, or None.
-
-    Args:
-        ignore_repeats: a second one is ignored. For children of torchrun: Ctrl-C reaches them directly and through it.
+    A second signal acts as usual, unless `ignore_repeats`: Ctrl-C reaches the workers of torchrun twice, directly and
+    through it.
     """
 
     def __init__(self, *, ignore_repeats: bool = False) -> None:
@@ -25,16 +23,13 @@ class StopRequest:
         return None if self.signal is None else self.signal.name
 
     def __enter__(self) -> StopRequest:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._remember)
+        self._previous = {number: signal.signal(number, self._record) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._restore()
 
-    def _remember(self, number: int, _frame: FrameType | None) -> None:
+    def _record(self, number: int, _frame: FrameType | None) -> None:
         if self.signal is None:
             self.signal = signal.Signals(number)
         if not self.ignore_repeats:

@@ -19,14 +19,14 @@ from torch.testing import assert_close
 
 from transformer.config import Config, load_config
 from transformer.data.builtin import builtin_pairs
-from transformer.training import run as run_module
+from transformer.training import run_directory as run_module
 from transformer.training.metrics import read_metrics
-from transformer.training.run import checkpoints
+from transformer.training.run_directory import checkpoints
 from transformer.training.trainer import Trainer
 
 TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
 NUM_STEPS = 11
-# Measured in seconds: no two runs agree on them.
+# Measured in seconds: they differ between runs.
 TIMES = {"elapsed_s", "window_s", "tokens_per_s"}
 
 
@@ -56,9 +56,9 @@ def whole_run(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Train
 
 
 def train(config: Config, stops: list[int]) -> Trainer:
-    """Train, going on in a new process's stead after each of these steps; returns the last trainer."""
+    """Train, with a new trainer after each of these steps; returns the last trainer."""
     for step in [*stops, NUM_STEPS]:
-        trainer = Trainer(config)
+        trainer = Trainer.from_config(config)
         trainer.fit(lambda until=step, now=trainer: "stop" if now.progress.step == until else None)
         assert trainer.progress.step == step
     return trainer
@@ -81,9 +81,9 @@ def assert_same_run(actual: Path, expected: Path) -> None:
     assert [path.name for path in (actual / "best").iterdir()] == [path.name for path in (expected / "best").iterdir()]
 
 
-def test_the_configuration_crosses_two_epoch_borders_and_ends_between_log_lines(whole_run: Trainer) -> None:
+def test_the_configuration_crosses_two_epochs_and_ends_between_log_lines(whole_run: Trainer) -> None:
     assert whole_run.progress.epoch == 2
-    assert whole_run.progress.window_tokens > 0
+    assert whole_run.progress.running_tokens > 0
     assert [line["step"] for line in read_metrics(whole_run.run)] == [1, 3, 5, 6, 9, 10]
 
 
@@ -109,20 +109,20 @@ def test_stopping_after_every_update_and_so_at_the_end_of_an_epoch(
     assert_same_run(parts.run, whole_run.run)
 
 
-def test_updates_after_the_last_checkpoint_are_done_again(config: Config, whole_run: Trainer, tmp_path: Path) -> None:
-    """As after a crash: the log has lines, and `best` a checkpoint, from beyond the step that training goes on from."""
+def test_updates_after_the_last_checkpoint_are_repeated(config: Config, whole_run: Trainer, tmp_path: Path) -> None:
+    """After a crash, the log has lines and `best` a checkpoint from after the last checkpoint."""
 
     def crash() -> None:
         if trainer.progress.step == 7:
             raise RuntimeError("crash")
 
     crashing = changed(config, tmp_path / "crashed")
-    trainer = Trainer(crashing)
+    trainer = Trainer.from_config(crashing)
     with pytest.raises(RuntimeError, match="crash"):
         trainer.fit(crash)
     assert [line["step"] for line in read_metrics(trainer.run)] == [1, 3, 5, 6]
     assert [path.name for path in (trainer.run / "best").iterdir()] == ["step-00000005"]
-    assert Trainer(crashing).progress.step == 4
+    assert Trainer.from_config(crashing).progress.step == 4
     assert_same_run(train(crashing, []).run, whole_run.run)
 
 
@@ -133,26 +133,28 @@ def test_stops_do_not_change_which_checkpoints_are_kept(config: Config, whole_ru
     assert kept(train(changed(config, tmp_path / "parts"), [3, 7, 9, 10])) == kept(whole_run)
 
 
-def test_a_run_that_ended_before_it_deleted_old_checkpoints_does_so_when_started_again(
+def test_a_run_killed_before_pruning_prunes_when_restarted(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*arguments: object) -> None:
         raise KeyboardInterrupt(arguments)
 
     here = changed(config, tmp_path / "run", "train.keep_checkpoints=2", "train.validate_steps=1000")
-    Trainer(changed(here, tmp_path / "run", "train.max_steps=8")).fit()
+    Trainer.from_config(changed(here, tmp_path / "run", "train.max_steps=8")).fit()
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "remove_whole", killed)
+        patch.setattr(run_module, "remove_atomic", killed)
         with pytest.raises(KeyboardInterrupt):
-            Trainer(here).fit()
+            Trainer.from_config(here).fit()
     assert len(checkpoints(tmp_path / "run" / "checkpoints")) == 3
-    Trainer(here).fit()
+    Trainer.from_config(here).fit()
     assert [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000008", "step-00000011"]
 
 
-def test_a_larger_max_steps_goes_on(config: Config, whole_run: Trainer, tmp_path: Path) -> None:
-    assert Trainer(changed(config, tmp_path / "run", "train.max_steps=7")).fit() == "train.max_steps=7 reached"
-    trainer = Trainer(changed(config, tmp_path / "run", "train.max_steps=11"))
+def test_a_larger_max_steps_resumes(config: Config, whole_run: Trainer, tmp_path: Path) -> None:
+    assert (
+        Trainer.from_config(changed(config, tmp_path / "run", "train.max_steps=7")).fit() == "train.max_steps=7 reached"
+    )
+    trainer = Trainer.from_config(changed(config, tmp_path / "run", "train.max_steps=11"))
     assert "resuming after step 7" in trainer.summary()
     assert trainer.fit() == "train.max_steps=11 reached"
     assert_same_run(trainer.run, whole_run.run)
@@ -165,7 +167,7 @@ def test_a_moved_run_and_a_lost_cache_change_nothing(config: Config, whole_run: 
     assert_same_run(train(moved, []).run, whole_run.run)
 
 
-def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(
+def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     values = ("train.max_steps=31", "train.num_threads=1", "train.validate_steps=1000")
@@ -185,7 +187,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(
                 time.sleep(0.001)
         finally:
             process.kill()
-        assert process.wait() == -signal.SIGKILL, "it was to be killed before its end"
+        assert process.wait() == -signal.SIGKILL, "it should be killed before its end"
     # The same command again; in this process, because starting another takes seconds.
     assert train([str(tmp_path / "killed.yaml")]) == 0
     printed = capsys.readouterr().out

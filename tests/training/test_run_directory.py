@@ -1,30 +1,39 @@
-"""The run directory: whose it is, what may change when it goes on, and which checkpoint is meant."""
+"""The run directory: its configuration, its checkpoints and the record of its starts."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from transformer.config import Config, load_config
 from transformer.errors import CheckpointError, ConfigError, InUseError
-from transformer.training.names import checkpoint_name
-from transformer.training.run import (
+from transformer.training import run_directory
+from transformer.training.run_directory import (
+    checkpoint_name,
     checkpoints,
     claim_run,
     find_checkpoint,
     last_checkpoints,
     prune,
+    record_start,
     yaml_value,
 )
+from transformer.training.trainer import Trainer
 
-# What to look at, when to save and stop, and where to compute: none of it changes what is learned.
+# When to log, save and stop and where to compute: the results do not depend on these.
 FREE = {
     "data.test_split": "dev",
     "data.cache_dir": "elsewhere",
@@ -43,15 +52,20 @@ FREE = {
     "train.num_threads": 1,
     "search.beam": 2,
     "search.alpha": 0.5,
-    "search.max_extra": 19,
+    "search.max_length_offset": 19,
     "search.max_source_length": 23,
 }
+
+
 FIXED = {
     "seed": 2,
     "model.d_model": 528,
     "model.num_layers": 5,
+    "model.num_decoder_layers": 7,
     "model.num_heads": 4,
+    "model.num_kv_heads": 4,
     "model.d_ff": 29,
+    "model.activation": "gelu",
     "model.d_k": 31,
     "model.d_v": 37,
     "model.dropout": 0.3,
@@ -111,7 +125,7 @@ def make_checkpoints(directory: Path, *steps: int) -> None:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    """The paper's, in a directory that is not there yet."""
+    """The paper's configuration, in a directory that does not exist yet."""
     return Config(run_dir=str(tmp_path / "runs" / "base"))
 
 
@@ -145,13 +159,13 @@ def test_a_directory_with_something_else_in_it_is_refused(config: Config) -> Non
     Path(config.run_dir).mkdir(parents=True)
     thesis = Path(config.run_dir) / "thesis.txt"
     thesis.write_text("seven years of work")
-    with pytest.raises(ConfigError, match="base: the directory is not empty and holds no run; choose another"):
+    with pytest.raises(ConfigError, match="base: the directory is not empty and contains no run; choose another"):
         claim_run(config)
     assert [*Path(config.run_dir).iterdir()] == [thesis]
 
 
 @pytest.mark.parametrize("name", [".lock", ".config.yaml.tmp"])
-def test_a_directory_with_what_a_killed_start_has_left_can_be_claimed(config: Config, name: str) -> None:
+def test_a_directory_with_leftovers_of_a_killed_start_can_be_claimed(config: Config, name: str) -> None:
     Path(config.run_dir).mkdir(parents=True)
     (Path(config.run_dir) / name).touch()
     claim_run(config)
@@ -161,22 +175,20 @@ def test_a_directory_with_what_a_killed_start_has_left_can_be_claimed(config: Co
 _CLAIM = """
 import sys, time
 from transformer.config import load_config
-from transformer.training.run import claim_run
+from transformer.training.run_directory import claim_run
 lock = claim_run(load_config(sys.argv[1]))
 print("claimed", flush=True)
 time.sleep(600)
 """
 
 
-def test_another_process_is_kept_out_while_the_first_lives_and_not_after_it_was_killed(
-    config: Config, tmp_path: Path
-) -> None:
+def test_the_lock_lasts_as_long_as_the_process(config: Config, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(config.to_yaml())
     with subprocess.Popen([sys.executable, "-c", _CLAIM, str(path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "claimed\n"
-        with pytest.raises(InUseError, match=f"run_dir={config.run_dir}: another process is at it; wait until"):
+        with pytest.raises(InUseError, match=f"run_dir={config.run_dir}: in use by another process; wait until"):
             claim_run(config)
         process.kill()
     claim_run(config)
@@ -188,7 +200,7 @@ def test_in_one_process_a_run_may_be_claimed_again(config: Config) -> None:
     assert first is second
 
 
-def test_the_remains_of_a_removal_are_removed(config: Config) -> None:
+def test_leftovers_of_a_removal_are_removed(config: Config) -> None:
     claim_run(config)
     run = Path(config.run_dir)
     make_checkpoints(run / "checkpoints", 3)
@@ -209,17 +221,18 @@ def test_the_remains_of_a_removal_are_removed(config: Config) -> None:
     ],
     ids=["directory", "names", "all but their average"],
 )
-def test_a_run_that_has_lost_its_checkpoints_does_not_begin_again(
-    config: Config, lose: Callable[[Path], object]
-) -> None:
-    """It would remove what it holds best, as of updates that are to be done again."""
+def test_a_run_that_has_lost_its_checkpoints_does_not_restart(config: Config, lose: Callable[[Path], object]) -> None:
+    """Restarting would remove its best checkpoint, as one of updates to be repeated."""
     claim_run(config)
     run = Path(config.run_dir)
     make_checkpoints(run / "best", 7)
     (run / "checkpoints" / ".step-00000007.tmp").mkdir()
     claim_run(config)  # killed in its first save
     lose(run)
-    with pytest.raises(CheckpointError, match=f"{run}: has a best checkpoint, but those in {run}/checkpoints are gone"):
+    with pytest.raises(
+        CheckpointError,
+        match=f"{run}: contains a best checkpoint, but those in {run}/checkpoints, needed to resume, are gone",
+    ):
         claim_run(config)
     assert [path.name for path in checkpoints(run / "best")] == [checkpoint_name(7)]
 
@@ -243,7 +256,7 @@ def test_a_fixed_key_may_not_change_and_both_values_are_shown(config: Config, ke
     with pytest.raises(ConfigError) as error:
         claim_run(with_values(config, {key: FIXED[key]}))
     assert str(error.value) == (
-        f"{run} belongs to another configuration {shown}; choose another run_dir or set these back"
+        f"{run} belongs to another configuration {shown}; choose another run_dir or restore these values"
     )
     assert (run / "config.yaml").read_bytes() == before
 
@@ -255,18 +268,18 @@ def test_all_differing_keys_are_named_at_once(config: Config) -> None:
         claim_run(with_values(config, {"train.max_steps": 7, "seed": 2, "model.norm": "pre"}))
 
 
-def test_a_run_without_checkpoints_may_still_become_another(config: Config) -> None:
+def test_a_run_without_checkpoints_may_change_its_configuration(config: Config) -> None:
     claim_run(config)
     run = Path(config.run_dir)
     (run / "tokenizer.model").write_bytes(b"of the other configuration")
     other = with_values(config, FIXED)
     claim_run(other)
     assert load_config(run / "config.yaml") == other
-    assert not (run / "tokenizer.model").exists(), "its tokenizer is of no use any more"
+    assert not (run / "tokenizer.model").exists(), "its tokenizer belonged to the earlier configuration"
 
 
 def test_only_a_run_with_checkpoints_keeps_its_tokenizer(config: Config) -> None:
-    """The corpus may have changed since a first start that was killed; what the same one teaches is in the cache."""
+    """The corpus may have changed since a killed first start; the cache has the tokenizer of the same corpus."""
     claim_run(config)
     path = Path(config.run_dir) / "tokenizer.model"
     path.write_bytes(b"of this corpus")
@@ -311,7 +324,7 @@ def test_checkpoints_are_listed_in_the_order_of_their_steps(tmp_path: Path) -> N
     ]
 
 
-def test_what_is_no_complete_checkpoint_is_not_listed(tmp_path: Path) -> None:
+def test_incomplete_checkpoints_are_not_listed(tmp_path: Path) -> None:
     make_checkpoints(tmp_path, 3)
     (tmp_path / "step-00000005").mkdir()
     (tmp_path / ".step-00000007.tmp").mkdir()
@@ -329,7 +342,7 @@ def test_pruning_keeps_the_last(tmp_path: Path, keep: int, left: list[int]) -> N
 
 @pytest.mark.parametrize("stops", [(), (2,), (15,), (13, 14, 16), (16, 17, 18), (9, 10, 11, 13, 15, 17)], ids=str)
 @pytest.mark.parametrize(("keep", "left"), [(1, [19]), (2, [15, 19]), (3, [10, 15, 19])])
-def test_where_a_run_was_stopped_does_not_change_what_is_kept(
+def test_interruptions_do_not_change_which_checkpoints_are_kept(
     tmp_path: Path, stops: tuple[int, ...], keep: int, left: list[int]
 ) -> None:
     for step in sorted({5, 10, 15, 19, *stops}):  # every 5 steps and at the end
@@ -350,14 +363,14 @@ def test_the_last_checkpoints_of_a_run(tmp_path: Path) -> None:
 def test_more_or_fewer_checkpoints_than_there_are_cannot_be_averaged(tmp_path: Path, number: int) -> None:
     make_checkpoints(tmp_path / "checkpoints", 3, 5, 7)
     make_checkpoints(tmp_path / "best", 5)
-    with pytest.raises(CheckpointError, match=rf" holds 3 checkpoints; {number} cannot be averaged$"):
+    with pytest.raises(CheckpointError, match=rf" contains 3 checkpoints; {number} cannot be averaged$"):
         last_checkpoints(tmp_path, number)
 
 
 def test_a_checkpoint_is_found_in_the_order_of_preference(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    with pytest.raises(CheckpointError, match=r"run: holds no checkpoint; train first, or name a directory with"):
+    with pytest.raises(CheckpointError, match=r"run: contains no checkpoint; train first, or name a directory with"):
         find_checkpoint(run)
     make_checkpoints(run / "checkpoints", 3, 7)
     assert find_checkpoint(run) == run / "checkpoints" / "step-00000007"
@@ -373,6 +386,76 @@ def test_a_checkpoint_is_found_in_the_order_of_preference(tmp_path: Path) -> Non
     assert find_checkpoint(run / "checkpoints" / "step-00000003") == run / "checkpoints" / "step-00000003"
 
 
-def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_an_absent_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"absent: no such run or checkpoint directory$"):
         find_checkpoint(tmp_path / "absent")
+
+
+CPU = torch.device("cpu")
+
+
+def starts(run: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run / "starts.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_every_start_that_trains_adds_a_line(tiny_config: Config) -> None:
+    trainer = Trainer.from_config(tiny_config)
+    trainer.fit(lambda: "enough" if trainer.progress.step == 3 else None)
+    trainer = Trainer.from_config(tiny_config)
+    trainer.fit()
+    Trainer.from_config(tiny_config).fit()  # has nothing left to do
+    first, second = starts(trainer.run)
+    assert (first["step"], second["step"]) == (0, 3)
+    assert first["data"] == second["data"] == trainer.data.fingerprints
+    model = (trainer.run / "tokenizer.model").read_bytes()
+    assert trainer.data.fingerprints["tokenizer"] == hashlib.sha256(model).hexdigest()
+
+
+def test_other_data_have_other_fingerprints(tiny_config: Config) -> None:
+    other = load_config(_written(tiny_config), [f"run_dir={tiny_config.run_dir}-other", "data.builtin_size=401"])
+    one, two = (Trainer.from_config(config).data.fingerprints for config in (tiny_config, other))
+    assert one["train"] != two["train"]
+
+
+def _written(config: Config) -> Path:
+    path = Path(config.run_dir).with_name("written.yaml")
+    path.write_text(config.to_yaml())
+    return path
+
+
+def test_a_line_has_command_versions_device_and_time(tmp_path: Path) -> None:
+    record_start(tmp_path, 7, CPU, {"train": "abc"})
+    (start,) = starts(tmp_path)
+    assert start["command"] == sys.orig_argv
+    versions = start["versions"]
+    assert isinstance(versions, dict)
+    assert versions["python"] == platform.python_version()
+    assert versions["torch"] == metadata.version("torch")
+    assert (start["step"], start["device"], start["threads"]) == (7, "cpu", torch.get_num_threads())
+    assert start["data"] == {"train": "abc"}
+    assert datetime.fromisoformat(str(start["time"])).tzinfo is not None
+
+
+def test_the_revision_is_that_of_the_working_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "__init__.py").write_text("one = 1\n")
+    monkeypatch.setattr(run_directory, "__file__", str(source / "training" / "run_directory.py"))
+
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=x", "-c", "user.email=x@y", "-c", "commit.gpgsign=false")
+        return subprocess.run(["git", *identity, *arguments], cwd=source, capture_output=True, text=True).stdout.strip()
+
+    assert run_directory._revision() is None, "no working copy"
+    git("init")
+    assert run_directory._revision() is None, "the code is not in it"
+    git("add", ".")
+    git("commit", "-m", "one")
+    assert run_directory._revision() == git("rev-parse", "HEAD")
+    (source / "__init__.py").write_text("one = 2\n")
+    assert run_directory._revision() == git("rev-parse", "HEAD") + "-dirty"
+
+
+def test_without_git_there_is_no_revision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert run_directory._revision() is None

@@ -1,18 +1,85 @@
-"""Devices, number formats, and float32 master weights of a model that computes in bfloat16."""
+"""Equation 3, by hand and at the paper's settings, and float32 master weights of a bfloat16 model."""
 
 from __future__ import annotations
+
+import itertools
 
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from transformer.errors import DeviceError, UserError
 from transformer.model.transformer import Transformer
-from transformer.training.loss import projected_loss
-from transformer.training.precision import MasterWeights, resolve_device, resolve_dtype
+from transformer.training.loss import linear_cross_entropy
+from transformer.training.optimizer import MasterWeights, noam_lr
 
-V, CPU = 31, torch.device("cpu")
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        # d_model = 16, warmup 4: 1/4 · min(step^-1/2, step / 8).
+        (1, 1 / 32),
+        (2, 1 / 16),
+        (3, 3 / 32),
+        (4, 1 / 8),
+        (9, 1 / 12),
+        (16, 1 / 16),
+        (100, 1 / 40),
+    ],
+)
+def test_small_numbers_worked_out_by_hand(step: int, expected: float) -> None:
+    assert noam_lr(step, d_model=16, warmup_steps=4) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_first_the_peak_and_half_the_peak_at_four_times_the_warm_up() -> None:
+    peak = noam_lr(4000)
+    assert noam_lr(1) == pytest.approx(peak / 4000, rel=1e-12)
+    assert noam_lr(16000) == pytest.approx(peak / 2, rel=1e-12)
+
+
+@pytest.mark.parametrize(("d_model", "printed"), [(512, "6.988e-04"), (1024, "4.941e-04")])
+def test_the_peaks_of_base_and_big(d_model: int, printed: str) -> None:
+    peak = noam_lr(4000, d_model=d_model, warmup_steps=4000)
+    assert f"{peak:.3e}" == printed
+    assert peak == pytest.approx((d_model * 4000) ** -0.5, rel=1e-12)
+
+
+def test_the_defaults_are_those_of_the_base_model() -> None:
+    assert noam_lr(137) == noam_lr(137, d_model=512, warmup_steps=4000)
+
+
+@pytest.mark.parametrize("warmup_steps", [1, 2, 13, 4000])
+def test_it_rises_by_equal_steps_to_the_peak_and_falls_after_without_a_jump(warmup_steps: int) -> None:
+    rates = [noam_lr(step, d_model=22, warmup_steps=warmup_steps) for step in range(1, 3 * warmup_steps + 2)]
+    rise = rates[0]
+    for step, (before, after) in enumerate(itertools.pairwise(rates), start=1):
+        if step < warmup_steps:
+            assert after - before == pytest.approx(rise, rel=1e-6)
+        else:
+            # The slope of step^-1/2 is at most half of what the rise was.
+            assert 0 < before - after <= rise / 2
+    assert max(rates) == rates[warmup_steps - 1]
+
+
+@pytest.mark.parametrize("step", [0, -1])
+def test_updates_count_from_one(step: int) -> None:
+    with pytest.raises(ValueError, match=f"step={step}: updates count from 1"):
+        noam_lr(step)
+
+
+def test_lambda_lr_counts_from_zero_so_the_step_is_one_more() -> None:
+    """As the docstring of noam_lr shows."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: noam_lr(s + 1, 22, 5))
+    rates = []
+    for _ in range(11):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == [noam_lr(step, 22, 5) for step in range(1, 12)]
+
+
+V = 31
 
 
 def make_model() -> Transformer:
@@ -25,74 +92,10 @@ def batch_loss(model: Transformer, seed: int = 5) -> Tensor:
     torch.manual_seed(seed)
     src, tgt, gold = torch.randint(1, V, (7, 11)), torch.randint(1, V, (7, 5)), torch.randint(1, V, (35,))
     hidden, _ = model.decode(tgt, model.encode(src))
-    return projected_loss(hidden.flatten(0, 1), model.embeddings.output_matrix, gold)[0] / gold.numel()
+    return linear_cross_entropy(hidden.flatten(0, 1), model.embedding.output_weight, gold)[0] / gold.numel()
 
 
-@pytest.mark.parametrize(("available", "expected"), [(False, "cpu"), (True, "cuda")])
-def test_auto_takes_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch, available: bool, expected: str) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
-    assert resolve_device("auto") == torch.device(expected)
-
-
-@pytest.mark.parametrize("available", [False, True])
-def test_a_cpu_is_always_there(monkeypatch: pytest.MonkeyPatch, available: bool) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
-    assert resolve_device("cpu") == CPU
-
-
-def test_cuda_is_taken_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert resolve_device("cuda") == torch.device("cuda")
-    assert resolve_device("cuda:1") == torch.device("cuda", 1)
-
-
-@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
-def test_absent_cuda_is_an_error_that_says_what_to_use(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match=f"device={name}: torch .* sees no CUDA device; use cpu or auto") as error:
-        resolve_device(name)
-    assert isinstance(error.value, UserError)
-
-
-@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_a_precision_that_is_asked_for_is_taken_on_any_device(precision: str, dtype: torch.dtype) -> None:
-    for device in (CPU, torch.device("cuda")):
-        assert resolve_dtype(precision, device) == dtype
-
-
-@pytest.mark.parametrize(
-    ("capabilities", "dtype"),
-    [
-        ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
-        ({"avx512_bf16": False, "amx_bf16": True}, torch.bfloat16),
-        ({"avx512_bf16": False, "amx_bf16": False, "avx2": True}, torch.float32),
-        ({}, torch.float32),
-    ],
-)
-def test_auto_takes_bfloat16_on_a_cpu_that_multiplies_it(
-    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], dtype: torch.dtype
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert resolve_dtype("auto", CPU) == dtype
-
-
-def test_auto_takes_float32_where_torch_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert resolve_dtype("auto", CPU) == torch.float32
-
-
-@pytest.mark.parametrize(
-    ("capability", "dtype"),
-    [((7, 0), torch.float32), ((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)],
-)
-def test_auto_takes_bfloat16_on_cuda_from_ampere_on(
-    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: torch.dtype
-) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
-    assert resolve_dtype("auto", torch.device("cuda")) == dtype
-
-
-def test_in_float32_master_and_model_are_one_and_collecting_changes_nothing() -> None:
+def test_in_float32_master_and_model_are_the_same() -> None:
     model = make_model()
     weights = MasterWeights(model, torch.float32)
     assert weights.model is weights.master is model
@@ -103,7 +106,7 @@ def test_in_float32_master_and_model_are_one_and_collecting_changes_nothing() ->
     assert_close([parameter.grad for parameter in model.parameters()], before, rtol=0, atol=0)
 
 
-def test_in_bfloat16_the_model_is_a_rounded_copy_tied_as_the_master_is() -> None:
+def test_in_bfloat16_the_model_is_a_rounded_copy_with_the_same_tying() -> None:
     master = make_model()
     weights = MasterWeights(master, torch.bfloat16)
     assert weights.master is master
@@ -116,7 +119,7 @@ def test_in_bfloat16_the_model_is_a_rounded_copy_tied_as_the_master_is() -> None
     )
 
 
-def test_gradients_of_two_backward_passes_add_up_in_float32() -> None:
+def test_gradients_accumulate_in_float32() -> None:
     master = make_model()
     weights = MasterWeights(master, torch.bfloat16)
     # 257 is no bfloat16 number: added in bfloat16, the second pass would be lost.
@@ -139,7 +142,7 @@ def test_a_parameter_without_a_gradient_collects_none() -> None:
     assert_close(master.get_parameter(name).grad, torch.ones(26), rtol=0, atol=0)
 
 
-def test_refreshing_rounds_the_master_and_leaves_it_exact() -> None:
+def test_refreshing_rounds_the_copy_only() -> None:
     master = make_model()
     weights = MasterWeights(master, torch.bfloat16)
     pointers = [parameter.data_ptr() for parameter in weights.model.parameters()]
@@ -157,13 +160,13 @@ def test_updates_too_small_for_bfloat16_are_not_lost() -> None:
     master = make_model()
     weights = MasterWeights(master, torch.bfloat16)
     with torch.no_grad():
-        master.embeddings.source_weight.fill_(1.0)
+        master.embedding.weight.fill_(1.0)
     for _ in range(8):
         weights.refresh()
         with torch.no_grad():
-            master.embeddings.source_weight += 2.0**-10
+            master.embedding.weight += 2.0**-10
     weights.refresh()
-    copied = weights.model.embeddings.source_weight.detach()
+    copied = weights.model.embedding.weight.detach()
     assert_close(copied, torch.full_like(copied, 1 + 2.0**-7), rtol=0, atol=0)
 
 

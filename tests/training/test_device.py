@@ -1,4 +1,4 @@
-"""Settings of the process: what is asked of the C library, that freed memory stays, that float32 stays float32."""
+"""Devices, dtypes and process-wide CPU settings: malloc, oneDNN, float32 precision."""
 
 from __future__ import annotations
 
@@ -14,16 +14,109 @@ from typing import Any
 import pytest
 import torch
 
-from transformer.training import process
-from transformer.training.process import (
+from transformer.errors import DeviceError, UserError
+from transformer.training import device as device_module
+from transformer.training.device import (
+    is_out_of_memory,
     keep_freed_memory,
+    resolve_device,
+    resolve_dtype,
     return_freed_memory,
     tune_process,
     use_onednn_for_float32,
 )
 
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("available", "expected"), [(False, "cpu"), (True, "cuda")])
+def test_auto_selects_cuda_if_available(monkeypatch: pytest.MonkeyPatch, available: bool, expected: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    assert resolve_device("auto") == torch.device(expected)
+
+
+@pytest.mark.parametrize("available", [False, True])
+def test_a_cpu_is_always_available(monkeypatch: pytest.MonkeyPatch, available: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    assert resolve_device("cpu") == CPU
+
+
+def test_cuda_is_used_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("cuda") == torch.device("cuda")
+    assert resolve_device("cuda:1") == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
+def test_requesting_absent_cuda_is_an_error_with_advice(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match=f"device={name}: torch .* sees no CUDA device; use cpu or auto") as error:
+        resolve_device(name)
+    assert isinstance(error.value, UserError)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_an_explicit_precision_is_used_on_any_device(precision: str, dtype: torch.dtype) -> None:
+    for device in (CPU, torch.device("cuda")):
+        assert resolve_dtype(precision, device) == dtype
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": False, "avx2": True}, torch.float32),
+        ({}, torch.float32),
+    ],
+)
+def test_auto_selects_bfloat16_on_cpus_with_native_support(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert resolve_dtype("auto", CPU) == dtype
+
+
+def test_auto_selects_float32_if_torch_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert resolve_dtype("auto", CPU) == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [((7, 0), torch.float32), ((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)],
+)
+def test_auto_selects_bfloat16_on_cuda_since_ampere(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    assert resolve_dtype("auto", torch.device("cuda")) == dtype
+
+
+def test_other_errors_are_not_out_of_memory() -> None:
+    assert not is_out_of_memory(ValueError("out of memory"))
+    assert not is_out_of_memory(RuntimeError("a bug"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits address space as Linux does")
+def test_a_failed_cpu_allocation_is_recognised() -> None:
+    program = """
+import resource, torch
+from transformer.training.device import is_out_of_memory
+resource.setrlimit(resource.RLIMIT_AS, (1 << 36, 1 << 36))
+try:
+    torch.zeros(1 << 40)
+except Exception as error:
+    print(is_out_of_memory(error))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
+
+
 # The numbers of mallopt(3).
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
+
+
 DEFAULT_MMAP_THRESHOLD, OLD_MAXIMUM = 128 << 10, 32 << 20
 
 
@@ -66,19 +159,19 @@ def test_a_c_library_without_mallopt_is_left_alone(monkeypatch: pytest.MonkeyPat
     assert keep_freed_memory() is False
 
 
-def test_a_c_library_that_complies_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_success_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     malloc = FakeMalloc(maximum=2**31 - 1)
     use_library(monkeypatch, malloc)
     assert keep_freed_memory() is True
     assert malloc.mmap_threshold > OLD_MAXIMUM
 
 
-def test_a_c_library_that_refuses_everything_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusal_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     use_library(monkeypatch, SimpleNamespace(mallopt=lambda *_: 0))
     assert keep_freed_memory() is False
 
 
-def test_an_older_c_library_is_not_left_worse_than_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_c_library_is_not_made_slower(monkeypatch: pytest.MonkeyPatch) -> None:
     # mallopt(3): M_MMAP_THRESHOLD may be refused above 32 MiB. Setting the others all the same freezes it at 128 KiB,
     # where by default it adapts: from then on every tensor larger than that is mapped afresh.
     malloc = FakeMalloc(maximum=OLD_MAXIMUM)
@@ -88,7 +181,7 @@ def test_an_older_c_library_is_not_left_worse_than_before(monkeypatch: pytest.Mo
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
-def test_freed_memory_is_used_again_without_page_faults() -> None:
+def test_freed_memory_is_reused_without_page_faults() -> None:
     # In a process of its own, as the setting is for good.
     program = """
 import resource, runpy, sys
@@ -102,7 +195,7 @@ for _ in range(3):
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 print(complied, *faults)
 """
-    command = [sys.executable, "-c", program, process.__file__]
+    command = [sys.executable, "-c", program, device_module.__file__]
     complied, *faults = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     if complied != "True":
         pytest.skip("this glibc refused")
@@ -110,7 +203,7 @@ print(complied, *faults)
     assert all(int(count) < 100 for count in faults[1:]), faults
 
 
-def test_nothing_is_returned_where_the_c_library_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_malloc_trim_nothing_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     use_library(monkeypatch, SimpleNamespace())
     assert return_freed_memory() is False
     monkeypatch.setattr(sys, "platform", "darwin")
@@ -118,7 +211,7 @@ def test_nothing_is_returned_where_the_c_library_cannot(monkeypatch: pytest.Monk
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
-def test_free_memory_below_used_memory_goes_back_to_the_system() -> None:
+def test_free_memory_below_used_memory_is_returned_to_the_system() -> None:
     program = """
 import runpy, sys
 process = runpy.run_path(sys.argv[1])
@@ -130,7 +223,7 @@ del blocks
 before = resident()
 print(process["return_freed_memory"](), before - resident())
 """
-    command = [sys.executable, "-c", program, process.__file__]
+    command = [sys.executable, "-c", program, device_module.__file__]
     complied, returned = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     assert complied == "True"
     assert int(returned) > 48 << 20
@@ -138,7 +231,7 @@ print(process["return_freed_memory"](), before - resident())
 
 @pytest.fixture
 def restored_products() -> Iterator[None]:
-    """Takes back what is set for float32 products, if this torch has the setting."""
+    """Restores the setting for float32 matmuls, if this torch has it."""
     settings: Any = getattr(torch.backends.mkldnn, "matmul", SimpleNamespace(fp32_precision=None))
     before = settings.fp32_precision
     yield
@@ -147,7 +240,7 @@ def restored_products() -> Iterator[None]:
 
 @pytest.fixture
 def products_setting(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """What the setting is, in place of torch's, which it has since 2.9."""
+    """A stand-in for torch's setting, which exists since 2.9."""
     setting = SimpleNamespace(fp32_precision="none")
     monkeypatch.setattr(torch.backends.mkldnn, "matmul", setting, raising=False)
     return setting
@@ -189,15 +282,15 @@ def test_a_torch_without_onednn_is_left_alone(
     assert products_setting.fp32_precision == "none"
 
 
-def test_programs_get_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tune_process_applies_all_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1021")
     monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
     called: list[str] = []
     for name in ("keep_freed_memory", "use_onednn_for_float32"):
-        monkeypatch.setattr(process, name, lambda name=name: called.append(name))
+        monkeypatch.setattr(device_module, name, lambda name=name: called.append(name))
     tune_process()
     assert called == ["keep_freed_memory", "use_onednn_for_float32"]
-    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "1021"  # whoever has set it knows why
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "1021"  # the user's choice is kept
     assert int(os.environ["LRU_CACHE_CAPACITY"]) < 1024
     monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
     tune_process()

@@ -1,0 +1,125 @@
+"""The data of a run: corpora, tokenizer, encoded pairs and batches."""
+
+import functools
+import hashlib
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from transformer.config import DataConfig
+from transformer.data.batching import group_into_updates, shard_update
+from transformer.data.corpus import Corpus, load_split
+from transformer.data.dataset import Ints, PairDataset, corpus_tokenizer, encode_corpus
+from transformer.data.tokenizer import Tokenizer
+from transformer.errors import DataError
+from transformer.files import write_atomic
+from transformer.training.distributed import DistributedContext
+from transformer.training.training_state import Progress
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Tokenizer, encoded training and validation pairs, and validation text."""
+
+    tokenizer: Tokenizer
+    train: PairDataset
+    validation: PairDataset
+    validation_text: Corpus
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Content hashes by name."""
+        return {
+            "train": self.train.fingerprint,
+            "validation": self.validation.fingerprint,
+            "tokenizer": hashlib.sha256(self.tokenizer.model).hexdigest(),
+        }
+
+    def counts(self) -> list[str]:
+        """Lines that report how many pairs were kept and dropped."""
+        return [
+            f"{name} pairs: {len(pairs):,} (dropped: {', '.join(f'{why} {n}' for why, n in pairs.dropped.items())})"
+            for name, pairs in (("training", self.train), ("validation", self.validation))
+        ]
+
+
+def load_data(data: DataConfig, tokenizer_path: Path, context: DistributedContext) -> RunData:
+    """Load and encode the data of a run; train its tokenizer if absent. DataError."""
+    with context.main_process_first():
+        train, validation = (load_split(data, split) for split in (data.train_split, data.validation_split))
+    if train.name == validation.name:
+        raise DataError(f"data.corpus={data.corpus}: training and validation are the same file; is {{split}} missing?")
+
+    def make_tokenizer() -> bytes:
+        if not tokenizer_path.is_file():
+            write_atomic(tokenizer_path, corpus_tokenizer(train, data.vocab_size, data.cache_dir).model)
+        return Tokenizer.load(tokenizer_path).model
+
+    tokenizer = Tokenizer(context.broadcast_from_main(make_tokenizer))
+    with context.main_process_first():
+        encoded, validation_encoded = (
+            encode_corpus(corpus, tokenizer, data.cache_dir, max_length=data.max_length, max_ratio=max_ratio)
+            for corpus, max_ratio in ((train, data.max_ratio), (validation, None))
+        )
+    # Each rank samples the same updates from the lengths of its sentences.
+    lengths = tuple(zlib.crc32(side.lengths.tobytes()) for side in (encoded.src, encoded.tgt))
+    if len(set(context.all_gather(lengths))) > 1:
+        raise DataError(f"data.corpus={data.corpus}: differs between machines")
+    return RunData(tokenizer, encoded, validation_encoded, validation)
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimizer update: its step, its position in the data and its batches of pair indices."""
+
+    step: int
+    epoch: int
+    number: int
+    batches: list[Ints]
+
+    def __str__(self) -> str:
+        indices = [int(i) for batch in self.batches for i in batch]
+        more = f" and {len(indices) - 8} more" if len(indices) > 8 else ""
+        return f"step {self.step} (update {self.number} of epoch {self.epoch}: pairs {str(indices[:8])[1:-1]}{more})"
+
+
+class BatchSampler:
+    """Samples the batches of each update, epoch after epoch."""
+
+    def __init__(
+        self, dataset: PairDataset, max_tokens: int, tokens_per_update: int, seed: int, context: DistributedContext
+    ) -> None:
+        self._lengths = dataset.src.lengths, dataset.tgt.lengths
+        self._max_tokens, self._context = max_tokens, context
+        self._plan = functools.partial(
+            group_into_updates, *self._lengths, max_tokens=max_tokens, tokens_per_update=tokens_per_update, seed=seed
+        )
+        self._epoch = -1
+        self._updates: list[list[Ints]] = []
+
+    def next(self, progress: Progress) -> Update:
+        """The next update, of all ranks; advances the position in the data."""
+        if self._epoch != progress.epoch:
+            self._start_epoch(progress.epoch)
+        if progress.update >= len(self._updates):
+            progress.epoch, progress.update = progress.epoch + 1, 0
+            self._start_epoch(progress.epoch)
+        progress.update += 1
+        return Update(progress.step + 1, progress.epoch, progress.update, self._updates[progress.update - 1])
+
+    def _start_epoch(self, epoch: int) -> None:
+        self._epoch, self._updates = epoch, self._plan(epoch=epoch)
+
+    def shard(self, update: Update) -> list[Ints]:
+        """The batches of this rank."""
+        rank, size, max_tokens = self._context.rank, self._context.size, self._max_tokens
+        if size == 1:
+            return update.batches
+        return shard_update(update.batches, *self._lengths, max_tokens=max_tokens, rank=rank, size=size)
+
+
+def halve_batches(batches: list[Ints]) -> list[Ints]:
+    """The same pairs in batches of half the size."""
+    return [half for batch in batches for half in np.array_split(batch, 2) if len(half)]

@@ -1,0 +1,103 @@
+"""Devices, dtypes and memory, and process-wide CPU settings for scripts."""
+
+import ctypes
+import os
+import sys
+from typing import Any
+
+import torch
+
+from transformer.errors import DeviceError
+
+# Parameters of mallopt(3).
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+# Messages of torch's libraries on CPU and GPU; the last is oneDNN's for any failed allocation.
+_OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "could not create a primitive")
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device for `auto`, `cpu` or `cuda`. DeviceError if torch sees no such device."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise DeviceError(f"device={name}: torch {torch.__version__} sees no CUDA device; use cpu or auto")
+    return torch.device(name)
+
+
+def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The dtype for `auto`, `fp32` or `bf16`; auto is bfloat16 where it is native."""
+    # `int8`, an option of `Translator`, has the dtype of `auto` outside the quantized layers.
+    if precision not in ("auto", "int8"):
+        return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    if device.type == "cuda":
+        is_native = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        is_native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return torch.bfloat16 if is_native else torch.float32
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a GPU or a CPU."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def tune_process() -> None:
+    """Apply the CPU settings below to this process; scripts call it first."""
+    # oneDNN caches a kernel, and torch's layer above it an entry with buffers, per shape: 1,024 of both by default.
+    # Batch shapes rarely repeat across batches, while the layers of one batch need far fewer entries.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
+    keep_freed_memory()
+    use_onednn_for_float32()
+
+
+def keep_freed_memory() -> bool:
+    """Stop malloc from returning large freed blocks to the system; False if unsupported.
+
+    By default glibc maps each large tensor afresh and unmaps it when freed, so every step pays a page fault for every
+    4 KiB it touches.
+    """
+    mallopt = _libc("mallopt")
+    # Older versions refuse a threshold above 32 MiB. Setting any parameter freezes the threshold, which otherwise
+    # adapts, so it is set first.
+    if mallopt is None or not any(mallopt(_M_MMAP_THRESHOLD, value) for value in (1 << 30, 32 << 20)):
+        return False
+    settings = ((_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 << 20))
+    return all(mallopt(parameter, value) for parameter, value in settings)
+
+
+def return_freed_memory() -> bool:
+    """Return free memory to the system (malloc_trim); False if unsupported.
+
+    The kept memory fragments into pieces that fit no tensor of the next batch's shape: without an occasional trim, a
+    process grows to several times the memory that it uses.
+    """
+    malloc_trim = _libc("malloc_trim")
+    return malloc_trim is not None and malloc_trim(0) == 1
+
+
+def _libc(name: str) -> Any:
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None
+
+
+def use_onednn_for_float32() -> bool:
+    """Use oneDNN for float32 CPU matmuls if full precision is kept; returns whether.
+
+    Torch's default library for them picks slow kernels on some processors. The setting that selects oneDNN also permits
+    it to round inputs to bfloat16. oneDNN does so only where that is faster, which a matmul with a known result
+    reveals; then the setting is reverted.
+    """
+    settings: Any = getattr(torch.backends.mkldnn, "matmul", None)  # since torch 2.9
+    if not torch.backends.mkldnn.is_available() or not hasattr(settings, "fp32_precision"):
+        return False
+    before = settings.fp32_precision
+    settings.fp32_precision = "bf16"
+    # 1 + 2^-12 is exact in float32 and rounds to 1 in bfloat16; so do 256 times that and the sum of 256.
+    factor = torch.full((256, 256), 1 + 2**-12)
+    if not torch.equal(factor @ torch.ones(256, 256), torch.full((256, 256), 256 + 2**-4)):
+        settings.fp32_precision = before
+        return False
+    return True

@@ -1,0 +1,206 @@
+"""The run directory: one per configuration.
+
+config.yaml  tokenizer.model  metrics.jsonl  tensorboard/
+starts.jsonl                 one line per start: command, versions, revision and data
+checkpoints/step-00001000/   the last ones          best/step-00000800/   the lowest validation loss
+averaged/                    written by scripts/average.py, removed when training resumes
+.lock                        held by the training process
+"""
+
+import json
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+
+import torch
+import yaml
+from filelock import FileLock
+
+from transformer.config import Config, TrainConfig, load_config
+from transformer.errors import CheckpointError, ConfigError
+from transformer.files import remove_atomic, try_lock, write_atomic
+
+CHECKSUMS = "SHA256SUMS"
+_PACKAGES = ("torch", "numpy", "sentencepiece", "datasets", "sacrebleu", "safetensors")  # may change results
+
+# Keys that may change when a run is resumed: when to log, validate, save and stop and where to compute.
+FREE_KEYS = {
+    "run_dir",
+    *("data.cache_dir", "data.revision", "data.test_split"),  # other data would have another fingerprint
+    *("train.max_steps", "train.max_hours", "train.patience", "train.skip_nonfinite"),
+    *("train.log_steps", "train.validate_steps", "train.validation_bleu"),
+    *("train.save_steps", "train.save_minutes", "train.keep_checkpoints"),
+    *("train.device", "train.num_threads"),
+    *("search.beam", "search.alpha", "search.max_length_offset", "search.max_source_length"),
+}
+
+
+def claim_run(config: Config) -> FileLock:
+    """Create or check the run directory; returns a lock against other processes.
+
+    ConfigError if the directory belongs to a run with other values of keys that shape the result; CheckpointError if
+    the run has lost its checkpoints; InUseError if another process has claimed it; OSError.
+    """
+    run = Path(config.run_dir)
+    path = run / "config.yaml"
+    # A killed start leaves the hidden files.
+    if run.is_dir() and not path.is_file() and {file.name for file in run.iterdir()} - {".lock", ".config.yaml.tmp"}:
+        raise ConfigError(f"run_dir={run}: the directory is not empty and contains no run; choose another")
+    run.mkdir(parents=True, exist_ok=True)
+    lock = lock_run(run)
+    saved = run / "checkpoints"
+    has_checkpoints = bool(checkpoints(saved))
+    # A run killed in its first save may have a best checkpoint, at most a partial one here, and no average.
+    is_new = saved.is_dir() and not any(saved.glob("[!.]*")) and not (run / "averaged").exists()
+    if checkpoints(run / "best") and not has_checkpoints and not is_new:
+        raise CheckpointError(
+            f"{run}: contains a best checkpoint, but those in {saved}, needed to resume, are gone; "
+            "restore them or choose another run_dir"
+        )
+    if path.is_file():
+        before, now = load_config(path, saved=True).flat(), config.flat()
+        differing = [
+            f"{key}: {yaml_value(before[key])} there, {yaml_value(now[key])} here"
+            for key in now
+            if key not in FREE_KEYS and before[key] != now[key]
+        ]
+        # Until its first checkpoint, a run may change: it may have failed on a wrong file name.
+        if differing and (has_checkpoints or checkpoints(run / "best")):
+            raise ConfigError(
+                f"{run} belongs to another configuration ({'; '.join(differing)}); "
+                "choose another run_dir or restore these values"
+            )
+        if not has_checkpoints:  # it may be of another corpus; the cache has the tokenizer of the same one
+            (run / "tokenizer.model").unlink(missing_ok=True)
+    _clean_up(run)
+    write_atomic(path, config.to_yaml())
+    saved.mkdir(exist_ok=True)
+    return lock
+
+
+def _clean_up(run: Path) -> None:
+    """Finish the writes and removals of killed processes."""
+    for leftover in (*run.glob("*/.step-*"), *run.glob(".averaged.*")):
+        target = leftover.with_name(leftover.name.removeprefix(".").removesuffix(".old"))
+        if leftover.suffix == ".old" and not target.exists():
+            leftover.rename(target)
+        else:
+            shutil.rmtree(leftover)
+
+
+def lock_run(run: Path) -> FileLock:
+    """Lock an existing run against other writers. InUseError, OSError."""
+    return try_lock(run / ".lock", f"run_dir={run}")
+
+
+def yaml_value(value: object) -> str:
+    """A value as written after `key=`."""
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).splitlines()[0]
+
+
+def checkpoint_name(step: int) -> str:
+    """The directory name of the checkpoint after `step` updates: `step-00001000`."""
+    return f"step-{step:08d}"
+
+
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's name; -1 for other names, such as `step-00001000.bak`."""
+    match = re.fullmatch(r"step-(\d{8,})", path.name, re.ASCII)
+    return int(match[1]) if match else -1
+
+
+def _numbered(directory: Path) -> list[Path]:
+    return sorted((path for path in directory.glob("step-*") if step_of(path) >= 0), key=step_of)
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """The checkpoints in `run/checkpoints` or `run/best`, oldest first."""
+    return [path for path in _numbered(directory) if _is_checkpoint(path)]
+
+
+def older_checkpoints(directory: Path) -> list[Path]:
+    """The checkpoints before this one, newest first; for an average, all."""
+    step = step_of(directory)
+    found = _numbered(directory.parent if step >= 0 else directory.parent / "checkpoints")
+    older = [path for path in found if step < 0 or step_of(path) < step]
+    return [path for path in reversed(older) if (path / "model.safetensors").is_file()]
+
+
+def _is_checkpoint(path: Path) -> bool:
+    # A checkpoint that has lost its weights is an error to report, not one to ignore.
+    return (path / "model.safetensors").is_file() or (path / CHECKSUMS).is_file()
+
+
+def regular_steps(settings: TrainConfig) -> int:
+    """Checkpoints at multiples of this are written regardless of interruptions."""
+    return settings.save_steps if settings.save_steps and settings.save_minutes is None else 1
+
+
+def prune(directory: Path, keep: int, every: int = 1) -> None:
+    """Keep the last checkpoint and `keep - 1` earlier multiples of `every`."""
+    # So interruptions do not affect which checkpoints are kept.
+    earlier = checkpoints(directory)[:-1]
+    regular = [path for path in earlier if step_of(path) % every == 0]
+    kept = regular[max(0, len(regular) - keep + 1) :]
+    for path in earlier:
+        if path not in kept:
+            remove_atomic(path)
+
+
+def last_checkpoints(run: Path, number: int) -> list[Path]:
+    """The last `number` checkpoints of a run, oldest first. CheckpointError if fewer."""
+    found = checkpoints(run / "checkpoints")
+    if not 1 <= number <= len(found):
+        raise CheckpointError(f"{run} contains {len(found)} checkpoints; {number} cannot be averaged")
+    return found[-number:]
+
+
+def find_checkpoint(run: str | Path) -> Path:
+    """A checkpoint itself; of a run its average, best or last one. CheckpointError."""
+    run = Path(run)
+    trained = reversed([*checkpoints(run / "checkpoints"), *checkpoints(run / "best")])
+    # `.averaged.old` is the average if its replacement was killed between two renames.
+    for path in (run, run / "averaged", run / ".averaged.old", *trained):
+        if _is_checkpoint(path):
+            return path
+    if not run.exists():
+        raise CheckpointError(f"{run}: no such run or checkpoint directory")
+    raise CheckpointError(f"{run}: contains no checkpoint; train first, or name a directory with model.safetensors")
+
+
+def record_start(run: Path, step: int, device: torch.device, data: Mapping[str, str]) -> None:
+    """Append to `starts.jsonl` how a run was started after `step` updates. OSError."""
+    path = run / "starts.jsonl"
+    before = path.read_bytes() if path.is_file() else b""
+    start = {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "step": step,
+        "command": sys.orig_argv,
+        "revision": _revision(),
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "data": dict(data),
+    }
+    write_atomic(path, before + json.dumps(start).encode() + b"\n")
+
+
+def _revision() -> str | None:
+    """The git commit of this code, with `-dirty`; None outside a working copy."""
+    git = ("git", "-C", str(Path(__file__).parents[1]))
+    try:
+        tracked = subprocess.run((*git, "ls-files", "--error-unmatch", "__init__.py"), capture_output=True)
+        if tracked.returncode:
+            return None
+        describe = (*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+        done = subprocess.run(describe, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,108 @@
+"""Gradient accumulation, the non-finite guard and validation (sections 5.1, 5.4).
+
+Dimension key: B sentences, T target length, N non-pad target tokens, D model size.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from transformer.data.batching import Batch, bucket_by_length, collate
+from transformer.data.dataset import PairDataset
+from transformer.model.transformer import Transformer
+from transformer.training.data import Update
+from transformer.training.distributed import SINGLE_PROCESS, DistributedContext
+from transformer.training.loss import linear_cross_entropy
+from transformer.training.optimizer import MasterWeights
+
+# `with timer("forward"):` encloses one phase of an update: data, forward, backward or optimizer.
+Timer = Callable[[str], AbstractContextManager[object]]
+
+
+def no_timer(phase: str) -> AbstractContextManager[None]:  # noqa: ARG001
+    """The default `Timer`: measures nothing."""
+    return nullcontext()
+
+
+def batch_loss(model: Transformer, batch: Batch, label_smoothing: float) -> tuple[Tensor, Tensor]:
+    """Smoothed loss and NLL, summed over non-pad target tokens, in nats."""
+    hidden, _ = model.decode(batch.tgt_in, model.encode(batch.src))  # (B, T, D)
+    # Padded positions are neither projected nor counted.
+    hidden = hidden.flatten(0, 1).index_select(0, batch.target_positions)  # (N, D)
+    target = batch.tgt_out.flatten().index_select(0, batch.target_positions)  # (N,)
+    return linear_cross_entropy(hidden, model.embedding.output_weight, target, label_smoothing)
+
+
+def accumulate_gradients(
+    weights: MasterWeights,
+    batches: Sequence[Batch],
+    label_smoothing: float,
+    num_tokens: int | None = None,
+    timer: Timer = no_timer,
+) -> tuple[Tensor, Tensor]:
+    """Accumulate the gradients of one update on the master weights.
+
+    They are divided by the target tokens of all batches, so the split into batches affects memory use only. Give
+    `num_tokens`, of the whole update, if `batches` are a rank's shard, possibly empty. Returns sums of loss and NLL.
+    """
+    if num_tokens is None:
+        num_tokens = sum(batch.num_tokens for batch in batches)
+    device = weights.model.embedding.output_weight.device
+    total_loss, total_nll = torch.zeros((), device=device), torch.zeros((), device=device)
+    for batch in batches:
+        with timer("forward"):
+            loss, nll = batch_loss(weights.model, batch, label_smoothing)
+        with timer("backward"):
+            (loss / num_tokens).backward()
+            weights.collect_gradients()
+        total_loss += loss.detach()
+        total_nll += nll
+    return total_loss, total_nll
+
+
+class NonfiniteGuard:
+    """Skips updates with non-finite gradients, without synchronizing with the device."""
+
+    def __init__(self) -> None:
+        self._unread: list[tuple[Update, Tensor]] = []
+
+    def step(
+        self, optimizer: Optimizer, parameters: Sequence[nn.Parameter], update: Update, clip_norm: float | None = None
+    ) -> Tensor:
+        """Clip the gradients and step if they are finite; returns whether, a bool tensor ()."""
+        norm = torch.nn.utils.get_total_norm([x.grad for x in parameters if x.grad is not None])
+        is_finite = norm.isfinite()
+        if clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
+        # As GradScaler does: the fused optimizer then skips its step on the device. The host reads later whether.
+        optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
+        optimizer.step()
+        self._unread.append((update, is_finite))
+        return is_finite
+
+    def skipped_updates(self) -> list[Update]:
+        """The updates skipped since the last call. Synchronizes with the device."""
+        unread, self._unread = self._unread, []
+        if not unread:
+            return []
+        finite: list[bool] = torch.stack([is_finite for _, is_finite in unread]).tolist()
+        return [update for (update, _), is_finite in zip(unread, finite, strict=True) if not is_finite]
+
+
+@torch.no_grad()
+def validation_nll(
+    model: Transformer, dataset: PairDataset, max_tokens: int, context: DistributedContext = SINGLE_PROCESS
+) -> float:
+    """NLL in nats per target token, without dropout; ranks share the batches."""
+    was_training = model.training
+    model.eval()
+    total = torch.zeros((), device=model.embedding.output_weight.device)
+    batches = bucket_by_length(dataset.src.lengths, dataset.tgt.lengths, max_tokens, np.random.default_rng(0))
+    for indices in context.shard(batches):
+        total += batch_loss(model, collate(dataset, indices).to(total.device), 0.0)[1]
+    model.train(was_training)
+    return context.sum(total).item() / int(dataset.tgt.lengths.sum())

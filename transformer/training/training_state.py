@@ -1,0 +1,170 @@
+"""The state of training besides the weights: progress, Adam moments and RNG states.
+
+training.json            `Progress`
+optimizer.safetensors    moments by parameter name, RNG states of all ranks
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from transformer.errors import CheckpointError
+from transformer.files import is_special_file
+from transformer.training.integrity import check_finite, check_like, load_tensors, save_tensors
+
+# Torch's RNG state by kind of device.
+RNGState = dict[str, Tensor]
+
+# Fields of `Progress` whose key in training.json differs: format 1 keeps its first names.
+KEYS_IN_FILE = {
+    "num_bad_validations": "num_worse",
+    "running_loss": "window_loss",
+    "running_nll": "window_nll",
+    "running_tokens": "window_tokens",
+    "running_s": "window_s",
+}
+# Keys that the first versions did not write.
+_OPTIONAL_KEYS = {"num_nonfinite", "num_split"}
+_LARGEST_INT = 2**63 - 1
+
+
+@dataclass
+class Progress:
+    """Position of a training run, saved with every checkpoint."""
+
+    step: int = 0
+    epoch: int = 0  # with `update`, the position in the data
+    update: int = 0
+    elapsed_s: float = 0.0
+    best_nll: float | None = None
+    num_bad_validations: int = 0  # since the best one
+    running_loss: float = 0.0  # this and the next three: sums since the last log line
+    running_nll: float = 0.0
+    running_tokens: int = 0
+    running_s: float = 0.0
+    fingerprints: dict[str, str] = field(default_factory=dict)  # of the data
+    num_nonfinite: int = 0  # updates skipped because of non-finite gradients
+    num_split: int = 0  # how often batches were halved for lack of memory
+
+
+def _read_progress(path: Path) -> Progress:
+    fields = {KEYS_IN_FILE.get(field.name, field.name): field.name for field in dataclasses.fields(Progress)}
+    try:
+        if is_special_file(path):
+            raise ValueError("not a regular file")
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(saved, dict) or not fields.keys() - _OPTIONAL_KEYS <= saved.keys() <= fields.keys():
+            raise ValueError("unknown or missing keys")
+        for key, value in saved.items():
+            if not _is_valid(fields[key], value):
+                raise ValueError(f"{key} cannot be {str(value)[:100]!r}")
+        return Progress(**{fields[key]: value for key, value in saved.items()})
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+
+
+def _is_valid(name: str, value: Any) -> bool:
+    if name == "fingerprints":
+        return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+    if name == "best_nll" and value is None:
+        return True
+    if type(getattr(Progress, name, None)) is int:
+        return type(value) is int and 0 <= value <= _LARGEST_INT
+    return type(value) is float and math.isfinite(value)
+
+
+def get_rng_state() -> RNGState:
+    """Torch's RNG state in this process."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_rng_state(state: RNGState) -> None:
+    """Restore torch's RNG state in this process."""
+    torch.set_rng_state(state["cpu"])
+    if torch.cuda.is_available() and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+class TrainingState(NamedTuple):
+    """Everything that a checkpoint holds besides the weights, to resume exactly."""
+
+    optimizer: Optimizer
+    progress: Progress
+    worker_states: Sequence[RNGState] = ()  # of the ranks from 1 on
+
+
+def save_state(directory: Path, state: TrainingState, names: Sequence[str]) -> None:
+    """Write a training state and this process's RNG state."""
+    tensors = {f"rng.{kind}": rng for kind, rng in get_rng_state().items()}
+    for rank, worker_state in enumerate(state.worker_states, start=1):
+        tensors |= {f"rng.{kind}.{rank}": rng for kind, rng in worker_state.items()}
+    for name, parameter in zip(names, state.optimizer.param_groups[0]["params"], strict=True):
+        for moment in ("exp_avg", "exp_avg_sq"):
+            tensors[f"{moment}.{name}"] = state.optimizer.state[parameter][moment]
+    save_tensors(directory / "optimizer.safetensors", tensors)
+    saved = {KEYS_IN_FILE.get(name, name): value for name, value in dataclasses.asdict(state.progress).items()}
+    (directory / "training.json").write_text(json.dumps(saved, indent=1), "utf-8")
+
+
+def load_state(directory: Path, optimizer: Optimizer, names: Sequence[str]) -> tuple[Progress, list[RNGState]]:
+    """Restore moments and RNG state; returns progress and worker states. CheckpointError."""
+    progress = _read_progress(directory / "training.json")
+    path = directory / "optimizer.safetensors"
+    tensors = load_tensors(path, names)
+    for name, parameter in zip(names, optimizer.param_groups[0]["params"], strict=True):
+        moments = {}
+        for moment in ("exp_avg", "exp_avg_sq"):
+            key = f"{moment}.{name}"
+            # The fused kernel accesses as many elements as the weight has, whatever the size of the moment.
+            check_like(path, tensors, key, parameter)
+            check_finite(path, key, tensors[key], lowest=0.0 if moment == "exp_avg_sq" else None)
+            moments[moment] = tensors[key].to(parameter.device)
+        num_updates = float(progress.step - progress.num_nonfinite)
+        optimizer.state[parameter] = {"step": torch.tensor(num_updates, device=parameter.device), **moments}
+    ranks = itertools.takewhile(lambda rank: f"rng.cpu.{rank}" in tensors, itertools.count(1))
+    worker_states = [_rng_state_in(path, tensors, f".{rank}") for rank in ranks]
+    set_rng_state(_rng_state_in(path, tensors, ""))
+    return progress, worker_states
+
+
+def _rng_state_in(path: Path, tensors: dict[str, Tensor], suffix: str) -> RNGState:
+    """The RNG state of one rank in the tensors of a file."""
+    state = {}
+    for kind, like in get_rng_state().items():
+        key = f"rng.{kind}{suffix}"
+        if kind == "cpu" or key in tensors:  # a run saved without a GPU may resume with one
+            check_like(path, tensors, key, like)
+            state[kind] = tensors[key]
+    try:
+        torch.Generator().set_state(state["cpu"])
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: rng.cpu{suffix}: {error}") from None
+    return state
+
+
+def rank_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of a rank that joins a run after `step` updates."""
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])
+
+
+def init_worker(progress: Progress, states: Sequence[RNGState], seed: int, rank: int) -> None:
+    """Set up a rank other than 0: its own RNG state, zero running sums."""
+    if rank <= len(states):
+        set_rng_state(states[rank - 1])
+    else:
+        torch.manual_seed(rank_seed(seed, progress.step, rank))
+    progress.running_loss = progress.running_nll = 0.0
+    progress.running_tokens = 0
