@@ -1,11 +1,13 @@
-"""Configuration: the paper's defaults, one direction of precedence, and an answer to every way of getting it wrong."""
+"""Configuration: the paper's defaults, precedence, renamed keys, and an error for every mistake."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +15,14 @@ import pytest
 import torch
 import yaml
 
+from transformer import config_file
 from transformer.config import Config, DataConfig, ModelConfig, SearchConfig, TrainConfig, load_config
+from transformer.config_file import RENAMED_KEYS
 from transformer.errors import ConfigError, UserError
-from transformer.model.transformer import Transformer
+from transformer.model.alternatives.build import build_model
+from transformer.training.trainer import Trainer
 
+FORMAT_1 = Path(__file__).parent / "checkpoints" / "format_1"
 SECTIONS = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig, "search": SearchConfig}
 
 
@@ -64,8 +70,11 @@ def test_defaults_are_the_papers_base_model_and_recipe() -> None:
     paper = {
         "model.d_model": 512,
         "model.num_layers": 6,
+        "model.num_decoder_layers": None,
         "model.num_heads": 8,
+        "model.num_kv_heads": None,
         "model.d_ff": 2048,
+        "model.activation": "relu",
         "model.d_k": None,
         "model.d_v": None,
         "model.dropout": 0.1,
@@ -88,7 +97,7 @@ def test_defaults_are_the_papers_base_model_and_recipe() -> None:
         "train.max_steps": 100_000,
         "search.beam": 4,
         "search.alpha": 0.6,
-        "search.max_extra": 50,
+        "search.max_length_offset": 50,
     }
     flat = config.flat()
     assert {key: flat[key] for key in paper} == paper
@@ -177,7 +186,7 @@ def test_overrides_are_read_as_yaml(tmp_path: Path) -> None:
         "@work/{split}.jsonl",
     ],
 )
-def test_an_override_that_is_no_yaml_value_stays_the_text_it_is(tmp_path: Path, pattern: str) -> None:
+def test_an_override_that_is_not_a_yaml_value_is_text(tmp_path: Path, pattern: str) -> None:
     assert load(tmp_path, "", f"data.corpus={pattern}").data.corpus == pattern
 
 
@@ -238,10 +247,11 @@ def test_values_of_another_type_are_refused_for_every_key(tmp_path: Path, wanted
         ("model: {norm: no}", r"model\.norm=False is not one of post, pre"),
         ("model: {tie: [all]}", r"model\.tie=\['all'\] is not one of all, decoder, none"),
         (
-            "model: {positional: alibi}",
-            r"model\.positional='alibi' is not one of sinusoidal, learned, shaw, t5, rotary",
+            "model: {positional: fourier}",
+            r"model\.positional='fourier' is not one of sinusoidal, learned, shaw, t5, alibi, rotary, none$",
         ),
         ("model: {attention_score: mlp}", r"model\.attention_score='mlp' is not one of scaled_dot, dot, general, add"),
+        ("model: {activation: tanh}", r"model\.activation='tanh' is not one of relu, gelu, swish$"),
         ("train: {device: tpu}", r"train\.device='tpu' is not one of auto, cpu, cuda"),
         ("train: {precision: fp16}", r"train\.precision='fp16' is not one of auto, fp32, bf16"),
     ],
@@ -304,7 +314,7 @@ def test_a_misspelt_section_is_answered_with_a_key_of_the_section_that_was_meant
             load(tmp_path, *attempt)
 
 
-def test_a_key_like_no_other_is_answered_with_all_that_there_are(tmp_path: Path) -> None:
+def test_a_key_unlike_any_other_is_answered_with_all_keys(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^unknown key 7; known keys: run_dir, seed, model\.d_model, ") as caught:
         load(tmp_path, "7: 3")
     assert all(key in str(caught.value) for key in HINTS)
@@ -318,7 +328,10 @@ def test_a_key_like_no_other_is_answered_with_all_that_there_are(tmp_path: Path)
     [
         ("model.d_model", [0, -8], "at least 1"),
         ("model.num_layers", [0], "at least 1"),
+        ("model.num_decoder_layers", [0, -3], "at least 1"),
+        ("model.num_decoder_layers", [1001], "at most 1000"),
         ("model.num_heads", [0], "at least 1"),
+        ("model.num_kv_heads", [0, -2], "at least 1"),
         ("model.d_ff", [0], "at least 1"),
         ("model.max_positions", [0], "at least 1"),
         ("model.d_k", [0, -3], "at least 1"),
@@ -358,7 +371,7 @@ def test_a_key_like_no_other_is_answered_with_all_that_there_are(tmp_path: Path)
         ("search.beam", [0], "at least 1"),
         ("search.max_source_length", [0], "at least 1"),
         ("search.alpha", [-0.1], "at least 0"),
-        ("search.max_extra", [-1], "at least 0"),
+        ("search.max_length_offset", [-1], "at least 0"),
     ],
 )
 def test_values_out_of_range_are_refused_with_the_bound(
@@ -376,10 +389,10 @@ def test_values_on_the_closed_side_of_a_bound_are_accepted(tmp_path: Path) -> No
         model: {d_model: 1, num_heads: 1, d_ff: 1, num_layers: 1, d_k: 1, d_v: 1, dropout: 0.0, max_positions: 1}
         data: {builtin_size: 1, max_length: 2, vocab_size: 8, max_ratio: 1.0}
         train: {label_smoothing: 0.0, adam_beta1: 0.0, adam_beta2: 0.0, weight_decay: 0.0, patience: 1, max_tokens: 1}
-        search: {beam: 1, alpha: 0.0, max_extra: 0, max_source_length: 1}
+        search: {beam: 1, alpha: 0.0, max_length_offset: 0, max_source_length: 1}
         """,
     )
-    assert config.search.max_extra == 0
+    assert config.search.max_length_offset == 0
 
 
 @pytest.mark.parametrize("key", keys_of(int))
@@ -395,7 +408,7 @@ def test_what_is_not_a_number_is_refused_everywhere(tmp_path: Path, key: str) ->
         load(tmp_path, as_yaml(key, float("nan")))
 
 
-# An infinite limit is no limit; an infinite step, epsilon or penalty is a mistake.
+# Infinity switches a limit off; an infinite learning rate, epsilon or penalty is a mistake.
 @pytest.mark.parametrize(
     "key",
     [
@@ -404,7 +417,7 @@ def test_what_is_not_a_number_is_refused_everywhere(tmp_path: Path, key: str) ->
         if key not in ("data.max_ratio", "train.clip_norm", "train.max_hours", "train.save_minutes")
     ],
 )
-def test_an_infinite_number_is_refused_where_it_is_no_limit(tmp_path: Path, key: str) -> None:
+def test_infinity_is_refused_except_for_limits(tmp_path: Path, key: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{re.escape(key)}=inf must be "):
         load(tmp_path, as_yaml(key, float("inf")))
 
@@ -416,7 +429,7 @@ def test_sections_built_in_code_are_checked_too() -> None:
         SearchConfig(beam=0)
 
 
-def test_heads_must_divide_the_width_unless_the_size_of_a_key_is_given(tmp_path: Path) -> None:
+def test_heads_must_divide_d_model_unless_d_k_is_given(tmp_path: Path) -> None:
     message = r"model\.d_model=15 is not a multiple of model\.num_heads=7: change one of them, or give model\.d_k"
     with pytest.raises(ConfigError, match=message):
         load(tmp_path, "model: {d_model: 15, num_heads: 7}")
@@ -426,13 +439,38 @@ def test_heads_must_divide_the_width_unless_the_size_of_a_key_is_given(tmp_path:
     assert load(tmp_path, "model: {d_model: 15, num_heads: 5}").model.num_heads == 5
 
 
+def test_the_key_value_heads_must_divide_the_heads(tmp_path: Path) -> None:
+    message = r"^model\.num_heads=8 is not a multiple of model\.num_kv_heads=3: change one of them$"
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, "model: {num_kv_heads: 3}")
+    with pytest.raises(ConfigError, match=r"model\.num_heads=8 is not a multiple of model\.num_kv_heads=16"):
+        load(tmp_path, "model: {num_kv_heads: 16}")
+    for num_kv_heads in (1, 2, 4, 8):
+        assert load(tmp_path, f"model: {{num_kv_heads: {num_kv_heads}}}").model.num_kv_heads == num_kv_heads
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("attention_window: 4", r"model\.attention_window=4 is not odd, so it has no centre"),
+        ("attention_window: 4", r"model\.attention_window=4 must be odd, to have a centre"),
         (
             "attention_window: 3, attention_score: location",
-            r"model\.attention_window is not defined for model\.attention_score=location",
+            r"model\.attention_window=3 is not defined for model\.attention_score=location, only for scaled_dot, dot, "
+            "general, cosine, additive",
+        ),
+        (
+            "num_kv_heads: 2, attention_score: additive",
+            r"model\.num_kv_heads=2 is not defined for model\.attention_score=additive, only for scaled_dot, dot, "
+            "general, cosine",
+        ),
+        (
+            "num_kv_heads: 2, attention_score: location",
+            r"model\.num_kv_heads=2 is not defined for model\.attention_score=location, only for .*",
+        ),
+        (
+            "positional: alibi, attention_score: location",
+            r"model\.positional=alibi is not defined for model\.attention_score=location, only for scaled_dot, dot, "
+            "general, cosine, additive",
         ),
         (
             "positional: rotary, attention_score: additive",
@@ -444,8 +482,11 @@ def test_heads_must_divide_the_width_unless_the_size_of_a_key_is_given(tmp_path:
             r"model\.positional=shaw is not defined for model\.attention_score=cosine, only for scaled_dot, dot, "
             "general",
         ),
-        ("positional: rotary, d_k: 7", r"model\.positional=rotary turns pairs of channels and model\.d_k=7 is odd"),
-        ("positional: rotary, d_model: 15, num_heads: 3", r"model\.d_k=5 is odd"),
+        (
+            "positional: rotary, d_k: 7",
+            r"model\.positional=rotary rotates pairs of channels: model\.d_k=7 must be even",
+        ),
+        ("positional: rotary, d_model: 15, num_heads: 3", r"model\.d_k=5 must be even"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(tmp_path: Path, model: str, message: str) -> None:
@@ -453,30 +494,41 @@ def test_options_that_do_not_go_together_are_refused(tmp_path: Path, model: str,
         load(tmp_path, f"model: {{{model}}}")
 
 
-# Those of which the model says the same when it is built in code.
+@pytest.mark.parametrize("score", typing.get_args(HINTS["model.attention_score"]))
+def test_alibi_is_a_bias_and_grouped_heads_need_keys_without_parameters(tmp_path: Path, score: str) -> None:
+    def is_accepted(options: str) -> bool:
+        try:
+            load(tmp_path, f"model: {{attention_score: {score}, {options}}}")
+        except ConfigError:
+            return False
+        return True
+
+    assert is_accepted("positional: alibi") == (score != "location")
+    assert is_accepted("num_kv_heads: 2") == (score not in ("additive", "location"))
+    assert is_accepted("num_kv_heads: 8"), "as many as heads: not grouped"
+
+
 @pytest.mark.parametrize("score", typing.get_args(HINTS["model.attention_score"]))
 @pytest.mark.parametrize("positional", typing.get_args(HINTS["model.positional"]))
-@pytest.mark.parametrize("window", [None, 3, 4])
-def test_the_configuration_refuses_what_the_model_refuses(score: Any, positional: Any, window: int | None) -> None:
-    options = {"d_model": 6, "num_heads": 3, "attention_score": score, "positional": positional}
-    options |= {"attention_window": window, "num_layers": 1, "d_ff": 5}
-
-    def is_refused(build: Any, error: type[Exception]) -> bool:
-        try:
-            build()
-        except error:
-            return True
-        return False
-
-    with torch.device("meta"):
-        by_model = is_refused(lambda: Transformer(7, **options), ValueError)
-    assert is_refused(lambda: ModelConfig(**options), ConfigError) == by_model
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("num_kv_heads", [None, 1])
+def test_each_accepted_combination_of_attentions_builds_a_model_that_runs(
+    score: Any, positional: Any, window: int | None, num_kv_heads: int | None
+) -> None:
+    options = {"d_model": 6, "num_heads": 3, "attention_score": score, "positional": positional, "d_ff": 5}
+    try:
+        config = ModelConfig(**options, attention_window=window, num_kv_heads=num_kv_heads, num_layers=1)
+    except ConfigError as error:
+        assert "is not defined for model.attention_score" in str(error)
+        return
+    src, tgt = torch.randint(1, 7, (2, 5)), torch.randint(1, 7, (2, 3))
+    assert build_model(7, config)(src, tgt).isfinite().all()
 
 
 @pytest.mark.parametrize("option", ["positional: learned", "attention_score: location"])
 def test_positions_must_be_enough_for_the_training_data(tmp_path: Path, option: str) -> None:
     text = f"model: {{{option}, max_positions: 17}}\ndata: {{max_length: 19}}"
-    message = r"^model\.max_positions=17 is less than data\.max_length=19: raise the one or lower the other$"
+    message = r"^model\.max_positions=17 is less than data\.max_length=19: raise the first or lower the second$"
     with pytest.raises(ConfigError, match=message):
         load(tmp_path, text)
     assert load(tmp_path, text, "data.max_length=17").model.max_positions == 17
@@ -495,7 +547,7 @@ def test_an_override_without_key_or_value_is_refused(tmp_path: Path, override: s
 
 
 @pytest.mark.parametrize("override", ["seed.deep=3", "run_dir.x=3", "model.d_model.x=3"])
-def test_an_override_into_what_is_no_section_is_refused(tmp_path: Path, override: str) -> None:
+def test_an_override_into_a_value_is_refused(tmp_path: Path, override: str) -> None:
     with pytest.raises(ConfigError, match=r"is not a section|must be a whole number|must be text"):
         load(tmp_path, "", override)
 
@@ -622,6 +674,90 @@ def test_files_that_are_based_on_each_other_are_an_error_that_names_them(tmp_pat
         load(tmp_path, "base: first.yaml")
 
 
+# Renamed keys
+
+
+@pytest.fixture
+def warnings(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
+    """Returns the lines on stderr since its last call; warnings of earlier tests are repeated."""
+    config_file._report_renamed.cache_clear()
+    return lambda: capsys.readouterr().err.splitlines()
+
+
+def test_every_old_key_has_a_new_name_in_its_section() -> None:
+    for old, new in RENAMED_KEYS.items():
+        assert new in HINTS and old not in HINTS
+        assert old.split(".")[:-1] == new.split(".")[:-1]
+
+
+def test_an_old_key_in_a_users_file_works_and_is_reported_once(
+    tmp_path: Path, warnings: Callable[[], list[str]]
+) -> None:
+    for _ in range(2):
+        assert load(tmp_path, "search: {max_extra: 7, beam: 3}").search == SearchConfig(beam=3, max_length_offset=7)
+    assert warnings() == [f"warning: {tmp_path}/mine.yaml: search.max_extra is now called search.max_length_offset"]
+
+
+def test_an_old_key_in_an_override_works_and_is_reported_once(
+    tmp_path: Path, warnings: Callable[[], list[str]]
+) -> None:
+    for _ in range(2):
+        assert load(tmp_path, "search: {max_length_offset: 5}", "search.max_extra=7").search.max_length_offset == 7
+    assert warnings() == ["warning: search.max_extra is now called search.max_length_offset"]
+    assert load(tmp_path, "search: {max_extra: 5}", "search.max_length_offset=7").search.max_length_offset == 7
+
+
+def test_an_old_key_of_a_base_is_overridden_by_the_new_name(tmp_path: Path, warnings: Callable[[], list[str]]) -> None:
+    write(tmp_path, "first.yaml", "search: {max_extra: 7}")
+    assert load(tmp_path, "base: first.yaml").search.max_length_offset == 7
+    assert load(tmp_path, "base: first.yaml\nsearch: {max_length_offset: 9}").search.max_length_offset == 9
+    assert warnings() == [f"warning: {tmp_path}/first.yaml: search.max_extra is now called search.max_length_offset"]
+
+
+def test_a_saved_configuration_with_an_old_key_is_read_silently(
+    tmp_path: Path, warnings: Callable[[], list[str]]
+) -> None:
+    path = write(tmp_path, "config.yaml", "search: {max_extra: 7}")
+    config = load_config(path, saved=True)
+    assert config.search.max_length_offset == 7
+    assert "max_extra" not in config.to_yaml()
+    path = FORMAT_1 / "config.yaml"
+    assert "max_extra: 50" in path.read_text(encoding="utf-8")
+    assert load_config(path, saved=True).search.max_length_offset == 50
+    assert warnings() == []
+
+
+def test_a_run_saved_with_an_old_key_resumes_silently(tmp_path: Path, warnings: Callable[[], list[str]]) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(FORMAT_1, run / "checkpoints" / "step-00000450")
+    for name in ("config.yaml", "tokenizer.model"):
+        shutil.copy(FORMAT_1 / name, run)
+    text = (FORMAT_1 / "config.yaml").read_text(encoding="utf-8").replace("max_extra", "max_length_offset")
+    config = load(tmp_path, text, f"run_dir={run}", f"data.cache_dir={tmp_path}/cache", "train.max_steps=451")
+    trainer = Trainer.from_config(config)
+    assert trainer.progress.step == 450
+    assert trainer.fit() == "train.max_steps=451 reached"
+    assert not [line for line in warnings() if "max_extra" in line]
+    assert load_config(run / "config.yaml") == config
+    assert "max_extra" not in (run / "config.yaml").read_text(encoding="utf-8")
+    assert warnings() == []
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_both_names_of_a_key_in_one_file_are_refused(tmp_path: Path, saved: bool) -> None:
+    path = write(tmp_path, "mine.yaml", "search: {max_extra: 7, max_length_offset: 7}")
+    message = r"mine\.yaml: search\.max_extra is the old name of search\.max_length_offset: give only search\.max_len"
+    with pytest.raises(ConfigError, match=message):
+        load_config(path, saved=saved)
+
+
+def test_a_wrong_value_of_an_old_key_is_refused_under_its_new_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^search\.max_length_offset must be a whole number, got 'many'$"):
+        load(tmp_path, "search: {max_extra: many}")
+    with pytest.raises(ConfigError, match=r"^search: expected a section of keys, got "):
+        load(tmp_path, "search: [max_extra]")
+
+
 def test_a_base_cannot_be_overridden(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^unknown key base"):
         load(tmp_path, "", "base=first.yaml")
@@ -653,7 +789,7 @@ def test_written_and_read_again_a_configuration_is_the_same(tmp_path: Path, conf
     assert load(tmp_path, config.to_yaml()) == config
 
 
-def test_what_is_written_holds_every_key_in_the_order_of_the_code() -> None:
+def test_to_yaml_contains_every_key_in_the_order_of_the_code() -> None:
     written = yaml.safe_load(Config().to_yaml())
     assert list(written) == ["run_dir", "seed", "model", "data", "train", "search"]
     for section, cls in SECTIONS.items():

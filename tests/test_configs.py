@@ -1,4 +1,4 @@
-"""The configurations that come with the program: each one loads, counts its parameters and trains."""
+"""The shipped configurations: each one loads, counts its parameters and trains."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from ablation.rows import divide_widths
+from ablation.rows import divide_model
 
 from transformer.config import load_config
-from transformer.training.checkpoint import build_model
+from transformer.model.alternatives.build import build_model
 from transformer.training.trainer import Trainer
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -42,11 +42,11 @@ def test_every_configuration_loads_counts_its_parameters_and_trains(path: Path, 
     config = load_config(path)
     assert config.run_dir == f"runs/{path.stem}"
     with torch.device("meta"):
-        model = build_model(config, config.data.vocab_size)
+        model = build_model(config.data.vocab_size, config.model)
     full_size = sum(parameter.numel() for parameter in model.parameters())
 
     small = load_config(path, [*SMALL, f"run_dir={tmp_path / 'run'}", f"data.cache_dir={cache}"])
-    trainer = Trainer(dataclasses.replace(small, model=divide_widths(small.model, 8)))
+    trainer = Trainer.from_config(dataclasses.replace(small, model=divide_model(small.model, 8)))
     before = {name: weight.clone() for name, weight in trainer.weights.master.state_dict().items()}
     (number,) = re.findall(r"^parameters: ([\d,]+) \(vocabulary of 307\)$", trainer.summary(), re.MULTILINE)
     assert 0 < int(number.replace(",", "")) < full_size

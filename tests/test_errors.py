@@ -1,4 +1,4 @@
-"""Messages of expected errors, whatever they quote."""
+"""Error messages that quote arbitrary input."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def test_a_message_is_one_line_that_a_terminal_can_show() -> None:
     assert str(ConfigError("a\nb\x1b[2J\ud800\u202e ä 漢")) == "a\\nb\\x1b[2J\\ud800\\u202e ä 漢"
 
 
-def test_a_message_does_not_hold_what_a_file_holds() -> None:
+def test_a_long_message_is_shortened_in_the_middle() -> None:
     message = one_line("file: got " + "m" * 10_000_000 + "; give a number")
     assert len(message) < 2010
     assert message.startswith("file: got mmm")

@@ -1,4 +1,4 @@
-"""Writing a file whole, and locks."""
+"""Atomic writes, removals and locks."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ import pytest
 
 from transformer import files
 from transformer.errors import ConfigError
-from transformer.files import check_replaceable, remove_whole, try_lock, write_whole
+from transformer.files import check_replaceable, remove_atomic, try_lock, write_atomic
 
 
 @pytest.mark.parametrize("content", ["Zwei Hündchen\n", b"\x00\xff"])
-def test_what_is_written_replaces_what_was_there(tmp_path: Path, content: str | bytes) -> None:
+def test_writing_replaces_the_previous_content(tmp_path: Path, content: str | bytes) -> None:
     path = tmp_path / "file"
     path.write_text("something longer that was there")
-    write_whole(path, content)
+    write_atomic(path, content)
     assert path.read_bytes() == (content.encode("utf-8") if isinstance(content, str) else content)
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_previous_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: bytes) -> int:  # noqa: ARG001
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     path = tmp_path / "file"
-    write_whole(path, "first")
+    write_atomic(path, "first")
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
-        write_whole(path, "second")
+        write_atomic(path, "second")
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_file_system_leaves_what_was_there_and_no_half(tmp_path: Path) -> None:
-    """A limit on the size of files stands in for the disk: the system itself refuses, in the middle of the write."""
+def test_a_full_file_system_leaves_the_previous_content_and_no_temporary_file(tmp_path: Path) -> None:
+    """RLIMIT_FSIZE simulates a full disk: the write fails midway."""
     path = tmp_path / "file"
-    write_whole(path, "first")
+    write_atomic(path, "first")
     program = f"""
 import pathlib, resource
-from transformer.files import write_whole
+from transformer.files import write_atomic
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-write_whole(pathlib.Path({str(path)!r}), "x" * 100_000)
+write_atomic(pathlib.Path({str(path)!r}), "x" * 100_000)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stderr.splitlines()[-1].startswith("OSError: [Errno 27] File too large")
@@ -54,13 +54,13 @@ write_whole(pathlib.Path({str(path)!r}), "x" * 100_000)
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_was_written_is_flushed_before_it_is_named_and_then_the_name(
+def test_the_content_is_flushed_before_the_rename_and_the_directory_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[str, bool]] = []
     path = tmp_path / "file"
     monkeypatch.setattr(files, "fsync", lambda flushed: seen.append((flushed.name, path.exists())))
-    write_whole(path, "first")
+    write_atomic(path, "first")
     assert seen == [(".file.tmp", False), (tmp_path.name, True)]
 
 
@@ -74,7 +74,7 @@ def test_a_file_may_be_made_or_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["directory", "pipe", "link", "broken link", "device"])
-def test_what_is_no_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
+def test_a_special_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "output"
     (tmp_path / "file").touch()
     if kind == "directory":
@@ -85,15 +85,15 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
         path = Path(os.devnull)
     else:
         path.symlink_to(tmp_path / ("file" if kind == "link" else "absent"))
-    with pytest.raises(ConfigError, match=rf"{path}: is not a regular file, and a finished one would take its place$"):
+    with pytest.raises(ConfigError, match=rf"{path}: is not a regular file, and the output would replace it$"):
         check_replaceable(path)
 
 
-def test_checking_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process checks in the midst of a write."""
+def test_checking_does_not_disturb_a_concurrent_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process checks during a write."""
     path = tmp_path / "file"
     monkeypatch.setattr(files, "fsync", lambda _: check_replaceable(path))
-    write_whole(path, "text")
+    write_atomic(path, "text")
     assert path.read_text() == "text"
 
 
@@ -102,14 +102,14 @@ def test_a_name_that_is_too_long_for_a_temporary_one_is_told_before_the_work(tmp
         check_replaceable(tmp_path / ("x" * 251))
 
 
-def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
+def test_an_unwritable_path_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for use in (check_replaceable, lambda path: write_whole(path, "text")):
+    for use in (check_replaceable, lambda path: write_atomic(path, "text")):
         with pytest.raises(NotADirectoryError, match=r"Not a directory: '\S*/file/below'$"):
             use(tmp_path / "file" / "below")
 
 
-def test_a_lock_is_one_processes_until_it_has_ended_or_forgotten_it(tmp_path: Path) -> None:
+def test_a_lock_is_held_until_its_object_is_deleted_or_the_process_ends(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     program = f"""
 import pathlib
@@ -125,7 +125,7 @@ try_lock(pathlib.Path({str(path)!r}), "the file x=1")
     lock = try_lock(path, "this")
     assert try_lock(path, "this") is lock, "the process itself may ask again"
     assert other() == (
-        "transformer.errors.InUseError: the file x=1: another process is at it; wait until that ends or stop it"
+        "transformer.errors.InUseError: the file x=1: in use by another process; wait until it ends or stop it"
     )
     del lock
     assert other() == ""
@@ -138,13 +138,15 @@ def make_directory(path: Path) -> Path:
     return path
 
 
-def test_a_directory_is_removed_and_with_it_what_an_earlier_removal_left(tmp_path: Path) -> None:
+def test_removing_a_directory_also_removes_leftovers_of_an_earlier_removal(tmp_path: Path) -> None:
     make_directory(tmp_path / ".some.removed")
-    remove_whole(make_directory(tmp_path / "some"))
+    remove_atomic(make_directory(tmp_path / "some"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_half_of_a_removed_directory_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_removal_leaves_nothing_under_the_original_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def killed(path: Path) -> None:
         (path / "a").unlink()
         raise KeyboardInterrupt
@@ -152,5 +154,5 @@ def test_no_half_of_a_removed_directory_keeps_its_name(tmp_path: Path, monkeypat
     some = make_directory(tmp_path / "some")
     monkeypatch.setattr(shutil, "rmtree", lambda path, ignore_errors=False: ignore_errors or killed(path))
     with pytest.raises(KeyboardInterrupt):
-        remove_whole(some)
+        remove_atomic(some)
     assert [path.name for path in tmp_path.iterdir()] == [".some.removed"]

@@ -1,4 +1,4 @@
-"""What comes from strangers: nothing of it is run, and it leads nowhere else."""
+"""Untrusted files run no code and access no other files."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from transformer.hub import fetch_model, is_model_id, pin_data
 from transformer.inference.translator import Translator
 
 ROOT = Path(__file__).parents[1]
-CODE = sorted([*(ROOT / "transformer").rglob("*.py"), *(ROOT / "scripts").glob("*.py")])
-# Strangers give none, or those that fit what they have planted.
+CODE = sorted(path for room in ("transformer", "scripts", "tests/fuzz") for path in (ROOT / room).rglob("*.py"))
+# An attacker gives none, or matching ones.
 NO_SUMS = shutil.ignore_patterns("SHA256SUMS")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-# Nothing runs code that comes with data.
+# No code execution.
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
         r"np\.load\((?!.*allow_pickle=False)",
     ],
 )
-def test_no_code_reads_what_could_be_a_program(pattern: str) -> None:
+def test_no_unsafe_deserialisation_in_the_code(pattern: str) -> None:
     found = []
     for path in CODE:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -64,7 +64,7 @@ def test_no_code_reads_what_could_be_a_program(pattern: str) -> None:
 
 
 class Payload:
-    """Leaves a file where it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -74,7 +74,7 @@ class Payload:
 
 
 def programs(marker: Path, directory: Path) -> dict[str, bytes]:
-    """A payload in each shape that some library would run."""
+    """A payload in each format that some library would execute."""
     torch.save(Payload(marker), directory / "zip.pt")
     array = np.empty(1, dtype=object)
     array[0] = Payload(marker)
@@ -106,7 +106,7 @@ def end_of(script: str, *argv: object) -> object:
     return end.value.code
 
 
-# The files, and the scripts that read them.
+# Files, and the scripts that read them.
 PLANTED = {
     "config.yaml": ["train"],
     "tokenizer.model": ["train"],
@@ -166,7 +166,7 @@ def test_no_file_of_a_run_or_of_the_cache_runs_a_program(
     capfd.readouterr()
 
 
-# Names and links lead nowhere else.
+# No access to other files.
 
 
 @pytest.mark.parametrize("key", ["src_lang", "tgt_lang", "train_split", "validation_split", "test_split"])
@@ -181,12 +181,12 @@ def test_a_split_that_a_command_names_is_a_plain_name() -> None:
         load_split(DataConfig(corpus="data/{split}.{lang}"), "../x")
 
 
-def test_the_configuration_of_a_model_stands_by_itself(trained_run: Path, tmp_path: Path) -> None:
+def test_the_configuration_of_a_model_has_no_base(trained_run: Path, tmp_path: Path) -> None:
     last = max((trained_run / "checkpoints").iterdir())
     shutil.copytree(last, tmp_path / "model", ignore=NO_SUMS)
     (tmp_path / "other.yaml").write_text("seed: 3\n")
     (tmp_path / "model" / "config.yaml").write_text("base: ../other.yaml\n")
-    with pytest.raises(ConfigError, match=r"config\.yaml: unknown key base: the configuration of a model stands by"):
+    with pytest.raises(ConfigError, match=r"config\.yaml: unknown key base: a saved configuration must be complete"):
         Translator.load(tmp_path / "model")
     assert load_config(tmp_path / "model" / "config.yaml").seed == 3, "which a user's own may have"
 
@@ -240,7 +240,7 @@ def snapshot(trained_run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("revision", [None, "main", "refs/pr/1", COMMIT])
-def test_a_hub_models_revision_is_asked_for_and_its_commit_known(
+def test_the_revision_of_a_hub_model_is_requested_and_its_commit_reported(
     snapshot: Path, revision: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -255,7 +255,7 @@ def test_a_hub_models_revision_is_asked_for_and_its_commit_known(
     assert translator.origin == f"org/name@{COMMIT}"
 
 
-def test_scripts_say_which_commit_they_used(
+def test_scripts_print_the_commit_of_a_hub_model(
     snapshot: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: Any
 ) -> None:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(snapshot))
@@ -267,7 +267,7 @@ def test_scripts_say_which_commit_they_used(
     assert json.loads(capfd.readouterr().out)["checkpoint"] == f"org/name@{COMMIT}"
 
 
-def test_a_hub_model_is_not_scored_on_a_corpus_that_its_author_names(
+def test_a_hub_model_is_not_scored_on_the_corpus_in_its_configuration(
     snapshot: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(snapshot))
@@ -279,7 +279,7 @@ def test_a_hub_model_is_not_scored_on_a_corpus_that_its_author_names(
 
 
 @pytest.mark.parametrize("revision", ["", "..", "../../x", "/etc", "-x", "a b", "a/../b"])
-def test_a_revision_that_is_none_is_not_asked_for(revision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_revision_is_not_requested(revision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
     with pytest.raises(ConfigError, match="the revision must be a commit, a tag or a branch"):
         fetch_model(f"org/name@{revision}")
@@ -300,13 +300,11 @@ def test_a_revision_that_is_none_is_not_asked_for(revision: str, monkeypatch: py
         ("name", False),
     ],
 )
-def test_what_leads_elsewhere_is_no_hub_id(
-    path: str, is_id: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paths_are_not_hub_ids(path: str, is_id: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert is_model_id(path) is is_id
     (tmp_path / "org").mkdir()
-    assert not is_model_id(path), "of a directory that is here, it is the path"
+    assert not is_model_id(path), "an existing directory takes precedence"
 
 
 def hub_config(run_dir: Path, **data: Any) -> Config:
@@ -334,7 +332,7 @@ def test_a_run_remembers_the_commit_of_its_corpus(tmp_path: Path, monkeypatch: p
     assert pin_data(local) is local
 
 
-def test_without_a_network_a_run_begins_with_what_was_downloaded(
+def test_without_a_network_a_run_starts_with_the_downloaded_corpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dataset_info(*_: object) -> None:
@@ -345,11 +343,11 @@ def test_without_a_network_a_run_begins_with_what_was_downloaded(
     assert pin_data(config) == config
 
 
-# What tests are run with.
+# Dependencies.
 
 
 def requirements(name: str, extras: frozenset[str]) -> list[Requirement]:
-    """What an installed distribution needs here, with these of its extras."""
+    """Requirements of an installed distribution with these extras."""
     found = map(Requirement, importlib.metadata.requires(name) or [])
     environments = [{"extra": extra} for extra in ("", *extras)]
     return [item for item in found if item.marker is None or any(map(item.marker.evaluate, environments))]

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from transformer.config import Config, load_config
-from transformer.model.transformer import Transformer
-from transformer.training.schedule import noam_lr
+from transformer.model.alternatives.build import build_model
+from transformer.training.optimizer import noam_lr
 
 NAMES = ("base", "big", "big_enfr")
 BIG = {"d_model": 1024, "num_heads": 16, "d_ff": 4096}
@@ -31,7 +31,7 @@ def load(name: str) -> Config:
 def test_the_model_has_exactly_as_many_parameters_as_the_arithmetic_says(name: str, parameters: int) -> None:
     config = load(name)
     with torch.device("meta"):
-        model = Transformer(config.data.vocab_size, **dataclasses.asdict(config.model))
+        model = build_model(config.data.vocab_size, config.model)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
@@ -92,7 +92,7 @@ def test_training_is_that_of_sections_5_and_6_1(
 @pytest.mark.parametrize("name", NAMES)
 def test_the_search_is_that_of_section_6_1(name: str) -> None:
     search = load(name).search
-    assert (search.beam, search.alpha, search.max_extra) == (4, 0.6, 50)
+    assert (search.beam, search.alpha, search.max_length_offset) == (4, 0.6, 50)
 
 
 def test_base_states_the_defaults_but_for_what_it_says_otherwise() -> None:

@@ -1,11 +1,9 @@
-"""Every knob, typed, frozen and strict; the defaults are the paper's base model and recipe.
+"""Typed, frozen configuration; the defaults are the paper's base model and recipe.
 
-One direction: defaults < the YAML file that `base:` names, if any < YAML file < `section.key=value`. Nothing edits a
-configuration once it is built.
+Precedence: defaults < the YAML file that `base:` names, if any < YAML file < `section.key=value`.
 """
 
-from __future__ import annotations
-
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -13,6 +11,7 @@ import re
 import types
 import typing
 from dataclasses import dataclass, field
+from operator import ge, gt, le, lt
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,38 +23,49 @@ from transformer.errors import ConfigError
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 
-# Of widths, vocabularies and lengths: a configuration can come with a model from anywhere.
-_LARGEST_SIZE = 2**20
+# Limit of dimensions, vocabularies and lengths: a configuration may come with a model from anywhere.
+_MAX_SIZE = 2**20
+
+
+# Scores that are products of queries and keys, and all that read keys.
+_PRODUCTS = ("scaled_dot", "dot", "general", "cosine")
+_CONTENT_BASED = (*_PRODUCTS, "additive")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Keyword arguments of `Transformer`, under the same names (section 3)."""
+    """The model (section 3) and the alternatives to its parts."""
 
-    d_model: int = 512  # width of every sub-layer
+    d_model: int = 512  # size of every sub-layer's output
     num_layers: int = 6  # N
+    num_decoder_layers: int | None = None  # null: num_layers
     num_heads: int = 8  # h
-    d_ff: int = 2048  # inner width of the feed-forward network
+    num_kv_heads: int | None = None  # fewer key/value heads (grouped-query attention); null: num_heads
+    d_ff: int = 2048  # inner size of the feed-forward network
+    activation: Literal["relu", "gelu", "swish"] = "relu"  # of the feed-forward network
     d_k: int | None = None  # size of a key per head; null: d_model / num_heads
     d_v: int | None = None  # size of a value per head; null: d_k
     dropout: float = 0.1  # P_drop, in [0, 1)
     attention_dropout: float = 0.0  # on attention weights; not in the paper's translation models
     activation_dropout: float = 0.0  # inside the feed-forward network; not in the paper
-    attention_bias: bool = False  # the paper writes the projections without; its code had them
+    attention_bias: bool = False  # biases of the projections; the paper's equations have none, its code had them
     attention_score: Literal["scaled_dot", "dot", "general", "additive", "cosine", "location"] = "scaled_dot"
-    attention_temperature: float = 1.0  # by which scores are divided
-    attention_window: int | None = None  # r: positions that one sees in the encoder, odd; null: all
-    norm: Literal["post", "pre"] = "post"  # where LayerNorm stands
+    attention_temperature: float = 1.0  # scores are divided by it
+    attention_window: int | None = None  # r: odd size of the encoder's local attention (section 4); null: unrestricted
+    norm: Literal["post", "pre"] = "post"  # LayerNorm after each sub-layer's residual sum, or before the sub-layer
     norm_eps: float = 1e-6  # added to the variance
     tie: Literal["all", "decoder", "none"] = "all"  # which embeddings share their matrix (section 3.4)
-    positional: Literal["sinusoidal", "learned", "shaw", "t5", "rotary", "none"] = "sinusoidal"  # learned: row E
-    max_positions: int = 512  # of learned positions and of attention_score location only
-    max_relative_position: int = 20  # at which shaw positions clip distances
+    positional: Literal["sinusoidal", "learned", "shaw", "t5", "alibi", "rotary", "none"] = "sinusoidal"
+    max_positions: int = 512  # for learned positions (row E) and attention_score location only
+    max_relative_position: int = 20  # shaw positions clip distances here
 
     def __post_init__(self) -> None:
-        sizes = ("d_model", "num_heads", "d_ff", "max_positions", "d_k", "d_v", "max_relative_position")
-        _check_range("model", self, (*sizes, "attention_window"), low=1, high=_LARGEST_SIZE)
-        _check_range("model", self, ("num_layers",), low=1, high=1000)
+        for name, hint in typing.get_type_hints(ModelConfig).items():
+            if typing.get_origin(hint) is Literal:  # else an unknown value would build the paper's part
+                _convert(getattr(self, name), hint, f"model.{name}")
+        sizes = ("d_model", "num_heads", "num_kv_heads", "d_ff", "max_positions", "d_k", "d_v", "max_relative_position")
+        _check_range("model", self, (*sizes, "attention_window"), low=1, high=_MAX_SIZE)
+        _check_range("model", self, ("num_layers", "num_decoder_layers"), low=1, high=1000)
         _check_range("model", self, ("dropout", "attention_dropout", "activation_dropout"), low=0, below=1)
         _check_range("model", self, ("norm_eps", "attention_temperature"), above=0)
         if self.d_k is None and self.d_model % self.num_heads:
@@ -63,34 +73,43 @@ class ModelConfig:
                 f"model.d_model={self.d_model} is not a multiple of model.num_heads={self.num_heads}: "
                 "change one of them, or give model.d_k"
             )
-        self._check_attention()
-
-    def _check_attention(self) -> None:
-        """ConfigError if options of attention do not go together."""
-        if self.attention_window is not None:
-            if self.attention_window % 2 == 0:
-                raise ConfigError(f"model.attention_window={self.attention_window} is not odd, so it has no centre")
-            if self.attention_score == "location":
-                raise ConfigError("model.attention_window is not defined for model.attention_score=location")
-        products = {"rotary": ("scaled_dot", "dot", "general", "cosine"), "shaw": ("scaled_dot", "dot", "general")}
-        accepted = products.get(self.positional)
-        if accepted is not None and self.attention_score not in accepted:
+        if self.num_kv_heads is not None and self.num_heads % self.num_kv_heads:
             raise ConfigError(
-                f"model.positional={self.positional} is not defined for model.attention_score={self.attention_score}, "
-                f"only for {', '.join(accepted)}"
+                f"model.num_heads={self.num_heads} is not a multiple of model.num_kv_heads={self.num_kv_heads}: "
+                "change one of them"
             )
+        if self.attention_window is not None and self.attention_window % 2 == 0:
+            raise ConfigError(f"model.attention_window={self.attention_window} must be odd, to have a centre")
         d_k = self.d_model // self.num_heads if self.d_k is None else self.d_k
         if self.positional == "rotary" and d_k % 2:
-            raise ConfigError(f"model.positional=rotary turns pairs of channels and model.d_k={d_k} is odd")
+            raise ConfigError(f"model.positional=rotary rotates pairs of channels: model.d_k={d_k} must be even")
+        self._check_score()
+
+    def _check_score(self) -> None:
+        """ConfigError if another option is not defined for the attention score."""
+        is_grouped = self.num_kv_heads not in (None, self.num_heads)
+        for name, applies, scores in (
+            ("attention_window", self.attention_window is not None, _CONTENT_BASED),
+            # Additive scores have parameters per key head; general and cosine ones per query head, as grouping allows.
+            ("num_kv_heads", is_grouped, _PRODUCTS),
+            ("positional", self.positional == "alibi", _CONTENT_BASED),
+            ("positional", self.positional == "rotary", _PRODUCTS),
+            ("positional", self.positional == "shaw", ("scaled_dot", "dot", "general")),
+        ):
+            if applies and self.attention_score not in scores:
+                raise ConfigError(
+                    f"model.{name}={getattr(self, name)} is not defined for "
+                    f"model.attention_score={self.attention_score}, only for {', '.join(scores)}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where sentence pairs come from and how they become ids (section 5.1)."""
+    """Corpus, tokenizer and filtering of sentence pairs (section 5.1)."""
 
-    corpus: str = "wmt/wmt14"  # hub id, local pattern with {split} (and {lang}), builtin or treebank
+    corpus: str = "wmt/wmt14"  # hub id, local pattern with {split} (and {lang}), builtin, treebank or a registered name
     subset: str | None = "de-en"  # the hub's name for a part of the corpus
-    revision: str | None = None  # commit, tag or branch of the hub's repository; null: its newest
+    revision: str | None = None  # commit, tag or branch of the hub's repository; null: the newest commit
     src_lang: str = "en"
     tgt_lang: str = "de"
     train_split: str = "train"
@@ -98,14 +117,14 @@ class DataConfig:
     test_split: str = "test"
     builtin_size: int = 30000  # training pairs of the builtin corpus or treebank
     vocab_size: int = 37000  # of the joint BPE model
-    max_length: int = 256  # pieces per side with </s>; longer pairs are dropped and counted
+    max_length: int = 256  # tokens per side, </s> included; longer pairs are dropped and counted
     max_ratio: float | None = None  # drop training pairs whose lengths differ by more than this factor
-    cache_dir: str = "runs/.cache"  # encoded corpora, by content: safe to share, safe to delete
+    cache_dir: str = "runs/.cache"  # encoded corpora, keyed by content; can be shared and deleted
 
     def __post_init__(self) -> None:
         _check_range("data", self, ("builtin_size",), low=1, high=10**9)
-        _check_range("data", self, ("max_length",), low=2, high=_LARGEST_SIZE)
-        _check_range("data", self, ("vocab_size",), low=8, high=_LARGEST_SIZE)
+        _check_range("data", self, ("max_length",), low=2, high=_MAX_SIZE)
+        _check_range("data", self, ("vocab_size",), low=8, high=_MAX_SIZE)
         _check_range("data", self, ("max_ratio",), low=1)
         if not self.corpus:
             raise ConfigError("data.corpus must not be empty")
@@ -115,10 +134,10 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Optimizer, schedule, batches, and when to look, save and stop (sections 5.1 to 5.4)."""
+    """Batches, optimizer, schedule, validation and checkpoints (sections 5.1 to 5.4)."""
 
-    tokens_per_update: int = 25000  # target tokens per optimizer step, gathered over as many batches as it takes
-    max_tokens: int = 4096  # per batch and side, padding included: bounds memory
+    tokens_per_update: int = 25000  # target tokens per optimizer step, accumulated over batches
+    max_tokens: int = 4096  # per batch and side, padding included: limits memory
     label_smoothing: float = 0.1  # eps_ls
     warmup_steps: int = 4000
     lr_factor: float = 1.0  # multiplies equation 3
@@ -126,22 +145,20 @@ class TrainConfig:
     adam_beta2: float = 0.98
     adam_eps: float = 1e-9
     weight_decay: float = 0.0
-    clip_norm: float | None = None  # largest gradient norm; null: no clipping
-    skip_nonfinite: int = 0  # updates that may be left out, in all, because their gradient is not finite
-    max_steps: int = 100_000  # in all, over every resumption
-    max_hours: float | None = None  # of training, in all
-    patience: int | None = None  # stop after this many validations without a better loss
+    clip_norm: float | None = None  # maximum gradient norm; null: no clipping
+    skip_nonfinite: int = 0  # maximum number of updates skipped because of non-finite gradients
+    max_steps: int = 100_000  # total, including resumed runs
+    max_hours: float | None = None  # of training, total
+    patience: int | None = None  # stop after this many validations without improvement of the loss
     log_steps: int = 50
     validate_steps: int = 1000  # loss, and BLEU if validation_bleu
     validation_bleu: bool = True  # of greedy translations
-    save_steps: int | None = None  # write a checkpoint every so many updates
-    save_minutes: float | None = 10.0  # and every so many minutes
-    keep_checkpoints: int = 5  # the last ones, of stops only the very last; the best is kept apart
-    precision: Precision = (
-        "auto"  # of the computing model; auto: bf16 where the hardware has it; master weights are fp32
-    )
-    device: Device = "auto"  # auto: cuda if there is one
-    num_threads: int | None = None  # of a CPU; null: torch's choice
+    save_steps: int | None = None  # updates between checkpoints
+    save_minutes: float | None = 10.0  # minutes between checkpoints
+    keep_checkpoints: int = 5  # most recent ones, of stops only the last; the best is kept separately
+    precision: Precision = "auto"  # bf16 where the hardware supports it, else fp32; master weights are always fp32
+    device: Device = "auto"  # auto: cuda if available
+    num_threads: int | None = None  # CPU threads; null: torch's default
 
     def __post_init__(self) -> None:
         counts = ("tokens_per_update", "max_tokens", "warmup_steps", "max_steps", "log_steps", "validate_steps")
@@ -157,22 +174,22 @@ class SearchConfig:
     """Beam search (section 6.1)."""
 
     beam: int = 4
-    alpha: float = 0.6  # of the length penalty ((5 + |Y|) / 6)^alpha
-    max_extra: int = 50  # output, </s> included, may be this many pieces longer than the input
-    max_source_length: int = 1024  # pieces with </s>; a longer input is an error
+    alpha: float = 0.6  # length penalty ((5 + |Y|) / 6)^alpha
+    max_length_offset: int = 50  # maximum output length, </s> included, beyond the input's
+    max_source_length: int = 1024  # tokens, </s> included; longer input is an error
 
     def __post_init__(self) -> None:
         _check_range("search", self, ("beam",), low=1, high=1000)
         _check_range("search", self, ("alpha",), low=0, high=10)
-        _check_range("search", self, ("max_extra",), low=0, high=10_000)
-        _check_range("search", self, ("max_source_length",), low=1, high=_LARGEST_SIZE)
+        _check_range("search", self, ("max_length_offset",), low=0, high=10_000)
+        _check_range("search", self, ("max_source_length",), low=1, high=_MAX_SIZE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A run: where it lives, what it trains on, and how."""
+    """All settings of a run."""
 
-    run_dir: str = "runs/base"  # by default runs/<name of the YAML file>
+    run_dir: str = "runs/base"  # in a file, by default runs/<name of the file>
     seed: int = 1
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -187,11 +204,11 @@ class Config:
         if has_limit and self.model.max_positions < self.data.max_length:
             raise ConfigError(
                 f"model.max_positions={self.model.max_positions} is less than data.max_length={self.data.max_length}: "
-                "raise the one or lower the other"
+                "raise the first or lower the second"
             )
 
     def to_yaml(self) -> str:
-        """The whole configuration, defaults included, as `load_config` reads it."""
+        """The complete configuration, defaults included, in the format of `load_config`."""
         return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, allow_unicode=True)
 
     def flat(self) -> dict[str, Any]:
@@ -200,35 +217,35 @@ class Config:
 
 
 def override(search: SearchConfig, *, beam: int | None = None, alpha: float | None = None) -> SearchConfig:
-    """The same settings with those that are given; ConfigError if one is out of range."""
+    """Replace the settings that are not None. ConfigError if out of range."""
     return dataclasses.replace(
         search, beam=search.beam if beam is None else beam, alpha=search.alpha if alpha is None else alpha
     )
 
 
 def check_plain_name(key: str, name: str) -> None:
-    """ConfigError unless a name, put into a pattern of file names, stays in the directory that the pattern names."""
+    """ConfigError if a name, put into a path pattern, could leave the pattern's directory."""
     if not name or ".." in name or re.search(r"[/\\\x00]", name):
         raise ConfigError(f"{key}={name} must be a plain name, without /, \\ and ..")
 
 
-def load_config(path: str | Path, overrides: typing.Sequence[str] = (), *, allow_base: bool = True) -> Config:
-    """Read a YAML file, apply `section.key=value` overrides, check everything.
+def load_config(path: str | Path, overrides: typing.Sequence[str] = (), *, saved: bool = False) -> Config:
+    """Read a YAML file, apply `section.key=value` overrides and validate.
 
-    A file may name another by `base: PATH`, relative to itself, and then holds only what differs from that. Only the
-    name of the run is never taken over. Of YAML, anchors, aliases and tags are not read.
+    A file may inherit from another by `base: PATH`, relative to itself; everything but `run_dir` is inherited. YAML
+    anchors, aliases and tags are not supported. Renamed keys are accepted, with a warning on stderr.
 
     Args:
-        path: of the file.
-        overrides: such as `train.max_steps=1000`; the last one of a key counts.
-        allow_base: whether it may name another file; what is saved with a model is whole, and must not.
+        path: YAML file.
+        overrides: such as `train.max_steps=1000`; the last one of a key wins.
+        saved: the file was written with a run or a model, so it has no `base`, and renamed keys are no reason to warn.
 
     Raises:
-        ConfigError: no such file, not YAML, files that are based on each other, unknown key, wrong type, value out of
-            range or a bad combination.
+        ConfigError: missing file, invalid YAML, circular `base`, unknown key, wrong type, value out of range or
+            incompatible options.
     """
     path = Path(path)
-    values = read_values(path, allow_base=allow_base)
+    values = read_values(path, saved=saved)
     values.setdefault("run_dir", f"runs/{path.stem}")
     for override in overrides:
         apply_override(values, override)
@@ -248,7 +265,7 @@ def _build(cls: type, raw: Any, prefix: str) -> Any:
 
 def _unknown_key(key: str) -> str:
     known = list(Config().flat())
-    # A right name in the wrong section is nearer than a similar spelling.
+    # The same name in another section is a better guess than a similar spelling.
     same_name = [other for other in known if other.rsplit(".")[-1] == key.rsplit(".")[-1]]
     nearest = same_name or difflib.get_close_matches(key, known, n=1, cutoff=0.3)
     hint = f"did you mean {nearest[0]}?" if nearest else f"known keys: {', '.join(known)}"
@@ -270,55 +287,32 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
-        raise ConfigError(f"{key} must be {_TYPE_NAMES[hint]}, got {value!r}{_number_hint(value, hint)}")
+        advice = ""
+        if hint is float and isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                advice = f", which YAML reads as text; write {yaml.safe_dump(float(value)).splitlines()[0]}"
+        raise ConfigError(f"{key} must be {_TYPE_NAMES[hint]}, got {value!r}{advice}")
     if hint is str:
         check_text(key, value)
     return value
 
 
 _TYPE_NAMES: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_UNLIMITED = {"max_ratio", "clip_norm", "max_hours", "save_minutes"}  # may be infinite
+_BOUNDS = {"low": (ge, "at least"), "high": (le, "at most"), "above": (gt, "more than"), "below": (lt, "less than")}
 
 
-def _number_hint(value: Any, hint: type) -> str:
-    if hint is float and isinstance(value, str):
-        try:
-            yaml_form = yaml.safe_dump(float(value)).splitlines()[0]
-        except ValueError:
-            return ""
-        return f", which YAML reads as text; write {yaml_form}"
-    return ""
-
-
-# Of these, infinity says "no limit".
-_LIMITS = {"max_ratio", "clip_norm", "max_hours", "save_minutes"}
-
-
-def _check_range(
-    section: str,
-    config: Any,
-    names: typing.Iterable[str],
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-) -> None:
+def _check_range(section: str, config: Any, names: typing.Iterable[str], **bounds: float) -> None:
     for name in names:
         value = getattr(config, name)
         if value is None:
             continue
-        bounds = [
-            (low is None or value >= low, f"at least {low}"),
-            (high is None or not value > high, f"at most {high}"),
-            (above is None or value > above, f"more than {above}"),
-            (below is None or value < below, f"less than {below}"),
-        ]
-        if name not in _LIMITS:
-            bounds.append((value < math.inf, "finite"))
-        # `not` catches NaN too, which no comparison accepts.
-        for holds, bound in bounds:
-            if not holds:
-                raise ConfigError(f"{section}{'.' if section else ''}{name}={value} must be {bound}")
+        # NaN fails every comparison.
+        failed = [f"{_BOUNDS[kind][1]} {bound}" for kind, bound in bounds.items() if not _BOUNDS[kind][0](value, bound)]
+        if value == math.inf and name not in _UNLIMITED:
+            failed.append("finite")
+        if failed:
+            raise ConfigError(f"{section}{'.' if section else ''}{name}={value} must be {failed[0]}")
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

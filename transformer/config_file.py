@@ -1,44 +1,73 @@
-"""Configuration files as plain values: YAML without surprises, and files that are based on others.
+"""Reading configuration files: a strict YAML subset, inheritance by `base:`, renamed keys.
 
-A configuration can come with a model from anywhere: what reading one can cost is bounded, far from what is used.
+A configuration may come with a model from anywhere, so file size, nesting and numbers are limited.
 """
 
-from __future__ import annotations
-
+import functools
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 from yaml.nodes import Node, ScalarNode
 
-from transformer.errors import ConfigError
-from transformer.files import is_no_file
+from transformer.errors import ConfigError, one_line
+from transformer.files import is_special_file
 
-_LARGEST_FILE = 100_000  # characters
-_DEEPEST = 10  # sections inside of sections
-_LONGEST_CHAIN = 10  # of files that are based on each other
-_LARGEST_INT = 2**63 - 1
+# Old name -> new name, in the same section.
+RENAMED_KEYS = {"search.max_extra": "search.max_length_offset"}
+
+_MAX_CHARACTERS = 100_000
+_MAX_DEPTH = 10  # nested sections
+_MAX_BASES = 10
+_MAX_INT = 2**63 - 1
 
 
-def read_values(path: Path, *, allow_base: bool) -> dict[str, Any]:
-    """The values of a file and of those that it is based on, sections as dicts.
+def read_values(path: Path, *, saved: bool, derived: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a file and its bases as nested dicts, keys under their new names.
 
-    ConfigError if there is no such file, it is not YAML, files are based on each other, or none may be and it is.
+    Args:
+        path: the file.
+        saved: it was written with a run or a model, so `base` is refused and old keys are renamed silently.
+        derived: the files based on it.
+
+    Raises:
+        ConfigError: missing, special or unreadable file, invalid YAML, circular or forbidden `base`, or a key given
+            under both its names.
     """
-    if not allow_base and is_no_file(path):
-        raise ConfigError(f"{path}: is no file")
-    values = _read(path, ())
-    if "base" in values:
-        if not allow_base:
-            raise ConfigError(f"{path}: unknown key base: the configuration of a model stands by itself")
-        values = _with_bases(values, path, (path,))
-    return values
+    wanted_by = f", which is the base of {derived[-1]}" if derived else ""
+    try:
+        if (saved or derived) and is_special_file(path):  # a user's own file may be a pipe, as in <(command)
+            raise ConfigError(f"{path}{wanted_by}: not a regular file")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_MAX_CHARACTERS + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file{wanted_by}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    if len(text) > _MAX_CHARACTERS:
+        raise ConfigError(f"{path}: not a configuration: more than {_MAX_CHARACTERS} characters")
+    try:
+        values = _parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from None
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines, got {values!r}")
+    _rename_keys(values, path, silently=saved)
+    if "base" not in values:
+        return values
+    if saved:
+        raise ConfigError(f"{path}: unknown key base: a saved configuration must be complete")
+    inherited = read_values(_base(values.pop("base"), path, derived), saved=False, derived=(*derived, path))
+    inherited.pop("run_dir", None)
+    return _merge(inherited, values)
 
 
-def apply_override(raw: dict[str, Any], override: str) -> None:
-    """Put `section.key=value` into the values of a file. ConfigError if it is not of that form."""
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Apply `section.key=value` to nested values. ConfigError if malformed."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"{override!r} is not of the form section.key=value")
@@ -46,21 +75,24 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         value = _parse_yaml(text) if text.strip() else ""
     except ValueError:
         value = text  # such as a pattern with braces
-    # "#" begins a comment in YAML, and may stand in a path.
+    # "#" starts a comment in YAML, but may occur in a path.
     if isinstance(value, dict | list) or ("#" in text and text.lstrip()[0] not in "'\""):
         value = text
+    if key in RENAMED_KEYS:
+        _report_renamed(key)
+        key = RENAMED_KEYS[key]
     *sections, name = key.split(".")
     for section in sections:
-        if raw.get(section) is None:
-            raw[section] = {}
-        raw = raw[section]
-        if not isinstance(raw, dict):
+        if values.get(section) is None:
+            values[section] = {}
+        values = values[section]
+        if not isinstance(values, dict):
             raise ConfigError(f"{override!r}: {section} is not a section")
-    raw[name] = value
+    values[name] = value
 
 
 def check_text(key: str, value: str) -> None:
-    """ConfigError if there is in a value what no name and no path has, or not in the locale of this process."""
+    """ConfigError for control characters, surrogates and text that the locale cannot encode."""
     if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", value):
         raise ConfigError(f"{key}={value!r} must be text without control characters, in UTF-8")
     try:
@@ -69,10 +101,27 @@ def check_text(key: str, value: str) -> None:
         raise ConfigError(f"{key}={value!r} cannot be written in this locale ({error.encoding}): use UTF-8") from None
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """YAML for configurations: no anchors, aliases and tags, little nesting, integers of 64 bits.
+def _rename_keys(values: dict[str, Any], path: Path, *, silently: bool) -> None:
+    for old, new in RENAMED_KEYS.items():
+        (section, old_name), new_name = old.split("."), new.rpartition(".")[2]
+        keys = values.get(section)
+        if isinstance(keys, dict) and old_name in keys:
+            if new_name in keys:
+                raise ConfigError(f"{path}: {old} is the old name of {new}: give only {new}")
+            keys[new_name] = keys.pop(old_name)
+            if not silently:
+                _report_renamed(old, f"{path}: ")
 
-    Aliases can make gigabytes of a small file; tags call constructors, some of which fail in undocumented ways.
+
+@functools.cache  # once per process: a file may be read several times
+def _report_renamed(old: str, where: str = "") -> None:
+    print(one_line(f"warning: {where}{old} is now called {RENAMED_KEYS[old]}"), file=sys.stderr)
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without anchors, aliases and tags, with limited nesting and 64-bit integers.
+
+    Aliases can expand a small file to gigabytes; tags call constructors, some of which fail in undocumented ways.
     """
 
     _depth = 0
@@ -80,10 +129,9 @@ class _PlainLoader(yaml.SafeLoader):
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None or event.tag is not None:
-            raise yaml.composer.ComposerError(
-                problem="anchors, aliases and tags are not read", problem_mark=event.start_mark
-            )
-        if self._depth > _DEEPEST:
+            problem = "anchors, aliases and tags are not supported"
+            raise yaml.composer.ComposerError(problem=problem, problem_mark=event.start_mark)
+        if self._depth > _MAX_DEPTH:
             raise yaml.composer.ComposerError(problem="nested too deeply", problem_mark=event.start_mark)
         self._depth += 1
         node = super().compose_node(parent, index)
@@ -92,10 +140,9 @@ class _PlainLoader(yaml.SafeLoader):
 
     def construct_yaml_int(self, node: ScalarNode) -> int:
         value = super().construct_yaml_int(node)
-        if abs(value) > _LARGEST_INT:
-            raise yaml.constructor.ConstructorError(
-                problem="a number of more than 64 bits", problem_mark=node.start_mark
-            )
+        if abs(value) > _MAX_INT:
+            problem = "a number of more than 64 bits"
+            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
         return value
 
 
@@ -103,55 +150,26 @@ _PlainLoader.add_constructor("tag:yaml.org,2002:int", _PlainLoader.construct_yam
 
 
 def _parse_yaml(text: str) -> Any:
-    """ValueError if it is not YAML."""
+    """ValueError for invalid YAML."""
     try:
         return _PlainLoader(text).get_single_data()
     except (yaml.YAMLError, OverflowError) as error:
         raise ValueError(" ".join(str(error).split())) from None
 
 
-def _read(path: Path, derived: tuple[Path, ...]) -> dict[str, Any]:
-    """The values of a file; `derived` are the files that are based on it."""
-    try:
-        if derived and is_no_file(path):  # only the user can have meant that
-            raise ConfigError(f"{path}, which is the base of {derived[-1]}, is no file")
-        with path.open(encoding="utf-8") as file:
-            text = file.read(_LARGEST_FILE + 1)
-    except FileNotFoundError:
-        wanted_by = f", which is the base of {derived[-1]}" if derived else ""
-        raise ConfigError(f"{path}: no such configuration file{wanted_by}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    if len(text) > _LARGEST_FILE:
-        raise ConfigError(f"{path}: not a configuration: more than {_LARGEST_FILE} characters")
-    try:
-        raw = _parse_yaml(text)
-    except ValueError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from None
-    raw = {} if raw is None else raw
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: expected `key: value` lines, got {raw!r}")
-    return raw
-
-
-def _with_bases(raw: dict[str, Any], path: Path, derived: tuple[Path, ...]) -> dict[str, Any]:
-    """The values of a file with those of the file that it is based on, and so on; `derived` ends with the file."""
-    base = raw.pop("base")
-    if not isinstance(base, str) or not base:
-        raise ConfigError(f"{path}: base must be the name of a YAML file, got {base!r}")
-    check_text(f"{path}: base", base)
-    other = path.parent / base
-    if other.resolve() in (file.resolve() for file in derived) or len(derived) > _LONGEST_CHAIN:
-        raise ConfigError(f"{' is based on '.join(map(str, (*derived, other)))}: remove one `base:`")
-    inherited = _read(other, derived)
-    if "base" in inherited:
-        inherited = _with_bases(inherited, other, (*derived, other))
-    inherited.pop("run_dir", None)
-    return _merge(inherited, raw)
+def _base(name: object, path: Path, derived: tuple[Path, ...]) -> Path:
+    """Resolve the `base` of a file; `derived` are the files based on that file."""
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"{path}: base must be the name of a YAML file, got {name!r}")
+    check_text(f"{path}: base", name)
+    base, chain = path.parent / name, (*derived, path)
+    if base.resolve() in (file.resolve() for file in chain) or len(chain) > _MAX_BASES:
+        raise ConfigError(f"{' is based on '.join(map(str, (*chain, base)))}: remove one `base:`")
+    return base
 
 
 def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
-    """Both; where both have a value, the one of `high`."""
+    """Merge nested values; those of `high` win."""
     merged = {**low, **high}
     for name in low.keys() & high.keys():
         if isinstance(low[name], dict) and isinstance(high[name], dict):

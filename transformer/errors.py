@@ -1,14 +1,12 @@
-"""The errors that a user can cause and mend. Scripts print them as one line and exit with status 2."""
+"""User errors: printed as one line, exit status 2."""
 
-from __future__ import annotations
-
-_LONGEST_MESSAGE = 2000  # characters
+_MAX_CHARACTERS = 2000
 
 
 class UserError(ValueError):
-    """Something outside the code is wrong: the message names it, what was found, what is accepted and the mend.
+    """An error that the user can fix; the message says how.
 
-    It is one line that a terminal can show, whatever it quotes.
+    It names the key or file, the value found and what is accepted, on one printable line.
     """
 
     def __init__(self, message: str) -> None:
@@ -16,39 +14,39 @@ class UserError(ValueError):
 
 
 def one_line(message: str) -> str:
-    """A message with an escape for each character that does not print, and cut in the middle where it is too long.
+    """Escape unprintable characters and shorten long messages in the middle.
 
-    What messages quote comes from outside: a line feed in a file name, a terminal's commands in a text, megabytes.
+    Messages quote untrusted input: file names with line feeds, terminal escape sequences, megabytes of text.
     """
-    if len(message) > _LONGEST_MESSAGE:
-        half = _LONGEST_MESSAGE // 2
+    if len(message) > _MAX_CHARACTERS:
+        half = _MAX_CHARACTERS // 2
         message = f"{message[:half]} [...] {message[-half:]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
 
 
 class ConfigError(UserError):
-    """A key, a value or a combination of values in the configuration."""
+    """Invalid key, value or combination of values in the configuration."""
 
 
 class DataError(UserError):
-    """A corpus, a tokenizer or a text."""
+    """Invalid corpus, tokenizer or text."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint or a run directory."""
+    """Invalid checkpoint or run directory."""
 
 
 class InUseError(UserError):
-    """Something that one process at a time may write, which another one is at."""
+    """A run or file is locked by another process."""
 
 
 class TrainingError(UserError):
-    """Training that cannot go on, such as one that has diverged."""
+    """Training cannot continue, for example because it diverged."""
 
 
 class WorkerError(UserError):
-    """Another process of the same job, which has ended or does not answer."""
+    """Another process of the same job has ended or does not respond."""
 
 
 class DeviceError(UserError):
-    """A device or a precision that this machine does not have."""
+    """A device or precision that this machine does not have."""

@@ -1,6 +1,4 @@
-"""Files that are there whole or not at all, and locks that end with the process that holds them."""
-
-from __future__ import annotations
+"""Atomic file writes and process-lifetime locks."""
 
 import contextlib
 import os
@@ -13,11 +11,11 @@ from filelock import FileLock, Timeout
 from transformer.errors import ConfigError, InUseError
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file, text as UTF-8, under a temporary name and then give it its own; replaces what was there.
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file to a temporary name, fsync and rename; text as UTF-8.
 
-    It is on the disk when this returns. For one writer at a time: the temporary name is always the same, so that a
-    killed write leaves at most one file. OSError leaves what was there.
+    For one writer at a time: the temporary name is fixed, so that a killed write leaves at most one file. After an
+    OSError the previous content is intact.
     """
     temporary = _temporary(path)
     try:
@@ -25,7 +23,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
         fsync(temporary)
         temporary.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):  # such as of a directory that is not there
+        with contextlib.suppress(OSError):  # the directory may not exist
             temporary.unlink()
         raise OSError(error.errno, error.strerror, str(path)) from None
     fsync(path.parent)
@@ -36,31 +34,31 @@ def _temporary(path: Path) -> Path:
 
 
 def check_replaceable(path: Path) -> None:
-    """Before the work: may a file be put in place under this name?
+    """Check, before a long computation, that a file can be written here.
 
     Raises:
-        ConfigError: what is there is a directory, a device such as /dev/null, a pipe or a link, which would be lost.
-        OSError: the directory cannot be written.
+        ConfigError: a directory, device (such as /dev/null), pipe or link is there, which the write would replace.
+        OSError: the directory is not writable.
     """
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
-        raise ConfigError(f"{path}: is not a regular file, and a finished one would take its place")
+        raise ConfigError(f"{path}: is not a regular file, and the output would replace it")
     try:
-        tempfile.TemporaryFile(dir=path.parent).close()  # has no name that another process could meet
+        tempfile.TemporaryFile(dir=path.parent).close()  # unnamed, so it collides with no other process's file
         with contextlib.suppress(FileNotFoundError):
             _temporary(path).lstat()  # raises if the name is too long
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def is_no_file(path: Path) -> bool:
-    """Whether something is there that is no file, such as a pipe, which may never end."""
+def is_special_file(path: Path) -> bool:
+    """Whether a path is a directory, device or pipe, which may block."""
     return path.exists() and not path.is_file()
 
 
 def fsync(path: Path) -> None:
-    """Return when a file's content, or a directory's entries, are on the disk."""
+    """Flush a file's content, or a directory's entries, to disk."""
     if os.name == "nt":
-        return  # there, directories cannot be opened, nor files flushed that are open for reading only
+        return  # Windows cannot open directories, nor flush files that are open for reading only
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -69,28 +67,24 @@ def fsync(path: Path) -> None:
 
 
 def try_lock(path: Path, what: str) -> FileLock:
-    """Lock what a file stands for, until the lock is forgotten or the process has ended, however it ends.
+    """Acquire a lock until its object is deleted or the process ends.
 
-    Within a process, whoever asks gets the same lock.
-
-    Args:
-        path: an empty file, created if need be, that stays.
-        what: is locked, for the message.
-
-    Raises:
-        InUseError: another process holds it.
-        OSError: the file cannot be written.
+    Within a process, every call returns the same lock. The lock file is created if necessary and never removed.
+    InUseError, which names `what` is locked, if another process holds it; OSError if the file cannot be written.
     """
     lock = FileLock(path, is_singleton=True)
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise InUseError(f"{what}: another process is at it; wait until that ends or stop it") from None
+        raise InUseError(f"{what}: in use by another process; wait until it ends or stop it") from None
     return lock
 
 
-def remove_whole(directory: Path) -> None:
-    """Delete a directory, which first loses its name: killed midway, this leaves `.NAME.removed` and no half of it."""
+def remove_atomic(directory: Path) -> None:
+    """Rename a directory to `.NAME.removed`, then delete it.
+
+    A process killed in between leaves no half-deleted directory under the original name.
+    """
     removed = directory.with_name(f".{directory.name}.removed")
     shutil.rmtree(removed, ignore_errors=True)
     directory.rename(removed)

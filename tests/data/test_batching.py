@@ -1,4 +1,4 @@
-"""Batches and updates: every pair once, within the budget, the same again from the same arguments."""
+"""Batches and updates: every pair once, within the token budget, deterministic."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from transformer.data.batching import Batch, collate, pad, plan_batches, plan_updates, share_update
+from transformer.data.batching import Batch, bucket_by_length, collate, group_into_updates, pad, shard_update
 from transformer.data.dataset import Ints, PairDataset, Side
 from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
@@ -17,7 +17,7 @@ SEEDS = range(7)
 
 
 def random_lengths(seed: int, longest: int = 31) -> tuple[Ints, Ints]:
-    """Lengths of up to a few hundred pairs, of the dtype that datasets keep."""
+    """Lengths of up to 400 pairs, with the dtype of datasets."""
     rng = np.random.default_rng(seed)
     size = int(rng.integers(1, 401))
     src = rng.integers(2, longest, size, dtype=np.int32)
@@ -25,13 +25,15 @@ def random_lengths(seed: int, longest: int = 31) -> tuple[Ints, Ints]:
 
 
 def plan(lengths: tuple[Ints, Ints], max_tokens: int, seed: int = 0) -> list[Ints]:
-    return plan_batches(*lengths, max_tokens, np.random.default_rng(seed))
+    return bucket_by_length(*lengths, max_tokens, np.random.default_rng(seed))
 
 
 def updates(
     lengths: tuple[Ints, Ints], max_tokens: int = 113, tokens_per_update: int = 307, seed: int = 1, epoch: int = 0
 ) -> list[list[list[int]]]:
-    found = plan_updates(*lengths, max_tokens=max_tokens, tokens_per_update=tokens_per_update, seed=seed, epoch=epoch)
+    found = group_into_updates(
+        *lengths, max_tokens=max_tokens, tokens_per_update=tokens_per_update, seed=seed, epoch=epoch
+    )
     return [[batch.tolist() for batch in update] for update in found]
 
 
@@ -111,7 +113,7 @@ def test_neither_the_order_of_batches_nor_that_of_equal_lengths_is_the_corpus_or
     assert order != sorted(order)
 
 
-def test_a_corpus_of_one_pair_is_one_batch_and_of_none_is_no_batch() -> None:
+def test_one_pair_is_one_batch_and_an_empty_corpus_has_no_batches() -> None:
     assert [batch.tolist() for batch in plan((np.array([5]), np.array([3])), 2)] == [[0]]
     assert plan((np.zeros(0, np.int32), np.zeros(0, np.int32)), 113) == []
 
@@ -140,7 +142,7 @@ def test_a_plan_is_a_function_of_its_arguments() -> None:
     assert updates(tuple(x.astype(np.int64) for x in lengths)) == first  # type: ignore[arg-type]
 
 
-def test_another_seed_and_another_epoch_are_other_shuffles() -> None:
+def test_seed_and_epoch_change_the_shuffle() -> None:
     lengths = random_lengths(3)
     # Seed 2 of epoch 3 is not seed 3 of epoch 2.
     plans = [updates(lengths, seed=seed, epoch=epoch) for seed in (1, 2, 3) for epoch in (0, 1, 2, 3)]
@@ -164,7 +166,7 @@ def test_updates_come_as_near_to_their_size_as_whole_batches_allow(
     assert sum(sizes[-1]) >= tokens_per_update / 2 or len(sizes) == 1
 
 
-def test_leaving_out_or_adding_one_batch_brings_no_update_nearer_to_its_size() -> None:
+def test_no_update_gets_closer_to_its_size_with_one_batch_more_or_less() -> None:
     src, tgt = random_lengths(5)
     found = updates((src, tgt))
     for update, following in itertools.pairwise(found[:-1]):
@@ -194,22 +196,19 @@ def test_pairs_larger_than_an_update_are_updates_of_their_own() -> None:
     assert sorted(updates(lengths, max_tokens=100, tokens_per_update=7)) == [[[0]], [[1]], [[2]]]
 
 
-# Padding
-
-
-# Shares
+# Shards
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("size", [2, 3, 11])
-def test_processes_share_the_pairs_of_an_update_evenly_and_within_the_budget(seed: int, size: int) -> None:
+def test_updates_are_sharded_evenly_and_within_the_budget(seed: int, size: int) -> None:
     src, tgt = random_lengths(seed)
-    for update in plan_updates(src, tgt, max_tokens=113, tokens_per_update=307, seed=seed, epoch=0):
-        shares = [share_update(update, src, tgt, max_tokens=113, rank=rank, size=size) for rank in range(size)]
-        pairs = [np.concatenate([*share, np.empty(0, dtype=np.int64)]) for share in shares]
+    for update in group_into_updates(src, tgt, max_tokens=113, tokens_per_update=307, seed=seed, epoch=0):
+        shards = [shard_update(update, src, tgt, max_tokens=113, rank=rank, size=size) for rank in range(size)]
+        pairs = [np.concatenate([*shard, np.empty(0, dtype=np.int64)]) for shard in shards]
         assert sorted(np.concatenate(pairs).tolist()) == sorted(np.concatenate(update).tolist())
         assert max(map(len, pairs)) - min(map(len, pairs)) <= 1
-        for batch in (batch for share in shares for batch in share):
+        for batch in (batch for shard in shards for batch in shard):
             assert len(batch) * max(src[batch].max(), tgt[batch].max()) <= 113 or len(batch) == 1
         # Dealt out in order of length: no process has much more than another.
         longest = np.maximum(src, tgt)
@@ -217,20 +216,23 @@ def test_processes_share_the_pairs_of_an_update_evenly_and_within_the_budget(see
         assert max(loads) - min(loads) <= longest[np.concatenate(update)].max()
 
 
-def test_a_process_for_which_no_pair_is_left_has_no_batch() -> None:
+def test_a_process_without_pairs_has_no_batches() -> None:
     lengths = np.array([3, 5, 7], dtype=np.int32)
     update = [np.array([2]), np.array([0, 1])]
-    shares = [share_update(update, lengths, lengths, max_tokens=13, rank=rank, size=5) for rank in range(5)]
-    assert [[batch.tolist() for batch in share] for share in shares] == [[[0]], [[1]], [[2]], [], []]
+    shards = [shard_update(update, lengths, lengths, max_tokens=13, rank=rank, size=5) for rank in range(5)]
+    assert [[batch.tolist() for batch in shard] for shard in shards] == [[[0]], [[1]], [[2]], [], []]
 
 
-def test_pad_fills_up_at_the_end() -> None:
+# Padding
+
+
+def test_pad_pads_at_the_end() -> None:
     padded = pad([[5, 7], [11], [13, 17, 19]])
     torch.testing.assert_close(padded, torch.tensor([[5, 7, 0], [11, 0, 0], [13, 17, 19]]))
     assert padded.dtype == torch.int64
 
 
-def test_pad_of_nothing_is_an_empty_matrix() -> None:
+def test_pad_of_no_sentences_is_an_empty_matrix() -> None:
     assert pad([]).shape == (0, 0)
     assert pad([]).dtype == torch.int64
     assert pad([[], []]).shape == (2, 0)
@@ -248,10 +250,10 @@ def test_a_batch_is_padded_shifted_and_counted() -> None:
     torch.testing.assert_close(batch.src, torch.tensor([[13, 17, 19, 23, eos], [5, 7, eos, pad_, pad_]]))
     torch.testing.assert_close(batch.tgt_out, torch.tensor([[43, 47, eos], [29, eos, pad_]]))
     torch.testing.assert_close(batch.tgt_in, torch.tensor([[bos, 43, 47], [bos, 29, eos]]))
-    torch.testing.assert_close(batch.real, torch.tensor([0, 1, 2, 3, 4]))
+    torch.testing.assert_close(batch.target_positions, torch.tensor([0, 1, 2, 3, 4]))
     assert batch.num_tokens == 5
     batch = collate(dataset, np.array([0, 1]))
-    torch.testing.assert_close(batch.real, torch.tensor([0, 1, 4, 5, 6, 7]))
+    torch.testing.assert_close(batch.target_positions, torch.tensor([0, 1, 4, 5, 6, 7]))
     torch.testing.assert_close(batch.tgt_in, torch.tensor([[bos, 29, eos, pad_], [bos, 31, 37, 41]]))
 
 
@@ -265,7 +267,7 @@ def test_a_batch_of_one_pair_has_no_padding() -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_batch_is_what_padding_by_hand_makes_of_its_pairs(seed: int) -> None:
+def test_collate_equals_padding_by_hand(seed: int) -> None:
     rng = np.random.default_rng(seed)
     sources, targets = (
         [[*rng.integers(4, 60_000, length).tolist(), EOS_ID] for length in rng.integers(1, 13, 17)] for _ in range(2)
@@ -280,9 +282,9 @@ def test_a_batch_is_what_padding_by_hand_makes_of_its_pairs(seed: int) -> None:
     torch.testing.assert_close(batch.tgt_in[:, 0], torch.full((len(indices),), BOS_ID))
     torch.testing.assert_close(batch.tgt_in[:, 1:], batch.tgt_out[:, :-1])
     real = [row * width + column for row, ids in enumerate(chosen) for column in range(len(ids))]
-    torch.testing.assert_close(batch.real, torch.tensor(real))
+    torch.testing.assert_close(batch.target_positions, torch.tensor(real))
     assert batch.num_tokens == sum(map(len, chosen))
-    assert {x.dtype for x in (batch.src, batch.tgt_in, batch.tgt_out, batch.real)} == {torch.int64}
+    assert {x.dtype for x in (batch.src, batch.tgt_in, batch.tgt_out, batch.target_positions)} == {torch.int64}
 
 
 def test_a_batch_goes_to_a_device() -> None:
@@ -294,7 +296,7 @@ def test_a_batch_goes_to_a_device() -> None:
 def test_a_batch_on_a_gpu_is_the_same() -> None:
     batch = Batch(torch.tensor([[5, 3]]), torch.tensor([[2, 7]]), torch.tensor([[7, 3]]), torch.tensor([0, 1]))
     moved = batch.to(torch.device("cuda"))
-    for name in ("src", "tgt_in", "tgt_out", "real"):
+    for name in ("src", "tgt_in", "tgt_out", "target_positions"):
         assert getattr(moved, name).is_cuda
         torch.testing.assert_close(getattr(moved, name).cpu(), getattr(batch, name))
     assert moved.num_tokens == 2

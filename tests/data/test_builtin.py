@@ -1,4 +1,4 @@
-"""The built-in corpus: the laws it promises, and its German against sentences translated by hand."""
+"""The built-in corpus: its invariants, and its German against manual translations."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def equations(text: str) -> list[Any]:
 
 
 def phrase(english: str) -> NP:
-    """Look the words of a noun phrase up in the tables."""
+    """Look up the words of a noun phrase in the lexicon."""
     head, _, last = english.rpartition(" ")
     forms = [(noun, number) for group in builtin.NOUNS.values() for noun in group for number in (0, 1)]
     [(noun, number)] = [(noun, number) for noun, number in forms if noun.english[number] == last]
@@ -122,7 +122,7 @@ def phrase(english: str) -> NP:
 
 
 def hide_words(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the grammar pick only what a text, in lower case and without punctuation, may hold."""
+    """Restrict the grammar to choices compatible with a text (lower case, without punctuation)."""
     kept: dict[int, tuple[Sequence[Any], list[Any]]] = {}
 
     def said(words: str) -> bool:

@@ -1,4 +1,4 @@
-"""Corpora: whatever the files and the hub hold, pairs come out aligned or an error says where they are not."""
+"""Corpora from files, the hub and registered readers: pairs are aligned, or an error names the place."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 import tarfile
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,22 @@ import pyarrow
 import pytest
 import sacrebleu.dataset
 
+import transformer
 import transformer.data.corpus
 from transformer.config import DataConfig
 from transformer.data.builtin import builtin_pairs
-from transformer.data.corpus import Corpus, aligned_files, decode_lines, load_split, published_test_set, read_lines
-from transformer.errors import DataError
+from transformer.data.corpus import (
+    Corpus,
+    aligned_files,
+    decode_lines,
+    digest_files,
+    find_files,
+    load_split,
+    published_test_set,
+    read_lines,
+)
+from transformer.data.dataset import corpus_tokenizer, encode_corpus
+from transformer.errors import ConfigError, DataError
 
 PAIRS = [("A dog.", "Ein Hund."), ("Two cats.", "Zwei Katzen."), ("Größe", "größer als ß")]
 NAMES = ("{split}.{lang}", "{split}.{lang}.gz")
@@ -33,7 +46,7 @@ NAMES = ("{split}.{lang}", "{split}.{lang}.gz")
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables are cached by `datasets` in a directory of the test; nothing is fetched."""
+    """Use a cache directory of the test for `datasets`, offline."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -64,7 +77,7 @@ def test_files_of_a_pattern_give_their_lines_as_pairs(tmp_path: Path, name: str)
     assert list(load(tmp_path / name)) == PAIRS
 
 
-def test_languages_go_where_the_configuration_says(tmp_path: Path) -> None:
+def test_source_and_target_languages_can_be_swapped(tmp_path: Path) -> None:
     write_pairs(tmp_path, "{split}.{lang}", "train")
     swapped = load(tmp_path / "{split}.{lang}", src_lang="de", tgt_lang="en")
     assert list(swapped) == [(tgt, src) for src, tgt in PAIRS]
@@ -192,7 +205,7 @@ def test_only_a_line_feed_ends_a_line(tmp_path: Path, odd: str, suffix: str) -> 
     assert list(load(tmp_path / f"{{split}}.{{lang}}{suffix}")) == pairs
 
 
-def test_windows_line_ends_and_byte_order_marks_are_no_text(tmp_path: Path) -> None:
+def test_windows_line_ends_and_byte_order_marks_are_removed(tmp_path: Path) -> None:
     src = write(tmp_path / "a.en", b"\xef\xbb\xbfone\r\ntwo\r\n\r\nlast\r\n")
     assert list(read_lines(src)) == ["one", "two", "", "last"]
     tgt = write(tmp_path / "a.de", "eins\nzwei\n\nletzte\n")
@@ -230,6 +243,74 @@ def test_a_file_that_cannot_be_opened_is_an_error_that_names_it(tmp_path: Path) 
         aligned_files(there, tmp_path / "absent.de")
     with pytest.raises(DataError, match=r"absent\.de: cannot be read: No such file or directory"):
         list(read_lines(tmp_path / "absent.de"))
+
+
+# Registered forms
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo the registrations of a test."""
+    monkeypatch.setattr(transformer.data.corpus, "_READERS", dict(transformer.data.corpus._READERS))
+
+
+def read_tabs(data: DataConfig, split: str) -> Corpus:
+    """Read tab-separated pairs, as a user's program may."""
+    (path,) = find_files(data.corpus, split)
+
+    def read() -> Iterator[tuple[str, str]]:
+        for line in read_lines(path):
+            source, _, target = line.partition("\t")
+            yield source, target
+
+    return Corpus(str(path), digest_files(path), read, lambda: ["dog"])
+
+
+@pytest.mark.usefixtures("registry")
+@pytest.mark.parametrize("name", ["{split}.tabs", "{split}.tabs.gz", "{split}.v2.tabs"])
+def test_a_registered_suffix_is_read_from_file_to_ids(tmp_path: Path, name: str) -> None:
+    transformer.register_corpus(".tabs", read_tabs)
+    for split in ("train", "dev"):
+        pairs = builtin_pairs("train" if split == "train" else "validation", 97)
+        write(tmp_path / name.format(split=split), "".join(f"{source}\t{target}\n" for source, target in pairs))
+    corpus = load(tmp_path / name)
+    assert list(corpus) == list(corpus) == list(builtin_pairs("train", 97))
+    assert list(load(tmp_path / name, "validation")) == list(builtin_pairs("validation", 97))
+    tokenizer = corpus_tokenizer(corpus, 211, tmp_path / "cache")
+    assert "▁dog" in tokenizer.pieces(range(211)), "a user-defined symbol"
+    assert len(encode_corpus(corpus, tokenizer, tmp_path / "cache")) == 97
+    with pytest.raises(DataError, match=r"no such file: .*test\."):
+        load(tmp_path / name, "test")
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_registered_name_is_read_with_its_configuration_and_split() -> None:
+    transformer.register_corpus(
+        "mine", lambda data, split: Corpus("mine", split, lambda: iter([(data.src_lang, split)]))
+    )
+    assert list(load("mine", "test", src_lang="nl")) == [("nl", "test")]
+    with pytest.raises(ConfigError, match=r"split=\.\./x must be a plain name"):
+        load("mine", "../x")
+
+
+@pytest.mark.parametrize("form", ["builtin", "treebank", ".trees"])
+def test_a_form_is_registered_once(form: str) -> None:
+    with pytest.raises(ValueError, match=f"^a reader for the corpus form '{form}' is already registered$"):
+        transformer.register_corpus(form, read_tabs)
+
+
+def test_an_unregistered_name_is_one_line_that_names_it() -> None:
+    with pytest.raises(DataError, match=r"^data\.corpus=mine: cannot load 'train' from the hub ") as caught:
+        load("mine", subset=None)
+    assert "\n" not in str(caught.value)
+
+
+def test_treebanks_are_registered_by_parsing_which_data_does_not_import() -> None:
+    for path in Path(transformer.data.corpus.__file__).parent.glob("*.py"):
+        assert not re.search(r"^\s*(from|import) .*\bparsing\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+    program = "from transformer.data import corpus; print(sorted(corpus._READERS))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "['.trees', 'builtin', 'treebank']\n"
 
 
 # Fingerprints
@@ -289,7 +370,7 @@ def test_tables_with_a_column_per_language_give_their_rows(tmp_path: Path, suffi
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_tables_with_a_translation_column_give_what_is_inside(tmp_path: Path, suffix: str) -> None:
+def test_tables_with_a_translation_column_give_its_pairs(tmp_path: Path, suffix: str) -> None:
     path = write_table(tmp_path / f"train{suffix}", [{"translation": {"de": de, "en": en}} for en, de in PAIRS])
     assert list(load(path)) == PAIRS
     assert list(load(path, src_lang="de", tgt_lang="en")) == [(tgt, src) for src, tgt in PAIRS]
@@ -353,7 +434,7 @@ def test_numbers_where_text_should_be_are_an_error_that_names_the_row(tmp_path: 
         list(load(path))
 
 
-def test_a_text_column_named_translation_is_no_pair(tmp_path: Path) -> None:
+def test_a_text_column_named_translation_is_not_read_as_pairs(tmp_path: Path) -> None:
     path = write_table(tmp_path / "both.jsonl", [{"translation": "c", "en": "a", "de": "b"}])
     assert list(load(path)) == [("a", "b")]
     path = write_table(tmp_path / "train.jsonl", [{"translation": "c", "en": "a", "fr": "b"}])
@@ -371,7 +452,7 @@ def test_a_table_that_cannot_be_read_is_one_line_with_its_name(tmp_path: Path, s
     assert "\n" not in str(caught.value)
 
 
-def test_why_a_table_cannot_be_read_is_said(tmp_path: Path) -> None:
+def test_the_cause_of_an_unreadable_table_is_reported(tmp_path: Path) -> None:
     path = write(tmp_path / "train.jsonl", '{"en": "a", "de": "b"}\n{no json\n')
     with pytest.raises(DataError, match=r"JSON|[Mm]issing"):
         load(path)
@@ -496,12 +577,12 @@ def test_the_parts_of_a_repository_have_fingerprints_of_their_own(repository: Pa
     assert [load(path, split, **options).fingerprint for path, split, options in parts] == fingerprints
 
 
-def test_a_share_of_a_split_can_be_asked_for(repository: Path) -> None:
+def test_a_slice_of_a_split_can_be_loaded(repository: Path) -> None:
     share = load(repository, "train[:7]", subset="de-en", src_lang="de", tgt_lang="en")
     assert list(share) == reversed_pairs("de-en", "train")[:7]
 
 
-def test_a_revision_is_no_matter_to_a_local_repository(repository: Path) -> None:
+def test_a_local_repository_ignores_the_revision(repository: Path) -> None:
     plain, pinned = (load(repository, "test", subset="de-en", revision=revision) for revision in (None, "b199e40"))
     assert list(pinned) == list(plain)
     assert pinned.fingerprint == plain.fingerprint
@@ -510,7 +591,7 @@ def test_a_revision_is_no_matter_to_a_local_repository(repository: Path) -> None
 def test_reading_a_repository_takes_no_more_memory_for_more_text(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transformer.data.corpus, "_ROWS_AT_A_TIME", 53)
+    monkeypatch.setattr(transformer.data.corpus, "_ROWS_PER_READ", 53)
 
     def memory(split: str) -> int:
         corpus = load(repository, split, subset="de-en")
@@ -554,7 +635,7 @@ def test_a_language_that_a_subset_lacks_is_an_error_of_its_first_row(repository:
 
 @pytest.fixture
 def statmt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The archive of newstest2014 as sacreBLEU expects it, where it will look instead of at statmt.org."""
+    """A local archive of newstest2014 in place of the one at statmt.org."""
     for lang, lines in (("en", ["A dog.", "Two  cats. "]), ("de", ["Ein Hund.", "Zwei Katzen."])):
         kind = "src" if lang == "en" else "ref"
         segments = "".join(f'<seg id="{i}">{line}</seg>\n' for i, line in enumerate(lines, start=1))
@@ -616,7 +697,7 @@ def test_the_builtin_corpus_is_the_grammars() -> None:
     assert list(corpus) == list(corpus) == list(builtin_pairs("train", 17))
 
 
-def test_only_training_of_the_builtin_corpus_has_the_size_asked_for() -> None:
+def test_builtin_size_applies_to_the_training_split_only() -> None:
     small, large = (load("builtin", "test", builtin_size=size) for size in (3, 5))
     assert small.fingerprint == large.fingerprint
     assert next(iter(small)) == next(iter(large))

@@ -1,4 +1,4 @@
-"""Encoded corpora: the tokenizer's ids and nothing else, filed under their content, whole or not at all."""
+"""Encoded corpora: the tokenizer's ids, filtering, and a cache keyed by content with atomic entries."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def assert_holds(dataset: PairDataset, tokenizer: Tokenizer, pairs: Pairs) -> No
 
 
 def words(number: int) -> str:
-    """A text of `number` pieces, as `test_the_words_of_these_tests_are_pieces` makes sure."""
+    """A text of `number` pieces (checked by `test_the_words_of_these_tests_are_pieces`)."""
     return " ".join(["is"] * number)
 
 
@@ -102,7 +102,7 @@ def test_pairs_with_an_empty_side_are_dropped_and_counted(tmp_path: Path, tokeni
     assert dataset.dropped == {"empty": 4, "too_long": 0, "ratio": 0}
 
 
-def test_a_side_of_exactly_the_largest_length_is_kept_and_one_more_is_not(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_a_side_of_maximum_length_is_kept_and_a_longer_one_dropped(tmp_path: Path, tokenizer: Tokenizer) -> None:
     # 6 pieces and </s> are 7.
     kept = [(words(6), words(2)), (words(2), words(6)), (words(6), words(6))]
     pairs = [kept[0], (words(7), words(2)), kept[1], (words(2), words(7)), kept[2]]
@@ -112,7 +112,7 @@ def test_a_side_of_exactly_the_largest_length_is_kept_and_one_more_is_not(tmp_pa
     assert dataset.src.lengths.max() == dataset.tgt.lengths.max() == 7
 
 
-def test_lengths_in_exactly_the_largest_ratio_are_kept_and_others_are_not(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_lengths_at_the_maximum_ratio_are_kept_and_others_dropped(tmp_path: Path, tokenizer: Tokenizer) -> None:
     kept = [(words(2), words(5)), (words(5), words(2)), (words(3), words(3))]
     pairs = [kept[0], (words(2), words(6)), kept[1], (words(3), words(1)), kept[2]]
     dataset = encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path, max_ratio=2.5)
@@ -149,7 +149,7 @@ def test_a_corpus_of_which_nothing_is_left_is_an_error_with_the_reasons(
 # The cache
 
 
-def test_what_is_in_the_cache_is_not_read_again(tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer) -> None:
+def test_a_cached_corpus_is_not_read_again(tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer) -> None:
     shelf = Shelf([*pairs, ("", "")])
     first = encode_corpus(shelf.corpus, tokenizer, tmp_path / "deep" / "cache")
     second = encode_corpus(shelf.corpus, tokenizer, str(tmp_path / "deep" / "cache"))
@@ -199,7 +199,7 @@ def test_a_corpus_that_fails_midway_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("kind", ["ids", "tokenizer"])
-def test_of_several_who_need_the_same_one_makes_it_and_the_others_wait(
+def test_one_of_several_threads_builds_an_entry_and_the_others_wait(
     tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer, kind: str
 ) -> None:
     shelf, has_begun, may_end = Shelf(pairs), threading.Event(), threading.Event()
@@ -230,7 +230,7 @@ def test_of_several_who_need_the_same_one_makes_it_and_the_others_wait(
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_what_killed_builders_left_is_removed_and_what_others_build_is_not(
+def test_leftovers_of_killed_processes_are_removed_and_files_of_others_kept(
     tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer
 ) -> None:
     dead, alive, lockless, number = ("d" * 32, "a" * 32, "0" * 32, "7" * 32)
@@ -249,7 +249,7 @@ def test_what_killed_builders_left_is_removed_and_what_others_build_is_not(
     assert {path.name for path in tmp_path.iterdir()} == left - {f".{alive}.lock"}
 
 
-def test_a_lock_whose_file_was_deleted_is_asked_for_again(tmp_path: Path) -> None:
+def test_a_lock_whose_file_was_deleted_is_acquired_again(tmp_path: Path) -> None:
     entry, path = tmp_path / "entry", tmp_path / ".entry.lock"
 
     def hold() -> bool:
@@ -266,19 +266,19 @@ def test_a_lock_whose_file_was_deleted_is_asked_for_again(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_the_right_to_write_there_is_no_lock(tmp_path: Path) -> None:
+def test_an_unwritable_directory_gives_no_lock(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with dataset_module._locked(tmp_path / "file" / "entry") as is_held:
         assert not is_held
 
 
-def test_ids_in_another_order_are_not_what_was_written(tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer) -> None:
+def test_reordered_ids_do_not_match_their_checksum(tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer) -> None:
     encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path)
     (entry,) = tmp_path.iterdir()
     ids = np.fromfile(entry / "tgt.ids", np.uint16)
     ids[::-1].tofile(entry / "tgt.ids")
     with pytest.raises(
-        DataError, match=r"damaged \(tgt\.ids and tgt\.lengths\.npy are not what was written\); delete it"
+        DataError, match=r"damaged \(tgt\.ids and tgt\.lengths\.npy do not match their checksum\); delete it"
     ):
         encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path)
     meta = json.loads((entry / "meta.json").read_text())
@@ -287,7 +287,7 @@ def test_ids_in_another_order_are_not_what_was_written(tmp_path: Path, pairs: Pa
     encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path)
 
 
-def test_a_tokenizer_of_another_size_is_not_what_was_cached(tmp_path: Path, pairs: Pairs) -> None:
+def test_a_cached_tokenizer_of_another_size_is_refused(tmp_path: Path, pairs: Pairs) -> None:
     corpus_tokenizer(Shelf(pairs).corpus, 151, tmp_path)
     (entry,) = tmp_path.iterdir()
     entry.write_bytes(Tokenizer.train(itertools.chain.from_iterable(pairs), 131).model)
@@ -295,7 +295,7 @@ def test_a_tokenizer_of_another_size_is_not_what_was_cached(tmp_path: Path, pair
         corpus_tokenizer(Shelf(pairs).corpus, 151, tmp_path)
 
 
-def test_an_entry_is_not_to_blame_for_too_many_open_files(
+def test_too_many_open_files_are_not_reported_as_a_damaged_entry(
     tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path)
@@ -321,7 +321,7 @@ def test_the_size_of_a_chunk_changes_nothing(
 
 
 class LargeTokenizer:
-    """Stands in for one with more pieces than are worth training in a test: a text is its ids."""
+    """A fake with a large vocabulary: texts are ids separated by blanks."""
 
     model = b"large"
 
@@ -344,7 +344,7 @@ def test_ids_of_large_vocabularies_survive(tmp_path: Path, vocab_size: int) -> N
     assert sentences(dataset.tgt) == [[largest, 5, largest, EOS_ID]]
 
 
-def test_others_who_may_read_the_cache_directory_may_read_its_entries(
+def test_entries_have_the_permissions_of_the_cache_directory(
     tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer
 ) -> None:
     (tmp_path / "made_beside").mkdir()
@@ -353,7 +353,7 @@ def test_others_who_may_read_the_cache_directory_may_read_its_entries(
     assert oct(entry.stat().st_mode) == oct((tmp_path / "made_beside").stat().st_mode)
 
 
-def test_a_tokenizer_is_learned_once_per_corpus_and_size(tmp_path: Path) -> None:
+def test_a_tokenizer_is_trained_once_per_corpus_and_size(tmp_path: Path) -> None:
     readings = 0
 
     def corpus(fingerprint: str) -> Corpus:
@@ -380,6 +380,6 @@ def test_a_tokenizer_is_learned_once_per_corpus_and_size(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("pairs", [[], [("", " ")]])
-def test_no_tokenizer_is_learned_from_an_empty_corpus(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
+def test_no_tokenizer_is_trained_on_an_empty_corpus(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
     with pytest.raises(DataError, match=r"^nothing: the corpus is empty$"):
         corpus_tokenizer(Corpus("nothing", "x", lambda: iter(pairs)), 151, tmp_path)

@@ -1,4 +1,4 @@
-"""The tokenizer: special ids, round trips, and models that are none."""
+"""The tokenizer: special ids, round trips, and invalid models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VOCAB_SIZE = 307
 
 @pytest.fixture(scope="module")
 def sentences() -> list[str]:
-    """Both sides of some builtin pairs."""
+    """Sentences of both languages."""
     return [side for pair in builtin_pairs("train", 397) for side in pair]
 
 
@@ -41,7 +41,7 @@ def test_padding_unknown_begin_and_end_are_the_first_four_ids(tokenizer: Tokeniz
     assert tokenizer.pieces([PAD_ID, UNK_ID, BOS_ID, EOS_ID]) == ["<pad>", "<unk>", "<s>", "</s>"]
 
 
-def test_the_vocabulary_has_the_size_asked_for(tokenizer: Tokenizer) -> None:
+def test_the_vocabulary_has_the_requested_size(tokenizer: Tokenizer) -> None:
     assert len(tokenizer) == VOCAB_SIZE
 
 
@@ -85,7 +85,7 @@ def test_no_texts_have_no_ids_and_no_ids_have_no_texts(tokenizer: Tokenizer) -> 
     assert tokenizer.decode([[]]) == [""]
 
 
-def test_several_threads_give_what_one_gives(tokenizer: Tokenizer, sentences: list[str]) -> None:
+def test_several_threads_give_the_same_ids_as_one(tokenizer: Tokenizer, sentences: list[str]) -> None:
     assert tokenizer.encode(sentences, num_threads=3) == tokenizer.encode(sentences)
 
 
@@ -105,7 +105,7 @@ def test_a_character_never_seen_is_unknown_and_shows(tokenizer: Tokenizer) -> No
 
 @pytest.mark.parametrize("num_threads", [1, 3])
 def test_text_that_no_utf8_can_hold_is_refused(tokenizer: Tokenizer, num_threads: int) -> None:
-    with pytest.raises(DataError, match="a text holds surrogates, which are no characters"):
+    with pytest.raises(DataError, match="a text contains surrogates, which UTF-8 cannot encode"):
         tokenizer.encode(["Der Hund", "half \ud800 a character"], num_threads)
 
 
@@ -113,7 +113,7 @@ def test_training_twice_gives_the_same_bytes(tokenizer: Tokenizer, sentences: li
     assert Tokenizer.train(iter(sentences), VOCAB_SIZE).model == tokenizer.model
 
 
-def test_empty_sentences_are_of_no_account(tokenizer: Tokenizer, sentences: list[str]) -> None:
+def test_empty_sentences_do_not_change_the_tokenizer(tokenizer: Tokenizer, sentences: list[str]) -> None:
     assert Tokenizer.train(["", *sentences, ""], VOCAB_SIZE).model == tokenizer.model
 
 
@@ -124,14 +124,14 @@ def test_a_tokenizer_is_its_bytes(tmp_path: Path, tokenizer: Tokenizer, sentence
         assert loaded.encode(sentences) == tokenizer.encode(sentences)
 
 
-def test_too_large_a_vocabulary_is_refused_with_the_largest_that_can_be_learned(sentences: list[str]) -> None:
+def test_too_large_a_vocabulary_is_refused_with_the_largest_possible(sentences: list[str]) -> None:
     with pytest.raises(DataError, match=r"data\.vocab_size=99991 is too large for this corpus; at most \d+") as caught:
         Tokenizer.train(sentences, 99991)
     largest = int(str(caught.value).split("at most ")[1].split()[0])
     assert len(Tokenizer.train(sentences, largest)) == largest
 
 
-def test_too_small_a_vocabulary_is_refused_with_the_smallest_that_can_be_learned(sentences: list[str]) -> None:
+def test_too_small_a_vocabulary_is_refused_with_the_smallest_possible(sentences: list[str]) -> None:
     with pytest.raises(DataError, match=r"^data\.vocab_size=23 is too small for this corpus; at least \d+") as caught:
         Tokenizer.train(sentences, 23)
     smallest = int(str(caught.value).split("at least ")[1].split()[0])
@@ -139,14 +139,14 @@ def test_too_small_a_vocabulary_is_refused_with_the_smallest_that_can_be_learned
 
 
 @pytest.mark.parametrize("nothing", [[], [""], [" "]])
-def test_nothing_cannot_be_learned_from(nothing: list[str]) -> None:
+def test_empty_text_cannot_train_a_tokenizer(nothing: list[str]) -> None:
     with pytest.raises(DataError, match=r"^the tokenizer cannot be trained: ") as caught:
         Tokenizer.train(nothing, VOCAB_SIZE)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("stop", [DataError("train.en, line 3: not UTF-8"), KeyboardInterrupt("typed")])
-def test_what_stops_the_corpus_arrives_as_it_was(sentences: list[str], stop: BaseException) -> None:
+def test_an_error_of_the_corpus_is_raised_unchanged(sentences: list[str], stop: BaseException) -> None:
     def broken() -> Iterator[str]:
         yield from sentences
         raise stop
@@ -157,7 +157,7 @@ def test_what_stops_the_corpus_arrives_as_it_was(sentences: list[str], stop: Bas
 
 
 @pytest.mark.parametrize("name", ["nothing", "noise", "pickle", "truncated"])
-def test_bytes_that_are_no_model_are_refused(tokenizer: Tokenizer, name: str) -> None:
+def test_invalid_model_bytes_are_refused(tokenizer: Tokenizer, name: str) -> None:
     model = {
         "nothing": b"",
         "noise": b"no model at all",
@@ -169,7 +169,7 @@ def test_bytes_that_are_no_model_are_refused(tokenizer: Tokenizer, name: str) ->
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
+def test_an_invalid_model_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.model"
     path.write_bytes(pickle.dumps([]))
     with pytest.raises(DataError, match=r"tokenizer\.model: not a SentencePiece model: "):
@@ -196,7 +196,7 @@ def test_a_model_with_other_special_ids_is_refused(sentences: list[str], ids: di
         Tokenizer(train_with_ids(sentences, **ids))
 
 
-def test_counted_words_give_the_pieces_that_sentencepiece_learns_from_whole_sentences() -> None:
+def test_training_on_word_counts_equals_training_on_sentences() -> None:
     sentences = [side for pair in builtin_pairs("train", 397) for side in pair]
     sentences += ["tab\tand  blanks ", "fine  print\u00a0and\u2003wide", "\ufb01sh ½ №"]
     model = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Bracket scores worked out by hand, rule by rule, and laws of the counts."""
+"""Bracket scores computed by hand, rule by rule, and invariants of the counts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def counts(predicted: str, reference: str) -> tuple[int, int, int, int]:
         ("(S (NP (NNP John)) (VP (VBZ has) (PP (DT a) (NN dog))) (. .))", 3, 4),
         # Of the two NP 2-4 one is right.
         ("(S (NP (NNP John)) (VP (VBZ has) (NP (NP (DT a) (NN dog)))) (. .))", 4, 5),
-        # Parts of speech are no brackets.
+        # Leaves are not brackets.
         ("(S (NP (XX John)) (VP (XX has) (NP (XX a) (XX dog))) (. .))", 4, 4),
         # The full stop is nowhere, so it may be anywhere, and a constituent of it alone does not count.
         ("(S (NP (NNP John)) (VP (VBZ has) (NP (DT a) (NN dog) (. .))))", 4, 4),
@@ -86,7 +86,7 @@ def test_a_sentence_of_punctuation_alone_is_skipped() -> None:
     assert counts("(S (. .))", "(S (. .))") == (0, 0, 0, 1)
 
 
-def test_scores_are_of_the_corpus_and_no_averages_over_sentences() -> None:
+def test_scores_are_over_the_corpus_not_averages_over_sentences() -> None:
     # 3 of 4 brackets are right against 4, and 1 of 2 against 1.
     predicted = ["(S (NP (NNP John)) (VP (VBZ has)) (NP (DT a) (NN dog)) (. .))", "(S (NP (NN a)) (NN b))"]
     references = [JOHN, "(S (NN a) (NN b))"]
@@ -120,7 +120,7 @@ def test_dropping_brackets_costs_recall_alone(seed: int) -> None:
     assert (found.matched, found.predicted, found.reference) == (kept, kept, 9)
 
 
-def test_what_cannot_be_scored_is_refused() -> None:
+def test_unequal_or_empty_inputs_are_refused() -> None:
     with pytest.raises(DataError, match="1 trees cannot be scored against 0 references"):
         score_trees([read_tree(JOHN)], [])
     with pytest.raises(DataError, match="nothing to score"):

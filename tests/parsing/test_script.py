@@ -1,4 +1,4 @@
-"""scripts/parse.py, as a person at a terminal meets it."""
+"""scripts/parse.py, end to end."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ model: {d_model: 22, num_layers: 1, num_heads: 2, d_ff: 29}
 data: {vocab_size: 211}
 train: {tokens_per_update: 509, max_tokens: 509, warmup_steps: 5, max_steps: 3, log_steps: 3, validate_steps: 3,
         validation_bleu: false, save_minutes: null, precision: fp32, device: cpu}
-search: {beam: 2, alpha: 0.3, max_extra: 23}
+search: {beam: 2, alpha: 0.3, max_length_offset: 23}
 """
 
 
 class Result(NamedTuple):
-    """How the script ended."""
+    """Exit status and output of the script."""
 
     status: int
     out: str
@@ -44,7 +44,7 @@ Parse = Callable[..., Result]
 
 @pytest.fixture(scope="module")
 def treebank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with trees of the grammar: 199 to train on, 11 to validate and 13 to test on."""
+    """A directory of builtin trees: 199 for training, 11 for validation, 13 for test."""
     directory = tmp_path_factory.mktemp("treebank")
     trees = builtin_trees("train", 223)
     for split, size in (("train", 199), ("validation", 11), ("test", 13)):
@@ -54,17 +54,17 @@ def treebank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def parser(treebank: Path) -> Path:
-    """A run that has learned from the trees for three updates: what it writes is malformed."""
+    """A run after three updates, whose output is malformed."""
     (treebank / "tiny.yaml").write_text(YAML)
     places = [f"run_dir={treebank / 'run'}", f"data.cache_dir={treebank / 'cache'}"]
     config = load_config(treebank / "tiny.yaml", [*places, f"data.corpus={treebank}/{{split}}.trees"])
-    Trainer(config).fit()
+    Trainer.from_config(config).fit()
     return Path(config.run_dir)
 
 
 @pytest.fixture
 def parse(capfd: pytest.CaptureFixture[str]) -> Parse:
-    """Runs the script as its `__main__` would, but in this process: importing torch again takes seconds."""
+    """Run the script in this process, because importing torch again takes seconds."""
 
     def call(*argv: object) -> Result:
         main = runpy.run_path(str(SCRIPT))["main"]
@@ -144,7 +144,7 @@ def test_a_users_mistake_is_one_line(parser: Path, parse: Parse, argv: list[str]
     assert complaint in err
 
 
-def test_a_file_without_trees_and_a_place_without_a_run_are_mistakes(
+def test_a_file_without_trees_and_a_directory_without_a_run_are_refused(
     parser: Path, parse: Parse, tmp_path: Path
 ) -> None:
     (tmp_path / "empty.trees").touch()
@@ -160,7 +160,7 @@ def test_the_papers_settings_are_those_of_section_6_3(name: str) -> None:
     base = Config()
     assert (config.model.num_layers, config.model.d_model) == (4, 1024)
     assert config.data.vocab_size == {"wsj": 16_000, "semi": 32_000}[name]
-    assert (config.search.beam, config.search.alpha, config.search.max_extra) == (21, 0.3, 300)
+    assert (config.search.beam, config.search.alpha, config.search.max_length_offset) == (21, 0.3, 300)
     assert config.model.dropout and config.model.attention_dropout
     same = ("model.num_heads", "model.d_ff", "model.norm", "model.tie", "train.label_smoothing", "train.adam_beta2")
     assert all(config.flat()[key] == base.flat()[key] for key in same)

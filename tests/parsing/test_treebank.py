@@ -1,4 +1,4 @@
-"""Treebanks as corpora: what is read from files and from the grammar, and how the tokenizer treats the symbols."""
+"""Treebanks as corpora, from files and the builtin grammar, and their user-defined symbols."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_treebank_is_known_by_its_content(tmp_path: Path) -> None:
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
-def test_the_line_that_is_no_tree_is_named(tmp_path: Path) -> None:
+def test_a_malformed_line_is_named(tmp_path: Path) -> None:
     corpus = load_split(write_trees(tmp_path, "(S (NN a))", "", "(S (NN a)"), "train")
     with pytest.raises(DataError, match=r"train\.trees\.gz, line 3: not a bracketed tree: a bracket is not closed$"):
         list(corpus)

@@ -1,4 +1,4 @@
-"""Trees as text and as sequences: what is read, what is written, and how a model's mistakes are mended."""
+"""Trees: reading, formatting, linearising, and repair of malformed output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SEEDS = range(211)
 
 
 def random_tree(rng: random.Random, depth: int = 7) -> Tree:
-    """Few labels, so that brackets stand in others of their name; unary chains; a root called TOP now and then."""
+    """Few labels, so that constituents nest in others of the same label; unary chains; sometimes a TOP root."""
     root = random_constituent(rng, depth)
     if rng.random() < 0.3:
         return Tree("TOP", (root, *[random_constituent(rng, 2) for _ in range(rng.randint(1, 2))]))
@@ -76,14 +76,14 @@ def test_reading_cleans_a_tree(text: str, clean: str) -> None:
     [
         ("(S (NN a)", "a bracket is not closed"),
         ("(S (NN a)))", r"the \) at character 11 closes nothing"),
-        ("(S (NP a dog))", "'a' does not stand in a bracket with its part of speech"),
-        ("hello", "'hello' does not stand in a bracket"),
-        ("", "0 trees with words where one is expected"),
-        ("(S (-NONE- *))", "0 trees with words"),
-        (f"{JOHN} {JOHN}", "2 trees with words"),
+        ("(S (NP a dog))", "'a' is not in a bracket with its tag"),
+        ("hello", "'hello' is not in a bracket"),
+        ("", "expected one tree with words, found 0"),
+        ("(S (-NONE- *))", "expected one tree with words, found 0"),
+        (f"{JOHN} {JOHN}", "expected one tree with words, found 2"),
     ],
 )
-def test_what_is_no_tree_is_refused(text: str, problem: str) -> None:
+def test_malformed_trees_are_refused(text: str, problem: str) -> None:
     with pytest.raises(DataError, match=f"^not a bracketed tree: {problem}"):
         read_tree(text)
 
@@ -104,7 +104,7 @@ def test_what_is_no_tree_is_refused(text: str, problem: str) -> None:
         ("", "(TOP a b c)"),
     ],
 )
-def test_malformed_sequences_are_mended(sequence: str, mended: str) -> None:
+def test_malformed_sequences_are_repaired(sequence: str, mended: str) -> None:
     tree = restore(sequence, ["a", "b", "c"])
     assert bracketed(tree).replace("(XX a)", "a").replace("(XX b)", "b").replace("(XX c)", "c") == mended
 
@@ -121,7 +121,7 @@ def test_any_sequence_becomes_a_tree_over_exactly_the_words(seed: int) -> None:
     assert restore(linearise(tree), sentence) == tree, "it is well-formed now"
 
 
-def test_thousands_of_nested_brackets_are_as_good_as_any() -> None:
+def test_thousands_of_nested_brackets_are_handled() -> None:
     depth = 5003
     tree = restore("(S " * depth + "XX", ["a"])
     assert linearise(tree) == "(S " * depth + "XX" + " )S" * depth

@@ -1,6 +1,6 @@
-"""Batches of about equal length, bounded in padded tokens (section 5.1). The only place that pads and shifts.
+"""Length-bucketed batches of at most `max_tokens` padded tokens (section 5.1); padding and shifting.
 
-Dimension key: B sentences, S source length, T target length.
+Dimension key: B sentences, S source length, T target length, N target tokens without padding.
 """
 
 from __future__ import annotations
@@ -18,65 +18,64 @@ from transformer.data.tokenizer import BOS_ID, PAD_ID
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded ids. The decoder reads tgt_in and is to predict tgt_out, which is tgt_in one position later."""
+    """Padded token ids; the decoder reads tgt_in and predicts tgt_out."""
 
     src: Tensor  # (B, S) int64, ends with </s>
-    tgt_in: Tensor  # (B, T) int64, begins with <s>
+    tgt_in: Tensor  # (B, T) int64, tgt_out shifted right, begins with <s>
     tgt_out: Tensor  # (B, T) int64, ends with </s>
-    real: Tensor  # (N,) int64: where tgt_out, flattened, is not padding
+    target_positions: Tensor  # (N,) int64: positions in tgt_out.flatten() that are not padding
 
     @property
     def num_tokens(self) -> int:
-        """N: real target tokens."""
-        return len(self.real)
+        """N, the number of target tokens without padding."""
+        return len(self.target_positions)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device; does not wait for the copy."""
+        """Copy to a device, asynchronously from pinned memory."""
         if device.type == "cpu":
             return self
-        tensors = (self.src, self.tgt_in, self.tgt_out, self.real)
+        tensors = (self.src, self.tgt_in, self.tgt_out, self.target_positions)
         return Batch(*(x.pin_memory().to(device, non_blocking=True) for x in tensors))
 
 
-def plan_batches(src_lengths: Ints, tgt_lengths: Ints, max_tokens: int, rng: np.random.Generator) -> list[Ints]:
-    """Partition sentence pairs into batches of similar lengths, in random order.
+def bucket_by_length(src_lengths: Ints, tgt_lengths: Ints, max_tokens: int, rng: np.random.Generator) -> list[Ints]:
+    """Partition sentence pairs into batches of similar length, in random order.
 
-    Neither side of a batch, padding included, has more than `max_tokens` ids, unless one pair alone has.
+    Each side of a batch has at most `max_tokens` ids, padding included, except for a single pair that is longer.
     Returns the indices of each batch.
     """
-    pairs = _by_length(rng.permutation(len(src_lengths)), src_lengths, tgt_lengths)
-    batches = _cut(pairs, src_lengths, tgt_lengths, max_tokens)
+    pairs = _sort_by_length(rng.permutation(len(src_lengths)), src_lengths, tgt_lengths)
+    batches = _split_by_tokens(pairs, src_lengths, tgt_lengths, max_tokens)
     rng.shuffle(batches)
     return batches
 
 
-def share_update(
+def shard_update(
     update: Sequence[Ints], src_lengths: Ints, tgt_lengths: Ints, *, max_tokens: int, rank: int, size: int
 ) -> list[Ints]:
-    """The part of an update that one of `size` processes does, in batches of its own, none if there are fewer pairs.
+    """Batches of one of `size` processes; none if there are fewer pairs.
 
-    Pairs are dealt out in order of length, so that all have about as much to do.
+    Pairs are assigned round-robin in order of length, which balances the load.
     """
-    pairs = _by_length(np.concatenate(update), src_lengths, tgt_lengths)[rank::size]
-    return _cut(pairs, src_lengths, tgt_lengths, max_tokens)
+    pairs = _sort_by_length(np.concatenate(update), src_lengths, tgt_lengths)[rank::size]
+    return _split_by_tokens(pairs, src_lengths, tgt_lengths, max_tokens)
 
 
-def _by_length(pairs: Ints, src_lengths: Ints, tgt_lengths: Ints) -> Ints:
-    """The same pairs in the order in which batches are cut; equal ones stay as they are because the sort is stable."""
+def _sort_by_length(pairs: Ints, src_lengths: Ints, tgt_lengths: Ints) -> Ints:
     src, tgt = src_lengths[pairs].astype(np.int64), tgt_lengths[pairs].astype(np.int64)
     longest = np.maximum(src, tgt)
-    # By what the budget counts, the longer side; among equals by which side that is, there and back again, so that a
-    # batch across two lengths stays alike.
+    # Sort by max(src, tgt); ties by src - tgt, alternating direction (boustrophedon) to keep neighbours similar. The
+    # sort is stable: equal pairs stay shuffled.
     return pairs[np.lexsort(((src - tgt) * np.where(longest % 2, -1, 1), longest))]
 
 
-def _cut(pairs: Ints, src_lengths: Ints, tgt_lengths: Ints, max_tokens: int) -> list[Ints]:
-    """Pairs in the order of `_by_length`, as many in a batch as the budget lets."""
+def _split_by_tokens(pairs: Ints, src_lengths: Ints, tgt_lengths: Ints, max_tokens: int) -> list[Ints]:
+    """Split sorted pairs into consecutive batches of at most `max_tokens`."""
     longest = np.maximum(src_lengths[pairs], tgt_lengths[pairs]).astype(np.int64)
     batches: list[Ints] = []
     start = 0
     while start < len(pairs):
-        # No batch can hold more sentences than would fit if all were as short as its shortest.
+        # Upper bound of the batch size: as if all pairs were as short as the first.
         window = longest[start : start + max(1, max_tokens // int(longest[start]))]
         padded = window * np.arange(1, len(window) + 1)
         size = max(1, int(np.searchsorted(padded, max_tokens, side="right")))
@@ -85,26 +84,20 @@ def _cut(pairs: Ints, src_lengths: Ints, tgt_lengths: Ints, max_tokens: int) -> 
     return batches
 
 
-def plan_updates(
+def group_into_updates(
     src_lengths: Ints, tgt_lengths: Ints, *, max_tokens: int, tokens_per_update: int, seed: int, epoch: int
 ) -> list[list[Ints]]:
-    """The updates of an epoch: for each, the batches whose gradients it sums.
+    """Group an epoch's batches into updates of about `tokens_per_update` target tokens.
 
-    A pure function of its arguments, so that a position in the data is two integers: epoch and update. An update has
-    as close to `tokens_per_update` real target tokens as whole batches come; a remainder of under half of that joins
-    the last update.
-
-    Args:
-        src_lengths, tgt_lengths: of every pair, </s> included.
-        max_tokens: per batch and side, padding included.
-        tokens_per_update: real target tokens per update.
-        seed, epoch: name the shuffle.
+    A pure function of its arguments, so a position in the data is two integers, epoch and update. The size of an
+    update is as close to `tokens_per_update` as whole batches allow; a remainder of less than half joins the last one.
+    Lengths include </s>. `max_tokens` is per batch and side and includes padding, `tokens_per_update` does not.
     """
     rng = np.random.default_rng((seed, epoch))
     updates: list[list[Ints]] = []
     current: list[Ints] = []
     num_tokens = 0
-    for batch in plan_batches(src_lengths, tgt_lengths, min(max_tokens, tokens_per_update), rng):
+    for batch in bucket_by_length(src_lengths, tgt_lengths, min(max_tokens, tokens_per_update), rng):
         batch_tokens = int(tgt_lengths[batch].sum())
         if current and num_tokens + batch_tokens / 2 > tokens_per_update:
             updates.append(current)
@@ -119,27 +112,27 @@ def plan_updates(
 
 
 def pad(sentences: Sequence[Sequence[int]]) -> Tensor:
-    """Ids of unequal length as (B, longest) int64, padded at the end."""
-    padded = torch.full((len(sentences), max(map(len, sentences), default=0)), PAD_ID)
+    """Pad ids at the end to (B, longest) int64."""
+    padded = torch.full((len(sentences), max(map(len, sentences), default=0)), PAD_ID)  # (B, longest)
     for row, ids in zip(padded, sentences, strict=True):
         row[: len(ids)] = torch.as_tensor(ids)
     return padded
 
 
 def collate(dataset: PairDataset, indices: Ints) -> Batch:
-    """Make a batch of the pairs with these indices."""
-    tgt_out = _gather(dataset.tgt, indices)
-    # Shift right: the last column can only be </s> or padding, which predict nothing. Rows that end earlier keep
-    # their </s> as an input; its output is padding, which the loss leaves out.
-    tgt_in = torch.cat((torch.full((len(indices), 1), BOS_ID), tgt_out[:, :-1]), dim=1)
-    real = (tgt_out.flatten() != PAD_ID).nonzero().flatten()
-    return Batch(_gather(dataset.src, indices), tgt_in, tgt_out, real)
+    """Pad and shift the pairs with these indices."""
+    tgt_out = _gather(dataset.tgt, indices)  # (B, T)
+    # The last column holds only </s> and padding, which predict nothing. Shorter rows feed their </s> to the decoder;
+    # its output there is padding, which the loss ignores.
+    tgt_in = torch.cat((torch.full((len(indices), 1), BOS_ID), tgt_out[:, :-1]), dim=1)  # (B, T)
+    target_positions = (tgt_out.flatten() != PAD_ID).nonzero().flatten()  # (N,)
+    return Batch(_gather(dataset.src, indices), tgt_in, tgt_out, target_positions)
 
 
 def _gather(side: Side, indices: Ints) -> Tensor:
-    lengths = side.lengths[indices]
-    columns = np.arange(lengths.max())
-    is_real = columns < lengths[:, None]  # (B, L)
-    padded = np.full(is_real.shape, PAD_ID, dtype=np.int64)
-    padded[is_real] = side.ids[(side.starts[indices][:, None] + columns)[is_real]]
+    lengths = side.lengths[indices]  # (B,)
+    columns = np.arange(lengths.max())  # (L,)
+    is_token = columns < lengths[:, None]  # (B, L)
+    padded = np.full(is_token.shape, PAD_ID, dtype=np.int64)  # (B, L)
+    padded[is_token] = side.ids[(side.starts[indices][:, None] + columns)[is_token]]
     return torch.from_numpy(padded)

@@ -1,79 +1,32 @@
-"""The built-in corpus: English captions and their German translations, from a synchronous grammar.
+"""The built-in corpus: English captions with German translations, from a synchronous grammar.
 
-A teaching corpus for the quickstart and the tests: no download, no licence to accept, over 10^29 sentences. It never
-stands in for real data in a reported result. The German is a function of the English, so a model can learn it exactly.
+A toy corpus for the quickstart and the tests: no download, no licence, over 10^29 sentences; not for reported results.
+The German is a function of the English, so a model can learn it exactly.
 
 Covered: gender, case, number; weak, mixed, strong adjectives; dative -n, n-declension; number words; contractions; verb
 second with inversion, verb last after conjunctions and relative pronouns; separable verbs, modals, perfect, passive;
 nicht and kein; definite objects before adverbials, indefinite ones behind; questions; coordination; agreement.
 
-English is derived as a bracketed tree, from which `tidy` makes the sentence: the same grammar is a small treebank.
+English is derived as a bracketed tree, which `tidy` turns into a sentence: the grammar is also a small treebank.
 """
 
-from __future__ import annotations
-
+import configparser
 import random
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from transformer.errors import DataError
+
 T = TypeVar("T")
-Draw = Callable[[], float]  # Random.random: its sequence is the one that Python keeps across versions
+Draw = Callable[[], float]  # Random.random, whose sequence Python keeps stable across versions
 SPLITS = {"train": range(90), "validation": range(90, 95), "test": range(95, 100)}  # percentiles of the sentence's hash
 
-# Tables read "key: entry, entry; key: ...". Nouns by kind: p person, a animal, t thing, r reading, f food, h clothing,
-# v vehicle, i instrument, b barrier; places one is in (n), on (o; q if too small to cross), at (w) or under (u). A star
-# marks the n-declension: der Junge, den Jungen. English plurals in -s are left out. Adjectives by the kinds they fit.
-NOUN_TABLE = """p: man/men der Mann/Männer, woman/women die Frau/Frauen, boy der Junge/Jungen*,
-girl das Mädchen/Mädchen, child/children das Kind/Kinder, teacher der Lehrer/Lehrer, doctor der Arzt/Ärzte,
-student der Student/Studenten*, farmer der Bauer/Bauern*, aunt die Tante/Tanten; a: dog der Hund/Hunde,
-cat die Katze/Katzen, horse das Pferd/Pferde, bird der Vogel/Vögel, cow die Kuh/Kühe, rabbit das Kaninchen/Kaninchen,
-monkey der Affe/Affen*, bear der Bär/Bären*, mouse/mice die Maus/Mäuse; t: ball der Ball/Bälle, doll die Puppe/Puppen,
-stick der Stock/Stöcke, stone der Stein/Steine, box/boxes die Kiste/Kisten, bag die Tasche/Taschen,
-flower die Blume/Blumen, picture das Bild/Bilder; r: book das Buch/Bücher, newspaper die Zeitung/Zeitungen,
-letter der Brief/Briefe; f: apple der Apfel/Äpfel, cake der Kuchen/Kuchen, egg das Ei/Eier, carrot die Karotte/Karotten,
-potato/potatoes die Kartoffel/Kartoffeln; h: hat der Hut/Hüte, cap die Mütze/Mützen, shirt das Hemd/Hemden,
-jacket die Jacke/Jacken, coat der Mantel/Mäntel, dress/dresses das Kleid/Kleider; v: car das Auto/Autos,
-bus/buses der Bus/Busse, bicycle das Fahrrad/Fahrräder, boat das Boot/Boote, train der Zug/Züge;
-i: guitar die Gitarre/Gitarren, trumpet die Trompete/Trompeten, piano das Klavier/Klaviere; b: wall die Mauer/Mauern,
-fence der Zaun/Zäune; u: tree der Baum/Bäume, table der Tisch/Tische; n: park der Park/Parks, garden der Garten/Gärten,
-forest der Wald/Wälder, house das Haus/Häuser, kitchen die Küche/Küchen, school die Schule/Schulen,
-village das Dorf/Dörfer, museum das Museum/Museen, church/churches die Kirche/Kirchen, city/cities die Stadt/Städte;
-o: street die Straße/Straßen, bridge die Brücke/Brücken, meadow die Wiese/Wiesen, field das Feld/Felder;
-q: bench/benches die Bank/Bänke, roof das Dach/Dächer; w: lake der See/Seen, river der Fluss/Flüsse,
-beach/beaches der Strand/Strände, station der Bahnhof/Bahnhöfe, window das Fenster/Fenster"""
-QUALITY_TABLE = """patrfhvinoqwub: small/klein, big/groß, strange/seltsam; patrhvinoqwub: old/alt, beautiful/schön;
-trhvinoqwub: new/neu; pa: young/jung, tired/müde, hungry/hungrig, happy/fröhlich, sad/traurig, friendly/freundlich,
-strong/stark, brave/mutig, clever/klug, curious/neugierig; patrhvioqb: dirty/schmutzig; pathvoqb: wet/nass;
-thvinoq: clean/sauber; tvi: heavy/schwer; trfhvi: cheap/billig; f: fresh/frisch, sweet/süß; pno: famous/berühmt"""
-COLOUR_TABLE = """thvi: red/rot, blue/blau, green/grün, yellow/gelb; athvi: black/schwarz, white/weiß, brown/braun"""
-# Key: kinds of subject, objects, kinds of the last object. Entry: English base, -ing form and participle (left out if
-# regular) = German infinitive, third person, participle (behind "ist" if the perfect takes sein).
-VERB_TABLE = """p: dance = tanzen/tanzt/getanzt, laugh = lachen/lacht/gelacht,
-sing/singing/sung = singen/singt/gesungen; pa: sleep/sleeping/slept = schlafen/schläft/geschlafen,
-play = spielen/spielt/gespielt, sit/sitting/sat = sitzen/sitzt/gesessen, stand/standing/stood = stehen/steht/gestanden,
-wake up/waking up/woken up = aufwachen/wacht auf/ist aufgewacht; pa goal: walk = gehen/geht/ist gegangen,
-run/running/run = rennen/rennt/ist gerannt, go back/going back/gone back = zurückgehen/geht zurück/ist zurückgegangen;
-p acc f: eat/eating/eaten = essen/isst/gegessen; a acc f: eat/eating/eaten = fressen/frisst/gefressen;
-p acc r: read/reading/read = lesen/liest/gelesen; p acc patvinu: draw/drawing/drawn = zeichnen/zeichnet/gezeichnet;
-p acc trfhvi: buy/buying/bought = kaufen/kauft/gekauft; p acc h: wear/wearing/worn = tragen/trägt/getragen;
-p acc vha: wash = waschen/wäscht/gewaschen; p acc vi: repair = reparieren/repariert/repariert;
-p acc a: feed/feeding/fed = füttern/füttert/gefüttert; p acc trfh: pick up = aufheben/hebt auf/aufgehoben;
-p acc p: greet = grüßen/grüßt/gegrüßt, call = anrufen/ruft an/angerufen; pa acc patrfh: look for = suchen/sucht/gesucht;
-pa acc patv: watch = beobachten/beobachtet/beobachtet, look at = ansehen/sieht an/angesehen;
-p dat p: help = helfen/hilft/geholfen, thank = danken/dankt/gedankt, listen to = zuhören/hört zu/zugehört;
-pa dat pav: follow = folgen/folgt/ist gefolgt; pa auf-acc pv: wait for = warten/wartet/gewartet;
-pa mit-dat ta: play with = spielen/spielt/gespielt; p auf-dat i: play = spielen/spielt/gespielt;
-p mit-dat p: talk to = sprechen/spricht/gesprochen; p über-acc pavn: talk about = sprechen/spricht/gesprochen;
-a acc a: chase = jagen/jagt/gejagt; pa von-dat patfvn: dream of/dreaming of/dreamt of = träumen/träumt/geträumt;
-pa über-acc bt: jump over = springen/springt/ist gesprungen; p dat+acc trfhi: give/giving/given = geben/gibt/gegeben,
-show/showing/shown = zeigen/zeigt/gezeigt, bring/bringing/brought = bringen/bringt/gebracht"""
-# English / German / kinds of the noun / case, if not the dative.
-PLACE_TABLE = "in/in/n, on/auf/oq, at/an/w, under/unter/u, behind/hinter/nuvb, next to/neben/nuvb, in front of/vor/nuvb"
-GOAL_TABLE = "into/in/n/acc, out of/aus/n, through/durch/n/acc, to/zu/nw, onto/auf/oq/acc, across/über/o/acc"
-MODAL_TABLE = "can/can = kann/können, will/will = wird/werden, must/must = muss/müssen, wants to/want to = will/wollen"
+LEXICON = configparser.ConfigParser(delimiters=":", interpolation=None)
+LEXICON.read_string(Path(__file__).with_name("lexicon.ini").read_text(encoding="utf-8"))
 STRONG = {"m": ("er", "en", "em"), "f": ("e", "e", "er"), "n": ("es", "es", "em"), "p": ("e", "e", "en")}  # by case
 CASES, ARTICLES = {"nom": 0, "acc": 1, "dat": 2}, {"er": "der", "en": "den", "em": "dem", "e": "die", "es": "das"}
 EIN_STEMS, DER_STEMS, SOME_STEMS = {"ein", "kein", "mein", "unser"}, {"d", "dies", "jed"}, {"einig", "viel", "mehrer"}
@@ -130,9 +83,8 @@ def words(text: str) -> tuple[Words, ...]:
     return tuple(Words(*entry.strip().split("/")) for entry in text.split(","))
 
 
-def entries(table: str) -> list[tuple[str, str]]:
-    groups = [group.rpartition(":") for group in table.split(";")]
-    return [(key.strip(), entry.strip()) for key, _, group in groups for entry in group.split(",")]
+def entries(section: str) -> list[tuple[str, str]]:
+    return [(key, entry.strip()) for key, group in LEXICON[section].items() for entry in group.split(",")]
 
 
 def parse_noun(kind: str, entry: str) -> Noun:
@@ -178,13 +130,14 @@ NEGATABLE = words("a/ein, the/d"), words("/, the/d")
 NOW = words("today/heute, this morning/heute Morgen, now/jetzt, this evening/heute Abend, at the moment/im Moment")
 PLANNED = words("today/heute, tomorrow/morgen, on Sunday/am Sonntag, on Monday/am Montag, in the evening/am Abend")
 CONJUNCTIONS = words("while/während, because/weil, although/obwohl, and/und, but/aber")
-MODALS = [[side.split("/") for side in entry.split(" = ")] for _, entry in entries(MODAL_TABLE)]
-PLACES, GOALS = ([Preposition(*entry.split("/")) for _, entry in entries(t)] for t in (PLACE_TABLE, GOAL_TABLE))
+MODALS = [[side.split("/") for side in entry.split(" = ")] for _, entry in entries("modals")]
+PREPOSITIONS = [(use, Preposition(*entry.split("/"))) for use, entry in entries("prepositions")]
+PLACES, GOALS = ([one for use, one in PREPOSITIONS if use == wanted] for wanted in ("place", "goal"))
 KINDS = "patrfhvibunoqw"
-NOUNS = {kind: [parse_noun(kind, entry) for key, entry in entries(NOUN_TABLE) if key == kind] for kind in KINDS}
-QUALITIES = {k: [Words(*entry.split("/")) for kinds, entry in entries(QUALITY_TABLE) if k in kinds] for k in KINDS}
-COLOURS = {k: [Words(*entry.split("/")) for kinds, entry in entries(COLOUR_TABLE) if k in kinds] for k in KINDS}
-VERBS = [parse_verb(key, entry) for key, entry in entries(VERB_TABLE)]
+NOUNS = {kind: [parse_noun(kind, entry) for key, entry in entries("nouns") if key == kind] for kind in KINDS}
+QUALITIES = {k: [Words(*entry.split("/")) for kinds, entry in entries("qualities") if k in kinds] for k in KINDS}
+COLOURS = {k: [Words(*entry.split("/")) for kinds, entry in entries("colours") if k in kinds] for k in KINDS}
+VERBS = [parse_verb(key, entry) for key, entry in entries("verbs")]
 STATES = {k: [Predicate(IS, en, ARE, f"{de} ", k, times=NOW) for en, de in QUALITIES[k] + COLOURS[k]] for k in KINDS}
 PASSIVES = {k: [one for _, passive in VERBS for one in passive if k in one.subjects] or STATES[k] for k in KINDS}
 ACTIONS = {k: [one for one, _ in VERBS if k in one[0].subjects] + [PASSIVES[k]] * 2 for k in KINDS}
@@ -200,18 +153,18 @@ def join(*parts: str) -> str:
 
 
 def leaves(text: str) -> str:
-    """Words as leaves of an English tree; the grammar does not know their parts of speech."""
+    """Words as leaves of an English tree; parts of speech are not modelled."""
     return join(*[f"(XX {word})" for word in text.split()])
 
 
 def bracket(label: str, *parts: str) -> str:
-    """Make an English constituent of its parts, or nothing of nothing."""
+    """Bracket the parts as an English constituent; empty if they are."""
     inside = join(*parts)
     return inside and f"({label} {inside})"
 
 
 def render(np: NP, slot: Preposition = NOMINATIVE) -> Words:
-    """Render a noun phrase behind a preposition; in German, determiner or adjectives show the strong ending."""
+    """Render a noun phrase; in German, determiner or adjectives take the strong ending."""
     gender, case = "p" if np.plural else np.noun.gender, CASES[slot.case]
     (stem, _, number), ending = np.det.german.partition(" "), STRONG[gender][case]
     bare = gender in "mn" and ending in ("er", "es")  # ein Hund, ein Pferd, but einen Hund
@@ -238,7 +191,7 @@ def in_english(clause: Clause) -> str:
 
 
 def in_german(clause: Clause, lead: str | None = None, final: bool = False) -> str:
-    """Put the finite verb last, or second: behind `lead`, else behind the clause's own front, else the subject."""
+    """Put the finite verb last, or second: after `lead`, the clause's front or the subject."""
     _, (_, subject), (_, finite), (_, rest), tail = clause
     if final:
         return join(lead or "", subject, rest, tail + finite)
@@ -256,7 +209,7 @@ def sample_np(draw: Draw, kinds: str, determiners: Sequence[Sequence[Words]] = A
 
 
 def sample_subject(draw: Draw) -> tuple[Words, NP]:
-    """Return the subject in both languages and a noun phrase of its kind, number and definiteness."""
+    """Draw a subject; returns it with a noun phrase of its kind, number and definiteness."""
     kind = pick(draw, "p" * 12 + "a" * 7 + "trfhvi")
     np, chance = sample_np(draw, kind), draw()
     if chance < 0.1:
@@ -285,7 +238,7 @@ def sample_relative(draw: Draw, np: NP) -> Words:
 
 
 def sample_clause(draw: Draw, subject: Words, head: NP, main: bool = False, gapped: Predicate | None = None) -> Clause:
-    """Draw what a subject does; a main clause may have a time, a front and an object with a relative clause."""
+    """Draw a clause; only main ones have times, fronts and relative clauses of objects."""
     described = head.adjectives or draw() < 0.8  # a red ball is not said to be blue
     predicate = gapped or pick(draw, pick(draw, ACTIONS[head.noun.kind]) if described else STATES[head.noun.kind])
     is_state = predicate.finite is ARE and predicate.auxiliary is IS
@@ -323,7 +276,7 @@ def sample_clause(draw: Draw, subject: Words, head: NP, main: bool = False, gapp
 
 
 def sample_sentence(draw: Draw) -> Words:
-    """Draw a tree of English and a sentence of German."""
+    """Draw an English tree and a German sentence."""
     shape, (subject, head) = draw(), sample_subject(draw)
     clause = sample_clause(draw, subject, head, main=shape > 0.15)
     if shape <= 0.15 and clause.finite.german not in ("will", "wollen"):
@@ -347,7 +300,7 @@ def sample_sentence(draw: Draw) -> Words:
 
 
 def tidy(text: str) -> str:
-    """Make a sentence of German, or of a tree of English."""
+    """Remove the brackets of a tree, attach punctuation and capitalise."""
     text = re.sub(r"\([^ ()]+ |\)", "", text)
     text = re.sub(r" ([,.?])", r"\1", text)
     text = text.replace(",,", ",").replace(",.", ".").replace(",?", "?").replace(" can not ", " cannot ")
@@ -355,9 +308,9 @@ def tidy(text: str) -> str:
 
 
 def distinct_sentences(split: str, size: int, seed: int) -> Iterator[tuple[str, str, str]]:
-    """Yield trees with the English and the German; ValueError, at the call, as in `builtin_pairs`."""
+    """Yield trees with the English and the German sentence. Raises as `builtin_pairs`, at the call."""
     if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: the built-in corpus has {', '.join(SPLITS)}")
+        raise DataError(f"unknown split {split!r}: the built-in corpus has {', '.join(SPLITS)}")
     if size < 0:
         raise ValueError(f"size {size} is negative: ask for 0 pairs or more")
     return draw_distinct(SPLITS[split], size, random.Random(f"{split} {seed}").random)
@@ -375,27 +328,20 @@ def draw_distinct(percentiles: range, size: int, draw: Draw) -> Iterator[tuple[s
 
 
 def builtin_pairs(split: str, size: int, seed: int = 0) -> Iterator[tuple[str, str]]:
-    """Yield `size` distinct (English, German) pairs, 4 to 25 English words long; a longer corpus extends a shorter one.
+    """Yield `size` distinct (English, German) pairs of 4 to 25 English words.
 
-    A stable hash of the English text chooses the split of a sentence, so splits share none, whatever their seeds.
-
-    Args:
-        split: "train", "validation" or "test".
-        size: number of pairs, at least 0.
-        seed: chooses the sequence of sentences.
-
-    Raises:
-        ValueError: at the call, for an unknown split or a negative size.
+    A larger corpus starts with the smaller one. A hash of the English text decides the split ("train", "validation" or
+    "test") of a sentence, so splits are disjoint for all seeds. An unknown split (DataError) and a negative size
+    (ValueError) are refused at the call, not at the first pair.
     """
     return ((english, german) for _, english, german in distinct_sentences(split, size, seed))
 
 
 def builtin_trees(split: str, size: int, seed: int = 0) -> Iterator[str]:
-    """Yield the bracketed derivations of the English of `builtin_pairs` with the same arguments.
+    """Yield the bracketed English trees of `builtin_pairs` with the same arguments.
 
-    Labels are the Penn Treebank's. Of the leaves only punctuation has its part of speech, all others have XX. Raises as
-    `builtin_pairs`.
+    Labels are those of the Penn Treebank; parts of speech are XX except for punctuation. Raises as `builtin_pairs`.
     """
     trees = distinct_sentences(split, size, seed)
-    # Labels have no small letters: the first one begins the sentence.
+    # Labels have no lower-case letters: the first one starts the sentence.
     return (re.sub("[a-z]", lambda letter: letter[0].upper(), tree, count=1) for tree, _, _ in trees)

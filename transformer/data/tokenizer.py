@@ -1,4 +1,4 @@
-"""Sub-word pieces (section 5.1): one byte-pair encoding for both languages, by SentencePiece."""
+"""Joint byte-pair encoding of both languages (section 5.1), by SentencePiece."""
 
 from __future__ import annotations
 
@@ -16,13 +16,10 @@ PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
 
 
 class Tokenizer:
-    """Text to ids and back. Padding is 0, unknown 1, <s> 2, </s> 3; neither of the last two is added by `encode`.
+    """Text to token ids and back, with the bytes of a SentencePiece model.
 
-    Args:
-        model: the bytes of a SentencePiece model.
-
-    Raises:
-        DataError: the bytes are not such a model, or its special ids are others.
+    Ids: padding 0, unknown 1, <s> 2, </s> 3; `encode` adds neither <s> nor </s>. DataError if the bytes are not such a
+    model or its special ids differ.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -42,7 +39,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """Read `tokenizer.model`. DataError if it is missing or no SentencePiece model."""
+        """Read `tokenizer.model`. DataError if it is missing or invalid."""
         try:
             return cls(Path(path).read_bytes())
         except OSError as error:
@@ -52,13 +49,12 @@ class Tokenizer:
 
     @classmethod
     def train(cls, sentences: Iterable[str], vocab_size: int, symbols: Sequence[str] = ()) -> Tokenizer:
-        """Learn `vocab_size` pieces, special ones included, from sentences of both languages.
+        """Train on sentences of both languages.
 
-        The text is not lower-cased; Unicode is normalised as SentencePiece does by default (NFKC and white space).
-        Pieces never cross white space, so that words with their counts are all that has to be known of a text: memory
-        does not grow with its sentences. Words in `symbols` are one piece each, whether learned or not.
-
-        DataError if the sentences are too few for that many pieces.
+        Case is kept; Unicode is normalised by SentencePiece's default (NFKC and white space). Pieces never cross white
+        space, so training needs only word counts, and memory does not grow with the number of sentences. `vocab_size`
+        includes special pieces; user-defined `symbols` are words that are never split. DataError if the text is too
+        small for that many pieces.
         """
         words = _counted_words(sentences)
         model = io.BytesIO()
@@ -85,26 +81,28 @@ class Tokenizer:
         return int(self._processor.GetPieceSize())
 
     def encode(self, texts: Sequence[str], num_threads: int = 1) -> list[list[int]]:
-        """The ids of each text, without <s> and </s>. DataError if a text has surrogates, which UTF-8 cannot hold."""
+        """Token ids of each text, without <s> and </s>. DataError for surrogates, which UTF-8 cannot encode."""
         try:
             ids: list[list[int]] = self._processor.Encode(list(texts), out_type=int, num_threads=num_threads)
         except (TypeError, UnicodeEncodeError):
-            raise DataError("a text holds surrogates, which are no characters: was it decoded from UTF-8?") from None
+            raise DataError(
+                "a text contains surrogates, which UTF-8 cannot encode: was it decoded correctly?"
+            ) from None
         return ids
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """The text of each id sequence; special ids leave no trace, but for `⁇` where a piece is unknown."""
+        """Text of each id sequence; special ids are dropped, but unknown is `⁇`."""
         return [str(text) for text in self._processor.Decode([list(map(int, sequence)) for sequence in ids])]
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """The piece of each id, for display."""
+        """Piece of each id, for display."""
         return [str(self._processor.IdToPiece(int(i))) for i in ids]
 
 
 def _counted_words(sentences: Iterable[str]) -> list[str]:
-    """Words, each with a tab and its count.
+    """Count words, as lines of SentencePiece's tsv format.
 
-    All of them, before SentencePiece runs: an error or Ctrl-C in an iterator may be taken for its end (0.2.0 does).
+    All of them before SentencePiece runs, which (0.2.0) may take an error or Ctrl-C in an iterator for its end.
     """
     counts: collections.Counter[str] = collections.Counter()
     for sentence in sentences:

@@ -1,6 +1,4 @@
-"""Labelled bracket F1, as evalb counts it with the parameters of Collins (COLLINS.prm)."""
-
-from __future__ import annotations
+"""Labelled bracket F1, as evalb computes it with COLLINS.prm."""
 
 import collections
 from collections.abc import Sequence
@@ -11,19 +9,19 @@ from transformer.parsing.trees import PUNCTUATION, ROOT, Leaf, Tree, leaves, lin
 
 _EQUAL_LABELS = {"PRT": "ADVP"}
 
-Brackets = collections.Counter[tuple[str, int, int]]  # label, first word, word behind the last
+Brackets = collections.Counter[tuple[str, int, int]]  # label, start, end (exclusive)
 
 
 @dataclass(frozen=True)
 class BracketScore:
-    """Counts over a corpus, and what follows from them, from 0 to 100."""
+    """Bracket counts of a corpus, and scores from 0 to 100."""
 
     sentences: int
-    skipped: int  # no words, or others than in the reference: they count nowhere below
+    skipped: int  # empty, or words that differ from the reference; not counted below
     matched: int  # brackets
     reference: int
     predicted: int
-    complete: int  # sentences whose brackets are all right
+    complete: int  # sentences with all brackets correct
 
     @property
     def precision(self) -> float:
@@ -43,27 +41,26 @@ class BracketScore:
 
 
 def score_trees(predicted: Sequence[Tree], references: Sequence[Tree]) -> BracketScore:
-    """Score trees against one reference each. The rules of evalb:
+    """Score each tree against one reference, by the rules of evalb.
 
-    - A bracket is a label over a span of words; it is right if the reference has the same. Of equal brackets in a tree,
-      such as (NP (NP ...)), as many are right as both trees have. Leaves with their parts of speech are no brackets.
-    - Words whose part of speech is one of `, : . `` ''` are deleted first, in each tree by its own parts of speech;
-      spans are counted without them, and constituents of nothing else go.
-    - Brackets labelled TOP do not count.
-    - PRT is the same label as ADVP.
-    - A sentence whose words, after that, are not those of the reference is skipped, and so is one without words.
-    - Precision, recall and F1 are of the brackets of the whole corpus, not averages over sentences.
+    - A bracket is a label over a span of words; it matches if the reference contains it. Repeated brackets, such as
+      (NP (NP ...)), match as often as both trees contain them. Leaves are not brackets.
+    - Words tagged as one of `, : . `` ''` are deleted first, in each tree by its own tags, and with them constituents
+      that contain nothing else; spans count the remaining words.
+    - Brackets labelled TOP are ignored, and PRT equals ADVP.
+    - Sentences without words, or with words other than the reference's after deletion, are skipped.
+    - Precision, recall and F1 are over the brackets of the whole corpus, not averaged over sentences.
 
-    Traces and the functions of labels, which evalb removes too, `read_tree` has removed. Of evalb's later versions, the
-    repair of quotation marks tagged otherwise than in the reference is not here.
+    `read_tree` removes traces and function labels, as evalb does. Later versions of evalb also repair quotation marks
+    with tags that differ from the reference; this does not.
 
     Raises:
-        DataError: the sides differ in length, or there is nothing to score.
+        DataError: different numbers of trees and references, or none.
     """
     if len(predicted) != len(references):
         raise DataError(f"{len(predicted)} trees cannot be scored against {len(references)} references")
     if not references:
-        raise DataError("there is nothing to score: the references are empty")
+        raise DataError("nothing to score: the references are empty")
     skipped = matched = num_reference = num_predicted = complete = 0
     for tree, reference in zip(predicted, references, strict=True):
         (words, brackets), (true_words, true_brackets) = map(_brackets, (tree, reference))
@@ -74,35 +71,26 @@ def score_trees(predicted: Sequence[Tree], references: Sequence[Tree]) -> Bracke
         num_predicted += brackets.total()
         num_reference += true_brackets.total()
         complete += brackets == true_brackets
-    return BracketScore(
-        sentences=len(references),
-        skipped=skipped,
-        matched=matched,
-        reference=num_reference,
-        predicted=num_predicted,
-        complete=complete,
-    )
+    return BracketScore(len(references), skipped, matched, num_reference, num_predicted, complete)
 
 
 def score_outputs(outputs: Sequence[str], pairs: Sequence[tuple[str, str]]) -> tuple[BracketScore, int]:
-    """The score of a model's outputs, and how many of them were no tree and had to be repaired.
+    """Score linearised trees; returns the score and the number of malformed ones.
 
-    Args:
-        outputs: linearised trees, as the model wrote them.
-        pairs: of each its sentence and the linearised tree that is right.
+    `pairs` are sentences and linearised reference trees.
     """
     sentences = [sentence.split() for sentence, _ in pairs]
     references = [restore(target, words) for (_, target), words in zip(pairs, sentences, strict=True)]
     parses = [restore(output, words) for output, words in zip(outputs, sentences, strict=True)]
     num_repaired = sum(linearise(tree) != output for tree, output in zip(parses, outputs, strict=True))
-    # F1 judges no parts of speech: with those of the reference, both sides lose the same punctuation.
+    # F1 ignores tags except to delete punctuation: with the reference's tags, both sides lose the same words.
     tags = [[leaf.tag for leaf in leaves(reference)] for reference in references]
-    judged = [restore(*arguments) for arguments in zip(outputs, sentences, tags, strict=True)]
-    return score_trees(judged, references), num_repaired
+    retagged = [restore(*arguments) for arguments in zip(outputs, sentences, tags, strict=True)]
+    return score_trees(retagged, references), num_repaired
 
 
 def _brackets(tree: Tree) -> tuple[list[str], Brackets]:
-    """The words and brackets that count."""
+    """Words and brackets without what evalb ignores."""
     words: list[str] = []
     starts: list[int] = []
     brackets: Brackets = collections.Counter()

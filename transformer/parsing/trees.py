@@ -1,11 +1,11 @@
-"""Constituency trees, and the sequences that stand for them when parsing is transduction (section 6.3).
+"""Constituency trees and their linearisation for sequence transduction (section 6.3).
 
-Vinyals & Kaiser et al. 2015 write a tree depth first, a closing bracket with its label, and no words:
+Vinyals & Kaiser et al. 2015 linearise a tree depth first, with labelled closing brackets and without words:
 
     (S (NP (NNP John)) (VP (VBZ has) (NP (DT a) (NN dog))) (. .))
     (S (NP XX )NP (VP XX (NP XX XX )NP )VP . )S
 
-Parts of speech, which F1 does not look at, are all XX but those of punctuation, which F1 deletes.
+Part-of-speech tags, which F1 ignores, become XX, except those of punctuation, which F1 deletes.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from dataclasses import dataclass
 
 from transformer.errors import DataError
 
-PUNCTUATION = frozenset({",", ":", ".", "``", "''"})  # parts of speech of the Penn Treebank
+PUNCTUATION = frozenset({",", ":", ".", "``", "''"})  # tags of the Penn Treebank
 ROOT = "TOP"
-_ROOTS = {"", "TOP", "ROOT", "S1"}  # labels that treebanks and parsers put around a sentence
+_ROOTS = {"", "TOP", "ROOT", "S1"}  # root labels of treebanks and parsers
 _TRACE = "-NONE-"
 _TOKEN = re.compile(r"\(\s*([^\s()]+)\s+([^\s()]+)\s*\)|\(\s*([^\s()]*)|(\))|[^\s()]+")
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """A word and its part of speech."""
+    """A word and its part-of-speech tag."""
 
     tag: str
     word: str
@@ -34,20 +34,18 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Tree:
-    """A constituent. Trees are walked without recursion: a model may nest brackets as deeply as it likes."""
+    """A constituent. Traversal is iterative: a model may nest brackets arbitrarily deep."""
 
     label: str
     children: tuple[Tree | Leaf, ...]
 
 
 def read_tree(text: str) -> Tree:
-    """The tree of one bracketed sentence, cleaned as is usual for parsing.
+    """Parse one bracketed sentence, with the usual clean-up.
 
-    Traces (-NONE-) go, and constituents without words; functions go from labels (NP-SBJ=2 is NP); a root without a
-    label, or called TOP, ROOT or S1, goes unless it has several children or a word, and is then TOP.
-
-    Raises:
-        DataError: the brackets do not match, a word stands outside of `(TAG word)`, or it is not one tree with words.
+    Traces (-NONE-) and empty constituents are removed, and function labels stripped (NP-SBJ=2 is NP). A root that is
+    unlabelled or labelled TOP, ROOT or S1 is removed if its only child is a constituent, and becomes TOP otherwise.
+    DataError for unbalanced brackets, a word outside `(TAG word)`, or anything but one tree with words.
     """
     opened: list[tuple[str, list[Tree | Leaf]]] = [("", [])]
     for match in _TOKEN.finditer(text):
@@ -58,7 +56,7 @@ def read_tree(text: str) -> Tree:
         elif label is not None:
             opened.append((re.split("[-=]", label)[0] or label, []))
         elif closing is None:
-            raise DataError(f"not a bracketed tree: {match[0]!r} does not stand in a bracket with its part of speech")
+            raise DataError(f"not a bracketed tree: {match[0]!r} is not in a bracket with its tag")
         elif len(opened) == 1:
             raise DataError(f"not a bracketed tree: the ) at character {match.start() + 1} closes nothing")
         else:
@@ -67,14 +65,14 @@ def read_tree(text: str) -> Tree:
         raise DataError("not a bracketed tree: a bracket is not closed")
     ((_, roots),) = opened
     if len(roots) != 1:
-        raise DataError(f"not a bracketed tree: {len(roots)} trees with words where one is expected")
+        raise DataError(f"not a bracketed tree: expected one tree with words, found {len(roots)}")
     if isinstance(roots[0], Tree) and roots[0].label in _ROOTS:
         return _rooted(roots[0].children)
     return _rooted(roots)
 
 
 def bracketed(tree: Tree) -> str:
-    """The tree on one line, as `read_tree` and evalb read it."""
+    """Format a tree on one line, for `read_tree` and evalb."""
     symbols = (
         f" ({symbol.tag} {symbol.word})" if isinstance(symbol, Leaf) else f" {symbol}" if symbol[0] == "(" else ")"
         for symbol in walk(tree)
@@ -83,17 +81,17 @@ def bracketed(tree: Tree) -> str:
 
 
 def leaves(tree: Tree) -> list[Leaf]:
-    """The words of a tree with their parts of speech, in order."""
+    """Leaves of a tree, in order."""
     return [symbol for symbol in walk(tree) if isinstance(symbol, Leaf)]
 
 
 def words(tree: Tree) -> list[str]:
-    """The sentence of a tree."""
+    """Words of a tree, in order."""
     return [leaf.word for leaf in leaves(tree)]
 
 
 def walk(tree: Tree) -> Iterator[str | Leaf]:
-    """`(LABEL`, leaves and `)LABEL`, as a reader meets them."""
+    """Yield `(LABEL`, leaves and `)LABEL`, depth first."""
     pending: list[str | Tree | Leaf] = [tree]
     while pending:
         node = pending.pop()
@@ -105,28 +103,25 @@ def walk(tree: Tree) -> Iterator[str | Leaf]:
 
 
 def linearise(tree: Tree) -> str:
-    """The symbols of a tree, separated by blanks: the target of the transduction. A root called TOP is left out."""
+    """Linearise a tree as the target sentence; a TOP root is left out."""
     symbols = [_tag(symbol.tag) if isinstance(symbol, Leaf) else symbol for symbol in walk(tree)]
     return " ".join(symbols[1:-1] if tree.label == ROOT else symbols)
 
 
 def restore(sequence: str, sentence: Sequence[str], tags: Sequence[str] | None = None) -> Tree:
-    """The tree over exactly these words that a sequence means: the inverse of `linearise`, but for parts of speech.
+    """Rebuild the tree over these words from its linearisation, repairing malformed output.
 
-    Whatever a model writes is mended, always in the same way:
+    Inverse of `linearise`, except for tags. Repairs are deterministic:
 
-    - `)X` closes the innermost open X and whatever is open inside it; without an open X it is dropped;
-    - what is open at the end is closed; a constituent without words is dropped;
-    - each other symbol is the next word; without a next word it is dropped;
-    - words without a symbol, and several trees side by side, come under a root called TOP.
+    - `)X` closes the innermost open X and everything open inside it; without an open X it is dropped;
+    - open constituents are closed at the end; empty ones are dropped;
+    - every other symbol consumes the next word; without one it is dropped;
+    - remaining words and multiple trees are joined under a TOP root.
 
-    Args:
-        sequence: symbols with blanks between them.
-        sentence: the words.
-        tags: their parts of speech; by default those of the sequence, which are of punctuation or XX.
+    The tags are by default those of the sequence, punctuation or XX.
     """
     opened: list[tuple[str, list[Tree | Leaf]]] = [(ROOT, [])]
-    num_opened: collections.Counter[str] = collections.Counter()  # by label: looking through `opened` takes too long
+    num_opened: collections.Counter[str] = collections.Counter()  # by label, since searching `opened` is quadratic
     unread = list(enumerate(sentence))[::-1]
 
     def next_leaf(symbol: str) -> Leaf:
