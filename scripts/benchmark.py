@@ -1,7 +1,7 @@
-"""Measure how fast this program is on this machine: python scripts/benchmark.py COMMAND ...
+"""Measure the speed of this program on this machine: python scripts/benchmark.py COMMAND ...
 
-Speeds count real tokens, </s> included and padding not. Compare figures of the same machine at the same time only; to
-judge a change on a noisy one, let `compare` run both sides alternately.
+Speeds count non-padding tokens, </s> included. Compare only numbers measured on the same machine at the same time; on a
+noisy machine, use `compare`, which runs two commands alternately.
 """
 
 from __future__ import annotations
@@ -16,39 +16,41 @@ from pathlib import Path
 
 import torch
 from benchmarking import table1 as table_1
-from benchmarking.ceiling import PRECISIONS, benchmark_ceiling
 from benchmarking.compare import Metric, json_metric, regex_metric, wall_time
 from benchmarking.compare import compare as compare_commands
 from benchmarking.data import benchmark_data
 from benchmarking.decoding import benchmark_decoding, load_translator
 from benchmarking.estimate import Hardware
 from benchmarking.estimate import estimate as estimate_training
-from benchmarking.growth import (
-    grow_batch,
-    grow_beam,
-    grow_length,
-    grow_threads,
-    grow_width,
-    growth_report,
-    plot,
-)
+from benchmarking.peak_flops import PRECISIONS, benchmark_peak_flops
 from benchmarking.report import Report, as_json, as_text, describe_model, dtype_name
+from benchmarking.scaling import (
+    plot,
+    scale_batch,
+    scale_beam,
+    scale_d_model,
+    scale_length,
+    scale_threads,
+    scaling_report,
+)
 from benchmarking.training import benchmark_training
 
 from transformer.cli import run
 from transformer.config import load_config
 from transformer.data.corpus import load_split, read_lines
 from transformer.errors import ConfigError
-from transformer.training.precision import resolve_device
-from transformer.training.process import tune_process
+from transformer.training.device import resolve_device, tune_process
 from transformer.training.trainer import Trainer
 
-_GROWTH_SIZES = {
+_SCALING_SIZES = {
     "length": [16, 32, 64, 128, 256, 512],
     "batch": [4, 8, 16, 32, 64, 128],
-    "width": [64, 128, 256, 512, 1024],
+    "d_model": [64, 128, 256, 512, 1024],
     "beam": [1, 2, 4, 8, 16],
 }
+
+# Former names of commands and options, which are still accepted.
+_RENAMED = {"ceiling": "peak-flops", "growth": "scaling", "--ceiling-seconds": "--peak-seconds"}
 
 Measure = Callable[[argparse.Namespace], Report]
 
@@ -65,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train(arguments: argparse.Namespace) -> Report:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
         config = load_config(arguments.config, [*arguments.overrides, f"run_dir={directory}/run"])
-        trainer = Trainer(config)
+        trainer = Trainer.from_config(config)
         measured = benchmark_training(
-            trainer, updates=arguments.updates, warmup=arguments.warmup, ceiling_s=arguments.ceiling_seconds
+            trainer, updates=arguments.updates, warmup=arguments.warmup, peak_s=arguments.peak_seconds
         )
         return {
             "corpus": config.data.corpus,
@@ -80,7 +82,9 @@ def train(arguments: argparse.Namespace) -> Report:
 
 def decode(arguments: argparse.Namespace) -> Report:
     if arguments.length is None and not arguments.model.is_dir():
-        raise ConfigError(f"{arguments.model}: an untrained model ends its outputs anywhere; give --length, or a run")
+        raise ConfigError(
+            f"{arguments.model}: the outputs of an untrained model have random lengths; give --length, or a run"
+        )
     config, translator = load_translator(
         arguments.model, arguments.overrides, device=arguments.device, precision=arguments.precision
     )
@@ -89,7 +93,7 @@ def decode(arguments: argparse.Namespace) -> Report:
     else:
         texts = [source for source, _ in load_split(config.data, config.data.test_split)]
     is_int8 = arguments.precision == "int8"
-    precision = "int8" if is_int8 else dtype_name(translator.model.embeddings.source_weight.dtype)
+    precision = "int8" if is_int8 else dtype_name(translator.model.embedding.weight.dtype)
     measured = benchmark_decoding(
         translator,
         config.model,
@@ -99,18 +103,18 @@ def decode(arguments: argparse.Namespace) -> Report:
         batch_sentences=arguments.batch,
         batch_tokens=arguments.batch_tokens,
         repeat=arguments.repeat,
-        # The ceiling is that of products of floating-point numbers.
-        ceiling_s=0 if is_int8 else arguments.ceiling_seconds,
+        # Peak throughput is measured for floating-point products only.
+        peak_s=0 if is_int8 else arguments.peak_seconds,
     )
     return {**describe_model(config.model, translator.model), "precision": precision, **measured}
 
 
-def ceiling(arguments: argparse.Namespace) -> Report:
+def peak_flops(arguments: argparse.Namespace) -> Report:
     config = load_config(arguments.config, arguments.overrides)
     rows = config.train.max_tokens
     precisions = arguments.precision or list(PRECISIONS)
     device = resolve_device(arguments.device)
-    return benchmark_ceiling(config.model, config.data.vocab_size, rows, device, precisions, arguments.seconds)
+    return benchmark_peak_flops(config.model, config.data.vocab_size, rows, device, precisions, arguments.seconds)
 
 
 def estimate(arguments: argparse.Namespace) -> Report:
@@ -137,35 +141,35 @@ def data(arguments: argparse.Namespace) -> Report:
             distinct=arguments.distinct,
             extra=arguments.extra,
             updates=arguments.updates,
-            say=_say,
+            log=_log,
         )
 
 
-def growth(arguments: argparse.Namespace) -> Report:
+def scaling(arguments: argparse.Namespace) -> Report:
     config = load_config(arguments.config, arguments.overrides)
     against, batch, length, seconds = arguments.against, arguments.batch, arguments.length, arguments.seconds
-    sizes = sorted(set(arguments.sizes or _growth_sizes(against)))
+    sizes = sorted(set(arguments.sizes or _scaling_sizes(against)))
     if len(sizes) < 2:
         raise ConfigError(f"--sizes {sizes[0]}: an exponent needs two sizes or more")
     if against == "length":
-        curves = grow_length(config, sizes, batch, seconds)
+        curves = scale_length(config, sizes, batch, seconds)
     elif against == "batch":
-        curves = grow_batch(config, sizes, length, seconds)
-    elif against == "width":
-        curves = grow_width(config, sizes, batch, length, seconds)
+        curves = scale_batch(config, sizes, length, seconds)
+    elif against == "d_model":
+        curves = scale_d_model(config, sizes, batch, length, seconds)
     elif against == "beam":
-        curves = grow_beam(config, sizes, batch, length)
+        curves = scale_beam(config, sizes, batch, length)
     else:
-        curves = grow_threads(config, sizes, batch, length, seconds)
+        curves = scale_threads(config, sizes, batch, length, seconds)
     if arguments.plot is not None:
         plot(curves, against, arguments.plot)
-    return {"against": against, **growth_report(curves)}
+    return {"against": against, **scaling_report(curves)}
 
 
-def _growth_sizes(against: str) -> list[int]:
+def _scaling_sizes(against: str) -> list[int]:
     if against == "threads":
         return [1 << i for i in range((os.cpu_count() or 1).bit_length())]
-    return _GROWTH_SIZES[against]
+    return _SCALING_SIZES[against]
 
 
 def table1(arguments: argparse.Namespace) -> Report:
@@ -174,7 +178,7 @@ def table1(arguments: argparse.Namespace) -> Report:
     for letters, values in (("n", arguments.lengths), ("d", arguments.widths), ("rk", arguments.windows)):
         if len(set(values)) < 2:
             raise ConfigError(f"{letters}={values[0]} alone: an exponent needs two sizes or more")
-        curves[letters] = table_1.grow(
+        curves[letters] = table_1.scale_layers(
             sizes,
             letters,
             sorted(set(values)),
@@ -193,15 +197,15 @@ def compare(arguments: argparse.Namespace) -> Report:
         metric = json_metric(arguments.metric)
     elif arguments.regex is not None:
         metric = regex_metric(arguments.regex)
-    return compare_commands(arguments.a, arguments.b, runs=arguments.runs, metric=metric, say=_say)
+    return compare_commands(arguments.a, arguments.b, runs=arguments.runs, metric=metric, log=_log)
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
 def _on_this_machine(measure: Measure) -> Measure:
-    """The same measurement, with the number of threads asked for, and a report that says where it was done."""
+    """Measure with the requested number of threads, and report the machine."""
 
     def measured(arguments: argparse.Namespace) -> Report:
         if arguments.threads is not None:
@@ -223,14 +227,26 @@ def _machine() -> Report:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
-    arguments, rest = parser.parse_known_args(argv)
-    # argparse gives a list of positionals only what stands together; overrides may follow options as well.
+    arguments, rest = parser.parse_known_args(_with_current_names(sys.argv[1:] if argv is None else argv))
+    # argparse collects adjacent positionals only; overrides may also follow options.
     is_override = [hasattr(arguments, "overrides") and "=" in word and not word.startswith("-") for word in rest]
     if not all(is_override):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         arguments.overrides += rest
     return arguments
+
+
+def _with_current_names(argv: Sequence[str]) -> list[str]:
+    """Replace former names of commands and options, and say so on stderr."""
+    words = []
+    for i, word in enumerate(argv):
+        name, equals, value = word.partition("=")
+        if name in _RENAMED and (i == 0 or name.startswith("--")):
+            _log(f"{name} is now {_RENAMED[name]}")
+            name = _RENAMED[name]
+        words.append(f"{name}{equals}{value}")
+    return words
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -248,97 +264,116 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--threads", type=_at_least(1), metavar="N", help="of the CPU; by default torch's choice")
         return command
 
-    command = add_on_this_machine("train", train, "updates of a real trainer: speed, memory, and where the time goes")
+    command = add_on_this_machine("train", train, "training updates: speed, memory, and time by phase")
     _add_config(command)
-    command.add_argument("--updates", type=_at_least(1), default=30, metavar="N", help="to time (default: 30)")
-    command.add_argument("--warmup", type=_at_least(0), default=5, metavar="N", help="updates before (default: 5)")
-    _add_ceiling_seconds(command)
+    command.add_argument("--updates", type=_at_least(1), default=30, metavar="N", help="updates to time (default: 30)")
+    command.add_argument("--warmup", type=_at_least(0), default=5, metavar="N", help="updates before that (default: 5)")
+    _add_peak_seconds(command)
 
-    command = add_on_this_machine(
-        "decode", decode, "translation from text to text, by a trained model or an untrained one"
-    )
+    command = add_on_this_machine("decode", decode, "translation from text to text, by a trained or an untrained model")
     command.add_argument("model", metavar="MODEL", type=Path, help="a run directory; or a YAML file, with --length")
     command.add_argument("overrides", metavar="section.key=value", nargs="*", help="of a YAML file")
     command.add_argument("--src", type=Path, help="translate this file, a sentence per line; by default the test split")
     command.add_argument("--sentences", type=_at_least(1), metavar="N", help="only the first N")
-    command.add_argument("--length", type=_at_least(1), metavar="N", help="of every output, </s> included")
-    command.add_argument("--beam", type=_at_least(1), metavar="N", help="1 is greedy; by default the configuration's")
+    command.add_argument("--length", type=_at_least(1), metavar="N", help="length of every output, </s> included")
+    command.add_argument(
+        "--beam", type=_at_least(1), metavar="N", help="beam size, 1 is greedy; default: the configuration's"
+    )
     size = command.add_mutually_exclusive_group()
     size.add_argument("--batch", type=_at_least(1), metavar="N", help="sentences at a time")
     size.add_argument("--batch-tokens", type=_at_least(1), metavar="N", help="padded source pieces at a time")
-    command.add_argument("--repeat", type=_at_least(1), default=3, metavar="N", help="times; speeds are the median")
+    command.add_argument(
+        "--repeat", type=_at_least(1), default=3, metavar="N", help="repetitions; speeds are the median"
+    )
     _add_device(command)
     command.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "int8"))
-    _add_ceiling_seconds(command)
+    _add_peak_seconds(command)
 
     command = add_on_this_machine(
-        "ceiling", ceiling, "what a model's matrix products and the memory can do by themselves"
+        "peak-flops", peak_flops, "peak throughput of a model's matrix products, and memory bandwidth"
     )
     _add_config(command)
     command.add_argument(
         "--precision", action="append", choices=tuple(PRECISIONS), help="by default all; may be repeated"
     )
-    command.add_argument("--seconds", type=_positive, default=0.5, metavar="S", help="for each product (default: 0.5)")
+    command.add_argument(
+        "--seconds", type=_positive, default=0.5, metavar="S", help="per matrix product (default: 0.5)"
+    )
     _add_device(command)
 
-    command = add("estimate", estimate, "how long training should take on GPUs, from counted operations and bytes")
+    command = add("estimate", estimate, "training time on GPUs, estimated from counted operations and bytes")
     _add_config(command)
-    command.add_argument("--gpus", type=_at_least(1), default=8, metavar="N", help="that share an update (default: 8)")
-    command.add_argument("--sentence-length", type=_at_least(1), default=30, metavar="N", help="tokens (default: 30)")
+    command.add_argument(
+        "--gpus", type=_at_least(1), default=8, metavar="N", help="GPUs that share an update (default: 8)"
+    )
+    command.add_argument(
+        "--sentence-length", type=_at_least(1), default=30, metavar="N", help="tokens per sentence (default: 30)"
+    )
     for name, default, what in (
         ("--tflops", 989.0, "10^12 bfloat16 operations per second of a GPU"),
         ("--gb-per-s", 3350.0, "10^9 bytes per second of its memory"),
         ("--link-gb-per-s", 450.0, "10^9 bytes per second to the others"),
-        ("--efficiency", 0.5, "share of the operations per second that matrix products reach"),
+        ("--efficiency", 0.5, "fraction of the operations per second that matrix products reach"),
     ):
         command.add_argument(name, type=_positive, default=default, metavar="X", help=f"{what} (default: {default:g})")
 
-    command = add_on_this_machine("data", data, "from text to batches, stage by stage, and the start of training")
+    command = add_on_this_machine("data", data, "data preparation, stage by stage, and start-up time of training")
     _add_config(command)
-    command.add_argument("--pairs", type=_at_least(10), default=4_500_000, metavar="N", help="default: 4,500,000")
-    command.add_argument("--distinct", type=_at_least(1), default=500_000, metavar="N", help="before they repeat")
-    command.add_argument("--extra", metavar="PATTERN", help="pairs to repeat with those: files with {split} and {lang}")
-    command.add_argument("--directory", type=Path, metavar="DIR", help="for 250 bytes a pair, removed when done")
-    command.add_argument("--updates", type=_at_least(2), default=20, metavar="N", help="to train (default: 20)")
+    command.add_argument(
+        "--pairs", type=_at_least(10), default=4_500_000, metavar="N", help="sentence pairs (default: 4,500,000)"
+    )
+    command.add_argument(
+        "--distinct", type=_at_least(1), default=500_000, metavar="N", help="distinct pairs, which are then repeated"
+    )
+    command.add_argument("--extra", metavar="PATTERN", help="more pairs to repeat: files with {split} and {lang}")
+    command.add_argument("--directory", type=Path, metavar="DIR", help="for temporary files, 250 bytes a pair")
+    command.add_argument("--updates", type=_at_least(2), default=20, metavar="N", help="updates to train (default: 20)")
 
-    command = add_on_this_machine("growth", growth, "cost against size: the exponent measured beside Table 1's")
-    command.add_argument("against", choices=(*_GROWTH_SIZES, "threads"), help="what grows")
+    command = add_on_this_machine("scaling", scaling, "cost against size: measured exponents beside those of Table 1")
+    against = (*_SCALING_SIZES, "threads")
+    command.add_argument("against", choices=against, type=_current_size, help="what to vary")
     _add_config(command)
     command.add_argument("--sizes", type=_at_least(1), nargs="+", metavar="N", help="by default powers of two")
     command.add_argument("--batch", type=_at_least(1), default=16, metavar="N", help="sentences (default: 16)")
-    command.add_argument("--length", type=_at_least(1), default=32, metavar="N", help="of each (default: 32)")
-    command.add_argument("--seconds", type=_positive, default=0.5, metavar="S", help="for each point (default: 0.5)")
+    command.add_argument(
+        "--length", type=_at_least(1), default=32, metavar="N", help="tokens per sentence (default: 32)"
+    )
+    command.add_argument("--seconds", type=_positive, default=0.5, metavar="S", help="per point (default: 0.5)")
     command.add_argument("--plot", type=Path, metavar="FILE", help="draw it, as .png, .svg or .pdf; needs matplotlib")
 
     command = add_on_this_machine("table1", table1, "the layers of Table 1: cost, sequential operations, path lengths")
     for name, default, convert, what in (
-        ("n", 256, _at_least(1), "length, where another size grows"),
-        ("d", 256, _at_least(1), "width"),
-        ("r", 31, _odd, "positions that restricted self-attention sees, an odd number"),
-        ("k", 3, _at_least(2), "positions that a convolution sees"),
+        ("n", 256, _at_least(1), "length"),
+        ("d", 256, _at_least(1), "size of the representation"),
+        ("r", 31, _odd, "neighbourhood of restricted self-attention, odd"),
+        ("k", 3, _at_least(2), "kernel size of a convolution"),
         ("batch", 4, _at_least(1), "sequences"),
     ):
         help = f"{what} (default: {default})"
         command.add_argument(f"--{name}", type=convert, default=default, metavar="N", help=help)
     for name, values, convert, what in (
-        ("lengths", [64, 128, 256, 512, 1024], _at_least(1), "n to time"),
-        ("widths", [64, 128, 256, 512, 1024], _at_least(1), "d to time"),
-        ("windows", [7, 15, 31, 63], _odd, "r and k to time"),
+        ("lengths", [64, 128, 256, 512, 1024], _at_least(1), "values of n to time"),
+        ("widths", [64, 128, 256, 512, 1024], _at_least(1), "values of d to time"),
+        ("windows", [7, 15, 31, 63], _odd, "values of r and k to time"),
     ):
         help = f"{what} (default: {' '.join(map(str, values))})"
         command.add_argument(f"--{name}", type=convert, nargs="+", default=values, metavar="N", help=help)
-    command.add_argument("--seconds", type=_positive, default=0.2, metavar="S", help="for each point (default: 0.2)")
+    command.add_argument("--seconds", type=_positive, default=0.2, metavar="S", help="per point (default: 0.2)")
     command.add_argument("--plot", type=Path, metavar="FILE", help="draw it, as .png, .svg or .pdf; needs matplotlib")
     _add_device(command)
 
-    command = add("compare", compare, "two shell commands, run alternately: the ratio B / A of each pair")
+    command = add("compare", compare, "run two shell commands alternately; the ratio B / A of each pair")
     command.add_argument("a", metavar="A", help='such as "python scripts/benchmark.py train CONFIG --json"')
     command.add_argument("b", metavar="B", help='such as "cd ../changed && python scripts/benchmark.py ..."')
-    command.add_argument("--runs", type=_at_least(1), default=5, metavar="N", help="of each (default: 5)")
+    command.add_argument("--runs", type=_at_least(1), default=5, metavar="N", help="runs of each (default: 5)")
     source = command.add_mutually_exclusive_group()
-    source.add_argument("--metric", metavar="KEY", help="in the JSON printed last, such as tokens_per_s")
-    source.add_argument("--regex", metavar="PATTERN", help="whose group is the number; by default wall time")
+    source.add_argument("--metric", metavar="KEY", help="key in the JSON printed last, such as tokens_per_s")
+    source.add_argument("--regex", metavar="PATTERN", help="group 1 is the number; default: wall time")
     return parser
+
+
+def _current_size(name: str) -> str:
+    return "d_model" if name == "width" else name  # its former name
 
 
 def _add_device(command: argparse.ArgumentParser) -> None:
@@ -350,13 +385,13 @@ def _add_config(command: argparse.ArgumentParser) -> None:
     command.add_argument("overrides", metavar="section.key=value", nargs="*", help="such as train.precision=fp32")
 
 
-def _add_ceiling_seconds(command: argparse.ArgumentParser) -> None:
+def _add_peak_seconds(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--ceiling-seconds",
+        "--peak-seconds",
         type=_not_negative,
         default=0.3,
         metavar="S",
-        help="to measure each matrix product by itself (default: 0.3; 0: leave the ceiling out)",
+        help="per matrix product, to measure peak throughput (default: 0.3; 0: do not)",
     )
 
 
@@ -368,11 +403,11 @@ def _positive(text: str) -> float:
 
 def _not_negative(text: str) -> float:
     if not 0 <= (value := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no number from 0")
+        raise argparse.ArgumentTypeError(f"{text} must be a finite number of at least 0")
     return value
 
 
-_positive.__name__ = _not_negative.__name__ = "number"  # what argparse calls them
+_positive.__name__ = _not_negative.__name__ = "number"  # their name in argparse messages
 
 
 def _at_least(low: int) -> Callable[[str], int]:
@@ -381,7 +416,7 @@ def _at_least(low: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{value} must be at least {low}")
         return value
 
-    convert.__name__ = "whole number"  # what argparse calls it
+    convert.__name__ = "whole number"  # its name in argparse messages
     return convert
 
 
@@ -392,6 +427,6 @@ def _odd(text: str) -> int:
 
 
 if __name__ == "__main__":
-    # As an error would: temporary directories are removed, and processes that were started are ended.
+    # Exit as after an error: remove temporary directories and end child processes.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     run(lambda: main(sys.argv[1:]))

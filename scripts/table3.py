@@ -1,7 +1,7 @@
 """Train and score rows of Table 3, and print them beside the paper's: python scripts/table3.py [ROW ...] --out DIR
 
-A row is a file of configs/table3 by name, or any YAML file; `all` are those of configs/table3. The same command again
-goes on where it was stopped. Several processes may share one --out: each run is done by one of them.
+A row is the name of a file in configs/table3, `all` of them, or any YAML file. The same command again resumes where it
+was stopped. Several processes may share one --out: each run is done by one of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from transformer.cli import run
 from transformer.config import Config
 from transformer.errors import CheckpointError, ConfigError, InUseError, TrainingError
 from transformer.inference.bleu import TOKENIZERS
-from transformer.training.process import tune_process
+from transformer.training.device import tune_process
 from transformer.training.signals import StopRequest
 
 _ROWS = Path(__file__).parents[1] / "configs" / "table3"
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.steps is not None:
         overrides.append(f"train.max_steps={arguments.steps}")
     runs = [
-        (path.stem, load_row(path, overrides, divide_width=arguments.divide_width, seed=seed, out=arguments.out))
+        (path.stem, load_row(path, overrides, divide_sizes=arguments.divide_sizes, seed=seed, out=arguments.out))
         for path, seeds in _choose([word for word in arguments.words if "=" not in word] or ["all"]).items()
         for seed in seeds
     ]
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(runs: Sequence[tuple[str, Config]], tokenize: str) -> int:
-    """Train and score what is not finished yet; returns the exit status."""
+    """Train and score the unfinished runs; returns the exit status."""
     tune_process()
     status = 0
     with StopRequest() as stop:
@@ -57,7 +57,7 @@ def _train(runs: Sequence[tuple[str, Config]], tokenize: str) -> int:
             try:
                 result = train_and_score(row, config, tokenize, stop)
             except InUseError:
-                print("left to the process that is at it", flush=True)
+                print("left to the process that is training it", flush=True)
                 continue
             except TrainingError as error:
                 print(f"error: {config.run_dir}: {error}", file=sys.stderr)
@@ -72,7 +72,7 @@ def _train(runs: Sequence[tuple[str, Config]], tokenize: str) -> int:
 
 
 def _choose(words: Sequence[str]) -> dict[Path, list[int]]:
-    """The files of `ROW[:SEED,...]` with their seeds; of a row that is named twice, the last seeds."""
+    """The files of `ROW[:SEED,...]` with their seeds; if a row is repeated, the last seeds count."""
     chosen: dict[Path, list[int]] = {}
     for word in words:
         row, colon, text = word.partition(":")
@@ -92,7 +92,9 @@ def _files(row: str) -> list[Path]:
         return [Path(row)]
     names = [path.stem for path in known]
     if row not in names:
-        raise ConfigError(f"{row} is none of the rows all, {', '.join(names)}; other rows are named by their YAML file")
+        raise ConfigError(
+            f"{row} is not one of the rows all, {', '.join(names)}; other rows are named by their YAML file"
+        )
     return [known[names.index(row)]]
 
 
@@ -102,19 +104,23 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "words",
         metavar="ROW[:SEED,...] | section.key=value",
         nargs="*",
-        help="rows, such as: all base:1,2,3 (default: all, seed 1); values for every row, before widths are divided",
+        help="rows, such as: all base:1,2,3 (default: all, seed 1); values for every row, before sizes are divided",
     )
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("runs/table3"), help="default: %(default)s")
     parser.add_argument("--steps", metavar="N", type=int, help="updates of every row; by default the paper's")
     parser.add_argument(
-        "--divide-width", metavar="K", type=int, default=1, help="divide d_model, d_ff, d_k and d_v of every row by K"
+        "--divide-sizes", metavar="K", type=int, default=1, help="divide d_model, d_ff, d_k and d_v of every row by K"
     )
+    parser.add_argument("--divide-width", type=int, help=argparse.SUPPRESS)  # former name of --divide-sizes
     parser.add_argument("--tokenize", choices=TOKENIZERS, default="13a", help="none: the text is tokenised already")
-    parser.add_argument("--report", action="store_true", help="only print what is finished in --out")
+    parser.add_argument("--report", action="store_true", help="only print the finished runs in --out")
     parser.add_argument("--plot", metavar="FILE", type=Path, help="draw it, as .png, .svg or .pdf; needs matplotlib")
     arguments = parser.parse_intermixed_args(argv)
-    if arguments.divide_width < 1:
-        raise ConfigError(f"--divide-width {arguments.divide_width} must be at least 1")
+    if arguments.divide_width is not None:
+        print("--divide-width is now --divide-sizes", file=sys.stderr)
+        arguments.divide_sizes = arguments.divide_width
+    if arguments.divide_sizes < 1:
+        raise ConfigError(f"--divide-sizes {arguments.divide_sizes} must be at least 1")
     return arguments
 
 

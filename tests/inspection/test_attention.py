@@ -1,4 +1,4 @@
-"""What is drawn of attention: all weights and pieces of a model; and a page has nothing else that could run."""
+"""Figures and pages show all weights and pieces, and pages run no other code."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from transformer.config import ModelConfig, SearchConfig
+from transformer.data.tokenizer import BOS_ID, EOS_ID
 from transformer.errors import DataError
 from transformer.inference.translator import Translator
+from transformer.inspection import attention_maps
 from transformer.inspection.attention import Use, draw, page, sentence_attention
+from transformer.model.alternatives.build import build_model
 
 SENTENCE = "Two small dogs are playing in the park."
 TRANSLATION = "Zwei kleine Hunde spielen im Park."
@@ -59,8 +63,10 @@ def some_uses(*pieces: str) -> list[Use]:
 
 
 def test_all_maps_of_the_model_are_looked_at(translator: Translator, uses: list[Use]) -> None:
-    source, target, maps = translator.attention(SENTENCE, TRANSLATION)
-    assert (source[-1], target[0]) == ("</s>", "<s>")
+    tokenizer = translator.tokenizer
+    src, tgt = (tokenizer.encode([text])[0] for text in (SENTENCE, TRANSLATION))
+    source, target = [*tokenizer.pieces(src), "</s>"], ["<s>", *tokenizer.pieces(tgt)]
+    maps = attention_maps(translator.model, torch.tensor([[*src, EOS_ID]]), torch.tensor([[BOS_ID, *tgt]]))
     assert [(use.queries, use.keys) for use in uses] == [(source, source), (target, target), (target, source)]
     for use, layers in zip(uses, (maps.encoder, maps.decoder, maps.cross), strict=True):
         torch.testing.assert_close(use.weights, torch.stack([layer[0] for layer in layers]), rtol=0, atol=0)
@@ -72,10 +78,21 @@ def test_rows_of_weights_sum_to_1(uses: list[Use]) -> None:
         torch.testing.assert_close(use.weights.sum(-1), torch.ones(use.weights.shape[:-1]))
 
 
-def test_the_translators_own_translation_is_looked_at_by_default(translator: Translator) -> None:
+def test_the_models_own_translation_is_the_default(translator: Translator) -> None:
     _, decoder, _ = sentence_attention(translator, SENTENCE)
     (translation,) = translator.translate([SENTENCE])
-    assert decoder.queries == translator.attention(SENTENCE, translation)[1]
+    assert decoder.queries == ["<s>", *translator.tokenizer.pieces(translator.tokenizer.encode([translation])[0])]
+
+
+def test_a_translation_cut_at_the_last_position_is_shown(translator: Translator) -> None:
+    model = build_model(
+        len(translator.tokenizer), ModelConfig(d_model=22, num_heads=2, d_ff=29, positional="learned", max_positions=11)
+    )
+    limited = Translator(model, translator.tokenizer)
+    _, decoder, cross = sentence_attention(limited, "We", "Zwei kleine Hunde spielen im Park. Zwei kleine Hunde.")
+    assert len(decoder.queries) == len(cross.queries) == 11
+    with pytest.raises(DataError, match=r"sentence 1 has .* more than the limit of 3"):
+        sentence_attention(Translator(model, translator.tokenizer, SearchConfig(max_source_length=3)), SENTENCE)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +105,7 @@ def test_the_translators_own_translation_is_looked_at_by_default(translator: Tra
         ("a", "a " * 100, "the translation has 101 pieces; at most 100 can be drawn: shorten it"),
     ],
 )
-def test_nothing_and_too_much_to_draw_are_errors(
+def test_empty_and_too_long_sentences_are_errors(
     translator: Translator, text: str, translation: str | None, message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
@@ -109,14 +126,14 @@ def test_a_page_holds_exactly_the_pieces_and_weights(uses: list[Use]) -> None:
     "piece",
     ["<script>", "</script><script>alert(1)</script>", "<!--<script>", "<img onerror=alert(1)>", "&lt;", '"'],
 )
-def test_a_piece_is_text_whatever_it_looks_like(piece: str) -> None:
+def test_pieces_are_escaped(piece: str) -> None:
     text = page(some_uses(piece, "a"))
     assert page_data(text)["uses"][2]["keys"] == [piece, "a"]
     if "<" in piece:
         assert piece not in text.replace("<script>\n", "")
 
 
-def test_a_page_needs_no_other(uses: list[Use]) -> None:
+def test_a_page_is_self_contained(uses: list[Use]) -> None:
     text = page(uses)
     assert "//" not in re.sub(r"^\s*// .*$|; // .*$", "", text, flags=re.MULTILINE), "an address, but for comments"
     assert not re.search(r"src=|href=|url\(|\b(import|fetch|XMLHttpRequest|innerHTML)\b", text)
@@ -150,7 +167,7 @@ def test_labels_and_heads_of_a_figure_do_not_overlap() -> None:
         assert not any(box.overlaps(other) for other in boxes[:i])
 
 
-def test_a_piece_with_dollar_signs_is_no_formula() -> None:
+def test_a_piece_with_dollar_signs_is_not_a_formula() -> None:
     pytest.importorskip("matplotlib")
     figure = draw(some_uses("$\\frac$", "a"))
     figure.canvas.draw()

@@ -1,4 +1,4 @@
-"""Files of figures, and what is said where there can be none."""
+"""Figure files and their errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformer.errors import ConfigError
 from transformer.inspection.canvas import COLOURS, new_figure, save
 
 
-def test_colours_are_as_many_as_they_seem() -> None:
+def test_colours_are_distinct() -> None:
     assert len({*COLOURS}) == len(COLOURS)
 
 

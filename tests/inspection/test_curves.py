@@ -1,4 +1,4 @@
-"""Curves that are drawn are those of the formulae and of the records."""
+"""Drawn curves equal the formulas and the records."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from transformer.inspection.curves import draw_learning_rates, draw_positions, draw_training
-from transformer.model.positions import sinusoidal_positions
-from transformer.training.schedule import noam_lr
+from transformer.model.embeddings import sinusoidal_positions
+from transformer.training.optimizer import noam_lr
 
 pytest.importorskip("matplotlib")
 

@@ -1,10 +1,8 @@
-"""Show who attends to whom in a translation: python scripts/attend.py RUN "sentence" [--out FILE]
+"""Draw the attention maps of a translation: python scripts/attend.py RUN "sentence" [--out FILE]
 
-Draws the weights of every layer and head: as an image (.png, .svg, .pdf; needs matplotlib), or as a page for a browser
-(.html), which also draws lines between the words, as the figures at the end of the paper.
+Weights of every layer and head, as an image (.png, .svg, .pdf; needs matplotlib) or as a page for a browser (.html),
+which also draws lines between the words, as the figures at the end of the paper do.
 """
-
-from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
@@ -19,11 +17,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", metavar="RUN", help="a run or checkpoint directory, or a hub id as owner/name@revision")
     parser.add_argument("sentence", help="in the source language")
-    parser.add_argument("--translation", help="look at this one; by default at the model's own")
+    parser.add_argument("--translation", help="force this translation; default: the model's own")
     parser.add_argument("--out", metavar="FILE", type=Path, default=Path("attention.html"), help="default: %(default)s")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     arguments = parser.parse_args(argv)
-    # With fewer digits, rows of weights would not sum to 1.
+    # In bf16, rows of weights would not sum to 1.
     translator = Translator.load(arguments.run, device=arguments.device, precision="fp32")
     uses = sentence_attention(translator, arguments.sentence, arguments.translation)
     if arguments.out.suffix == ".html":

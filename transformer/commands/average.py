@@ -3,14 +3,12 @@
 Writes RUN/averaged, which evaluate and translate then prefer.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from transformer.training.checkpoint import average_checkpoints, load_checkpoint, save_checkpoint
-from transformer.training.run import last_checkpoints, lock_run
+from transformer.training.run_directory import last_checkpoints, lock_run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", metavar="RUN", type=Path, help="a run directory")
     parser.add_argument("--last", metavar="N", type=int, default=5, help="how many checkpoints (default: %(default)s)")
     arguments = parser.parse_args(argv)
-    last_checkpoints(arguments.run, arguments.last)  # or there is no run to lock
+    last_checkpoints(arguments.run, arguments.last)  # an error, unless there is a run to lock
     _lock = lock_run(arguments.run)
     directories = last_checkpoints(arguments.run, arguments.last)
     config, tokenizer, _ = load_checkpoint(directories[-1])

@@ -1,12 +1,10 @@
-"""Do data, model, loss and search fit together? A model that does will learn a handful of pairs by heart in seconds."""
-
-from __future__ import annotations
+"""Overfit one batch: a dry run that shows in seconds whether data, model, loss and search work together."""
 
 import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,83 +15,84 @@ from transformer.data.corpus import Corpus, load_split
 from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
 from transformer.errors import DataError, TrainingError
 from transformer.inference.translator import Translator
-from transformer.training.checkpoint import build_model
-from transformer.training.precision import MasterWeights, resolve_device, resolve_dtype
-from transformer.training.step import train_step
+from transformer.model.alternatives.build import build_model
+from transformer.training.device import resolve_device, resolve_dtype
+from transformer.training.optimizer import MasterWeights
+from transformer.training.train_step import accumulate_gradients
 
-# What is read of a large corpus, and the pieces that surely can be learned from it.
+# How many pairs of a large corpus are read, and how many pieces these are enough to train.
 _NUM_READ = 20_000
 _VOCAB_SIZE = 8_000
-_NUM_LEARNED = 8
+_NUM_PAIRS = 8
 _MAX_LENGTH = 40
 _MAX_STEPS = 600
-_STEPS_BETWEEN_LOOKS = 20
+_STEPS_BETWEEN_SEARCHES = 20
 _WARMUP_STEPS = 40
 
 
-def self_check(config: Config, say: Callable[[str], None] = print) -> None:
-    """Overfit a few pairs of a run's corpus with its model and loss, and translate them with its search.
+def overfit_check(config: Config, log: Callable[[str], None] = print) -> None:
+    """Overfit one batch of a run's corpus and translate it back; the run is not touched.
 
-    Dropout is off and the learning rate its own: what is checked is that the parts fit, not how well the recipe
-    learns. The run directory is not touched.
-
-    Args:
-        config: the run.
-        say: gets the lines of the report, as they come.
-
-    Raises:
-        UserError: the corpus, the device or the configuration are at fault; TrainingError if the pairs are not learned.
+    Without dropout and with its own learning rate: this checks how the parts fit together, not the recipe. `log` gets
+    the report line by line. UserError if corpus, device or configuration are at fault or the batch is not learned.
     """
     began = time.monotonic()
-    train = _beginning(load_split(config.data, config.data.train_split))
+    whole = load_split(config.data, config.data.train_split)
+    train = dataclasses.replace(whole, read=lambda: itertools.islice(whole.read(), _NUM_READ))
     tokenizer = _tokenizer(config, train)
     pairs = _pairs(config, train, tokenizer)
-    _report_data(config, train, tokenizer, pairs, say)
+    texts = [tokenizer.decode(pair) for pair in pairs]
+    log(f"data: {train.name}: {texts[0][0]!r} is {texts[0][1]!r}")
+    validation = itertools.islice(load_split(config.data, config.data.validation_split), 1000)
+    ids = [id_ for side in tokenizer.encode(list(itertools.chain.from_iterable(validation))) for id_ in side]
+    log(f"tokenizer: {len(tokenizer):,} pieces; {ids.count(UNK_ID) / max(1, len(ids)):.2%} unknown in validation")
+    step, nll, num_right = _overfit(config, tokenizer, _batch(pairs), texts, log)
+    result = (
+        f"after {step} updates the loss is {nll:.2f}, and of {len(texts)} overfitted pairs {num_right['greedy']} are "
+        f"translated back by greedy search, {num_right['beam']} by beam search ({time.monotonic() - began:.0f} s)"
+    )
+    if min(num_right.values()) < len(texts):
+        raise TrainingError(f"overfit check: {result}: data, model, loss or search do not work together")
+    log(f"search: {result}")
 
+
+def _overfit(
+    config: Config, tokenizer: Tokenizer, batch: Batch, texts: list[list[str]], log: Callable[[str], None]
+) -> tuple[int, float, dict[str, int]]:
+    """Train until both searches translate all texts; returns updates, loss, and translations right by search."""
     device = resolve_device(config.train.device)
-    weights = _untrained(config, tokenizer, device)
-    batch = _batch(pairs).to(device)
-    texts = [tuple(tokenizer.decode(pair)) for pair in pairs]
+    torch.manual_seed(config.seed)
+    options = dataclasses.replace(config.model, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0)
+    model = build_model(len(tokenizer), options).to(device)
+    weights = MasterWeights(model, resolve_dtype(config.train.precision, device))
+    batch = batch.to(device)
     translator = Translator(weights.model, tokenizer, search=config.search)
     optimizer = torch.optim.AdamW(weights.master.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     num_right = {"greedy": 0, "beam": 0}
     for step in range(1, _MAX_STEPS + 1):
         weights.model.train()
         optimizer.param_groups[0]["lr"] = 0.02 / math.sqrt(config.model.d_model) * min(1.0, step / _WARMUP_STEPS)
-        nll = train_step(weights, [batch], config.train.label_smoothing)[1].item() / batch.num_tokens
+        nll = accumulate_gradients(weights, [batch], config.train.label_smoothing)[1].item() / batch.num_tokens
         if step == 1:
             chance = math.log(len(tokenizer))
-            say(f"loss: {nll:.2f} nats per piece at first; chance is log {len(tokenizer)} = {chance:.2f}")
+            log(f"loss: {nll:.2f} nats per piece at first; chance is log {len(tokenizer)} = {chance:.2f}")
         if not math.isfinite(nll):
-            raise TrainingError(f"self-check: the loss is not finite at step {step}")
+            raise TrainingError(f"overfit check: the loss is not finite at step {step}")
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         weights.refresh()
-        if step % _STEPS_BETWEEN_LOOKS == 0:
+        if step % _STEPS_BETWEEN_SEARCHES == 0:
             weights.model.eval()
             for name, beam in (("greedy", 1), ("beam", config.search.beam)):
                 found = translator.translate([source for source, _ in texts], beam=beam)
                 num_right[name] = sum(text == target for text, (_, target) in zip(found, texts, strict=True))
             if min(num_right.values()) == len(texts):
                 break
-    result = (
-        f"after {step} updates the loss is {nll:.2f}, and of {len(texts)} pairs learned by heart {num_right['greedy']} "
-        f"are translated so by greedy search, {num_right['beam']} by beam search ({time.monotonic() - began:.0f} s)"
-    )
-    if min(num_right.values()) < len(texts):
-        raise TrainingError(f"self-check: {result}: data, model, loss or search do not fit together")
-    say(f"search: {result}")
-
-
-def _beginning(corpus: Corpus) -> Corpus:
-    def read() -> Iterator[tuple[str, str]]:
-        return itertools.islice(corpus.read(), _NUM_READ)
-
-    return dataclasses.replace(corpus, read=read)
+    return step, nll, num_right
 
 
 def _tokenizer(config: Config, corpus: Corpus) -> Tokenizer:
-    """The run's tokenizer, or one of the beginning of its corpus."""
+    """The run's tokenizer, or one trained on the beginning of its corpus."""
     path = Path(config.run_dir) / "tokenizer.model"
     if path.is_file():
         return Tokenizer.load(path)
@@ -103,41 +102,18 @@ def _tokenizer(config: Config, corpus: Corpus) -> Tokenizer:
 
 
 def _pairs(config: Config, corpus: Corpus, tokenizer: Tokenizer) -> list[tuple[list[int], list[int]]]:
-    """Ids, without </s>, of the first pairs with sources of their own that search could translate."""
+    """Ids, without </s>, of the first pairs with distinct sources that search could translate."""
     found: dict[tuple[int, ...], list[int]] = {}
     longest = min(_MAX_LENGTH, config.data.max_length) - 1
-    for pair in corpus:
-        src, tgt = tokenizer.encode(pair)
-        fits = 0 < len(src) <= longest and 0 < len(tgt) <= min(longest, len(src) + config.search.max_extra - 1)
+    for src, tgt in map(tokenizer.encode, corpus):
+        fits = 0 < len(src) <= longest and 0 < len(tgt) <= min(longest, len(src) + config.search.max_length_offset - 1)
         if fits and UNK_ID not in (*src, *tgt):
             found.setdefault(tuple(src), tgt)
-        if len(found) == _NUM_LEARNED:
+        if len(found) == _NUM_PAIRS:
             break
     if not found:
-        raise DataError(f"self-check: {corpus.name} begins with no pair of 1 to {longest} pieces on each side")
+        raise DataError(f"overfit check: {corpus.name} begins without a pair of 1 to {longest} pieces on each side")
     return [(list(src), tgt) for src, tgt in found.items()]
-
-
-def _report_data(
-    config: Config,
-    train: Corpus,
-    tokenizer: Tokenizer,
-    pairs: list[tuple[list[int], list[int]]],
-    say: Callable[[str], None],
-) -> None:
-    source, target = tokenizer.decode(pairs[0])
-    say(f"data: {train.name}: {source!r} is {target!r}")
-    validation = itertools.islice(load_split(config.data, config.data.validation_split), 1000)
-    ids = [id_ for side in tokenizer.encode(list(itertools.chain.from_iterable(validation))) for id_ in side]
-    share = ids.count(UNK_ID) / max(1, len(ids))
-    say(f"tokenizer: {len(tokenizer):,} pieces; of the validation text {share:.2%} are unknown")
-
-
-def _untrained(config: Config, tokenizer: Tokenizer, device: torch.device) -> MasterWeights:
-    torch.manual_seed(config.seed)
-    model = dataclasses.replace(config.model, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0)
-    master = build_model(dataclasses.replace(config, model=model), len(tokenizer)).to(device)
-    return MasterWeights(master, resolve_dtype(config.train.precision, device))
 
 
 def _batch(pairs: list[tuple[list[int], list[int]]]) -> Batch:

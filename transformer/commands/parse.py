@@ -1,29 +1,25 @@
 """Parse sentences with a trained model: python scripts/parse.py RUN [FILE | -] [--evaluate]
 
-One bracketed tree out per line in; an empty line gives an empty line. Words, punctuation marks included, have blanks
-between them, as in the treebank; parts of speech are XX, but for punctuation, as the model wrote them. With --evaluate,
-FILE holds trees, one per line (default: the test split of the run's corpus), and the F1 of parsing their sentences is
-printed.
+One bracketed tree out per line in; an empty line gives an empty line. Words and punctuation marks are separated by
+spaces, as in the treebank; parts of speech are XX, except for punctuation. With --evaluate, FILE contains trees, one
+per line (default: the test split of the run's corpus), and the F1 of parsing their sentences is printed.
 """
-
-from __future__ import annotations
 
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from transformer.config import load_config, override
 from transformer.data.corpus import decode_lines, load_split, read_lines
 from transformer.errors import ConfigError, DataError
-from transformer.hub import check_links
 from transformer.inference.translator import Translator
 from transformer.parsing.f1 import score_outputs
 from transformer.parsing.treebank import sentence_pairs
 from transformer.parsing.trees import bracketed, restore
-from transformer.training.process import tune_process
-from transformer.training.run import find_checkpoint
+from transformer.training.checkpoint import locate_checkpoint
+from transformer.training.device import tune_process
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--evaluate", action="store_true", help="print F1 instead of trees")
     parser.add_argument("--split", help="evaluate on this split of the run's corpus")
     parser.add_argument("--beam", type=int)
-    parser.add_argument("--alpha", type=float, help="of the length penalty")
+    parser.add_argument("--alpha", type=float, help="exponent of the length penalty")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
     arguments = parser.parse_intermixed_args(argv)
@@ -41,31 +37,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError("--split goes with --evaluate, and without FILE")
 
     tune_process()
-    checkpoint = find_checkpoint(arguments.run)
-    check_links(checkpoint)
+    checkpoint, _ = locate_checkpoint(arguments.run)
     translator = Translator.load(checkpoint, device=arguments.device, precision=arguments.precision)
     translator.search = override(translator.search, beam=arguments.beam, alpha=arguments.alpha)
-    if arguments.evaluate:
-        _evaluate(translator, checkpoint, arguments.file, arguments.split)
-    else:
+    if not arguments.evaluate:
         _parse(translator, arguments.file or "-")
+    elif arguments.file is not None:
+        _evaluate(translator, arguments.file, list(sentence_pairs(_lines(arguments.file), arguments.file)), checkpoint)
+    else:
+        data = load_config(checkpoint / "config.yaml", saved=True).data
+        corpus = load_split(data, arguments.split or data.test_split)
+        _evaluate(translator, corpus.name, list(corpus), checkpoint)
     return 0
 
 
 def _parse(translator: Translator, file: str) -> None:
-    # The treebank's way of writing brackets that are words.
+    # Words that are brackets, written as the treebank does.
     lines = [line.replace("(", "-LRB-").replace(")", "-RRB-") for line in _lines(file)]
     for line, output in zip(lines, translator.translate(lines), strict=True):
         print(bracketed(restore(output, line.split())) if line.split() else "")
 
 
-def _evaluate(translator: Translator, checkpoint: Path, file: str | None, split: str | None) -> None:
-    if file is None:
-        data = load_config(checkpoint / "config.yaml", allow_base=False).data
-        corpus = load_split(data, split or data.test_split)
-        name, pairs = corpus.name, list(corpus)
-    else:
-        name, pairs = file, list(sentence_pairs(_lines(file), file))
+def _evaluate(translator: Translator, name: str, pairs: list[tuple[str, str]], checkpoint: Path) -> None:
     if not pairs:
         raise DataError(f"{name}: holds no trees")
     began = time.perf_counter()
@@ -81,5 +74,5 @@ def _evaluate(translator: Translator, checkpoint: Path, file: str | None, split:
     print(f"F1 = {score.f1:.2f}")
 
 
-def _lines(file: str) -> list[str]:
-    return list(decode_lines(sys.stdin.buffer, "standard input") if file == "-" else read_lines(Path(file)))
+def _lines(file: str) -> Iterator[str]:
+    return decode_lines(sys.stdin.buffer, "standard input") if file == "-" else read_lines(Path(file))

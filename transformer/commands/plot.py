@@ -1,10 +1,8 @@
-"""Show how a run has learned, as a table or drawn: python scripts/plot.py RUN [RUN ...] [--out FILE]
+"""Show the learning curves of runs, as a table or drawn: python scripts/plot.py RUN [RUN ...] [--out FILE]
 
-A run's metrics.jsonl becomes a Markdown table of its validations; with --out, runs are drawn together. In place of
-runs, the positional encodings (section 3.5) or learning rates (equation 3) can be drawn.
+Prints the validations in a run's metrics.jsonl as a Markdown table; --out draws runs together instead. Instead of
+runs, positional encodings (section 3.5) or learning rates (equation 3) can be drawn.
 """
-
-from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
@@ -15,10 +13,9 @@ from transformer.inspection.canvas import save
 from transformer.inspection.curves import draw_learning_rates, draw_positions, draw_training
 from transformer.training.metrics import read_metrics
 
-_SHOWN = {"elapsed_s", "nll", "ppl"}
-_MOST = 1_000_000_000
-# Of the table of positions: more are no more to see, and matplotlib takes some hundred bytes for each.
-_MOST_DRAWN = 10_000_000
+_MAX_VALUE = 1_000_000_000
+# Values of PE: more cannot be seen, and matplotlib takes some hundred bytes for each.
+_MAX_DRAWN = 10_000_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,20 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print_table(path: Path, every: int) -> None:
-    validations = [
-        record for record in read_metrics(path) if record["kind"] == "validation" and record.keys() >= _SHOWN
-    ]
+    needed = {"elapsed_s", "nll", "ppl"}
+    validations = [line for line in read_metrics(path) if line["kind"] == "validation" and line.keys() >= needed]
     if not validations:
         raise CheckpointError(f"{path}: no validation is recorded in metrics.jsonl")
-    shown = validations[every - 1 :: every]
-    if shown[-1:] != validations[-1:]:
-        shown.append(validations[-1])
     print("| step | minutes | validation NLL | perplexity | greedy BLEU |")
     print("|---:|---:|---:|---:|---:|")
-    for record in shown:
-        bleu = f"{record['bleu']:.1f}" if "bleu" in record else ""
-        minutes = record["elapsed_s"] / 60
-        print(f"| {record['step']} | {minutes:.0f} | {record['nll']:.3f} | {record['ppl']:.2f} | {bleu} |")
+    for number, line in enumerate(validations, 1):
+        if number % every == 0 or number == len(validations):
+            bleu = f"{line['bleu']:.1f}" if "bleu" in line else ""
+            print(f"| {line['step']} | {line['elapsed_s'] / 60:.0f} | {line['nll']:.3f} | {line['ppl']:.2f} | {bleu} |")
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -63,14 +56,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="*", help="a run directory")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="print every N-th validation and the last")
     parser.add_argument("--positions", type=int, nargs=2, metavar=("LENGTH", "D_MODEL"), help="draw PE(pos, i)")
-    parser.add_argument(
-        "--schedule",
-        type=int,
-        nargs=2,
-        action="append",
-        metavar=("D_MODEL", "WARMUP_STEPS"),
-        help="draw its learning rate; may be given again",
-    )
+    parser.add_argument("--schedule", type=int, nargs=2, action="append", metavar=("D_MODEL", "WARMUP"), help="draw it")
     parser.add_argument("--out", type=Path, metavar="FILE", help=".png, .svg or .pdf; needs matplotlib")
     arguments = parser.parse_args(argv)
     if sum(map(bool, (arguments.runs, arguments.positions, arguments.schedule))) != 1:
@@ -79,11 +65,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         raise ConfigError("--positions and --schedule need --out FILE")
     sizes = [("--every", [arguments.every]), ("--positions", arguments.positions or [])]
     for name, values in (*sizes, *(("--schedule", values) for values in arguments.schedule or [])):
-        if min(values, default=1) < 1:
-            raise ConfigError(f"{name} {' '.join(map(str, values))} must be at least 1")
-        if max(values, default=1) > _MOST:
-            raise ConfigError(f"{name} {' '.join(map(str, values))} must be at most {_MOST:,}")
+        if not all(1 <= value <= _MAX_VALUE for value in values):
+            raise ConfigError(f"{name} {' '.join(map(str, values))} must be at least 1 and at most {_MAX_VALUE:,}")
     length, d_model = arguments.positions or (1, 1)
-    if length * d_model > _MOST_DRAWN:
-        raise ConfigError(f"--positions {length} {d_model}: more than {_MOST_DRAWN:,} values cannot be drawn")
+    if length * d_model > _MAX_DRAWN:
+        raise ConfigError(f"--positions {length} {d_model}: more than {_MAX_DRAWN:,} values cannot be drawn")
     return arguments

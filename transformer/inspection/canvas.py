@@ -1,4 +1,4 @@
-"""What all figures share: matplotlib, which is optional, their colours and their files."""
+"""Shared by all figures: optional matplotlib, colours, files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformer.errors import ConfigError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Paul Tol's "muted" scheme (SRON/EPS/TN/09-002): told apart with any kind of colour vision.
+# Paul Tol's "muted" scheme (SRON/EPS/TN/09-002), safe for colour-blind readers.
 COLOURS = ("#332288", "#cc6677", "#117733", "#88ccee", "#999933", "#aa4499", "#44aa99", "#882255", "#ddcc77")
 
 
@@ -24,7 +24,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure in the format that the suffix names; ConfigError if matplotlib knows none of that name."""
+    """Write a figure in the format of the file's suffix; ConfigError if matplotlib does not support it."""
     if not path.suffix:
         raise ConfigError(f"{path}: its suffix must say what kind of file, such as .png or .svg")
     try:

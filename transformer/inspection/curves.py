@@ -1,26 +1,26 @@
-"""The sinusoids of section 3.5, the learning rates of equation 3, and what a run's metrics.jsonl has recorded."""
+"""Figures: sinusoids (section 3.5), learning rates (equation 3) and the learning curves of runs."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from transformer.inspection.canvas import COLOURS, new_figure
-from transformer.model.positions import sinusoidal_positions
-from transformer.training.schedule import noam_lr
+from transformer.model.embeddings import sinusoidal_positions
+from transformer.training.optimizer import noam_lr
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# What to draw of a run: where it is, and the key of what the lines of training and of validation have of it.
+# Panels of `draw_training`: title, and the key in the records of each kind.
 _PANELS = (
-    ("loss of training, in nats per token", "loss", None),
-    ("perplexity", "ppl", "ppl"),
-    ("learning rate", "lr", None),
-    ("greedy BLEU in validation", None, "bleu"),
+    ("loss of training, in nats per token", {"train": "loss"}),
+    ("perplexity", {"train": "ppl", "validation": "ppl"}),
+    ("learning rate", {"train": "lr"}),
+    ("greedy BLEU in validation", {"validation": "bleu"}),
 )
+_STYLES: dict[str, dict[str, Any]] = {"train": {"linewidth": 1}, "validation": {"marker": "o", "markersize": 3}}
 
 
 def draw_positions(length: int, d_model: int) -> Figure:
@@ -40,9 +40,8 @@ def draw_positions(length: int, d_model: int) -> Figure:
     return figure
 
 
-def draw_learning_rates(schedules: Iterable[tuple[int, int]]) -> Figure:
+def draw_learning_rates(schedules: Sequence[tuple[int, int]]) -> Figure:
     """Equation 3 for some (d_model, warmup_steps), over five times the longest warm-up."""
-    schedules = list(schedules)
     num_steps = 5 * max(warmup_steps for _, warmup_steps in schedules)
     steps = range(1, num_steps + 1, max(1, num_steps // 1000))
     figure = new_figure(7, 4)
@@ -58,21 +57,17 @@ def draw_learning_rates(schedules: Iterable[tuple[int, int]]) -> Figure:
 def draw_training(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """Loss, perplexity, learning rate and BLEU of runs against updates; `runs` maps names to `read_metrics`."""
     figure = new_figure(10, 7)
-    for axes, (title, train_key, validation_key) in zip(figure.subplots(2, 2, sharex=True).flat, _PANELS, strict=True):
+    for axes, (title, keys) in zip(figure.subplots(2, 2, sharex=True).flat, _PANELS, strict=True):
         for (name, records), colour in zip(runs.items(), itertools.cycle(COLOURS), strict=False):
-            if train_key is not None:
-                _draw_records(axes, records, "train", train_key, color=colour, linewidth=1, label=name)
-            if validation_key is not None:
-                label = name if train_key is None else f"{name}, validation"
-                _draw_records(axes, records, "validation", validation_key, color=colour, marker="o", label=label)
+            for kind, key in keys.items():
+                label = f"{name}, validation" if kind == "validation" and "train" in keys else name
+                points = [
+                    (record["step"], record[key]) for record in records if record["kind"] == kind and key in record
+                ]
+                if points:
+                    axes.plot(*zip(*points, strict=True), color=colour, label=label, **_STYLES[kind])
         axes.set(title=title, xlabel="update", yscale="log" if title == "perplexity" else "linear")
         axes.label_outer()
         if axes.lines:
             axes.legend()
     return figure
-
-
-def _draw_records(axes: Axes, records: Sequence[Mapping[str, Any]], kind: str, key: str, **look: Any) -> None:
-    found = [(record["step"], record[key]) for record in records if record["kind"] == kind and key in record]
-    if found:
-        axes.plot(*zip(*found, strict=True), markersize=3, **look)
