@@ -1,4 +1,4 @@
-"""Table 3 drawn: what each row changes, here and in the paper."""
+"""Figure of Table 3: difference of each row from base, here and in the paper."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from transformer.inspection.canvas import COLOURS, new_figure, save
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Draw each row's perplexity and BLEU against the base row's, here and in the paper.
+    """Draw perplexity and BLEU of each row relative to base, here and in the paper.
 
-    ConfigError if there is no base row, matplotlib is not installed, or it does not know the kind of file.
+    ConfigError without a base row or matplotlib, or if the file format is not supported.
     """
     base = base_row(rows)
     if base is None:

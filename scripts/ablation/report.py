@@ -1,4 +1,4 @@
-"""The table of finished runs beside the paper's: Markdown, and a figure."""
+"""Results beside those of the paper, as a Markdown table."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 from ablation.rows import PUBLISHED, Published, sort_key
 from ablation.runs import Result
 from transformer.config import Config
-from transformer.training.run import FREE_KEYS, yaml_value
+from transformer.training.run_directory import FREE_KEYS, yaml_value
 
 BASE = "base"
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A score over the seeds of a row."""
+    """A score over seeds: mean and standard deviation."""
 
     values: tuple[float, ...]
 
@@ -28,7 +28,7 @@ class Spread:
 
     @property
     def sd(self) -> float | None:
-        """The sample standard deviation; None of a single value."""
+        """The sample standard deviation; None for a single value."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Row:
-    """The runs of one row, with all its seeds, and what the paper reports of it, if anything."""
+    """The results of one row, all seeds, and the published ones, if any."""
 
     name: str
     results: tuple[Result, ...]
@@ -56,26 +56,26 @@ class Row:
 
 
 def as_rows(results: Sequence[Result]) -> list[Row]:
-    """The results by row, in the paper's order."""
+    """Group results by row, in the paper's order."""
     names = sorted({result.row for result in results}, key=sort_key)
     return [Row(name, tuple(result for result in results if result.row == name)) for name in names]
 
 
 def noise(base: Spread, number: int) -> float | None:
-    """The difference from `base` that a mean over `number` seeds needs to count: two standard errors.
+    """Two standard errors of the difference between `base` and a mean over `number` seeds.
 
-    The standard deviation is the base row's; None if it has but one seed.
+    Uses the standard deviation of the base row; None if it has a single seed.
     """
     return None if base.sd is None else 2 * base.sd * math.sqrt(1 / number + 1 / len(base.values))
 
 
 def verdict(here: float, published: float | None, limit: float | None, *, better: int) -> str:
-    """Whether the order of a row and the base row is the paper's.
+    """Whether a row and the base row are ordered as in the paper.
 
     Args:
         here: the row minus the base row.
         published: the same in the paper; None if the paper has no such row.
-        limit: differences up to this are noise; None if that is not known.
+        limit: differences up to this are noise; None if unknown.
         better: 1 where more is better, -1 where less is.
     """
     is_noise = limit is not None and abs(here) <= limit
@@ -91,7 +91,7 @@ def verdict(here: float, published: float | None, limit: float | None, *, better
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table, then what it says about the order of the rows, and how the scores were made."""
+    """The table, followed by counts of verdicts, the noise level and the BLEU signature."""
     base = base_row(rows)
     lines = [
         "| row | differs from base in | params ×10⁶ | updates | min | PPL | BLEU | paper: PPL | BLEU | params ×10⁶ "
@@ -124,7 +124,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def base_row(rows: Sequence[Row]) -> Row | None:
-    """The row that the others are compared with, if it has a result."""
+    """The row that all others are compared with, if it has a result."""
     return next((row for row in rows if row.name == BASE), None)
 
 
@@ -142,21 +142,21 @@ def _verdicts(row: Row, base: Row) -> list[str]:
 
 
 def _differences(row: Row, base: Row) -> str:
-    """The keys, with the row's values, that shape its result and differ from the base row's."""
+    """Keys that affect the result and differ from the base row, with their values."""
     before, now = map(_with_defaults, (base, row))
     keys = [key for key in now if key.startswith("search.") or (key not in FREE_KEYS and key != "seed")]
     return ", ".join(f"{key.split('.')[-1]} {yaml_value(now[key])}" for key in keys if now[key] != before.get(key))
 
 
 def _with_defaults(row: Row) -> dict[str, Any]:
-    """The configuration of a row's first run. A key that came to exist after a run had its default then."""
+    """The configuration of a row's first run; keys that are newer than the run have their defaults."""
     return {**Config().flat(), **row.results[0].config}
 
 
 def _notes(rows: Sequence[Row], base: Row | None, verdicts: dict[str, list[str]]) -> list[str]:
     notes = []
     if base is None:
-        notes.append("The base row has no result yet: nothing to compare with.")
+        notes.append("The base row has no result yet, so there is nothing to compare with.")
     else:
         config = _with_defaults(base)
         shape = {"N": "num_layers", "d_model": "d_model", "d_ff": "d_ff", "h": "num_heads"}
@@ -174,7 +174,7 @@ def _notes(rows: Sequence[Row], base: Row | None, verdicts: dict[str, list[str]]
                 "(two standard errors)."
             )
         else:
-            notes.append("How much is noise is not known: the base row has one seed.")
+            notes.append("The noise level is unknown: the base row has a single seed.")
         for name, orders in verdicts.items():
             counts = {order: orders.count(order) for order in dict.fromkeys(sorted(orders))}
             notes.append(

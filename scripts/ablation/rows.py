@@ -1,4 +1,4 @@
-"""Rows of Table 3: what the paper reports of each, and their configurations at any scale."""
+"""Rows of Table 3: published results, and configurations at any scale."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from transformer.errors import ConfigError
 
 @dataclass(frozen=True)
 class Published:
-    """What Table 3 says of a row, on newstest2013; without a number of parameters it is that of the base model."""
+    """Published results of a row on newstest2013; parameters default to those of the base model."""
 
     ppl: float  # per piece
     bleu: float
     millions: int | None = None  # of parameters
 
 
-# By the names of the files in configs/table3, in the order of the paper.
+# By file name in configs/table3, in the paper's order.
 PUBLISHED = {
     "base": Published(4.92, 25.8, 65),
     "a_h1": Published(5.29, 24.9),
@@ -45,30 +45,30 @@ PUBLISHED = {
 }
 
 
-def load_row(path: Path, overrides: Sequence[str], *, divide_width: int, seed: int, out: Path) -> Config:
+def load_row(path: Path, overrides: Sequence[str], *, divide_sizes: int, seed: int, out: Path) -> Config:
     """The run of one row with one seed, in a directory of `out`.
 
-    ConfigError, which names the row, if the file or the overrides are wrong or a width cannot be divided.
+    ConfigError, naming the row, if file or overrides are wrong or a size cannot be divided.
     """
     try:
         config = load_config(path, [*overrides, f"seed={seed}", f"run_dir={out / f'{path.stem}-seed{seed}'}"])
-        return dataclasses.replace(config, model=divide_widths(config.model, divide_width))
+        return dataclasses.replace(config, model=divide_model(config.model, divide_sizes))
     except ConfigError as error:
         raise ConfigError(f"row {path.stem}: {error}") from None
 
 
-def divide_widths(model: ModelConfig, divisor: int) -> ModelConfig:
-    """The same layers and heads with every width divided, so that their ratios stay.
+def divide_model(model: ModelConfig, divisor: int) -> ModelConfig:
+    """Divide d_model, d_ff, d_k and d_v; layers and heads stay.
 
-    ConfigError if a width is no multiple of `divisor`, or the smaller d_model cannot be shared out to the heads.
+    ConfigError if a size is not a multiple of `divisor`, or the smaller d_model not one of the number of heads.
     """
-    widths = {name: getattr(model, name) for name in ("d_model", "d_ff", "d_k", "d_v")}
-    for name, width in widths.items():
-        if width is not None and width % divisor:
-            raise ConfigError(f"model.{name}={width} is not a multiple of --divide-width {divisor}")
-    return dataclasses.replace(model, **{name: width and width // divisor for name, width in widths.items()})
+    sizes = {name: getattr(model, name) for name in ("d_model", "d_ff", "d_k", "d_v")}
+    for name, size in sizes.items():
+        if size is not None and size % divisor:
+            raise ConfigError(f"model.{name}={size} is not a multiple of --divide-sizes {divisor}")
+    return dataclasses.replace(model, **{name: size and size // divisor for name, size in sizes.items()})
 
 
 def sort_key(row: str) -> tuple[int, str]:
-    """Sorts rows as the paper does; others follow by name."""
+    """Sort key: the paper's rows in its order, then others by name."""
     return (list(PUBLISHED).index(row) if row in PUBLISHED else len(PUBLISHED), row)

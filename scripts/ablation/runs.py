@@ -1,4 +1,4 @@
-"""One row with one seed: trained, scored on the validation set, remembered."""
+"""Train one row with one seed, score it on the validation set and save the score."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from typing import Any
 
 from transformer.config import Config
 from transformer.errors import CheckpointError, ConfigError
-from transformer.files import write_whole
+from transformer.files import write_atomic
 from transformer.inference.bleu import score
 from transformer.inference.translator import Translator
-from transformer.training.process import return_freed_memory
-from transformer.training.run import claim_run, last_checkpoints
-from transformer.training.step import validation_nll
+from transformer.training.device import return_freed_memory
+from transformer.training.run_directory import claim_run, last_checkpoints
+from transformer.training.train_step import validation_nll
 from transformer.training.trainer import Trainer
 
 _NAME = "score.json"
-_TOO_LARGE = 1e100  # for any number of a result; NaN and infinity, which JSON as Python reads it may hold, are too
+_TOO_LARGE = 1e100  # no number in a result is larger; excludes NaN and infinity, which Python's JSON accepts
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a run."""
+    """The scores of a run."""
 
     row: str
     seed: int
@@ -47,28 +47,28 @@ class Result:
 
 
 def train_and_score(row: str, config: Config, tokenize: str, stop: Callable[[], str | None]) -> Result | None:
-    """Train a run to its end, or what is left of it, and score it, unless that has been done.
+    """Train a run, or resume it, and score it, unless that has been done.
 
-    As section 6.2: perplexity and BLEU of the validation set, beam search, the last checkpoint, no average.
+    As in section 6.2: perplexity and BLEU of the validation set, beam search, last checkpoint, no averaging.
 
     Args:
-        row: its name in the table.
+        row: name in the table.
         tokenize: sacreBLEU's tokenizer.
-        stop: asked after each update.
+        stop: called after each update; returns the reason to stop.
 
     Returns:
-        What came of it; None if it was stopped.
+        The result; None if the run was stopped.
 
     Raises:
-        UserError: as `Trainer` and `Trainer.fit`; ConfigError if the run has been trained for longer than it should.
+        UserError: as `Trainer` and `Trainer.fit`; ConfigError if the run already has more updates than it should.
         OSError: the run directory cannot be written.
     """
     run = Path(config.run_dir)
-    _lock = claim_run(config)  # until the run is scored
+    _lock = claim_run(config)  # held until the run is scored
     done = _read(run / _NAME)
     if done is not None and done.tokenize == tokenize and _same_ending(done.config, config.flat()):
         return done
-    trainer = Trainer(config)
+    trainer = Trainer.from_config(config)
     print(trainer.summary(), flush=True)
     trainer.fit(stop)
     if stop() is not None:
@@ -76,7 +76,7 @@ def train_and_score(row: str, config: Config, tokenize: str, stop: Callable[[], 
     steps = trainer.progress.step
     if steps > config.train.max_steps:
         raise ConfigError(f"{run} has had {steps} updates already, more than train.max_steps={config.train.max_steps}")
-    nll = validation_nll(trainer.weights.model, trainer.data.validation, config.train.max_tokens, trainer.device)
+    nll = validation_nll(trainer.weights.model, trainer.data.validation, config.train.max_tokens)
     parameters = sum(parameter.numel() for parameter in trainer.weights.master.parameters())
     minutes = trainer.progress.elapsed_s / 60
     sources, references = zip(*trainer.data.validation_text, strict=True)
@@ -89,7 +89,7 @@ def train_and_score(row: str, config: Config, tokenize: str, stop: Callable[[], 
     result = Result(
         row, config.seed, steps, parameters, minutes, nll, scored.bleu, scored.bleu_signature, tokenize, config.flat()
     )
-    write_whole(run / _NAME, json.dumps(dataclasses.asdict(result), indent=1))
+    write_atomic(run / _NAME, json.dumps(dataclasses.asdict(result), indent=1))
     return result
 
 
@@ -119,7 +119,7 @@ def _read(path: Path) -> Result | None:
 
 
 def _check(name: str, value: Any, *accepted: type) -> None:
-    """ValueError unless a value of a result can be counted with and shown."""
+    """ValueError unless a value has an accepted type, is in range and is printable."""
     is_number = isinstance(value, int | float)
     if (
         type(value) not in accepted
@@ -130,6 +130,6 @@ def _check(name: str, value: Any, *accepted: type) -> None:
 
 
 def _same_ending(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether a run would end and be scored as it was; what else shapes it, `claim_run` has compared."""
+    """Whether a run would end and be scored as before; `claim_run` compares all other keys."""
     ending = ("train.max_steps", "train.max_hours", "train.patience")
     return all(before.get(key) == now[key] for key in now if key in ending or key.startswith("search."))

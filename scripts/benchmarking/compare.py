@@ -1,4 +1,4 @@
-"""Two commands run alternately, so that what slows the machine down for a while slows both."""
+"""Compare two commands run alternately, so that noise affects both."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from typing import Any
 from benchmarking.report import Report
 from transformer.errors import UserError
 
-# From what a command printed and the seconds that it took: a number.
+# The number to compare, from the output of a command and its wall time.
 Metric = Callable[[str, float], float]
 
 
 class CommandError(UserError):
-    """A command that failed, or that did not print the number asked for."""
+    """A command failed or did not print the metric."""
 
 
 def wall_time(_output: str, seconds: float) -> float:
-    """The seconds that the command took, its start included."""
+    """Wall time in seconds, including start-up."""
     return seconds
 
 
 def json_metric(key: str) -> Metric:
-    """The number at a dotted key, such as `padding.target`, of the JSON object in the last line that was printed."""
+    """The number at a dotted key, such as `padding.target`, of the JSON object printed last."""
 
     def metric(output: str, _seconds: float) -> float:
         last = output.strip().rpartition("\n")[2]
@@ -47,7 +47,7 @@ def json_metric(key: str) -> Metric:
 
 
 def regex_metric(pattern: str) -> Metric:
-    """The number in the first group of the last match of a regular expression. CommandError if it is not one."""
+    """Group 1 of the last match of a regular expression. CommandError if that is invalid."""
     try:
         compiled = re.compile(pattern, re.MULTILINE)
     except re.error as error:
@@ -58,7 +58,7 @@ def regex_metric(pattern: str) -> Metric:
     def metric(output: str, _seconds: float) -> float:
         matches = list(compiled.finditer(output))
         if not matches:
-            raise CommandError(f"nothing that was printed matches {pattern!r}")
+            raise CommandError(f"nothing in the output matches {pattern!r}")
         text = str(matches[-1][1])
         try:
             return float(text.replace(",", ""))
@@ -68,25 +68,25 @@ def regex_metric(pattern: str) -> Metric:
     return metric
 
 
-def compare(a: str, b: str, *, runs: int, metric: Metric = wall_time, say: Callable[[str], None] = print) -> Report:
-    """Run two shell commands in turn, A B A B ..., and divide B's number by A's in each pair.
+def compare(a: str, b: str, *, runs: int, metric: Metric = wall_time, log: Callable[[str], None] = print) -> Report:
+    """Run two shell commands alternately, A B A B ..., and report the ratio B / A of each pair.
 
     Args:
         a, b: the commands.
-        runs: of each.
-        metric: takes the number from a run.
-        say: is told about each pair as it ends.
+        runs: number of runs of each.
+        metric: extracts the number from a run.
+        log: receives a line per pair.
 
     Raises:
-        CommandError: a command fails, or its number cannot be found, or A's is 0.
+        CommandError: a command fails, its number is missing, or A's number is 0.
     """
     pairs = []
     for number in range(1, runs + 1):
         first, second = (_measure(command, metric) for command in (a, b))
         if not first:
-            raise CommandError(f"{a}: the number is 0, by which nothing can be divided")
+            raise CommandError(f"{a}: the number is 0, so there is no ratio")
         pairs.append({"pair": number, "a": first, "b": second, "ratio": second / first})
-        say(f"pair {number} of {runs}: {first:.5g} {second:.5g} ratio {second / first:.4f}")
+        log(f"pair {number} of {runs}: {first:.5g} {second:.5g} ratio {second / first:.4f}")
     ratios = [pair["ratio"] for pair in pairs]
     return {
         "a": a,
@@ -98,7 +98,7 @@ def compare(a: str, b: str, *, runs: int, metric: Metric = wall_time, say: Calla
 
 
 def verdict(ratios: list[float]) -> str:
-    """Whether the pairs agree on which is larger."""
+    """Whether all pairs agree on which is larger."""
     if min(ratios) > 1:
         return "B is larger in every pair"
     if max(ratios) < 1:

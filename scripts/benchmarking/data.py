@@ -1,6 +1,6 @@
-"""Data at scale: what it costs to get from text to batches, stage by stage, and whether memory grows with the corpus.
+"""Data preparation at scale: time and memory of each stage from text to batches.
 
-Every stage runs in a process of its own, so that its peak memory is its own: what it imports included.
+Each stage runs in its own process, so that its peak memory is measured separately, imports included.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import torch
 from benchmarking.clock import Stopwatch, peak_memory, synchronize
 from benchmarking.report import Report
 from transformer.config import Config, DataConfig
-from transformer.data.batching import plan_updates
+from transformer.data.batching import group_into_updates
 from transformer.data.builtin import builtin_pairs
 from transformer.data.corpus import Corpus, load_split
 from transformer.data.dataset import PairDataset, corpus_tokenizer, encode_corpus
 from transformer.data.tokenizer import Tokenizer
 from transformer.inference.translator import greedy_bleu
-from transformer.training.process import tune_process
+from transformer.training.device import tune_process
 from transformer.training.trainer import Trainer
 
-_process_start = 0.0  # of a stage's process, by the clock on the wall
+_process_start = 0.0  # time.time() at the start of a stage's process
 
 
 def benchmark_data(
@@ -39,25 +39,25 @@ def benchmark_data(
     distinct: int,
     extra: str | None = None,
     updates: int = 20,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Report:
-    """Time the stages between text and training for a corpus of `pairs` and for one of a tenth of that.
+    """Time the stages between text and training for a corpus of `pairs` pairs and one of a tenth of that.
 
     Args:
-        config: what to train; its corpus, cache and run are replaced by ones in `directory`.
-        directory: an empty one, with room for about 250 bytes a pair.
-        pairs: how many; at least 10.
-        distinct: how many builtin pairs are drawn before they repeat.
-        extra: a pattern as in data.corpus, whose training pairs are repeated with them.
-        updates: how many to train, to see how long they wait for data; at least 2.
-        say: is told what each stage took.
+        config: the run; its corpus, cache and run directory are replaced by ones in `directory`.
+        directory: an empty directory with room for about 250 bytes a pair.
+        pairs: number of sentence pairs, at least 10.
+        distinct: number of distinct builtin pairs, which are then repeated.
+        extra: a pattern as in data.corpus; its training pairs are repeated too.
+        updates: updates to train, to measure how long they wait for data; at least 2.
+        log: receives a line per stage.
     """
     rows: list[dict[str, Any]] = []
     details: dict[str, dict[str, Any]] = {}
     for size in (pairs // 10, pairs):
         place = directory / str(size)
         place.mkdir()
-        here = _moved(config, place, updates)
+        here = _short_run(config, place, updates)
         arguments: dict[Callable[..., dict[str, Any]], tuple[Any, ...]] = {
             _generate: (str(place), size, distinct, extra),
             **dict.fromkeys((_fingerprint, _tokenizer, _encode, _plan), (here,)),
@@ -65,9 +65,9 @@ def benchmark_data(
         }
         for stage in arguments:
             name = stage.__name__.removeprefix("_")
-            details[name] = _in_a_process_of_its_own(stage, *arguments[stage])
+            details[name] = _in_subprocess(stage, *arguments[stage])
             seconds, peak = details[name]["seconds"], details[name]["peak_bytes"]
-            say(f"{size:,} pairs: {name} {seconds:.2f} s, {peak / 2**20:.0f} MiB")
+            log(f"{size:,} pairs: {name} {seconds:.2f} s, {peak / 2**20:.0f} MiB")
             rows.append(
                 {
                     "stage": name,
@@ -93,8 +93,8 @@ def benchmark_data(
     }
 
 
-def _moved(config: Config, place: Path, updates: int) -> Config:
-    """The same experiment, but short, on the corpus in a directory, without pauses to validate or save."""
+def _short_run(config: Config, place: Path, updates: int) -> Config:
+    """The same run on the corpus in a directory, short, without validation and saving."""
     return dataclasses.replace(
         config,
         run_dir=str(place / "run"),
@@ -114,12 +114,12 @@ def _moved(config: Config, place: Path, updates: int) -> Config:
 
 
 def write_corpus(directory: Path, pairs: int, distinct: int, extra: Iterable[tuple[str, str]]) -> None:
-    """Write train.en and train.de, `pairs` lines each: builtin pairs, then extra ones, over and over; and validation.*.
+    """Write train.{en,de} with `pairs` lines, repeating builtin and extra pairs, and validation.{en,de}.
 
     Args:
-        directory: is there.
-        pairs: lines.
-        distinct: builtin pairs before the first repetition, if they are that many.
+        directory: an existing directory.
+        pairs: number of lines.
+        distinct: number of distinct builtin pairs, at most `pairs`.
         extra: more pairs.
     """
     for split, drawn in (
@@ -136,7 +136,7 @@ def write_corpus(directory: Path, pairs: int, distinct: int, extra: Iterable[tup
 
 
 def _repeat_lines(path: Path, number: int) -> None:
-    """Make a file `number` lines long, by repeating it or cutting it."""
+    """Repeat or truncate a file to `number` lines."""
     block = path.read_bytes()
     num_lines = block.count(b"\n")
     times, rest = divmod(number, num_lines)
@@ -146,7 +146,7 @@ def _repeat_lines(path: Path, number: int) -> None:
         file.writelines(itertools.islice(block.splitlines(keepends=True), rest))
 
 
-# The stages. Each returns its seconds and whatever else it found.
+# The stages. Each returns its seconds and other results.
 
 
 def _generate(directory: str, pairs: int, distinct: int, extra: str | None) -> dict[str, Any]:
@@ -160,25 +160,25 @@ def _fingerprint(config: Config) -> dict[str, Any]:
 
 def _tokenizer(config: Config) -> dict[str, Any]:
     corpus = load_split(config.data, "train")
-    return _timed(lambda: _learned(config, corpus))
+    return _timed(lambda: _trained_tokenizer(config, corpus))
 
 
 def _encode(config: Config) -> dict[str, Any]:
     corpus = load_split(config.data, "train")
-    tokenizer = _learned(config, corpus)
+    tokenizer = _trained_tokenizer(config, corpus)
     return _timed(lambda: _dataset(config, corpus, tokenizer))
 
 
 def _plan(config: Config) -> dict[str, Any]:
     corpus = load_split(config.data, "train")
-    dataset = _dataset(config, corpus, _learned(config, corpus))
+    dataset = _dataset(config, corpus, _trained_tokenizer(config, corpus))
     settings = config.train
     num_updates = 0
 
     def plan() -> None:
         nonlocal num_updates
         num_updates = len(
-            plan_updates(
+            group_into_updates(
                 dataset.src.lengths,
                 dataset.tgt.lengths,
                 max_tokens=settings.max_tokens,
@@ -192,9 +192,9 @@ def _plan(config: Config) -> dict[str, Any]:
 
 
 def _start(config: Config) -> dict[str, Any]:
-    """Train as scripts/train.py does, with the cache that the others left; timed from the start of the process."""
+    """Train as scripts/train.py does, with a warm cache, timed from the start of the process."""
     tune_process()
-    trainer = Trainer(config, scorer=greedy_bleu)
+    trainer = Trainer.from_config(config, scorer=greedy_bleu)
     stopwatch = Stopwatch(trainer.device)
     found: dict[str, Any] = {}
 
@@ -202,15 +202,15 @@ def _start(config: Config) -> dict[str, Any]:
         if trainer.progress.step == 1 and not found:
             synchronize(trainer.device)
             found.update(seconds=time.time() - _process_start, cpu_seconds=time.process_time())
-            # The first update waits for the plan of the epoch, which is a stage of its own.
-            trainer.phase = stopwatch
+            # From here: the first update also waits for the plan of the epoch, which is timed as a stage.
+            trainer.timer = stopwatch
 
     trainer.fit(after_an_update)
     return {**found, "data_share": stopwatch.shares(sum(stopwatch.seconds.values()), rest="host")["data"]}
 
 
 def _timed(stage: Callable[[], object]) -> dict[str, Any]:
-    """The seconds that a stage took by the clock on the wall, and those in which it had a processor."""
+    """Wall time and CPU time of a stage."""
     began, cpu_began = time.perf_counter(), time.process_time()
     stage()
     return {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu_began}
@@ -221,18 +221,18 @@ def _dataset(config: Config, corpus: Corpus, tokenizer: Tokenizer) -> PairDatase
     return encode_corpus(corpus, tokenizer, data.cache_dir, max_length=data.max_length, max_ratio=data.max_ratio)
 
 
-def _learned(config: Config, corpus: Corpus) -> Tokenizer:
+def _trained_tokenizer(config: Config, corpus: Corpus) -> Tokenizer:
     return corpus_tokenizer(corpus, config.data.vocab_size, config.data.cache_dir)
 
 
-def _in_a_process_of_its_own(stage: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """What a stage returns, with the peak memory of its process."""
+def _in_subprocess(stage: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """Run a stage in its own process; returns its result with the peak memory."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, initializer=_remember_start, initargs=(time.time(),)) as pool:
         try:
             return pool.submit(_with_peak, stage, *arguments).result()
         except (KeyboardInterrupt, SystemExit):
-            # The pool would wait for the end of the stage.
+            # Otherwise the pool would wait for the stage to end.
             for process in multiprocessing.active_children():
                 process.kill()
             raise

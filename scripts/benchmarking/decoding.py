@@ -1,4 +1,4 @@
-"""How fast translation is: the translator that users run, with its model's calls counted."""
+"""Decoding speed of the real translator, with the calls of its model counted."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarking.ceiling import forward_rate
 from benchmarking.clock import Stopwatch, peak_memory, synchronize
 from benchmarking.flops import Product, Work, forward_flops, weight_products
+from benchmarking.peak_flops import forward_rate
 from benchmarking.report import Report
 from transformer.config import Config, ModelConfig, load_config
 from transformer.data.corpus import load_split
@@ -21,33 +21,32 @@ from transformer.data.dataset import corpus_tokenizer
 from transformer.data.tokenizer import EOS_ID, PAD_ID, Tokenizer
 from transformer.errors import ConfigError, DataError
 from transformer.inference.translator import Translator
-from transformer.model.decoder import DecoderState
-from transformer.training.checkpoint import build_model
-from transformer.training.phases import Phase, untimed
-from transformer.training.precision import resolve_device, resolve_dtype
-from transformer.training.run import find_checkpoint
+from transformer.model.alternatives.build import build_model
+from transformer.model.transformer import DecoderState
+from transformer.training.device import resolve_device, resolve_dtype
+from transformer.training.run_directory import find_checkpoint
+from transformer.training.train_step import Timer, no_timer
 
 
 class Observer:
-    """Stands between a translator and its model: counts what is asked for and, if told to, decides when outputs end.
+    """Wraps a translator's model, counts its work and, if requested, forces the length of outputs.
 
-    It replaces `encode` and `decode` of the model, `logits` of the translator and `decode` of the tokenizer by its own,
-    which call them.
+    Replaces `encode` and `decode` of the model, `logits` of the translator, `decode` of the tokenizer.
 
     Args:
-        translator: to observe.
-        length: tokens of every output, </s> included; None lets the model end when it wants to.
+        translator: the translator to observe.
+        length: tokens of every output, </s> included; None lets the model decide.
 
     Attributes:
-        work: what has been computed; its target tokens are those of all hypotheses, losing ones included.
-        output_tokens: of the translations that were returned.
+        work: the work done; its target tokens are those of all hypotheses, including those not returned.
+        output_tokens: number of tokens of the returned translations.
         phase: may be set to time encoder, decoder and logits.
     """
 
     def __init__(self, translator: Translator, length: int | None = None) -> None:
         model, tokenizer = translator.model, translator.tokenizer
         self.length = length
-        self.phase: Phase = untimed
+        self.phase: Timer = no_timer
         self._position = 0
         self._mean_source = 0.0
         self.reset()
@@ -62,13 +61,13 @@ class Observer:
             setattr(owner, name, method)
 
     def reset(self) -> None:
-        """Forget what has been counted."""
+        """Reset the counters."""
         self.work = Work()
         self.output_tokens = 0
         self._num_encodes = self._num_decodes = 0
 
     def encode(self, src: Tensor) -> DecoderState:
-        """`Transformer.encode`, from which a search starts."""
+        """Wraps `Transformer.encode`, with which a search starts."""
         lengths = (src != PAD_ID).sum(dim=1)
         num_tokens = int(lengths.sum())
         self.work += Work(len(src), num_tokens, source_pairs=int((lengths * lengths).sum()))
@@ -78,7 +77,7 @@ class Observer:
             return self._encode(src)
 
     def decode(self, tgt: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
-        """`Transformer.decode` of the next tokens of all hypotheses."""
+        """Wraps `Transformer.decode`, of the next tokens of all hypotheses."""
         num_new = tgt.numel()
         self._num_decodes += 1
         self._position += tgt.size(1)
@@ -91,7 +90,7 @@ class Observer:
             return self._decode(tgt, state)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """`Translator.logits`, with </s> impossible before the wanted length and nothing else possible at it."""
+        """Wraps `Translator.logits`: </s> is impossible before the forced length and certain at it."""
         with self.phase("logits"):
             logits = self._logits(hidden)
         if self.length is None:
@@ -105,39 +104,39 @@ class Observer:
 
     @property
     def mean_rows(self) -> tuple[int, int]:
-        """Real tokens in a call of the encoder and of the decoder."""
+        """Mean number of tokens per call of the encoder and of the decoder."""
         return (
             round(self.work.source_tokens / self._num_encodes),
             round(self.work.target_tokens / self._num_decodes),
         )
 
     def to_text(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """`Tokenizer.decode`, of which every translation is made."""
+        """Wraps `Tokenizer.decode`, which makes the text of every translation."""
         self.output_tokens += sum(map(len, ids))
         return self._to_text(ids)
 
 
 def load_translator(path: Path, overrides: Sequence[str], *, device: str, precision: str) -> tuple[Config, Translator]:
-    """The model of a run directory, or an untrained one from a configuration file, with its configuration.
+    """Load the model of a run directory, or build an untrained one from a configuration file.
 
     Raises:
-        ConfigError: overrides for a run, whose configuration is what it was trained with; or a bad configuration.
-        UserError: the run, its corpus or the device is not there.
+        ConfigError: overrides for a run, whose configuration is fixed; or a bad configuration.
+        UserError: the run, its corpus or the device is missing.
     """
     if path.is_dir():
         if overrides:
             raise ConfigError(f"{path} is a run: {overrides[0]} cannot change it; give overrides to a YAML file only")
         checkpoint = find_checkpoint(path)
-        config = load_config(checkpoint / "config.yaml", allow_base=False)
+        config = load_config(checkpoint / "config.yaml", saved=True)
         return config, Translator.load(checkpoint, device=device, precision=precision)
     where = resolve_device(device)
     config = load_config(path, overrides)
     corpus = load_split(config.data, config.data.train_split)
     tokenizer = corpus_tokenizer(corpus, config.data.vocab_size, config.data.cache_dir)
     torch.manual_seed(config.seed)
-    model = build_model(config, len(tokenizer)).to(where, resolve_dtype(precision, where))
+    model = build_model(len(tokenizer), config.model).to(where, resolve_dtype(precision, where))
     translator = Translator(model, tokenizer, config.search)
-    translator.prepare(quantize=precision == "int8")
+    translator.prepack(quantize=precision == "int8")
     return config, translator
 
 
@@ -151,36 +150,36 @@ def benchmark_decoding(
     batch_sentences: int | None = None,
     batch_tokens: int | None = None,
     repeat: int = 3,
-    ceiling_s: float = 0.3,
+    peak_s: float = 0.3,
 ) -> Report:
-    """Translate the same texts a few times, text to text, after a first batch to warm up.
+    """Time the translation of texts, repeatedly, after a warm-up batch.
 
     Args:
-        translator: whose model will be observed from now on.
-        model: its sizes.
-        texts: to translate; empty ones are left out.
-        length: of every output; None for free ones.
-        beam: 1 is greedy; by default the translator's.
-        batch_sentences, batch_tokens: sentences or padded source pieces at a time; by default the translator's.
-        repeat: how often; speeds are the median.
-        ceiling_s: seconds spent on each matrix product by itself; 0 leaves the ceiling out.
+        translator: the translator; its model stays wrapped.
+        model: the sizes of its model.
+        texts: the texts; blank ones are left out.
+        length: forced length of every output; None does not force it.
+        beam: beam size, 1 is greedy; by default the translator's.
+        batch_sentences, batch_tokens: batch size in sentences or padded source pieces; by default the translator's.
+        repeat: number of repetitions; speeds are the median.
+        peak_s: seconds per matrix product to measure the peak throughput; 0 omits it.
 
     Raises:
-        DataError: there is no text with content.
+        DataError: all texts are blank.
     """
     texts = [text for text in texts if text.strip()]
     if not texts:
         raise DataError("there is nothing to translate")
-    device = translator.model.embeddings.source_weight.device
+    device = translator.model.embedding.weight.device
     observer, stopwatch = Observer(translator, length), Stopwatch(device)
     beam = translator.search.beam if beam is None else beam
     batches = [list(texts)] if batch_sentences is None else _batches(translator.tokenizer, texts, batch_sentences)
-    # The bounds of the search leave room for the wanted length and for the wanted batches.
-    max_extra = max(length or 0, translator.search.max_extra)
+    # The limits of the search must allow the forced length and the batch size.
+    max_length_offset = max(length or 0, translator.search.max_length_offset)
     options = {"batch_tokens": 1 << 30} if batch_sentences else {"batch_tokens": batch_tokens} if batch_tokens else {}
 
     def translate(batch: Sequence[str]) -> None:
-        translator.translate(batch, beam=beam, max_extra=max_extra, **options)
+        translator.translate(batch, beam=beam, max_length_offset=max_length_offset, **options)
 
     def translate_all() -> float:
         began = time.perf_counter()
@@ -192,13 +191,13 @@ def benchmark_decoding(
     translate(batches[0][: batch_sentences or 64])
     observer.reset()
     is_cpu = device.type == "cpu"
-    # Elsewhere, waiting for the device at every phase would slow the search down: that has a pass of its own.
-    observer.phase = stopwatch if is_cpu else untimed
+    # On CUDA, synchronizing at every phase would slow the search down: phases are timed in an extra pass.
+    observer.phase = stopwatch if is_cpu else no_timer
     seconds = [translate_all() for _ in range(repeat)]
     work, output_tokens, total_s = observer.work, observer.output_tokens, sum(seconds)
     observer.phase = stopwatch
     phased_s = total_s if is_cpu else translate_all()
-    flops = forward_flops(model, translator.model.vocab_size, work)
+    flops = forward_flops(model, len(translator.model.embedding.output_weight), work)
     sentences_per_s = len(texts) / statistics.median(seconds)
     report: dict[str, Any] = {
         "sentences": len(texts),
@@ -214,18 +213,18 @@ def benchmark_decoding(
         "peak_memory_gib": peak_memory(device) / 2**30,
         "phases": stopwatch.shares(phased_s, rest="search and text"),
     }
-    if ceiling_s:
-        products = weight_products(model, translator.model.vocab_size)
-        dtype = translator.model.embeddings.source_weight.dtype
-        ceiling = decoding_ceiling(products, work, observer.mean_rows, dtype, device, ceiling_s)
+    if peak_s:
+        products = weight_products(model, len(translator.model.embedding.output_weight))
+        dtype = translator.model.embedding.weight.dtype
+        peak = peak_decoding_speed(products, work, observer.mean_rows, dtype, device, peak_s)
         report |= {
-            "ceiling_sentences_per_s": ceiling,
-            "fraction_of_ceiling": work.sentences / total_s / ceiling,
+            "peak_sentences_per_s": peak,
+            "fraction_of_peak": work.sentences / total_s / peak,
         }
     return report
 
 
-def decoding_ceiling(
+def peak_decoding_speed(
     products: Sequence[Product],
     work: Work,
     rows: tuple[int, int],
@@ -233,14 +232,14 @@ def decoding_ceiling(
     device: torch.device,
     seconds: float,
 ) -> float:
-    """Sentences per second of a search that did nothing but the weight products of `work`.
+    """Sentences per second if decoding consisted only of the weight products of `work`.
 
     Args:
-        products: of the model.
-        work: of some sentences.
-        rows: source tokens in an encoder call and target tokens in a decoder call, at which the products are measured.
-        dtype, device: of the model.
-        seconds: for each product.
+        products: weight products of the model.
+        work: the work of some sentences.
+        rows: tokens per call of the encoder and of the decoder, at which the products are measured.
+        dtype, device: dtype and device of the model.
+        seconds: time per product.
     """
     total = 0.0
     for product in products:
@@ -254,6 +253,6 @@ def decoding_ceiling(
 
 
 def _batches(tokenizer: Tokenizer, texts: Sequence[str], size: int) -> list[list[str]]:
-    """The texts, longest first, as many at a time."""
+    """Batches of `size` texts, longest first."""
     ordered = [text for _, text in sorted(zip(map(len, tokenizer.encode(texts)), texts, strict=True), reverse=True)]
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]

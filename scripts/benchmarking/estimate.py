@@ -1,4 +1,4 @@
-"""How long training should take on GPUs that are not at hand, from counted operations and bytes."""
+"""Training time on GPUs, estimated from counted operations and bytes (a roofline)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from benchmarking.flops import Work, forward_flops, weight_products
 from benchmarking.report import Report
 from transformer.config import Config
-from transformer.training.checkpoint import build_model
+from transformer.model.alternatives.build import build_model
 
 # Per parameter: master weight, both moments of Adam read and written in float32, the gradient read and written, the
 # bfloat16 copy written.
@@ -23,13 +23,13 @@ _RESIDUAL_BYTES = 8 * 2
 
 @dataclass(frozen=True)
 class Hardware:
-    """One GPU, as its data sheet describes it, and what share of that programs get.
+    """One GPU by its data sheet, and the efficiency that programs reach.
 
     Args:
-        flops: bfloat16 operations per second, dense.
-        bytes_per_s: of its memory.
-        link_bytes_per_s: to the other GPUs, in one direction.
-        efficiency: the share of `flops` that matrix products of these sizes reach; of bandwidths three quarters count.
+        flops: dense bfloat16 operations per second.
+        bytes_per_s: memory bandwidth.
+        link_bytes_per_s: bandwidth to the other GPUs, in one direction.
+        efficiency: fraction of `flops` that matrix products reach; of bandwidths, three quarters are assumed.
     """
 
     flops: float
@@ -39,18 +39,18 @@ class Hardware:
 
 
 def estimate(config: Config, hardware: Hardware, *, gpus: int, vocab_size: int, sentence_length: int) -> Report:
-    """Time of an update and of the whole training in bfloat16, if nothing overlaps and the host is never waited for.
+    """Time of an update and of training in bfloat16, assuming no overlap and no waiting for the host.
 
     Args:
-        config: the run; `train.tokens_per_update` tokens of either language make an update.
+        config: the run; an update has `train.tokens_per_update` tokens of either language.
         hardware: each of the GPUs.
-        gpus: how many share an update.
-        vocab_size: pieces.
-        sentence_length: tokens in a sentence, for the operations of attention.
+        gpus: number of GPUs that share an update.
+        vocab_size: size of the vocabulary.
+        sentence_length: tokens per sentence, for the operations of attention.
     """
     model, train = config.model, config.train
     with torch.device("meta"):
-        num_parameters = sum(parameter.numel() for parameter in build_model(config, vocab_size).parameters())
+        num_parameters = sum(parameter.numel() for parameter in build_model(vocab_size, config.model).parameters())
     tokens = train.tokens_per_update / gpus
     pairs = round(tokens * sentence_length)
     work = Work(round(tokens / sentence_length), round(tokens), round(tokens), pairs, pairs, pairs)

@@ -1,7 +1,7 @@
-"""Matrix products, counted from the sizes of the model (sections 3.2 and 3.3) and the tokens that went through it.
+"""FLOPs of matrix products, from the sizes of the model (sections 3.2 and 3.3) and the number of tokens.
 
-Only real tokens count: what is multiplied because of padding is work that the program could have spared itself.
-An addition and a multiplication are two operations. A backward pass costs twice its forward pass.
+Padding is not counted: it is avoidable work. A multiplication and an addition are two operations. A backward pass costs
+twice its forward pass.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from transformer.errors import ConfigError
 
 
 class Product(NamedTuple):
-    """A product of activations with a weight matrix of this shape, and how often a token takes part in one."""
+    """A weight matrix shape, and how many products with it a source and a target token need."""
 
     inputs: int
     outputs: int
@@ -30,7 +30,7 @@ class Product(NamedTuple):
 
 @dataclass(frozen=True)
 class Work:
-    """Real tokens, </s> included, and the pairs of them that attend to each other, masked or not."""
+    """Non-padding tokens, </s> included, and query-key pairs, masked or not."""
 
     sentences: int = 0
     source_tokens: int = 0
@@ -44,20 +44,23 @@ class Work:
 
 
 def key_sizes(model: ModelConfig) -> tuple[int, int]:
-    """d_k and d_v, which a configuration may leave to follow from others."""
+    """d_k and d_v, with their defaults."""
     d_k = model.d_model // model.num_heads if model.d_k is None else model.d_k
     return d_k, d_k if model.d_v is None else model.d_v
 
 
 def weight_products(model: ModelConfig, vocab_size: int) -> list[Product]:
-    """Every distinct weight shape of the model, with its uses in all layers; the last is the output projection.
+    """Every distinct weight shape with its uses in all layers; the output projection comes last.
 
-    ConfigError if attention does more, or less, than one product of all queries and keys.
+    ConfigError if attention is not a single product of all queries and keys, or heads or layers differ in number.
     """
+    for name in ("num_kv_heads", "num_decoder_layers"):
+        if getattr(model, name) is not None:
+            raise ConfigError(f"operations are not counted for models with model.{name}={getattr(model, name)}")
     is_product = model.attention_score in ("scaled_dot", "dot", "cosine")
     if not is_product or model.attention_window is not None or model.positional == "shaw":
         raise ConfigError(
-            "operations are counted of attention by one product of all queries and keys only: not with "
+            "operations are counted only for attention by a single product of all queries and keys, not for "
             f"model.attention_score={model.attention_score}, model.attention_window={model.attention_window}, "
             f"model.positional={model.positional}"
         )
@@ -76,7 +79,7 @@ def weight_products(model: ModelConfig, vocab_size: int) -> list[Product]:
 
 
 def forward_flops(model: ModelConfig, vocab_size: int, work: Work) -> int:
-    """Operations in the matrix products of one forward pass over `work`, logits of every target token included."""
+    """FLOPs of the matrix products of one forward pass, including the logits of all target tokens."""
     weights = sum(
         2 * p.inputs * p.outputs * (p.per_source * work.source_tokens + p.per_target * work.target_tokens)
         for p in weight_products(model, vocab_size)
@@ -87,12 +90,12 @@ def forward_flops(model: ModelConfig, vocab_size: int, work: Work) -> int:
 
 
 def batch_work(batches: Iterable[Batch]) -> Work:
-    """What batches contain."""
+    """The work in some batches."""
     return sum((_work(batch.src, batch.tgt_out) for batch in batches), Work())
 
 
 def num_padded(batches: Iterable[Batch]) -> tuple[int, int]:
-    """Positions of source and target, real or not, that were computed."""
+    """Source and target positions, padding included."""
     sizes = [(batch.src.numel(), batch.tgt_out.numel()) for batch in batches]
     return sum(src for src, _ in sizes), sum(tgt for _, tgt in sizes)
 

@@ -1,4 +1,4 @@
-"""What a measurement found, for people and for programs: the same numbers in both."""
+"""Reports of measurements, as text and as JSON with the same numbers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from transformer.config import ModelConfig
 from transformer.model.transformer import Transformer
 
-# A report maps names to a number, a text, a mapping of the like, or rows: a list of mappings with the same keys.
+# Maps names to numbers, strings, nested reports or rows, which are a list of mappings with the same keys.
 Report = Mapping[str, Any]
 _SIGNIFICANT_DIGITS = 5
 
 
 def rounded(value: Any) -> Any:
-    """The same report with floats of as many digits as a measurement has any use for."""
+    """The report with floats rounded to a few significant digits."""
     if isinstance(value, Mapping):
         return {name: rounded(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -31,7 +31,7 @@ def as_json(report: Report) -> str:
 
 
 def as_text(report: Report) -> str:
-    """A line per number, nested names joined by dots; below, a table for each list of rows."""
+    """A line per number with dotted names, then a table for each list of rows."""
     scalars, tables = _split(rounded(report))
     width = max(map(len, scalars), default=0)
     blocks = ["\n".join(f"{name:{width}}  {_show(value)}" for name, value in scalars.items())] if scalars else []
@@ -40,11 +40,11 @@ def as_text(report: Report) -> str:
 
 
 def describe_model(options: ModelConfig, model: Transformer) -> Report:
-    """What was measured: the sizes of a model."""
+    """The sizes of the measured model."""
     return {
         "model": f"d_model {options.d_model}, {options.num_heads} heads, d_ff {options.d_ff}, "
         f"{options.num_layers} layers",
-        "vocab_size": model.vocab_size,
+        "vocab_size": len(model.embedding.output_weight),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
 

@@ -1,8 +1,8 @@
-"""Table 1 of the paper, measured: what kinds of layers cost, and how far apart they leave two positions (section 4).
+"""Table 1 of the paper, measured: cost, sequential operations and maximum path length by layer type (section 4).
 
-All map a sequence (B, n, d) to another. Time is taken on a clock and set beside the table's complexity. Sequential
-operations are counted in the graph that autograd records of a layer; path lengths by stacking layers until gradients
-from every output reach every input.
+All layers map a sequence (B, n, d) to another. Wall time is compared with the table's complexity. Sequential operations
+are counted in the autograd graph of a layer; path lengths by stacking layers until gradients from every output reach
+every input.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarking.ceiling import calls_per_second
-from benchmarking.growth import HEAD_SIZE, Curve, draw, growth_report
+from benchmarking.peak_flops import calls_per_second
 from benchmarking.report import Report
+from benchmarking.scaling import HEAD_SIZE, Curve, draw, scaling_report
 from transformer.inspection.canvas import COLOURS, new_figure, save
-from transformer.model.attention import MultiHeadAttention
-from transformer.model.restricted import RestrictedAttention
+from transformer.model.alternatives.local import LocalAttention
+from transformer.model.attention import DotProductAttention, MultiHeadAttention
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -33,10 +33,10 @@ Layer = Callable[[Tensor], Tensor]
 class Sizes:
     """The letters of Table 1."""
 
-    n: int  # length of a sequence
-    d: int  # width of a position
-    r: int  # positions that restricted self-attention sees; odd, so that one is in the middle
-    k: int  # positions that a convolution sees
+    n: int  # sequence length
+    d: int  # representation dimension
+    r: int  # neighbourhood of restricted self-attention; odd, so that it has a centre
+    k: int  # kernel size of a convolution
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class LayerType:
     """A row of Table 1.
 
     Args:
-        build: makes the layer that stands at a depth, counted from 0, of a stack.
+        build: makes the layer at a depth, counted from 0, of a stack.
         complexity: operations per layer, up to a factor.
-        path_length: between the two positions farthest from each other, up to a factor.
-        steps: what one step connects, step by step, where a layer takes more than one; see `max_path_length`.
+        path_length: maximum path length, up to a factor.
+        steps: connections (n, n) made by each step, if a layer takes several; see `max_path_length`.
     """
 
     build: Callable[[Sizes, int], Layer]
@@ -57,7 +57,7 @@ class LayerType:
 
 
 def num_sequential_operations(layer: Layer, sizes: Sizes) -> int:
-    """The longest chain of tensor operations of which each needs the result of the one before it."""
+    """Length of the longest chain of dependent tensor operations."""
     z = layer(torch.randn(1, sizes.n, sizes.d, requires_grad=True))
     depths: dict[Any, int] = {}
     waiting: list[Any] = [z.grad_fn]
@@ -71,9 +71,9 @@ def num_sequential_operations(layer: Layer, sizes: Sizes) -> int:
 
 
 def max_path_length(layer_type: LayerType, sizes: Sizes) -> int:
-    """How many steps it takes until every output depends on every input; if no layer looks ahead, on all up to it.
+    """Steps until every output depends on every input, or on every earlier one if the layer is causal.
 
-    A step is a layer of a stack or, where a layer takes more than one, a cell.
+    A step is a layer of a stack or, in a recurrent layer, a cell.
     """
     goal = torch.ones(sizes.n, sizes.n, dtype=torch.bool)
     if not reach(layer_type.build(sizes, 0), sizes).triu(1).any():
@@ -89,8 +89,8 @@ def max_path_length(layer_type: LayerType, sizes: Sizes) -> int:
 
 
 def reach(layer: Layer, sizes: Sizes) -> Tensor:
-    """Whether output i depends on input j, as bool (n, n): whether there is a gradient."""
-    # The same sequence n times; of the i-th only the i-th output is looked at.
+    """Whether output i has a gradient with respect to input j: bool (n, n)."""
+    # The same sequence n times: output i is taken from copy i.
     x = torch.randn(sizes.n, sizes.d).expand(sizes.n, -1, -1).clone().requires_grad_()
     (gradient,) = torch.autograd.grad(layer(x).diagonal().sum(), x)
     return gradient.ne(0).any(dim=-1)
@@ -101,11 +101,12 @@ def _self_attention(sizes: Sizes, _: int) -> Layer:
 
 
 def _restricted_self_attention(sizes: Sizes, _: int) -> Layer:
-    return _without_projections(RestrictedAttention(sizes.d, _num_heads(sizes), window=sizes.r))
+    attention = LocalAttention(DotProductAttention(), sizes.r)
+    return _without_projections(MultiHeadAttention(sizes.d, _num_heads(sizes), attention=attention))
 
 
 def _without_projections(layer: MultiHeadAttention) -> Layer:
-    # As in Table 1: they are position-wise layers of their own.
+    # Table 1 does not count them: they are position-wise layers.
     for name in ("w_q", "w_k", "w_v", "w_o"):
         setattr(layer, name, nn.Identity())
     return layer
@@ -121,7 +122,7 @@ def _recurrent(sizes: Sizes, _: int) -> Layer:
 
 
 def _cells(sizes: Sizes) -> Iterator[Tensor]:
-    """At first each cell reads its input; then, again and again, also the state of the cell before it."""
+    """First each cell reads its input; every further step adds the state of the cell before it."""
     cell = nn.GRUCell(sizes.d, sizes.d)
     yield reach(lambda x: cell(x.flatten(0, 1)).view_as(x), sizes)
     no_input = torch.zeros(sizes.n**2, sizes.d)
@@ -130,7 +131,7 @@ def _cells(sizes: Sizes) -> Iterator[Tensor]:
 
 
 def _convolution(sizes: Sizes, dilation: int, groups: int = 1) -> nn.Sequential:
-    # Of a position and those before it: a dilated stack that sees both sides leaves gaps at the ends of a sequence.
+    # Causal: a dilated stack that sees both sides leaves gaps at the ends of a sequence.
     before = nn.ConstantPad1d(((sizes.k - 1) * dilation, 0), 0.0)
     return nn.Sequential(before, nn.Conv1d(sizes.d, sizes.d, sizes.k, dilation=dilation, groups=groups))
 
@@ -161,33 +162,33 @@ LAYER_TYPES = {
     "restricted": LayerType(_restricted_self_attention, lambda s: s.r * s.n * s.d, lambda s: s.n / s.r),
 }
 PASSES = ("forward", "with backward")
-# One layer of a contiguous convolution is one of a dilated convolution.
+# A single contiguous convolution is the same as a dilated one.
 _TIMED = [name for name in LAYER_TYPES if name != "contiguous"]
 
 
-def grow(
+def scale_layers(
     sizes: Sizes, letters: str, values: Sequence[int], *, batch: int, device: torch.device, seconds: float
 ) -> list[Curve]:
-    """Time against one of the sizes, or several that grow together; only of layers whose complexity has it.
+    """Time of the layers whose complexity depends on a size, against that size.
 
     Args:
-        sizes: all the others.
-        letters: the names of those that grow.
-        values: what they become.
-        batch: sequences in a call.
-        device: where.
-        seconds: for each point.
+        sizes: the other sizes.
+        letters: names of the varied sizes, which are kept equal.
+        values: values of the varied sizes.
+        batch: sequences per call.
+        device: the device.
+        seconds: time per point.
 
     Returns:
-        A curve of the forward pass alone and one with the backward pass, layer after layer.
+        Per layer type, a curve of the forward pass and one of forward and backward pass.
     """
-    grown = [dataclasses.replace(sizes, **dict.fromkeys(letters, value)) for value in values]
+    varied = [dataclasses.replace(sizes, **dict.fromkeys(letters, value)) for value in values]
     curves = []
     for name in _TIMED:
-        predicted = [LAYER_TYPES[name].complexity(each) for each in grown]
+        predicted = [LAYER_TYPES[name].complexity(each) for each in varied]
         if len(set(predicted)) == 1:
             continue
-        times = [_times(LAYER_TYPES[name], each, batch, device, seconds) for each in grown]
+        times = [_times(LAYER_TYPES[name], each, batch, device, seconds) for each in varied]
         for passes, found in zip(PASSES, zip(*times, strict=True), strict=True):
             curves.append(Curve(f"{name}, {passes}", values, found, predicted))
     return curves
@@ -206,11 +207,11 @@ def _times(
 
 
 def count(r: int, k: int) -> list[Report]:
-    """Sequential operations and path lengths of every type of layer, at a few lengths, as rows."""
+    """Sequential operations and path lengths of every layer type at a few lengths, as rows."""
     rows: list[Report] = []
     for name, layer_type in LAYER_TYPES.items():
         for n in (64, 128):
-            # What depends on what is the same in every width.
+            # Dependencies are the same for every d.
             narrow = Sizes(n, 3, r, k)
             rows.append(
                 {
@@ -225,12 +226,12 @@ def count(r: int, k: int) -> list[Report]:
 
 
 def table1_report(counted: Sequence[Report], curves: Mapping[str, Sequence[Curve]]) -> Report:
-    """Everything counted, then per size that grew the exponents and points of its curves."""
-    return {"counted": counted, **{f"against_{letters}": growth_report(found) for letters, found in curves.items()}}
+    """The counts, then the exponents and points of the curves by varied size."""
+    return {"counted": counted, **{f"against_{letters}": scaling_report(found) for letters, found in curves.items()}}
 
 
 def plot(curves: Mapping[str, Sequence[Curve]], path: Path) -> None:
-    """Draw the times with the backward pass, a panel per size that grew; ConfigError as `growth.plot`."""
+    """Draw the times with backward pass, a panel per varied size; ConfigError as `scaling.plot`."""
     figure = new_figure(5 * len(curves), 5)
     colours = {f"{name}, {PASSES[1]}": colour for name, colour in zip(_TIMED, COLOURS, strict=False)}
     for axes, (letters, found) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):

@@ -1,4 +1,4 @@
-"""How fast training is: real updates of a real trainer, with real tokens counted."""
+"""Training speed: updates of the real trainer, counting non-padding tokens."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarking.ceiling import measure_products, training_ceiling
 from benchmarking.clock import Stopwatch, peak_memory, synchronize
 from benchmarking.flops import Work, batch_work, forward_flops, num_padded, weight_products
+from benchmarking.peak_flops import measure_products, peak_training_speed
 from benchmarking.report import Report
-from transformer.training.phases import untimed
+from transformer.training.train_step import no_timer
 from transformer.training.trainer import Trainer
 
 _PHASED_UPDATES = 5
@@ -20,17 +20,17 @@ _PHASED_UPDATES = 5
 
 @dataclass(frozen=True)
 class Timing:
-    """Some updates: how long they took, what they contained, and how many positions that was with padding."""
+    """Timed updates, their work, and their number of positions including padding."""
 
     total_s: float
-    seconds: list[float]  # of each; on CUDA, of telling the device what to do
+    seconds: list[float]  # per update; on CUDA, of launching it
     work: Work
     source_positions: int
     target_positions: int
 
 
 def time_updates(trainer: Trainer, number: int) -> Timing:
-    """Do `number` updates as `Trainer.fit` does them, and count afterwards what was in them."""
+    """Time `number` updates done as by `Trainer.fit`."""
     seconds, batches = [], []
     synchronize(trainer.device)
     began = last = time.perf_counter()
@@ -43,27 +43,27 @@ def time_updates(trainer: Trainer, number: int) -> Timing:
     return Timing(time.perf_counter() - began, seconds, batch_work(batches), *num_padded(batches))
 
 
-def benchmark_training(trainer: Trainer, *, updates: int, warmup: int, ceiling_s: float = 0.3) -> Report:
-    """Time updates and their phases; then measure what the matrix products of the same shapes could do by themselves.
+def benchmark_training(trainer: Trainer, *, updates: int, warmup: int, peak_s: float = 0.3) -> Report:
+    """Time updates and their phases, and compare with the peak throughput of their matrix products.
 
     Args:
-        trainer: ready to do its next update.
-        updates: how many are timed, after `warmup` others.
-        ceiling_s: seconds spent on each matrix product; 0 leaves the ceiling out.
+        trainer: ready for its next update.
+        updates: number of timed updates, after `warmup` others.
+        peak_s: seconds per matrix product to measure the peak throughput; 0 omits it.
     """
     time_updates(trainer, warmup)
     if trainer.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(trainer.device)
-    phases = trainer.phase = Stopwatch(trainer.device)
+    phases = trainer.timer = Stopwatch(trainer.device)
     if trainer.device.type == "cuda":
-        # Waiting for the device at every phase would slow the updates down.
+        # Synchronizing at every phase would slow the updates down.
         phased_s = time_updates(trainer, min(updates, _PHASED_UPDATES)).total_s
-        trainer.phase = untimed
+        trainer.timer = no_timer
         timing = time_updates(trainer, updates)
     else:
         timing = time_updates(trainer, updates)
         phased_s = timing.total_s
-    trainer.phase = untimed
+    trainer.timer = no_timer
     total_s, work = timing.total_s, timing.work
     model, vocab_size = trainer.config.model, len(trainer.data.tokenizer)
     tokens_per_s = work.target_tokens / total_s
@@ -85,9 +85,9 @@ def benchmark_training(trainer: Trainer, *, updates: int, warmup: int, ceiling_s
         "peak_memory_gib": peak_memory(trainer.device) / 2**30,
         "phases": phases.shares(phased_s, rest="host"),
     }
-    if ceiling_s:
+    if peak_s:
         products = weight_products(model, vocab_size)
-        rates = measure_products(products, trainer.config.train.max_tokens, trainer.dtype, trainer.device, ceiling_s)
-        ceiling = training_ceiling(products, rates, work.source_tokens / work.target_tokens)
-        report |= {"ceiling_tokens_per_s": ceiling, "fraction_of_ceiling": tokens_per_s / ceiling}
+        rates = measure_products(products, trainer.config.train.max_tokens, trainer.dtype, trainer.device, peak_s)
+        peak = peak_training_speed(products, rates, work.source_tokens / work.target_tokens)
+        report |= {"peak_tokens_per_s": peak, "fraction_of_peak": tokens_per_s / peak}
     return report

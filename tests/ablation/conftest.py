@@ -1,4 +1,4 @@
-"""A corpus whose validation set is translated in no time."""
+"""A corpus with a small validation set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table: which differences count, what is said of them, and how it is drawn."""
+"""The table: noise, verdicts, notes and the figure."""
 
 from __future__ import annotations
 
@@ -103,22 +103,22 @@ def test_the_table_shows_what_varies_the_scores_the_papers_and_the_order() -> No
 
 def test_without_seeds_of_base_or_without_base_the_table_says_so() -> None:
     single = markdown(as_rows([BASE[0], result("c_n2", 6.0, 23.5)]))
-    assert "How much is noise is not known: the base row has one seed." in single
+    assert "The noise level is unknown: the base row has a single seed." in single
     assert cells(single, "c_n2")[-2:] == ["holds", "reversed"]
     alone = markdown(as_rows([result("c_n2", 6.0, 23.5)]))
-    assert "The base row has no result yet: nothing to compare with." in alone
+    assert "The base row has no result yet, so there is nothing to compare with." in alone
     assert cells(alone, "c_n2")[-2:] == ["", ""]
     assert "none yet" in markdown(as_rows(BASE))
 
 
-def test_a_key_that_is_younger_than_a_result_had_its_default() -> None:
+def test_a_key_that_is_newer_than_a_result_has_its_default() -> None:
     old = result("base", 5.0, 24.0)
     del old.config["model.norm"]
     assert cells(markdown(as_rows([old, result("c_n2", 6.0, 23.0)])), "c_n2")[1] == ""
     assert cells(markdown(as_rows([old, result("c_n2", 6.0, 23.0, model__norm="pre")])), "c_n2")[1] == "norm pre"
 
 
-def test_scores_of_two_kinds_are_called_not_comparable() -> None:
+def test_scores_with_different_signatures_are_not_comparable() -> None:
     table = markdown(as_rows([*BASE, result("c_n2", 6.0, 23.5, signature="tok:none")]))
     assert table.endswith("\nBLEU: tok:13a and tok:none; not comparable")
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from ablation.rows import PUBLISHED, divide_widths, load_row, sort_key
+from ablation.rows import PUBLISHED, divide_model, load_row, sort_key
 
 from transformer.config import Config, ModelConfig
 from transformer.errors import ConfigError
-from transformer.training.checkpoint import build_model
+from transformer.model.alternatives.build import build_model
 
 ROWS = Path(__file__).parents[2] / "configs" / "table3"
 
@@ -78,8 +78,8 @@ PARAMETERS = {
 }
 
 
-def row(name: str, *overrides: str, divide_width: int = 1) -> Config:
-    return load_row(ROWS / f"{name}.yaml", overrides, divide_width=divide_width, seed=3, out=Path("out"))
+def row(name: str, *overrides: str, divide_sizes: int = 1) -> Config:
+    return load_row(ROWS / f"{name}.yaml", overrides, divide_sizes=divide_sizes, seed=3, out=Path("out"))
 
 
 def head_sizes(model: ModelConfig) -> tuple[int, int]:
@@ -89,7 +89,7 @@ def head_sizes(model: ModelConfig) -> tuple[int, int]:
 
 def count(config: Config, vocab_size: int) -> int:
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build_model(config, vocab_size).parameters())
+        return sum(parameter.numel() for parameter in build_model(vocab_size, config.model).parameters())
 
 
 def test_every_row_of_the_paper_is_a_file_and_the_other_way_round() -> None:
@@ -126,29 +126,29 @@ def test_the_papers_column_comes_out_with_its_authors_vocabulary_and_biases(name
 
 @pytest.mark.parametrize("name", PRINTED)
 @pytest.mark.parametrize("divisor", [1, 2, 4, 8, 16])
-def test_divided_widths_keep_the_ratios_of_the_table(name: str, divisor: int) -> None:
-    model, printed = row(name, divide_width=divisor).model, PRINTED[name]
-    widths = (model.d_model, model.d_ff, *head_sizes(model))
-    assert [divisor * width for width in widths] == [printed.d_model, printed.d_ff, printed.d_k, printed.d_v]
+def test_divided_sizes_keep_the_ratios_of_the_table(name: str, divisor: int) -> None:
+    model, printed = row(name, divide_sizes=divisor).model, PRINTED[name]
+    sizes = (model.d_model, model.d_ff, *head_sizes(model))
+    assert [divisor * size for size in sizes] == [printed.d_model, printed.d_ff, printed.d_k, printed.d_v]
     assert (model.num_layers, model.num_heads) == (printed.num_layers, printed.h)
 
 
 def test_a_row_that_cannot_be_divided_is_an_error_that_names_it() -> None:
-    with pytest.raises(ConfigError, match=r"^row b_dk16: model\.d_k=16 is not a multiple of --divide-width 32$"):
-        row("b_dk16", divide_width=32)
+    with pytest.raises(ConfigError, match=r"^row b_dk16: model\.d_k=16 is not a multiple of --divide-sizes 32$"):
+        row("b_dk16", divide_sizes=32)
     with pytest.raises(ConfigError, match=r"^row a_h32: model\.d_model=16 is not a multiple of model\.num_heads=32"):
-        row("a_h32", divide_width=32)
-    with pytest.raises(ConfigError, match=r"^row c_n2: model\.d_ff=2048 is not a multiple of --divide-width 3$"):
-        row("c_n2", "model.d_model=513", "model.num_heads=1", divide_width=3)
+        row("a_h32", divide_sizes=32)
+    with pytest.raises(ConfigError, match=r"^row c_n2: model\.d_ff=2048 is not a multiple of --divide-sizes 3$"):
+        row("c_n2", "model.d_model=513", "model.num_heads=1", divide_sizes=3)
 
 
-def test_a_width_that_is_left_to_the_default_stays_so() -> None:
+def test_a_default_size_stays_a_default() -> None:
     model = ModelConfig(d_model=45, num_heads=5, d_ff=39, d_v=21)
-    assert divide_widths(model, 3) == ModelConfig(d_model=15, num_heads=5, d_ff=13, d_v=7)
+    assert divide_model(model, 3) == ModelConfig(d_model=15, num_heads=5, d_ff=13, d_v=7)
 
 
 def test_values_for_all_rows_come_before_the_division_and_after_the_file() -> None:
-    config = row("c_ff1024", "model.d_ff=1032", "train.warmup_steps=7", divide_width=8)
+    config = row("c_ff1024", "model.d_ff=1032", "train.warmup_steps=7", divide_sizes=8)
     assert (config.model.d_ff, config.model.d_model, config.train.warmup_steps) == (129, 64, 7)
     assert (config.seed, config.run_dir) == (3, "out/c_ff1024-seed3")
 
@@ -157,7 +157,7 @@ def test_a_mistake_in_a_file_names_the_row(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(f"base: {ROWS / 'base.yaml'}\nmodel: {{dropuot: 0.2}}")
     with pytest.raises(ConfigError, match=r"^row mine: unknown key model\.dropuot; did you mean model\.dropout\?$"):
-        load_row(path, [], divide_width=1, seed=1, out=tmp_path)
+        load_row(path, [], divide_sizes=1, seed=1, out=tmp_path)
 
 
 def test_rows_stand_in_the_papers_order_and_others_follow_by_name() -> None:

@@ -55,7 +55,7 @@ def test_the_last_checkpoint_is_scored_by_beam_search_on_the_validation_set(conf
     assert result.ppl == pytest.approx(validation["ppl"], rel=1e-6)
     sources, references = zip(*load_split(config.data, "validation"), strict=True)
     translator = Translator.load(run / "checkpoints" / "step-00000005", precision="fp32")
-    expected = score(translator.translate(sources, beam=3, max_extra=7), references)
+    expected = score(translator.translate(sources, beam=3, max_length_offset=7), references)
     assert (result.bleu, result.signature) == (expected.bleu, expected.bleu_signature)
     weights = translator.model.parameters()
     assert (result.row, result.seed, result.steps) == ("mine", 7, 5)
@@ -70,7 +70,7 @@ def test_a_finished_run_is_read_not_trained(config: Config, monkeypatch: pytest.
     assert read_results(Path(config.run_dir).parent) == [result]
 
 
-def test_a_run_goes_on_when_it_shall_take_longer_and_is_scored_again(config: Config) -> None:
+def test_a_run_with_more_steps_resumes_and_is_scored_again(config: Config) -> None:
     first = finished(config)
     second = finished(with_steps(config, 7))
     assert (first.steps, second.steps) == (5, 7)
@@ -98,7 +98,7 @@ def test_a_run_of_another_recipe_is_refused_even_when_finished(config: Config) -
         finished(other)
 
 
-def test_a_stopped_run_has_no_score_and_goes_on(config: Config, tmp_path: Path) -> None:
+def test_a_stopped_run_has_no_score_and_resumes(config: Config, tmp_path: Path) -> None:
     answers = iter([None, None, "SIGINT", "SIGINT"])
     assert train_and_score("mine", config, "13a", lambda: next(answers)) is None
     assert read_results(tmp_path) == []
@@ -116,7 +116,7 @@ def test_a_damaged_result_is_named(config: Config, text: str) -> None:
         read_results(path.parent.parent)
 
 
-def test_what_is_written_is_read_again(config: Config, tmp_path: Path) -> None:
+def test_results_survive_a_round_trip(config: Config, tmp_path: Path) -> None:
     result = Result("mine", 3, 5, 7, 0.5, 1000.0, 11.5, "tok:13a", "13a", config.flat())
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "score.json").write_text(json.dumps(dataclasses.asdict(result)))

@@ -1,4 +1,4 @@
-"""scripts/table3.py from end to end at tiny sizes, and what it says when it cannot."""
+"""scripts/table3.py from end to end at tiny sizes, and its error messages."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def table3(script: dict[str, Any], capfd: pytest.CaptureFixture[str], monkeypatc
 def recipe(tmp_path: Path, small_corpus: str) -> list[str]:
     """Arguments for rows as small and short as can be, in this test's directory."""
     values = [f"data.corpus={small_corpus}", f"data.cache_dir={tmp_path / 'cache'}", "data.vocab_size=307"]
-    values += ["train.tokens_per_update=211", "train.max_tokens=211", "train.device=cpu", "search.max_extra=3"]
-    return [*values, "model.num_layers=1", "--steps", "2", "--divide-width", "16", "--out", str(tmp_path / "out")]
+    values += ["train.tokens_per_update=211", "train.max_tokens=211", "train.device=cpu", "search.max_length_offset=3"]
+    return [*values, "model.num_layers=1", "--steps", "2", "--divide-sizes", "16", "--out", str(tmp_path / "out")]
 
 
 def rows_of(out: str) -> list[str]:
@@ -79,17 +79,17 @@ def test_the_figure_is_drawn_from_what_is_finished(table3: Call, recipe: list[st
     assert figure.stat().st_size > 1000
 
 
-def test_a_row_that_diverges_does_not_keep_the_others_back(table3: Call, recipe: list[str], tmp_path: Path) -> None:
+def test_a_row_that_diverges_does_not_stop_the_others(table3: Call, recipe: list[str], tmp_path: Path) -> None:
     extra = tmp_path / "hot.yaml"
     extra.write_text("train: {lr_factor: 1.0e+38}")
     status, out, err = table3(extra, "base", *recipe, "train.precision=fp32", "train.log_steps=1")
     assert status == 2
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert line.startswith(f"error: {tmp_path / 'out' / 'hot-seed1'}: step ") and "the gradient is not finite" in line
+    assert line.startswith(f"error: {tmp_path / 'out' / 'hot-seed1'}: step ") and "non-finite gradient" in line
     assert rows_of(out) == ["base"]
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(
+def test_ctrl_c_saves_and_the_same_command_resumes(
     table3: Call, recipe: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     update = Trainer.update
@@ -116,19 +116,19 @@ def test_a_run_of_another_process_is_left_to_it(table3: Call, recipe: list[str],
         fcntl.flock(file, fcntl.LOCK_EX)
         status, out, _ = table3("base", "c_n2", *recipe)
     assert status == 0
-    assert out.startswith(f"{run}\nleft to the process that is at it\n")
+    assert out.startswith(f"{run}\nleft to the process that is training it\n")
     assert rows_of(out) == ["c_n2"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["c_n3"], "c_n3 is none of the rows all, base, a_h1, "),
+        (["c_n3"], "c_n3 is not one of the rows all, base, a_h1, "),
         (["base:1,x"], "base:1,x: the seeds of a row are whole numbers, as in base:1,2,3"),
         ([f"base:{'9' * 5003}"], "9: the seeds of a row are whole numbers"),
         (["base:"], "base:: the seeds of a row are whole numbers"),
-        (["--divide-width", "0"], "--divide-width 0 must be at least 1"),
-        (["--divide-width", "32"], "row a_h32: model.d_model=16 is not a multiple of model.num_heads=32"),
+        (["--divide-sizes", "0"], "--divide-sizes 0 must be at least 1"),
+        (["--divide-sizes", "32"], "row a_h32: model.d_model=16 is not a multiple of model.num_heads=32"),
         (["--steps", "0"], "row base: train.max_steps=0 must be at least 1"),
         (["base", "model.dropuot=0.2"], "row base: unknown key model.dropuot; did you mean model.dropout?"),
         (["absent.yaml"], "row absent: absent.yaml: no such configuration file"),
@@ -142,6 +142,14 @@ def test_mistakes_are_one_line_before_anything_is_trained(
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("error: ") and message in err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_former_name_of_divide_sizes_is_accepted_and_says_the_current_one(table3: Call, tmp_path: Path) -> None:
+    status, _, err = table3("base", "--divide-width", "3", "--out", tmp_path / "out")
+    assert status == 2
+    former, error = err.splitlines()
+    assert former == "--divide-width is now --divide-sizes"
+    assert error == "error: row base: model.d_model=512 is not a multiple of --divide-sizes 3"
 
 
 def test_all_rows_are_run_unless_some_are_named_and_the_last_seeds_count(script: dict[str, Any]) -> None:

@@ -25,14 +25,14 @@ def test_commands_alternate_and_each_pair_has_its_ratio(tmp_path: Path) -> None:
             f"print('working', '{{}}', sep='\\n')\nprint('{{\"speed\": {{\"x\": %d}}}}' % {values}[n])"
         )
 
-    said: list[str] = []
+    lines: list[str] = []
     a, b = program("A", [2, 4, 8]), program("B", [3, 4, 20])
-    report = compare(a, b, runs=3, metric=json_metric("speed.x"), say=said.append)
+    report = compare(a, b, runs=3, metric=json_metric("speed.x"), log=lines.append)
     assert log.read_text() == "ABABAB"
     assert [(pair["a"], pair["b"], pair["ratio"]) for pair in report["pairs"]] == [(2, 3, 1.5), (4, 4, 1), (8, 20, 2.5)]
     assert report["ratio"] == {"median": 1.5, "lowest": 1.0, "highest": 2.5}
     assert report["verdict"] == "1 lies inside the spread: no difference is shown"
-    assert said[2] == "pair 3 of 3: 8 20 ratio 2.5000"
+    assert lines[2] == "pair 3 of 3: 8 20 ratio 2.5000"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_bad_pattern_is_an_error_at_once(pattern: str, message: str) -> None:
         regex_metric(pattern)
 
 
-@pytest.mark.parametrize(("output", "message"), [("y", "nothing that was printed matches"), ("x=-", "is not a number")])
+@pytest.mark.parametrize(("output", "message"), [("y", "nothing in the output matches"), ("x=-", "is not a number")])
 def test_a_pattern_that_finds_no_number_is_an_error(output: str, message: str) -> None:
     with pytest.raises(CommandError, match=message):
         regex_metric("x=(.)")(output, 0.0)
@@ -94,9 +94,9 @@ def test_a_pattern_that_finds_no_number_is_an_error(output: str, message: str) -
     [
         ("echo first >&2; echo second >&2; exit 3", "exit 3: exit status 3: second"),
         ("echo 0", "the number is 0"),
-        ("echo nothing", r"^echo nothing: nothing that was printed matches"),
+        ("echo nothing", r"^echo nothing: nothing in the output matches"),
     ],
 )
-def test_what_goes_wrong_names_the_command(a: str, message: str) -> None:
+def test_errors_name_the_command(a: str, message: str) -> None:
     with pytest.raises(CommandError, match=message):
         compare(a, "echo 1", runs=1, metric=regex_metric(r"(\d)"))

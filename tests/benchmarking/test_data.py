@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarking.data import _in_a_process_of_its_own, benchmark_data, write_corpus
+from benchmarking.data import _in_subprocess, benchmark_data, write_corpus
 
 from transformer.config import Config
 from transformer.data.builtin import builtin_pairs
@@ -32,7 +32,7 @@ def whoami(number: int) -> dict[str, Any]:
 
 
 def test_a_stage_has_a_process_of_its_own_and_its_peak_memory() -> None:
-    found = _in_a_process_of_its_own(whoami, 7)
+    found = _in_subprocess(whoami, 7)
     assert found["number"] == 7
     assert found["pid"] != os.getpid()
     assert found["peak_bytes"] > 1 << 20
@@ -41,17 +41,17 @@ def test_a_stage_has_a_process_of_its_own_and_its_peak_memory() -> None:
 def test_every_stage_runs_at_both_sizes(tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # In this process: importing torch a dozen times takes long.
     monkeypatch.setattr(
-        "benchmarking.data._in_a_process_of_its_own",
+        "benchmarking.data._in_subprocess",
         lambda stage, *arguments: {**stage(*arguments), "peak_bytes": 3 << 20},
     )
     monkeypatch.setattr("benchmarking.data.tune_process", lambda: None)
     place = tmp_path / "place"
     place.mkdir()
-    said: list[str] = []
-    report = benchmark_data(tiny_config, place, pairs=4000, distinct=350, updates=3, say=said.append)
+    lines: list[str] = []
+    report = benchmark_data(tiny_config, place, pairs=4000, distinct=350, updates=3, log=lines.append)
     stages = ["generate", "fingerprint", "tokenizer", "encode", "plan", "start"]
     assert [(row["stage"], row["pairs"]) for row in report["stages"]] == [(s, n) for n in (400, 4000) for s in stages]
-    assert len(said) == 12
+    assert len(lines) == 12
     assert report["memory_bytes_per_further_pair"] == dict.fromkeys(stages, 0)
     for row in report["stages"]:
         assert row["pairs_per_s"] == pytest.approx(row["pairs"] / row["seconds"])

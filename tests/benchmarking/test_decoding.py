@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarking.decoding import Observer, benchmark_decoding, decoding_ceiling, load_translator
+from benchmarking.decoding import Observer, benchmark_decoding, load_translator, peak_decoding_speed
 from benchmarking.flops import Product, Work
 
 from transformer.config import ModelConfig
@@ -41,10 +41,10 @@ def remember_ids(translator: Translator) -> list[list[int]]:
 
 @pytest.mark.parametrize("beam", [1, 2, 5])
 @pytest.mark.parametrize("length", [1, 2, 61])
-def test_a_forced_length_is_that_of_every_output(translator: Translator, beam: int, length: int) -> None:
+def test_every_output_has_the_forced_length(translator: Translator, beam: int, length: int) -> None:
     seen = remember_ids(translator)
     Observer(translator, length)
-    translator.translate(TEXTS, beam=beam, max_extra=61)
+    translator.translate(TEXTS, beam=beam, max_length_offset=61)
     assert [len(ids) for ids in seen] == [length] * len(TEXTS)
     assert all(ids.index(EOS_ID) == length - 1 for ids in seen)
 
@@ -78,14 +78,14 @@ def test_work_is_counted_by_hand(translator: Translator) -> None:
 @pytest.mark.parametrize("size", [{}, {"batch_sentences": 3}, {"batch_tokens": 29}])
 def test_a_report_is_consistent_in_itself(translator: Translator, size: dict[str, int]) -> None:
     model = ModelConfig(d_model=22, num_layers=2, num_heads=2, d_ff=29, d_k=7, d_v=5)
-    report = benchmark_decoding(translator, model, [*TEXTS, " "], length=11, beam=2, repeat=2, ceiling_s=0.003, **size)
+    report = benchmark_decoding(translator, model, [*TEXTS, " "], length=11, beam=2, repeat=2, peak_s=0.003, **size)
     assert (report["sentences"], report["output_tokens_per_sentence"]) == (len(TEXTS), 11)
     assert report["tokens_per_s"] == pytest.approx(11 * report["sentences_per_s"])
     assert report["slowest_sentences_per_s"] <= report["sentences_per_s"] <= report["fastest_sentences_per_s"]
     assert list(report["phases"]) == ["encoder", "decoder", "logits", "search and text"]
     assert sum(report["phases"].values()) == pytest.approx(1)
     assert all(share > 0 for share in report["phases"].values())
-    assert report["fraction_of_ceiling"] > 0
+    assert report["fraction_of_peak"] > 0
 
 
 @pytest.mark.parametrize(("size", "expected"), [(3, [3, 3, 1]), (7, [7]), (100, [7])])
@@ -100,7 +100,7 @@ def test_sentences_are_batched_as_asked(
 
     original = translator.model.encode
     monkeypatch.setattr(translator.model, "encode", encode)
-    benchmark_decoding(translator, ModelConfig(), TEXTS, length=2, batch_sentences=size, repeat=1, ceiling_s=0)
+    benchmark_decoding(translator, ModelConfig(), TEXTS, length=2, batch_sentences=size, repeat=1, peak_s=0)
     assert batches == [expected[0], *expected], "one to warm up"
 
 
@@ -113,7 +113,7 @@ def test_the_search_is_the_one_that_users_run(translator: Translator, monkeypatc
         return original(*arguments, **options)
 
     monkeypatch.setattr("transformer.inference.translator.beam_search", spy)
-    benchmark_decoding(translator, ModelConfig(), TEXTS, length=2, beam=5, repeat=1, ceiling_s=0)
+    benchmark_decoding(translator, ModelConfig(), TEXTS, length=2, beam=5, repeat=1, peak_s=0)
     assert set(calls) == {5}
 
 
@@ -122,7 +122,7 @@ def test_nothing_to_translate_is_an_error(translator: Translator) -> None:
         benchmark_decoding(translator, ModelConfig(), ["", "  "])
 
 
-def test_a_ceiling_is_the_time_of_the_products_in_both_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peak_decoding_speed_is_that_of_the_products_in_both_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = {(13, 3, 5): 10.0, (17, 3, 5): 20.0, (17, 3, 11): 40.0}
     monkeypatch.setattr(
         "benchmarking.decoding.forward_rate", lambda rows, inputs, outputs, *_: rates[rows, inputs, outputs]
@@ -130,7 +130,7 @@ def test_a_ceiling_is_the_time_of_the_products_in_both_calls(monkeypatch: pytest
     products = [Product(3, 5, per_source=2, per_target=7), Product(3, 11, per_source=0, per_target=1)]
     work = Work(sentences=4, source_tokens=6, target_tokens=9)
     seconds = 30 * 2 * 6 / 10 + 30 * 7 * 9 / 20 + 66 * 9 / 40
-    found = decoding_ceiling(products, work, (13, 17), torch.float32, torch.device("cpu"), 1.0)
+    found = peak_decoding_speed(products, work, (13, 17), torch.float32, torch.device("cpu"), 1.0)
     assert found == pytest.approx(4 / seconds)
 
 
@@ -138,7 +138,7 @@ def test_a_configuration_gives_an_untrained_model_and_a_run_its_own(trained_run:
     yaml = trained_run / "config.yaml"
     config, untrained = load_translator(yaml, ["model.d_ff=31", "search.beam=2"], device="cpu", precision="bf16")
     assert (config.model.d_ff, untrained.search.beam, len(untrained.tokenizer)) == (31, 2, 307)
-    assert untrained.model.embeddings.source_weight.dtype == torch.bfloat16
+    assert untrained.model.embedding.weight.dtype == torch.bfloat16
     config, trained = load_translator(trained_run, [], device="cpu", precision="fp32")
     assert config.model.d_ff == 29
     assert trained.tokenizer.model == Tokenizer.load(trained_run / "tokenizer.model").model

@@ -50,7 +50,7 @@ def test_one_gpu_exchanges_nothing_and_does_all() -> None:
         ("link_bytes_per_s", {"gradient exchange"}),
     ],
 )
-def test_what_a_faster_part_speeds_up(field: str, names: set[str]) -> None:
+def test_faster_hardware_speeds_up_its_part_only(field: str, names: set[str]) -> None:
     before = run()
     after = run(replace(HARDWARE, **{field: 2 * getattr(HARDWARE, field)}))
     for name in ("matrix products", "activations", "logits", "optimizer", "gradient exchange"):

@@ -31,7 +31,7 @@ def test_a_forward_pass_has_as_many_operations_as_torch_counts(model: ModelConfi
         VOCAB_SIZE, model.d_model, model.num_layers, model.num_heads, model.d_ff, d_k=model.d_k, d_v=model.d_v
     )
     src, tgt = (torch.randint(1, VOCAB_SIZE, (b, length)) for length in (s, t))
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter:
         module(src, tgt)
     work = Work(b, b * s, b * t, b * s * s, b * t * t, b * t * s)
     assert forward_flops(model, VOCAB_SIZE, work) == counter.get_total_flops()
@@ -71,10 +71,10 @@ def test_other_kinds_of_attention_are_not_miscounted(options: dict[str, Any]) ->
         weight_products(ModelConfig(**options), VOCAB_SIZE)
 
 
-def test_padding_is_no_work() -> None:
+def test_padding_is_not_counted() -> None:
     src = torch.tensor([[5, 6, 3], [7, 3, 0]])
     tgt_out = torch.tensor([[5, 3, 0, 0], [6, 7, 8, 3]])
-    batch = Batch(src, tgt_in=tgt_out, tgt_out=tgt_out, real=(tgt_out.flatten() != 0).nonzero().flatten())
+    batch = Batch(src, tgt_in=tgt_out, tgt_out=tgt_out, target_positions=(tgt_out.flatten() != 0).nonzero().flatten())
     assert batch_work([batch]) == Work(2, 3 + 2, 2 + 4, 3**2 + 2**2, 2**2 + 4**2, 2 * 3 + 4 * 2)
     assert batch_work([batch, batch]) == batch_work([batch]) + batch_work([batch])
     assert num_padded([batch, batch]) == (12, 16)

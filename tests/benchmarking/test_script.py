@@ -1,4 +1,4 @@
-"""scripts/benchmark.py from end to end at tiny sizes, and what it says when it cannot."""
+"""scripts/benchmark.py from end to end at tiny sizes, and its error messages."""
 
 from __future__ import annotations
 
@@ -49,20 +49,18 @@ def report(result: tuple[int, str, str]) -> dict[str, Any]:
 
 
 def test_train_measures_updates(benchmark: Call, config: Path) -> None:
-    arguments = ("train", config, "train.max_tokens=113", "--updates", 2, "--warmup", 1, "--ceiling-seconds", 0.003)
+    arguments = ("train", config, "train.max_tokens=113", "--updates", 2, "--warmup", 1, "--peak-seconds", 0.003)
     found = report(benchmark(*arguments, "--threads", 1, "--json"))
     assert found["benchmark"] == "train"
     assert (found["threads"], found["max_tokens"], found["vocab_size"]) == (1, 113, 307)
     status, out, err = benchmark(*arguments)
     assert (status, err) == (0, "")
     names = [line.split()[0] for line in out.splitlines()]
-    assert {"tokens_per_s", "sentences_per_s", "gflops", "padding.target", "phases.host", "fraction_of_ceiling"} < {
-        *names
-    }
+    assert {"tokens_per_s", "sentences_per_s", "gflops", "padding.target", "phases.host", "fraction_of_peak"} < {*names}
 
 
 def test_overrides_may_stand_before_and_after_options(benchmark: Call, config: Path) -> None:
-    quick = ("--updates", 1, "--warmup", 0, "--ceiling-seconds", 0, "--json")
+    quick = ("--updates", 1, "--warmup", 0, "--peak-seconds", 0, "--json")
     found = report(benchmark("train", config, "train.max_tokens=113", *quick, "train.precision=bf16", "model.d_ff=31"))
     assert (found["max_tokens"], found["precision"]) == (113, "bfloat16")
     assert " d_ff 31, " in found["model"]
@@ -72,12 +70,12 @@ def test_train_leaves_nothing_behind(
     benchmark: Call, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    report(benchmark("train", config, "--updates", 1, "--warmup", 0, "--ceiling-seconds", 0, "--json"))
+    report(benchmark("train", config, "--updates", 1, "--warmup", 0, "--peak-seconds", 0, "--json"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_decode_measures_a_run_on_its_test_split_or_a_file(benchmark: Call, trained_run: Path, tmp_path: Path) -> None:
-    quick = ("--repeat", 1, "--ceiling-seconds", 0, "--json")
+    quick = ("--repeat", 1, "--peak-seconds", 0, "--json")
     found = report(benchmark("decode", trained_run, "--sentences", 7, "--beam", 2, "--precision", "bf16", *quick))
     assert (found["sentences"], found["beam"], found["precision"]) == (7, 2, "bfloat16")
     file = tmp_path / "lines"
@@ -100,14 +98,14 @@ def test_decode_measures_an_untrained_model(benchmark: Call, config: Path) -> No
         "--repeat",
         1,
     )
-    found = report(benchmark(*arguments, "--repeat", 1, "--ceiling-seconds", 0.003, "--json"))
+    found = report(benchmark(*arguments, "--repeat", 1, "--peak-seconds", 0.003, "--json"))
     assert (found["beam"], found["output_tokens_per_sentence"]) == (2, 5)
 
 
-def test_ceiling_measures_every_shape_in_the_precisions_asked_for(benchmark: Call, config: Path) -> None:
-    arguments = ("ceiling", config, "--seconds", 0.003, "--precision", "fp32", "--precision", "bf16", "--json")
+def test_peak_flops_measures_every_shape_in_the_given_precisions(benchmark: Call, config: Path) -> None:
+    arguments = ("peak-flops", config, "--seconds", 0.003, "--precision", "fp32", "--precision", "bf16", "--json")
     found = report(benchmark(*arguments))
-    assert list(found["ceiling_tokens_per_s"]) == ["fp32", "bf16"]
+    assert list(found["peak_tokens_per_s"]) == ["fp32", "bf16"]
     shapes = [(row["inputs"], row["outputs"]) for row in found["gflops"] if row["precision"] == "bf16"]
     assert shapes == [(22, 14), (22, 10), (10, 22), (22, 29), (29, 22), (22, 307)]
     assert {row["rows"] for row in found["gflops"]} == {211}
@@ -117,7 +115,7 @@ def test_data_measures_every_stage(
     benchmark: Call, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "benchmarking.data._in_a_process_of_its_own",
+        "benchmarking.data._in_subprocess",
         lambda stage, *arguments: {**stage(*arguments), "peak_bytes": 3 << 20},
     )
     monkeypatch.setattr("benchmarking.data.tune_process", lambda: None)
@@ -134,26 +132,26 @@ def test_data_measures_every_stage(
     [
         ("length", (3, 5), ["equation 1", "attention layer", "training step"]),
         ("batch", (2, 3), ["training step"]),
-        ("width", (64, 128), ["equation 1", "attention layer", "training step"]),
+        ("d_model", (64, 128), ["equation 1", "attention layer", "training step"]),
         ("beam", (1, 3), ["decoding"]),
         ("threads", (1, 2), ["training step"]),
     ],
 )
-def test_growth_fits_an_exponent_to_every_curve(
+def test_scaling_fits_an_exponent_to_every_curve(
     benchmark: Call, config: Path, against: str, sizes: tuple[int, int], curves: list[str]
 ) -> None:
     quick = ("--batch", 2, "--length", 3, "--seconds", 0.001)
-    found = report(benchmark("growth", against, config, *quick, "--sizes", *sizes, "--json"))
+    found = report(benchmark("scaling", against, config, *quick, "--sizes", *sizes, "--json"))
     assert (found["against"], [row["of"] for row in found["exponents"]]) == (against, curves)
     assert [row["size"] for row in found["points"]] == [*sizes] * len(curves)
 
 
-def test_growth_draws_a_plot(benchmark: Call, config: Path, tmp_path: Path) -> None:
+def test_scaling_draws_a_plot(benchmark: Call, config: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / "plot.svg"
     report(
         benchmark(
-            "growth", "batch", config, "--length", 3, "--sizes", 2, 3, "--seconds", 0.001, "--plot", path, "--json"
+            "scaling", "batch", config, "--length", 3, "--sizes", 2, 3, "--seconds", 0.001, "--plot", path, "--json"
         )
     )
     assert path.is_file()
@@ -195,41 +193,64 @@ def test_compare_takes_the_wall_time(benchmark: Call) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "former", "current"),
+    [
+        (["ceiling", "CONFIG", "--seconds", "0.001", "--precision", "fp32"], "ceiling", "peak-flops"),
+        (["growth", "width", "CONFIG", "--sizes", "64", "128", "--seconds", "0.001"], "growth", "scaling"),
+        (
+            ["train", "CONFIG", "--updates=1", "--warmup=0", "--ceiling-seconds=0"],
+            "--ceiling-seconds",
+            "--peak-seconds",
+        ),
+    ],
+)
+def test_former_names_are_accepted_and_say_the_current_ones(
+    benchmark: Call, config: Path, arguments: list[str], former: str, current: str
+) -> None:
+    status, out, err = benchmark(*(str(config) if word == "CONFIG" else word for word in arguments), "--json")
+    assert (status, err) == (0, f"{former} is now {current}\n")
+    found = json.loads(out)
+    assert found["benchmark"] in ("peak-flops", "scaling", "train")
+    assert found.get("against", "d_model") == "d_model"
+    assert "fraction_of_peak" not in found
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["train", "absent.yaml"], "error: absent.yaml: no such configuration file\n"),
         (
             ["decode", "absent.yaml"],
-            "error: absent.yaml: an untrained model ends its outputs anywhere; give --length, or a run\n",
+            "error: absent.yaml: the outputs of an untrained model have random lengths; give --length, or a run\n",
         ),
         (["decode", "absent.yaml", "--length", "3"], "error: absent.yaml: no such configuration file\n"),
-        (["growth", "length", "absent.yaml"], "error: absent.yaml: no such configuration file\n"),
-        (["ceiling", "absent.yaml", "--jason"], "error: unrecognized arguments: --jason\n"),
+        (["scaling", "length", "absent.yaml"], "error: absent.yaml: no such configuration file\n"),
+        (["peak-flops", "absent.yaml", "--jason"], "error: unrecognized arguments: --jason\n"),
         (["compare", "exit 0", "exit 3", "x=3"], "error: unrecognized arguments: x=3\n"),
         (["compare", "exit 0", "exit 3"], "error: exit 3: exit status 3: \n"),
-        (["ceiling", "absent.yaml"], "error: absent.yaml: no such configuration file\n"),
+        (["peak-flops", "absent.yaml"], "error: absent.yaml: no such configuration file\n"),
         (["train", "absent.yaml", "--updates", "0"], "argument --updates: 0 must be at least 1\n"),
         (["train", "absent.yaml", "--warmup", "-1"], "argument --warmup: -1 must be at least 0\n"),
         (
-            ["train", "absent.yaml", "--ceiling-seconds", "nan"],
-            "argument --ceiling-seconds: nan is no number from 0\n",
+            ["train", "absent.yaml", "--peak-seconds", "nan"],
+            "argument --peak-seconds: nan must be a finite number of at least 0\n",
         ),
-        (["table1", "--seconds", "inf"], "argument --seconds: inf is no number from 0\n"),
-        (["ceiling", "absent.yaml", "--seconds", "0"], "argument --seconds: 0 must be more than 0\n"),
-        (["ceiling", "absent.yaml", "--seconds", "x"], "argument --seconds: invalid number value: 'x'\n"),
+        (["table1", "--seconds", "inf"], "argument --seconds: inf must be a finite number of at least 0\n"),
+        (["peak-flops", "absent.yaml", "--seconds", "0"], "argument --seconds: 0 must be more than 0\n"),
+        (["peak-flops", "absent.yaml", "--seconds", "x"], "argument --seconds: invalid number value: 'x'\n"),
         (["table1", "--r", "4"], "argument --r: 4 must be odd and at least 3\n"),
         (["table1", "--windows", "3", "1"], "argument --windows: 1 must be odd and at least 3\n"),
         (["table1", "--lengths", "7"], "error: n=7 alone: an exponent needs two sizes or more\n"),
     ],
 )
-def test_mistakes_are_told_in_one_line(benchmark: Call, arguments: list[str], message: str) -> None:
+def test_mistakes_are_one_line(benchmark: Call, arguments: list[str], message: str) -> None:
     status, out, err = benchmark(*arguments)
     assert (status, out) == (2, "")
     assert err.endswith(message)
 
 
-def test_one_size_is_no_growth(benchmark: Call, config: Path) -> None:
-    assert benchmark("growth", "batch", config, "--sizes", 3) == (
+def test_scaling_needs_two_sizes(benchmark: Call, config: Path) -> None:
+    assert benchmark("scaling", "batch", config, "--sizes", 3) == (
         2,
         "",
         "error: --sizes 3: an exponent needs two sizes or more\n",

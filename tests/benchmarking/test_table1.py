@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarking.growth import Curve
+from benchmarking.scaling import Curve
 from benchmarking.table1 import (
     LAYER_TYPES,
     Sizes,
     count,
-    grow,
     max_path_length,
     num_sequential_operations,
     plot,
     reach,
+    scale_layers,
     table1_report,
 )
 
@@ -92,7 +92,7 @@ EXPONENTS = {
 
 @pytest.mark.parametrize(("letters", "column"), [("n", 0), ("d", 1), ("rk", 2)])
 def test_predicted_exponents_are_those_of_table_1(letters: str, column: int) -> None:
-    curves = grow(Sizes(5, 7, 3, 3), letters, [3, 5], batch=1, device=CPU, seconds=0.0001)
+    curves = scale_layers(Sizes(5, 7, 3, 3), letters, [3, 5], batch=1, device=CPU, seconds=0.0001)
     predicted = {curve.name: curve.predicted_exponent for curve in curves if not curve.name.startswith("separable")}
     assert predicted == {
         f"{name}, {passes}": pytest.approx(exponents[column])

@@ -1,4 +1,4 @@
-"""How fast this machine could be at most: its matrix products and its memory, measured by themselves."""
+"""Peak throughput of this machine: matrix products and memory copies in isolation."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from benchmarking.flops import Product, weight_products
 from benchmarking.report import Report
 from transformer.config import ModelConfig
 
-# What the matrix products of a ceiling are computed in: float32 as our programs do, float32 by torch's default library,
-# and bfloat16.
+# float32 as our programs compute it, float32 by torch's default library, and bfloat16.
 PRECISIONS = {"fp32": torch.float32, "fp32-default": torch.float32, "bf16": torch.bfloat16}
 _REPETITIONS = 3
 
 
 class Rates(NamedTuple):
-    """Operations per second of a product Y = X Wᵀ in its three roles."""
+    """FLOP/s of a product Y = X Wᵀ and of its two gradients."""
 
     forward: float  # Y from X and W
     grad_input: float  # dX from dY and W
@@ -34,7 +33,7 @@ class Rates(NamedTuple):
 def product_rates(
     rows: int, inputs: int, outputs: int, dtype: torch.dtype, device: torch.device, seconds: float = 0.3
 ) -> Rates:
-    """Measure X (rows, inputs) times W (outputs, inputs) and its two gradients, for about `seconds` each."""
+    """FLOP/s of X (rows, inputs) times W (outputs, inputs)ᵀ and of its gradients, timed `seconds` each."""
     x, w, grad = (_random(shape, dtype, device) for shape in ((rows, inputs), (outputs, inputs), (rows, outputs)))
     flops = 2 * rows * inputs * outputs
     calls: tuple[Callable[[], Any], ...] = (lambda: F.linear(x, w), lambda: grad @ w, lambda: grad.T @ x)
@@ -45,14 +44,14 @@ def product_rates(
 def forward_rate(
     rows: int, inputs: int, outputs: int, dtype: torch.dtype, device: torch.device, seconds: float = 0.3
 ) -> float:
-    """Operations per second of X (rows, inputs) times W (outputs, inputs) alone."""
+    """FLOP/s of the forward product alone."""
     x, w = _random((rows, inputs), dtype, device), _random((outputs, inputs), dtype, device)
     with torch.no_grad():
         return 2 * rows * inputs * outputs * calls_per_second(lambda: F.linear(x, w), device, seconds)
 
 
 def calls_per_second(call: Callable[[], Any], device: torch.device, seconds: float) -> float:
-    """The best of a few repetitions, after two calls to warm up: a neighbour can only slow a machine down."""
+    """Best of a few repetitions after two warm-up calls: other programs can only slow it down."""
     call()
     call()
     best = 0.0
@@ -72,17 +71,17 @@ def calls_per_second(call: Callable[[], Any], device: torch.device, seconds: flo
 def measure_products(
     products: Sequence[Product], rows: int, dtype: torch.dtype, device: torch.device, seconds: float = 0.3
 ) -> dict[tuple[int, int], Rates]:
-    """The rates of every weight shape at `rows` rows."""
+    """FLOP/s of every weight shape with `rows` rows."""
     return {(p.inputs, p.outputs): product_rates(rows, p.inputs, p.outputs, dtype, device, seconds) for p in products}
 
 
-def training_ceiling(
+def peak_training_speed(
     products: Sequence[Product], rates: dict[tuple[int, int], Rates], source_per_target: float
 ) -> float:
-    """Target tokens per second of a training step that did nothing but its weight products, at their measured rates.
+    """Target tokens per second if training consisted only of weight products at these rates.
 
     Args:
-        source_per_target: real source tokens per real target token.
+        source_per_target: source tokens per target token, without padding.
     """
     seconds = 0.0
     for p in products:
@@ -92,13 +91,13 @@ def training_ceiling(
 
 
 def memory_bandwidth(device: torch.device, num_bytes: int = 256 << 20, seconds: float = 0.5) -> float:
-    """Bytes per second of a copy between two blocks of `num_bytes`, read and written bytes both counted."""
+    """Bytes per second, read plus written, of a copy between two blocks of `num_bytes`."""
     x = torch.randn(num_bytes // 4, device=device)
     y = torch.empty_like(x)
     return 2 * x.numel() * 4 * calls_per_second(lambda: y.copy_(x), device, seconds)
 
 
-def benchmark_ceiling(
+def benchmark_peak_flops(
     model: ModelConfig,
     vocab_size: int,
     rows: int,
@@ -106,28 +105,28 @@ def benchmark_ceiling(
     precisions: Sequence[str] = tuple(PRECISIONS),
     seconds: float = 0.3,
 ) -> Report:
-    """The rate of each weight product of a model, and the training speed that they allow, for some of `PRECISIONS`.
+    """FLOP/s of each weight product of a model, and the peak training speed they allow.
 
     Args:
-        model, vocab_size: whose products.
-        rows: tokens in a batch.
-        device: where.
-        precisions: which.
-        seconds: for each product.
+        model, vocab_size: the model.
+        rows: tokens per batch.
+        device: the device.
+        precisions: keys of `PRECISIONS`.
+        seconds: time per product.
     """
     products = weight_products(model, vocab_size)
-    table, ceilings = [], {}
+    table, speeds = [], {}
     for name in precisions:
-        with default_products() if name == "fp32-default" else nullcontext():
+        with default_float32_matmul() if name == "fp32-default" else nullcontext():
             rates = measure_products(products, rows, PRECISIONS[name], device, seconds)
-        ceilings[name] = training_ceiling(products, rates, source_per_target=1.0)
+        speeds[name] = peak_training_speed(products, rates, source_per_target=1.0)
         table += [
             {"precision": name, "rows": rows, "inputs": inputs, "outputs": outputs}
             | {role: rate / 1e9 for role, rate in found._asdict().items()}
             for (inputs, outputs), found in rates.items()
         ]
     return {
-        "ceiling_tokens_per_s": ceilings,
+        "peak_tokens_per_s": speeds,
         "copy_gb_per_s": memory_bandwidth(device, seconds=seconds) / 1e9,
         "gflops": table,
     }
@@ -138,8 +137,8 @@ def _random(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) ->
 
 
 @contextmanager
-def default_products() -> Iterator[None]:
-    """Takes back for a while what `use_onednn_for_float32` may have set."""
+def default_float32_matmul() -> Iterator[None]:
+    """Temporarily undo `use_onednn_for_float32`."""
     settings: Any = getattr(torch.backends.mkldnn, "matmul", SimpleNamespace(fp32_precision=None))
     before = settings.fp32_precision
     settings.fp32_precision = "none"

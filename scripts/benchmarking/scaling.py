@@ -1,8 +1,8 @@
-"""How cost grows, measured, beside what Table 1 of the paper predicts.
+"""Measured scaling of cost with size, beside the prediction of the paper's Table 1.
 
-Table 1: a self-attention layer costs O(n² d), n the length and d the width; its projections, which the table leaves
-out, cost O(n d²), as all position-wise layers do. The prediction here is the whole count, so that its exponent at the
-sizes measured lies between those of the limits.
+Table 1: a self-attention layer costs O(n² d) for length n and dimension d. Its projections, which the table omits, cost
+O(n d²), as all position-wise layers do. The prediction here is the complete count of operations, so its exponent lies
+between these limits.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from benchmarking.ceiling import calls_per_second
 from benchmarking.decoding import benchmark_decoding
 from benchmarking.flops import batch_work, forward_flops, key_sizes
+from benchmarking.peak_flops import calls_per_second
 from benchmarking.report import Report
 from transformer.config import Config
 from transformer.data.batching import Batch
@@ -27,20 +27,22 @@ from transformer.data.builtin import builtin_pairs
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from transformer.inference.translator import Translator
 from transformer.inspection.canvas import COLOURS, new_figure, save
-from transformer.model.attention import MultiHeadAttention, attention
-from transformer.training.checkpoint import build_model
-from transformer.training.precision import MasterWeights, resolve_device, resolve_dtype
-from transformer.training.step import train_step
+from transformer.model.alternatives.build import build_model
+from transformer.model.alternatives.scores import WrittenOutAttention
+from transformer.model.attention import MultiHeadAttention
+from transformer.training.device import resolve_device, resolve_dtype
+from transformer.training.optimizer import MasterWeights
+from transformer.training.train_step import accumulate_gradients
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-HEAD_SIZE = 64  # of the paper's models: a wider model has more heads, not larger ones
+HEAD_SIZE = 64  # as in the paper: a larger d_model has more heads, not larger ones
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What something cost at each size, and what it should be proportional to, such as counted operations."""
+    """Measured cost by size, and the predicted cost up to a factor, such as counted operations."""
 
     name: str
     sizes: Sequence[int]
@@ -59,9 +61,9 @@ class Curve:
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
-    """b of the power law cost = a · size^b that fits best, by least squares of the logarithms.
+    """b of the power law cost = a · size^b, by least squares in log-log space.
 
-    ValueError if there are not two different sizes.
+    ValueError without two different sizes.
     """
     if len(set(sizes)) < 2:
         raise ValueError("an exponent needs two different sizes")
@@ -71,7 +73,7 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
     return covariance / sum((a - mean_x) ** 2 for a in x)
 
 
-# What can be timed. Each gives the seconds of one call and what they should be proportional to.
+# What can be timed. Each returns seconds per call and the predicted cost, up to a factor.
 Cost = tuple[float, float]
 
 
@@ -82,7 +84,8 @@ def equation_1(config: Config, batch: int, length: int, seconds: float) -> Cost:
     heads = (batch, config.model.num_heads, length)
     q, k, v = (torch.randn((*heads, d), device=device, dtype=dtype, requires_grad=True) for d in (d_k, d_k, d_v))
     flops = 3 * 2 * math.prod(heads) * length * (d_k + d_v)
-    return _per_call(lambda: attention(q, k, v)[0].sum().backward(), device, seconds), flops
+    attention = WrittenOutAttention()
+    return _per_call(lambda: attention(q, k, v).sum().backward(), device, seconds), flops
 
 
 def attention_layer(config: Config, batch: int, length: int, seconds: float) -> Cost:
@@ -97,35 +100,35 @@ def attention_layer(config: Config, batch: int, length: int, seconds: float) -> 
 
 
 def training_step(config: Config, batch: int, length: int, seconds: float) -> Cost:
-    """The gradients of one batch, with `length` tokens on each side of every pair: all layers and the loss."""
+    """Forward and backward pass of one batch, with `length` tokens on each side of every pair."""
     device, dtype = _place(config)
     vocab_size = config.data.vocab_size
-    weights = MasterWeights(build_model(config, vocab_size).to(device), dtype)
+    weights = MasterWeights(build_model(vocab_size, config.model).to(device), dtype)
     weights.model.train()
     ids = torch.randint(EOS_ID + 1, vocab_size, (batch, length))
     tgt_in = torch.cat((torch.full((batch, 1), BOS_ID), ids[:, :-1]), dim=1)
     data = Batch(ids, tgt_in, ids, torch.arange(ids.numel())).to(device)
 
     def step() -> None:
-        train_step(weights, [data], config.train.label_smoothing)
+        accumulate_gradients(weights, [data], config.train.label_smoothing)
         weights.master.zero_grad(set_to_none=True)
 
     return _per_call(step, device, seconds), 3 * forward_flops(config.model, vocab_size, batch_work([data]))
 
 
 def decoding(config: Config, tokenizer: Tokenizer, beam: int, sentences: int, length: int) -> Cost:
-    """Translation of builtin sentences into outputs of a fixed length; the products of all hypotheses count."""
+    """Translation of builtin sentences into outputs of fixed length, counting all hypotheses."""
     device, dtype = _place(config)
-    translator = Translator(build_model(config, len(tokenizer)).to(device, dtype), tokenizer)
-    translator.prepare()
+    translator = Translator(build_model(len(tokenizer), config.model).to(device, dtype), tokenizer)
+    translator.prepack()
     texts = [source for source, _ in builtin_pairs("test", sentences)]
     found = benchmark_decoding(
-        translator, config.model, texts, length=length, beam=beam, batch_sentences=sentences, ceiling_s=0
+        translator, config.model, texts, length=length, beam=beam, batch_sentences=sentences, peak_s=0
     )
     return sentences / found["sentences_per_s"], sentences * found["gflop_per_sentence"] * 1e9
 
 
-def grow_length(config: Config, sizes: Sequence[int], batch: int, seconds: float) -> list[Curve]:
+def scale_length(config: Config, sizes: Sequence[int], batch: int, seconds: float) -> list[Curve]:
     """Cost against the length of `batch` sentences."""
     return [
         _curve(name, sizes, lambda n, cost=cost: cost(config, batch, n, seconds))  # type: ignore[misc]
@@ -133,28 +136,28 @@ def grow_length(config: Config, sizes: Sequence[int], batch: int, seconds: float
     ]
 
 
-def grow_batch(config: Config, sizes: Sequence[int], length: int, seconds: float) -> list[Curve]:
+def scale_batch(config: Config, sizes: Sequence[int], length: int, seconds: float) -> list[Curve]:
     """Cost against the number of sentences, all of one length."""
     return [_curve("training step", sizes, lambda n: training_step(config, n, length, seconds))]
 
 
-def grow_width(config: Config, sizes: Sequence[int], batch: int, length: int, seconds: float) -> list[Curve]:
-    """Cost against d_model; d_ff and the number of heads grow with it, as the paper's models do."""
+def scale_d_model(config: Config, sizes: Sequence[int], batch: int, length: int, seconds: float) -> list[Curve]:
+    """Cost against d_model; d_ff and the number of heads grow with it, as in the paper."""
     return [
-        _curve(name, sizes, lambda n, cost=cost: cost(_wide(config, n), batch, length, seconds))  # type: ignore[misc]
+        _curve(name, sizes, lambda n, cost=cost: cost(_with_d_model(config, n), batch, length, seconds))  # type: ignore[misc]
         for name, cost in _LAYERS.items()
     ]
 
 
-def grow_beam(config: Config, sizes: Sequence[int], sentences: int, length: int) -> list[Curve]:
+def scale_beam(config: Config, sizes: Sequence[int], sentences: int, length: int) -> list[Curve]:
     """Cost of translation against the beam size."""
     corpus = builtin_pairs("train", 2000)
     tokenizer = Tokenizer.train(itertools.chain.from_iterable(corpus), min(config.data.vocab_size, 1000))
     return [_curve("decoding", sizes, lambda n: decoding(config, tokenizer, n, sentences, length))]
 
 
-def grow_threads(config: Config, sizes: Sequence[int], batch: int, length: int, seconds: float) -> list[Curve]:
-    """Cost of a training step against the threads that share it: one n-th each, at best."""
+def scale_threads(config: Config, sizes: Sequence[int], batch: int, length: int, seconds: float) -> list[Curve]:
+    """Cost of a training step against the number of threads; ideally 1/n."""
 
     def cost(num_threads: int) -> Cost:
         before = torch.get_num_threads()
@@ -167,8 +170,8 @@ def grow_threads(config: Config, sizes: Sequence[int], batch: int, length: int, 
     return [_curve("training step", sizes, cost)]
 
 
-def growth_report(curves: Sequence[Curve]) -> Report:
-    """The exponents of all curves, over all sizes and over the two largest, and all points."""
+def scaling_report(curves: Sequence[Curve]) -> Report:
+    """Exponents of all curves, over all sizes and over the two largest, and all points."""
     return {
         "exponents": [
             {
@@ -190,17 +193,16 @@ def growth_report(curves: Sequence[Curve]) -> Report:
 
 
 def plot(curves: Sequence[Curve], against: str, path: Path) -> None:
-    """Draw curves as `draw` does into a file; ConfigError without matplotlib, or if it cannot write such a file."""
+    """Draw curves into a file; ConfigError without matplotlib, or if the format is not supported."""
     figure = new_figure(7, 5)
     draw(figure.subplots(), curves, against)
     save(figure, path)
 
 
 def draw(axes: Axes, curves: Sequence[Curve], against: str, colours: Iterable[str] = COLOURS) -> None:
-    """Draw measured curves as points and the predicted ones as lines, both axes logarithmic.
+    """Draw measurements as points and predictions as lines, on logarithmic axes.
 
-    A prediction is scaled to meet its curve at the largest size, where fixed costs weigh least: only its slope is
-    claimed.
+    A prediction is scaled to meet its curve at the largest size, where fixed costs matter least: only its slope counts.
     """
     for curve, colour in zip(curves, itertools.cycle(colours), strict=False):
         ratio = curve.seconds[-1] / curve.predicted[-1]
@@ -218,8 +220,8 @@ def _curve(name: str, sizes: Sequence[int], cost: Callable[[int], Cost]) -> Curv
     return Curve(name, sizes, [seconds for seconds, _ in costs], [predicted for _, predicted in costs])
 
 
-def _wide(config: Config, d_model: int) -> Config:
-    """The same model, as wide as this; ConfigError if that cannot be shared out to heads of the paper's size."""
+def _with_d_model(config: Config, d_model: int) -> Config:
+    """The same model with another d_model; ConfigError if heads of the paper's size do not divide it."""
     heads = max(1, d_model // HEAD_SIZE)
     model = dataclasses.replace(config.model, d_model=d_model, d_ff=4 * d_model, num_heads=heads, d_k=None, d_v=None)
     return dataclasses.replace(config, model=model)

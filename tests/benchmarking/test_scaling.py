@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarking import growth
-from benchmarking.growth import (
+from benchmarking import scaling
+from benchmarking.scaling import (
     Cost,
     Curve,
     attention_layer,
     equation_1,
     exponent,
-    grow_batch,
-    grow_beam,
-    grow_length,
-    grow_threads,
-    grow_width,
-    growth_report,
     plot,
+    scale_batch,
+    scale_beam,
+    scale_d_model,
+    scale_length,
+    scale_threads,
+    scaling_report,
     training_step,
 )
 from torch.utils.flop_counter import FlopCounterMode
@@ -50,55 +50,55 @@ def test_an_exponent_needs_two_sizes() -> None:
 
 @pytest.mark.parametrize("cost", [equation_1, attention_layer, training_step])
 def test_a_prediction_is_the_number_of_operations(
-    cost: growth.Callable[..., Cost], tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+    cost: scaling.Callable[..., Cost], tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[int] = []
 
-    def count(call: growth.Callable[[], object], *_: object) -> float:
+    def count(call: scaling.Callable[[], object], *_: object) -> float:
         with FlopCounterMode(display=False) as counter:
             call()
         counted.append(counter.get_total_flops())
         return 1.0
 
-    monkeypatch.setattr(growth, "_per_call", count)
+    monkeypatch.setattr(scaling, "_per_call", count)
     # The loss computes its gradients in its forward pass, which the counter sees as well.
     assert cost(tiny_config, 3, 11, QUICK) == (1.0, counted[0])
 
 
 def test_equation_1_grows_with_the_square_of_the_length_and_with_the_width(tiny_config: Config) -> None:
-    first, *_ = grow_length(tiny_config, [5, 10], 2, QUICK)
+    first, *_ = scale_length(tiny_config, [5, 10], 2, QUICK)
     assert (first.name, first.predicted_exponent) == ("equation 1", pytest.approx(2))
-    first, *_ = grow_width(tiny_config, [64, 128], 2, 3, QUICK)
+    first, *_ = scale_d_model(tiny_config, [64, 128], 2, 3, QUICK)
     assert (first.name, first.predicted_exponent) == ("equation 1", pytest.approx(1))
 
 
 def test_a_layer_lies_between_its_limits(tiny_config: Config) -> None:
-    _, layer, step = grow_length(tiny_config, [5, 7, 11], 2, QUICK)
+    _, layer, step = scale_length(tiny_config, [5, 7, 11], 2, QUICK)
     assert 1 < layer.predicted_exponent < 2
     assert 1 < step.predicted_exponent < 2
-    _, layer, step = grow_width(tiny_config, [64, 128], 1, 3, QUICK)
+    _, layer, step = scale_d_model(tiny_config, [64, 128], 1, 3, QUICK)
     assert 1.9 < layer.predicted_exponent < 2
     assert 1 < step.predicted_exponent < 2
 
 
-def test_a_wider_model_has_more_heads_of_the_same_size(tiny_config: Config) -> None:
-    model = growth._wide(tiny_config, 192).model
+def test_a_larger_d_model_has_more_heads_of_the_same_size(tiny_config: Config) -> None:
+    model = scaling._with_d_model(tiny_config, 192).model
     assert (model.d_model, model.d_ff, model.num_heads, model.d_k) == (192, 768, 3, None)
     with pytest.raises(ConfigError, match=r"model\.d_model=193 is not a multiple"):
-        growth._wide(tiny_config, 193)
+        scaling._with_d_model(tiny_config, 193)
 
 
 def test_cost_is_proportional_to_sentences_and_inverse_to_threads(tiny_config: Config) -> None:
-    (batch,) = grow_batch(tiny_config, [2, 3, 5], 7, QUICK)
+    (batch,) = scale_batch(tiny_config, [2, 3, 5], 7, QUICK)
     assert batch.predicted_exponent == pytest.approx(1)
     before = torch.get_num_threads()
-    (threads,) = grow_threads(tiny_config, [1, 2], 2, 3, QUICK)
+    (threads,) = scale_threads(tiny_config, [1, 2], 2, 3, QUICK)
     assert threads.predicted_exponent == pytest.approx(-1)
     assert torch.get_num_threads() == before
 
 
 def test_more_hypotheses_need_more_products(tiny_config: Config) -> None:
-    (beam,) = grow_beam(tiny_config, [1, 2, 5], 3, 7)
+    (beam,) = scale_beam(tiny_config, [1, 2, 5], 3, 7)
     assert 0 < beam.predicted_exponent < 1, "the encoder and the first position are shared"
     assert all(seconds > 0 for seconds in beam.seconds)
 
@@ -107,7 +107,7 @@ CURVES = [Curve("x", [2, 4, 8], [1.0, 3.0, 12.0], [1.0, 2.0, 8.0]), Curve("y", [
 
 
 def test_a_report_has_exponents_over_all_sizes_and_at_the_end_and_every_point() -> None:
-    report = growth_report(CURVES)
+    report = scaling_report(CURVES)
     first, second = report["exponents"]
     assert first["measured"] == pytest.approx(math.log2(12) / 2)
     assert first["predicted"] == pytest.approx(1.5)
