@@ -1,6 +1,4 @@
-"""Command lines of the scripts, for the fuzzer: each script's options and files, mostly ones that it cannot take; and
-how a script ends.
-"""
+"""Command lines for fuzzing the scripts: options and files, mostly invalid ones."""
 
 from __future__ import annotations
 
@@ -11,14 +9,14 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import mutators as hostile
-import value_mutators as hostile_values
-from harness import LawError
+import mutators
+import value_mutators
+from harness import InvariantError
 
 from transformer import cli
 from transformer.data.builtin import builtin_trees
 
-# Last on a command line they win: what is left may be hostile, but not large.
+# The last values on a command line win: whatever else was drawn, the run stays small.
 _SMALL = (
     "train.max_steps=1",
     "model.d_model=8",
@@ -43,42 +41,42 @@ _SMALL = (
 )
 
 
-# Options that take another number of values than one.
+# Options that do not take exactly one value.
 _NUM_VALUES = {"--positions": 2, "--schedule": 2}
 
 
 def _options(rng: random.Random, *names: str) -> list[str]:
-    """Some of these options, each with values that it mostly cannot take."""
+    """Some of these options with mostly invalid values."""
     words = []
     for name in rng.sample(names, min(len(names), rng.choice((0, 0, 1, 2)))):
         num_values = _NUM_VALUES.get(name, 1) if rng.random() < 0.9 else 0
-        draw = rng.choice((hostile_values.word, hostile_values.whole_number))
+        draw = rng.choice((value_mutators.word, value_mutators.whole_number))
         words += [name, *(draw(rng) for _ in range(num_values))]
     return words
 
 
 def _some_run(run: Path, rng: random.Random, directory: Path) -> str:
-    """The run, a copy of it with a changed file, or something else."""
+    """The run, a copy with a mutated file, or a random word."""
     if rng.random() < 0.5:
         return str(run)
     if rng.random() < 0.3:
-        return hostile_values.word(rng)
-    # With checksums, the change is noticed before anything is read.
+        return value_mutators.word(rng)
+    # With checksums, the mutation is noticed before anything is parsed.
     ignored = shutil.ignore_patterns("SHA256SUMS") if rng.random() < 0.8 else None
     shutil.copytree(run, directory / "run", ignore=ignored)
     path = rng.choice(sorted(path for path in (directory / "run").rglob("*") if path.is_file()))
-    path.write_bytes(hostile.changed(rng, path.read_bytes()))
+    path.write_bytes(mutators.mutate(rng, path.read_bytes()))
     return str(directory / "run")
 
 
 def _some_file(rng: random.Random, directory: Path) -> str:
     path = directory / rng.choice(("text", "text.gz", "wörter\n.txt"))
-    path.write_bytes(hostile.gzip_file(rng) if path.suffix == ".gz" else hostile.text_file(rng))
+    path.write_bytes(mutators.gzip_file(rng) if path.suffix == ".gz" else mutators.text_file(rng))
     return str(path)
 
 
 def _translate(run: Path, rng: random.Random, directory: Path) -> list[str]:
-    source = rng.choice(([], ["-"], [_some_file(rng, directory)], ["--text", hostile_values.word(rng)]))
+    source = rng.choice(([], ["-"], [_some_file(rng, directory)], ["--text", value_mutators.word(rng)]))
     options = _options(rng, "--beam", "--alpha", "--nbest", "--precision", "--device")
     output = ["--output", str(directory / "out")] if rng.random() < 0.3 else []
     return [_some_run(run, rng, directory), *source, *options, *output]
@@ -92,8 +90,8 @@ def _evaluate(run: Path, rng: random.Random, directory: Path) -> list[str]:
 
 def _train(run: Path, rng: random.Random, directory: Path) -> list[str]:  # noqa: ARG001
     path = directory / "mine.yaml"
-    path.write_bytes(hostile_values.config_file(rng))
-    words = [hostile_values.override(rng) for _ in range(rng.randrange(3))]
+    path.write_bytes(value_mutators.config_file(rng))
+    words = [value_mutators.override(rng) for _ in range(rng.randrange(3))]
     return [
         str(path),
         *(word.replace("\0", "") for word in words),
@@ -117,24 +115,24 @@ def _plot(run: Path, rng: random.Random, directory: Path) -> list[str]:  # noqa:
     records: list[dict[str, object]] = [
         {"kind": "validation", "step": 1, "nll": 1.5, "ppl": 4.5, "bleu": 9.5, "elapsed_s": 3.5}
     ]
-    (runs / "metrics.jsonl").write_bytes(hostile.json_lines(rng, records))
+    (runs / "metrics.jsonl").write_bytes(mutators.json_lines(rng, records))
     kind = rng.random()
     if kind < 0.5:
         return [str(runs), *_options(rng, "--every", "--positions", "--schedule")]
     if kind < 0.8:
         return [*_options(rng, "--positions", "--schedule"), "--out", f"{directory}/x.png"]
-    return [hostile_values.word(rng), *_options(rng, "--every"), "--out", f"{directory}/x.png"]
+    return [value_mutators.word(rng), *_options(rng, "--every"), "--out", f"{directory}/x.png"]
 
 
 def _table3(run: Path, rng: random.Random, directory: Path) -> list[str]:  # noqa: ARG001
-    named = [] if rng.random() < 0.5 else [hostile_values.word(rng)]
-    return [*named, "--report", "--out", str(directory), *_options(rng, "--steps", "--divide-width", "--tokenize")]
+    named = [] if rng.random() < 0.5 else [value_mutators.word(rng)]
+    return [*named, "--report", "--out", str(directory), *_options(rng, "--steps", "--divide-sizes", "--tokenize")]
 
 
 def _attend(run: Path, rng: random.Random, directory: Path) -> list[str]:
     return [
         _some_run(run, rng, directory),
-        hostile_values.word(rng),
+        value_mutators.word(rng),
         *_options(rng, "--translation"),
         "--out",
         f"{directory}/x.html",
@@ -142,7 +140,7 @@ def _attend(run: Path, rng: random.Random, directory: Path) -> list[str]:
 
 
 def _parse(run: Path, rng: random.Random, directory: Path) -> list[str]:
-    (directory / "x.trees").write_text("\n".join([*builtin_trees("test", 2), hostile.tree(rng)]), encoding="utf-8")
+    (directory / "x.trees").write_text("\n".join([*builtin_trees("test", 2), mutators.tree(rng)]), encoding="utf-8")
     file = rng.choice((_some_file(rng, directory), f"{directory}/x.trees"))
     return [
         _some_run(run, rng, directory),
@@ -153,12 +151,12 @@ def _parse(run: Path, rng: random.Random, directory: Path) -> list[str]:
 
 
 def _benchmark(run: Path, rng: random.Random, directory: Path) -> list[str]:  # noqa: ARG001
-    (directory / "mine.yaml").write_bytes(hostile_values.config_file(rng))
+    (directory / "mine.yaml").write_bytes(value_mutators.config_file(rng))
     options = _options(rng, "--gpus", "--sentence-length", "--tflops", "--gb-per-s", "--efficiency")
     return ["estimate", f"{directory}/mine.yaml", *options, *(["model.num_layers=2"] if rng.random() < 0.5 else [])]
 
 
-# The arguments of a script, from a run that there is, and a directory for other files.
+# Draws the arguments of a script, given an existing run and a directory for other files.
 COMMANDS: dict[str, Callable[[Path, random.Random, Path], list[str]]] = {
     "translate": _translate,
     "evaluate": _evaluate,
@@ -173,7 +171,7 @@ COMMANDS: dict[str, Callable[[Path, random.Random, Path], list[str]]] = {
 
 
 def end_of(main: Callable[[Sequence[str]], int], argv: Sequence[str], stdin: bytes) -> tuple[object, str, str]:
-    """How a script ends: its status, and what it writes."""
+    """Run a script in this process; returns its exit status, stdout and stderr."""
     streams = {name: io.TextIOWrapper(io.BytesIO(), "utf-8", newline="\n") for name in ("stdout", "stderr")}
     before = sys.stdin, sys.stdout, sys.stderr
     sys.stdin = io.TextIOWrapper(io.BytesIO(stdin))
@@ -187,4 +185,4 @@ def end_of(main: Callable[[Sequence[str]], int], argv: Sequence[str], stdin: byt
         return end.code, out, err
     finally:
         sys.stdin, sys.stdout, sys.stderr = before
-    raise LawError("did not exit")
+    raise InvariantError("did not exit")

@@ -1,4 +1,4 @@
-"""Runs cases in child processes, so that a crash, a hang or an endless allocation is a result like any other."""
+"""Runs fuzz cases in child processes, so that crashes, hangs and huge allocations are caught."""
 
 from __future__ import annotations
 
@@ -19,48 +19,48 @@ from pathlib import Path
 
 from transformer.errors import UserError
 
-# One hostile case in a directory of its own. It returns, or raises UserError or OSError; anything else is a fault.
+# One case, in its own directory. It returns, or raises UserError or OSError; anything else is a fault.
 Case = Callable[[random.Random, Path], None]
 
 _CASES_PER_CHILD = 1000
 _LONGEST_ERROR = 5000  # characters
 
 
-class LawError(AssertionError):
-    """A law that a case has broken without an exception of its own, such as lines that were lost."""
+class InvariantError(AssertionError):
+    """A violated invariant that raises nothing by itself, such as lost lines."""
 
 
 @dataclass
-class Tally:
-    """What came of the cases of a target."""
+class Stats:
+    """The results of a target's cases."""
 
     cases: int = 0
     ok: int = 0
-    errors: int = 0  # of one line each, as expected
+    errors: int = 0  # expected ones, of one line
     worst_s: float = 0.0
     faults: list[str] = field(default_factory=list)
 
 
-def fuzz(name: str, case: Case, numbers: range, *, seed: int, limit_s: float, memory: int) -> Tally:
-    """Try the cases with these numbers; a number, a seed and a name always make the same case.
+def fuzz(name: str, case: Case, numbers: range, *, seed: int, limit_s: float, memory: int) -> Stats:
+    """Run the cases with these numbers; name, seed and number determine a case.
 
     Args:
-        name: of the target.
-        case: to call.
-        numbers: which cases.
-        seed: of all of them.
-        limit_s: after which a case counts as hanging.
-        memory: bytes that a child may have beside what it begins with.
+        name: name of the target.
+        case: the function to call.
+        numbers: numbers of the cases.
+        seed: seed of all cases.
+        limit_s: time after which a case counts as hanging.
+        memory: bytes that a child may allocate on top of what it starts with.
     """
-    tally = Tally()
+    stats = Stats()
     first = numbers.start
     while first < numbers.stop:
-        first = _fuzz_in_child(name, case, range(first, numbers.stop), seed, limit_s, memory, tally)
-    return tally
+        first = _fuzz_in_child(name, case, range(first, numbers.stop), seed, limit_s, memory, stats)
+    return stats
 
 
 def run_case(case: Case, rng: random.Random, directory: Path) -> str | None:
-    """What is wrong with one case, in this process; None where it ended as it should. Errors raise nothing."""
+    """Run one case in this process; returns its fault, or None. Expected errors are raised."""
     try:
         case(rng, directory)
     except (UserError, OSError) as error:
@@ -74,8 +74,8 @@ def run_case(case: Case, rng: random.Random, directory: Path) -> str | None:
     return None
 
 
-def _fuzz_in_child(name: str, case: Case, numbers: range, seed: int, limit_s: float, memory: int, tally: Tally) -> int:
-    """Returns the number of the next case: after those of a child, or after the one that ended it."""
+def _fuzz_in_child(name: str, case: Case, numbers: range, seed: int, limit_s: float, memory: int, stats: Stats) -> int:
+    """Run cases in one child; returns the number of the first case that it did not run."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -89,25 +89,25 @@ def _fuzz_in_child(name: str, case: Case, numbers: range, seed: int, limit_s: fl
         for line in _lines_in_time(pipe.fileno(), 2 * limit_s):
             outcome = json.loads(line)
             number += 1
-            tally.cases += 1
-            tally.worst_s = max(tally.worst_s, outcome["s"])
-            tally.ok += outcome["what"] == "ok"
-            tally.errors += outcome["what"] == "error"
+            stats.cases += 1
+            stats.worst_s = max(stats.worst_s, outcome["s"])
+            stats.ok += outcome["what"] == "ok"
+            stats.errors += outcome["what"] == "error"
             if outcome["what"] == "fault":
-                tally.faults.append(f"{name} case {number - 1}: {outcome['why']}")
+                stats.faults.append(f"{name} case {number - 1}: {outcome['why']}")
     with contextlib.suppress(ProcessLookupError):
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     if number < min(numbers.start + _CASES_PER_CHILD, numbers.stop):
         died = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"status {status >> 8}"
-        tally.faults.append(f"{name} case {number}: ended the process, or hung, or took its memory ({died})")
-        tally.cases += 1
+        stats.faults.append(f"{name} case {number}: ended the process, or hung, or took its memory ({died})")
+        stats.cases += 1
         number += 1
     return number
 
 
 def _lines_in_time(file: int, limit_s: float) -> Iterator[bytes]:
-    """The lines that come until the end, or until none has come for some time."""
+    """Lines read from a pipe until it closes, or until none has come for `limit_s`."""
     rest = b""
     while select.select([file], [], [], limit_s)[0] and (block := os.read(file, 1 << 16)):
         *lines, rest = (rest + block).split(b"\n")
@@ -150,4 +150,4 @@ def _work(
 
 
 def _hangs(*_: object) -> None:
-    raise LawError("takes too long")
+    raise InvariantError("takes too long")

@@ -1,4 +1,4 @@
-"""Hostile texts and files, as functions of random numbers: the fuzzer and the property tests draw from the same."""
+"""Random malformed texts and files, for the fuzzer and the property tests."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _TREES = tuple(builtin_trees("test", 7))
 
 
 def text(rng: random.Random) -> str:
-    """One line without a line feed: ordinary words, any script, control characters, at times long or empty."""
+    """One line without its line feed: words, any script, control characters; sometimes long or empty."""
     kind = rng.random()
     if kind < 0.1:
         return rng.choice(("", " ", "\t", "\u3000", "\xa0 ", "\r", "\x00"))
@@ -80,7 +80,7 @@ def text(rng: random.Random) -> str:
 
 
 def text_file(rng: random.Random) -> bytes:
-    """Lines of `text` as a file may hold them: with any line ends, marks, other encodings, bytes that are no text."""
+    """A text file of such lines: any line ends, byte order marks, encodings, invalid UTF-8."""
     lines = [text(rng) for _ in range(rng.choice((0, 1, 2, 3, 7)))]
     end = rng.choice(("\n", "\n", "\n", "\r\n", "\r", "\n\n"))
     content = end.join(lines) + rng.choice(("", end))
@@ -95,7 +95,7 @@ def text_file(rng: random.Random) -> bytes:
 
 
 def gzip_file(rng: random.Random) -> bytes:
-    """A gzip file, whole, cut, changed, with something behind it, or that unpacks to a thousand times its size."""
+    """A gzip file: intact, truncated, mutated, with trailing bytes, or a decompression bomb (1,000:1)."""
     if rng.random() < 0.002:
         return gzip.compress(bytes(64 << 20), 9)
     data = gzip.compress(text_file(rng), 1)
@@ -106,11 +106,11 @@ def gzip_file(rng: random.Random) -> bytes:
         return data[: rng.randrange(len(data))]
     if kind < 0.7:
         return data + text_file(rng)
-    return changed(rng, data)
+    return mutate(rng, data)
 
 
-def changed(rng: random.Random, data: bytes, others: tuple[bytes, ...] = ()) -> bytes:
-    """The same bytes with some flipped, overwritten, deleted, repeated or cut off; at times one of `others` instead."""
+def mutate(rng: random.Random, data: bytes, others: tuple[bytes, ...] = ()) -> bytes:
+    """Mutate bytes: flip, overwrite, delete, repeat, truncate; sometimes one of `others` instead."""
     if others and rng.random() < 0.1:
         return rng.choice(others)
     if rng.random() < 0.05:
@@ -119,7 +119,7 @@ def changed(rng: random.Random, data: bytes, others: tuple[bytes, ...] = ()) -> 
     for _ in range(rng.choice((1, 1, 2, 4, 16))):
         if not buffer:
             break
-        # What says how the rest is to be read mostly stands at an end.
+        # Headers and footers, which say how to parse the rest, are at the ends.
         size = len(buffer)
         place = rng.choice(
             (rng.randrange(size), rng.randrange(min(size, 256)), size - 1 - rng.randrange(min(size, 256)))
@@ -140,7 +140,7 @@ def changed(rng: random.Random, data: bytes, others: tuple[bytes, ...] = ()) -> 
 
 
 def tree(rng: random.Random) -> str:
-    """A bracketed tree, or nearly."""
+    """A bracketed tree, often malformed."""
     tokens = []
     for _ in range(rng.choice((1, 3, 10, 30))):
         tokens.append(
@@ -177,7 +177,7 @@ def tree(rng: random.Random) -> str:
 
 
 def json_lines(rng: random.Random, records: list[dict[str, object]]) -> bytes:
-    """Records as JSON, one a line, with values and bytes changed."""
+    """Records as JSON lines, with mutated values and bytes."""
     lines = []
     for record in records:
         changed_record = dict(record)
@@ -188,11 +188,11 @@ def json_lines(rng: random.Random, records: list[dict[str, object]]) -> bytes:
                 changed_record[key] = json_value(rng)
         lines.append(json.dumps(changed_record if rng.random() < 0.95 else json_value(rng)))
     data = "\n".join(lines).encode()
-    return changed(rng, data) if rng.random() < 0.3 else data
+    return mutate(rng, data) if rng.random() < 0.3 else data
 
 
 def json_value(rng: random.Random) -> object:
-    """What JSON can hold where something else is expected."""
+    """A JSON value of a random type."""
     deep: list[object] = []
     for _ in range(rng.choice((2, 100))):
         deep = [deep]
@@ -220,9 +220,9 @@ def json_value(rng: random.Random) -> object:
 
 
 def sentencepiece_model(rng: random.Random, model: bytes) -> bytes:
-    """A SentencePiece model with bytes changed, or with fields changed so that it still is a message of its kind."""
+    """A SentencePiece model with mutated bytes, or with mutated fields of a valid message."""
     if rng.random() < 0.5:
-        return changed(rng, model)
+        return mutate(rng, model)
     # SentencePiece's own description of its files; it needs protobuf, which TensorBoard brings.
     from sentencepiece import sentencepiece_model_pb2
 
@@ -243,7 +243,7 @@ def sentencepiece_model(rng: random.Random, model: bytes) -> bytes:
             del message.pieces[place : place + rng.choice((1, 10, 1000))]
         elif kind < 0.8:
             charsmap = message.normalizer_spec.precompiled_charsmap
-            message.normalizer_spec.precompiled_charsmap = changed(rng, charsmap or b"\x00\x00\x04\x00")
+            message.normalizer_spec.precompiled_charsmap = mutate(rng, charsmap or b"\x00\x00\x04\x00")
             message.normalizer_spec.normalization_rule_tsv = text(rng).encode(errors="replace").decode()
         else:
             spec = message.trainer_spec
@@ -261,7 +261,7 @@ def sentencepiece_model(rng: random.Random, model: bytes) -> bytes:
 
 
 def table(rng: random.Random, suffix: str) -> bytes:
-    """A table of two columns, `en` and `de`, as .csv or .jsonl, with some hostile values."""
+    """A table of two columns, `en` and `de`, as .csv or .jsonl, with some malformed values."""
     rows = [[text(rng).encode(errors="replace").decode() for _ in range(2)] for _ in range(rng.randrange(4))]
     if suffix == ".csv":
         data = "\n".join(["en,de", *(f'"{a}","{b}"' for a, b in rows)]).encode()
@@ -270,4 +270,4 @@ def table(rng: random.Random, suffix: str) -> bytes:
             [json_value(rng) if rng.random() < 0.2 else value for value in row] for row in rows
         ]
         data = "\n".join(json.dumps(dict(zip(("en", "de"), row, strict=True))) for row in values).encode()
-    return changed(rng, data) if rng.random() < 0.3 else data
+    return mutate(rng, data) if rng.random() < 0.3 else data

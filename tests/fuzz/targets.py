@@ -1,8 +1,7 @@
-"""Everything that reads what comes from outside, each as a case that the fuzzer can try."""
+"""Everything that reads untrusted input, each as a target of the fuzzer."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import random
 import runpy
@@ -12,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import mutators as hostile
+import mutators
 import torch
-import value_mutators as hostile_values
+import value_mutators
 from ablation.report import as_rows, markdown
 from ablation.runs import read_results
 from command_lines import COMMANDS, end_of
-from harness import Case, LawError
+from harness import Case, InvariantError
 from safetensors.torch import load_file, save_file
 
 from transformer.config import Config, DataConfig, ModelConfig, SearchConfig, load_config
@@ -28,21 +27,19 @@ from transformer.data.dataset import encode_corpus
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import UserError
 from transformer.inference.translator import Translator
+from transformer.model.alternatives.build import build_model
 from transformer.parsing.f1 import score_outputs
 from transformer.parsing.treebank import sentence_pairs
 from transformer.parsing.trees import bracketed, read_tree, restore, words
 from transformer.training.checkpoint import (
-    build_model,
     load_checkpoint,
-    random_state,
+    resume,
     save_checkpoint,
-    set_random_state,
 )
 from transformer.training.metrics import read_metrics
-from transformer.training.names import checkpoint_name
 from transformer.training.optimizer import adam
-from transformer.training.progress import Progress
-from transformer.training.resume import resume
+from transformer.training.run_directory import checkpoint_name
+from transformer.training.training_state import Progress, TrainingState, get_rng_state, set_rng_state
 
 _SCRIPTS = Path(__file__).parents[2] / "scripts"
 _VOCAB_SIZE = 300
@@ -50,16 +47,16 @@ _VOCAB_SIZE = 300
 
 @dataclass(frozen=True)
 class Target:
-    """What is tried: of how many in a thousand cases, for how long each, with how much memory."""
+    """One target of the fuzzer."""
 
     case: Case
-    share: int
-    limit_s: float = 20.0
-    memory: int = 2 << 30
+    share: int  # of a thousand cases
+    limit_s: float = 20.0  # per case
+    memory: int = 2 << 30  # bytes
 
 
 class Targets:
-    """The cases, and what they need: the files of a run of a tiny random model, in `directory`."""
+    """The targets, with the run of a tiny random model that they mutate, written to `directory`."""
 
     def __init__(self, directory: Path) -> None:
         torch.set_num_threads(1)
@@ -70,28 +67,25 @@ class Targets:
         self.config = Config(
             model=ModelConfig(d_model=8, num_layers=1, num_heads=2, d_ff=8),
             data=DataConfig(corpus="builtin", vocab_size=_VOCAB_SIZE),
-            search=SearchConfig(beam=2, max_extra=5),
+            search=SearchConfig(beam=2, max_length_offset=5),
         )
         self.run = directory / "run"
         self.fingerprints = {"train": "pairs", "validation": "pairs"}
-        model = build_model(self.config, len(self.tokenizer))
+        model = build_model(len(self.tokenizer), self.config.model)
         optimizer = adam(model.parameters(), self.config.train)
         for step in (1, 2):
-            _update_by_nothing(model, optimizer)
+            _zero_gradient_update(model, optimizer)
             place = self.run / "checkpoints" / checkpoint_name(step)
-            training = (optimizer, Progress(step=step, fingerprints=self.fingerprints))
-            save_checkpoint(place, self.config, self.tokenizer, model.state_dict(), training, [random_state()])
+            progress = Progress(step=step, fingerprints=self.fingerprints)
+            state = TrainingState(optimizer, progress, [get_rng_state()])
+            save_checkpoint(place, self.config, self.tokenizer, model.state_dict(), state)
         self.checkpoint = self.run / "checkpoints" / "step-00000002"
         self.files = {path.name: path.read_bytes() for path in self.checkpoint.iterdir()}
         self.translator = Translator.load(self.checkpoint, device="cpu", precision="fp32")
         self.corpus = Corpus("pairs", "pairs", lambda: iter(pairs[:50]))
         encode_corpus(self.corpus, self.tokenizer, directory / "cache")
         (self.cache,) = (directory / "cache").iterdir()
-        self.mains = {
-            path.stem: runpy.run_path(str(path))["main"]
-            for path in sorted(_SCRIPTS.glob("*.py"))
-            if path.stem != "fuzz"
-        }
+        self.mains = {path.stem: runpy.run_path(str(path))["main"] for path in sorted(_SCRIPTS.glob("*.py"))}
 
     def all(self) -> dict[str, Target]:
         """The targets by name."""
@@ -104,7 +98,7 @@ class Targets:
             "tokenizer": Target(self.load_tokenizer, 12),
             "cache": Target(self.load_cache, 12),
             "checkpoint": Target(self.load_checkpoint, 6, limit_s=60),
-            "resumption": Target(self.go_on, 20),
+            "resumption": Target(self.resume_training, 20),
             "command line": Target(self.run_script, 2, limit_s=120, memory=8 << 30),
             "translation": Target(self.translate, 2, limit_s=60),
             "tokenizer training": Target(self.train_tokenizer, 2, limit_s=60),
@@ -112,7 +106,7 @@ class Targets:
         }
 
     def read_config(self, rng: random.Random, directory: Path) -> None:
-        """A configuration is read, and what was read can be written and read again."""
+        """A configuration that loads survives a round trip through YAML."""
         names = ("a.yaml", "b.yaml", "c.yaml")
         bases = (
             *names,
@@ -125,55 +119,55 @@ class Targets:
             f"{directory}/a.yaml",
         )
         for name in names:
-            (directory / name).write_bytes(hostile_values.config_file(rng, bases))
+            (directory / name).write_bytes(value_mutators.config_file(rng, bases))
         config = load_config(directory / "a.yaml")
         (directory / "again.yaml").write_text(config.to_yaml(), encoding="utf-8")
-        if load_config(directory / "again.yaml", allow_base=False) != config:
-            raise LawError("another configuration after it was written and read again")
+        if load_config(directory / "again.yaml", saved=True) != config:
+            raise InvariantError("the round trip changed the configuration")
 
     def read_overrides(self, rng: random.Random, directory: Path) -> None:
-        """Overrides are applied to a file that is sound."""
-        path = directory / "sound.yaml"
+        """Overrides are applied to a valid file."""
+        path = directory / "valid.yaml"
         path.write_text("seed: 7\n")
-        load_config(path, [hostile_values.override(rng) for _ in range(rng.randrange(1, 4))]).to_yaml()
+        load_config(path, [value_mutators.override(rng) for _ in range(rng.randrange(1, 4))]).to_yaml()
 
     def read_text_file(self, rng: random.Random, directory: Path) -> None:
         """There are as many lines as line feeds, each as it is in the file; two files are aligned or an error."""
-        data = {lang: hostile.text_file(rng) for lang in ("en", "de")}
+        data = {lang: mutators.text_file(rng) for lang in ("en", "de")}
         if rng.random() < 0.5:
             data["de"] = data["en"]
         is_packed = rng.random() < 0.4
         for lang, content in data.items():
-            packed = hostile.gzip_file(rng) if rng.random() < 0.8 else zlib.compress(content)
+            packed = mutators.gzip_file(rng) if rng.random() < 0.8 else zlib.compress(content)
             (directory / f"train.{lang}{'.gz' if is_packed else ''}").write_bytes(packed if is_packed else content)
         if not is_packed and rng.random() < 0.5:
             _check_lines(data["en"], list(read_lines(directory / "train.en")))
         pattern = f"{directory}/{{split}}.{{lang}}{'.gz' if is_packed else ''}"
         for source, target in load_split(DataConfig(corpus=pattern), "train"):
             if "\n" in source + target:
-                raise LawError("a line with a line feed")
+                raise InvariantError("a line contains a line feed")
 
     def read_tree(self, rng: random.Random, directory: Path) -> None:
-        """A tree that is read keeps its words; whatever a model writes is restored over exactly its words."""
-        sequence, sentence = hostile.tree(rng), hostile.text(rng).split() or ["word"]
+        """Trees keep their words, and any model output is repaired to a tree over its sentence."""
+        sequence, sentence = mutators.tree(rng), mutators.text(rng).split() or ["word"]
         if words(restore(sequence, sentence)) != sentence:
-            raise LawError("restored over other words")
+            raise InvariantError("the repaired tree has other words")
         (directory / "x.trees").write_text(sequence, encoding="utf-8", newline="\n")
         pairs = list(sentence_pairs(read_lines(directory / "x.trees"), "x.trees"))
         for (source, _), line in zip(pairs, [sequence], strict=False):
             bracketed(read_tree(line))
             if len(source.split("\n")) != 1:
-                raise LawError("a sentence of several lines")
+                raise InvariantError("a sentence has several lines")
         if pairs:
-            score_outputs([hostile.tree(rng) for _ in pairs], pairs)
+            score_outputs([mutators.tree(rng) for _ in pairs], pairs)
 
     def read_records(self, rng: random.Random, directory: Path) -> None:
-        """What a run has written of its learning and of its scores is shown, or left out, or an error."""
+        """Malformed metrics and scores are skipped or are errors."""
         steps: list[dict[str, object]] = [
             {"kind": kind, "step": step, "loss": 2.5, "nll": 1.5, "ppl": 4.5, "elapsed_s": 3.5}
             for step, kind in enumerate(("train", "validation"), 1)
         ]
-        (directory / "metrics.jsonl").write_bytes(hostile.json_lines(rng, steps))
+        (directory / "metrics.jsonl").write_bytes(mutators.json_lines(rng, steps))
         for record in read_metrics(directory):
             _ = record["kind"], record["step"] + 1
         result: dict[str, object] = {
@@ -190,48 +184,48 @@ class Targets:
         }
         for number in range(rng.randrange(1, 4)):
             (directory / f"row{number}").mkdir()
-            (directory / f"row{number}" / "score.json").write_bytes(hostile.json_lines(rng, [result]))
+            (directory / f"row{number}" / "score.json").write_bytes(mutators.json_lines(rng, [result]))
         markdown(as_rows(read_results(directory)))
 
     def load_tokenizer(self, rng: random.Random, directory: Path) -> None:
-        """A model that loads can encode and decode."""
+        """A tokenizer that loads can encode and decode."""
         path = directory / "tokenizer.model"
-        path.write_bytes(hostile.sentencepiece_model(rng, self.tokenizer.model))
+        path.write_bytes(mutators.sentencepiece_model(rng, self.tokenizer.model))
         tokenizer = Tokenizer.load(path)
-        texts = ["A man is sleeping. Ä ½ ﬁ 漢字 😀", *(hostile.text(rng) for _ in range(3))]
+        texts = ["A man is sleeping. Ä ½ ﬁ 漢字 😀", *(mutators.text(rng) for _ in range(3))]
         if len(tokenizer.encode(texts)) != len(texts):
-            raise LawError("another number of texts")
+            raise InvariantError("the number of texts changed")
         tokenizer.decode([[rng.randrange(len(tokenizer)) for _ in range(20)], list(range(min(len(tokenizer), 500)))])
 
     def train_tokenizer(self, rng: random.Random, directory: Path) -> None:  # noqa: ARG002
-        """A tokenizer is learned from any text, or an error says what was wrong."""
-        texts = [hostile.text(rng) for _ in range(rng.choice((0, 1, 10)))]
+        """A tokenizer can be trained on any text, or that is an error."""
+        texts = [mutators.text(rng) for _ in range(rng.choice((0, 1, 10)))]
         texts += [source for source, _ in self.corpus] if rng.random() < 0.7 else []
         tokenizer = Tokenizer.train(
-            texts, rng.choice((8, 200, 300, 1 << 20)), [hostile.text(rng)] if rng.random() < 0.2 else []
+            texts, rng.choice((8, 200, 300, 1 << 20)), [mutators.text(rng)] if rng.random() < 0.2 else []
         )
         tokenizer.decode(tokenizer.encode(texts))
 
     def load_cache(self, rng: random.Random, directory: Path) -> None:
-        """An encoded corpus is what it was, or an error: its ids are of the vocabulary."""
+        """A corpus cache that loads has only ids of the vocabulary."""
         cache = directory / self.cache.name
         shutil.copytree(self.cache, cache)
         meta = json.loads((self.cache / "meta.json").read_text())
-        if rng.random() < 0.8:  # with checksums, the change is noticed at once
+        if rng.random() < 0.8:  # with checksums, any mutation is noticed at once
             del meta["sha256"]
             (cache / "meta.json").write_text(json.dumps(meta))
         path = rng.choice(sorted(cache.iterdir()))
-        path.write_bytes(hostile.changed(rng, path.read_bytes(), (b"{}", b"[]", b'{"num_pairs": 1}')))
+        path.write_bytes(mutators.mutate(rng, path.read_bytes(), (b"{}", b"[]", b'{"num_pairs": 1}')))
         if path.name == "meta.json" and rng.random() < 0.5:
-            meta[rng.choice(sorted(meta))] = hostile.json_value(rng)
+            meta[rng.choice(sorted(meta))] = mutators.json_value(rng)
             path.write_text(json.dumps(meta))
         dataset = encode_corpus(self.corpus, self.tokenizer, directory)
         for side in (dataset.src, dataset.tgt):
             if side.ids.max() >= _VOCAB_SIZE or len(side.ids) != side.lengths.sum():
-                raise LawError("ids that are none, or of which there are too few")
+                raise InvariantError("ids are out of range or missing")
 
     def load_checkpoint(self, rng: random.Random, directory: Path) -> None:
-        """A checkpoint with a changed file, or one that is missing, still translates or is an error."""
+        """A checkpoint with a mutated or missing file still translates or is an error."""
         for name, content in self.files.items():
             (directory / name).write_bytes(content)
         name = rng.choice(sorted(self.files))
@@ -240,80 +234,81 @@ class Targets:
         if kind < 0.05:
             (directory / name).unlink()
         elif kind < 0.4:
-            content = hostile_values.saved_config(rng, self.files["config.yaml"])
+            content = value_mutators.saved_config(rng, self.files["config.yaml"])
             (directory / "config.yaml").write_bytes(content)
         else:
-            (directory / name).write_bytes(hostile.changed(rng, self.files[name], others))
-        if rng.random() < 0.8:  # with checksums, the change is noticed before anything is read
+            (directory / name).write_bytes(mutators.mutate(rng, self.files[name], others))
+        if rng.random() < 0.8:  # with checksums, any mutation is noticed before anything is parsed
             (directory / "SHA256SUMS").unlink(missing_ok=True)
         load_checkpoint(directory)
         translator = Translator.load(directory, device="cpu", precision="fp32")
-        if len(translator.translate(["A man is sleeping.", "", "x"], max_extra=2)) != 3:
-            raise LawError("another number of translations")
+        if len(translator.translate(["A man is sleeping.", "", "x"], max_length_offset=2)) != 3:
+            raise InvariantError("the number of translations is wrong")
 
-    def go_on(self, rng: random.Random, directory: Path) -> None:
-        """Training goes on after step 2 with what a changed checkpoint holds, or that is an error."""
+    def resume_training(self, rng: random.Random, directory: Path) -> None:
+        """Training resumes from a mutated checkpoint at step 2, or that is an error."""
         place = directory / "checkpoints" / self.checkpoint.name
         place.mkdir(parents=True)
         for name, content in self.files.items():
-            if name != "SHA256SUMS":  # or the change is noticed before anything is read
+            if name != "SHA256SUMS":  # with it, the mutation would be noticed before anything is parsed
                 (place / name).write_bytes(content)
         path = place / rng.choice(("training.json", "optimizer.safetensors"))
         if rng.random() < 0.2:
-            path.write_bytes(hostile.changed(rng, path.read_bytes(), tuple(self.files.values())))
+            path.write_bytes(mutators.mutate(rng, path.read_bytes(), tuple(self.files.values())))
         elif path.suffix == ".json":
             values = json.loads(path.read_bytes())
-            values[rng.choice(list(values))] = hostile.json_value(rng)
+            values[rng.choice(list(values))] = mutators.json_value(rng)
             path.write_text(json.dumps(values), encoding="utf-8")
         else:
             tensors = load_file(path)
-            tensors[rng.choice(list(tensors))] = hostile_values.tensor(rng)
-            save_file(tensors, path, metadata={"format": "1"})
-        model = build_model(self.config, len(self.tokenizer))
+            tensors[rng.choice(list(tensors))] = value_mutators.tensor(rng)
+            save_file(tensors, path, metadata={"format": "2"})
+        model = build_model(len(self.tokenizer), self.config.model)
         optimizer = adam(model.parameters(), self.config.train)
-        config = dataclasses.replace(self.config, run_dir=str(directory))
-        progress, others = resume(config, model, optimizer, self.fingerprints)
-        _update_by_nothing(model, optimizer)
+        progress, others = resume(directory, model, optimizer, self.fingerprints)
+        _zero_gradient_update(model, optimizer)
         for state in others:
-            set_random_state(state)
+            set_rng_state(state)
         if progress.step != 2:
-            raise LawError(f"went on after step {progress.step}")
+            raise InvariantError(f"resumed after step {progress.step}")
 
     def translate(self, rng: random.Random, directory: Path) -> None:  # noqa: ARG002
-        """One translation per text, without line feeds, of an empty text an empty one, and each as if it were alone."""
-        texts = [rng.choice((hostile.text(rng), hostile.text(rng)[:200])) for _ in range(rng.randrange(1, 6))]
+        """One line per text, empty if the text is, and independent of the batch."""
+        texts = [rng.choice((mutators.text(rng), mutators.text(rng)[:200])) for _ in range(rng.randrange(1, 6))]
         if rng.random() < 0.02:
             texts.append("\udcff")
         beam = rng.choice((1, 2, 3))
         found = self.translator.translate_nbest(texts, nbest=1, beam=beam, batch_tokens=rng.choice((1, 50, 4096)))
         if len(found) != len(texts) or any("\n" in nbest[0].text for nbest in found):
-            raise LawError("lines out are not lines in")
+            raise InvariantError("the number of lines changed")
         for text, (together,) in zip(texts, found, strict=True):
             ((alone,),) = self.translator.translate_nbest([text], nbest=1, beam=beam)
-            # Sums in another order may decide another way between two that are equally good.
+            # Rounding may decide ties between hypotheses differently.
             if alone.text != together.text and abs(alone.score - together.score) > 1e-4:
-                raise LawError(f"{text[:50]!r} is {alone.text[:50]!r} alone and {together.text[:50]!r} among others")
+                raise InvariantError(
+                    f"{text[:50]!r} is {alone.text[:50]!r} alone and {together.text[:50]!r} among others"
+                )
             if not text.strip() and together.text:
-                raise LawError(f"{text!r} is translated to something")
+                raise InvariantError(f"the blank {text!r} has a translation")
 
     def read_table(self, rng: random.Random, directory: Path) -> None:
-        """A table has pairs of text, or is an error."""
+        """A table that loads has pairs of strings."""
         suffix = rng.choice((".csv", ".jsonl", ".parquet"))
-        data = hostile.text_file(rng) if suffix == ".parquet" else hostile.table(rng, suffix)
+        data = mutators.text_file(rng) if suffix == ".parquet" else mutators.table(rng, suffix)
         (directory / f"train{suffix}").write_bytes(data)
         for source, target in load_split(DataConfig(corpus=f"{directory}/{{split}}{suffix}"), "train"):
             if not isinstance(source, str) or not isinstance(target, str):
-                raise LawError("not text")
+                raise InvariantError("not text")
 
     def run_script(self, rng: random.Random, directory: Path) -> None:
-        """A script ends with 0, or with 2 and one line on stderr that begins with `error: `, or argparse's usage."""
+        """A script exits with 0, or with 2 and either one line `error: ...` or argparse's usage."""
         name = rng.choice(sorted(COMMANDS))
         argv = COMMANDS[name](self.run, rng, directory)
-        status, out, err = end_of(self.mains[name], argv, hostile.text_file(rng))
+        status, out, err = end_of(self.mains[name], argv, mutators.text_file(rng))
         if status not in (0, 2):
-            raise LawError(f"{name} {argv}: status {status}")
+            raise InvariantError(f"{name} {argv}: status {status}")
         if status == 2 and not err.splitlines()[-1].startswith("error: ") and not err.startswith("usage: "):
-            raise LawError(f"{name} {argv}: {err[-200:]!r}")
+            raise InvariantError(f"{name} {argv}: {err[-200:]!r}")
         if status == 2:
             raise UserError(err.splitlines()[-1])
         del out
@@ -324,13 +319,13 @@ def _check_lines(data: bytes, lines: Sequence[str]) -> None:
     if not expected[-1]:
         expected.pop()
     if len(lines) != len(expected):
-        raise LawError(f"{len(lines)} lines of {len(expected)}")
+        raise InvariantError(f"{len(lines)} lines of {len(expected)}")
     for line, raw in zip(lines, expected, strict=True):
         if line not in raw.decode() or len(raw.decode()) - len(line) > 2:
-            raise LawError(f"line {raw[:50]!r} was read as {line[:50]!r}")
+            raise InvariantError(f"line {raw[:50]!r} was read as {line[:50]!r}")
 
 
-def _update_by_nothing(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def _zero_gradient_update(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()

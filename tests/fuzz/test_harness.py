@@ -1,4 +1,4 @@
-"""The harness: what it must notice, and that every target can be tried."""
+"""The fuzzing harness catches every kind of fault, and every target holds on a few cases."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from targets import Targets
 from transformer.errors import DataError
 
 
-def tally_of(case: Case, cases: int = 5, limit_s: float = 20.0) -> tuple[int, int, int, list[str]]:
-    tally = fuzz("x", case, range(3, 3 + cases), seed=1, limit_s=limit_s, memory=1 << 29)
-    return tally.cases, tally.ok, tally.errors, tally.faults
+def stats_of(case: Case, cases: int = 5, limit_s: float = 20.0) -> tuple[int, int, int, list[str]]:
+    stats = fuzz("x", case, range(3, 3 + cases), seed=1, limit_s=limit_s, memory=1 << 29)
+    return stats.cases, stats.ok, stats.errors, stats.faults
 
 
-def test_results_and_expected_errors_are_no_faults() -> None:
+def test_results_and_expected_errors_are_not_faults() -> None:
     def case(rng: random.Random, directory: Path) -> None:
         assert not list(directory.iterdir())
         if rng.random() < 0.5:
             raise DataError("a line\nof a file")
         (directory / "left").touch()
 
-    cases, ok, errors, faults = tally_of(case, 29)
+    cases, ok, errors, faults = stats_of(case, 29)
     assert (cases, ok + errors, faults) == (29, 29, [])
     assert ok
     assert errors
 
 
-def test_cases_are_the_same_each_time(tmp_path: Path) -> None:
+def test_cases_are_reproducible(tmp_path: Path) -> None:
     def case(rng: random.Random, directory: Path) -> None:  # noqa: ARG001
         with (tmp_path / "numbers").open("a") as file:
             file.write(f"{rng.random()}\n")
 
-    tally_of(case)
-    tally_of(case)
+    stats_of(case)
+    stats_of(case)
     numbers = (tmp_path / "numbers").read_text().split()
     assert numbers[:5] == numbers[5:]
     assert len(set(numbers)) == 5
@@ -80,7 +80,7 @@ def hang_deaf_to_signals(*_: object) -> None:
         (lambda *_: os.kill(os.getpid(), signal.SIGKILL), "SIGKILL"),
     ],
 )
-def test_what_must_not_happen_is_a_fault_and_the_other_cases_are_tried(bug: Case, message: str) -> None:
+def test_each_kind_of_bug_is_a_fault_and_the_other_cases_still_run(bug: Case, message: str) -> None:
     calls = iter(range(100))
 
     def case(rng: random.Random, directory: Path) -> None:
@@ -88,7 +88,7 @@ def test_what_must_not_happen_is_a_fault_and_the_other_cases_are_tried(bug: Case
         if next(calls) == 0 and rng.random() == random.Random("x 1 3").random():
             bug(rng, directory)
 
-    cases, ok, errors, faults = tally_of(case, limit_s=2.0)  # on a busy machine too
+    cases, ok, errors, faults = stats_of(case, limit_s=2.0)  # on a busy machine too
     assert (cases, ok, errors, len(faults)) == (5, 4, 0, 1)
     assert faults[0].startswith("x case 3: ")
     assert re.search(message, faults[0])
@@ -121,9 +121,9 @@ def test_every_target_holds(targets: Targets, name: str, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     target = targets.all()[name]
     number = {"table": 2, "command line": 5, "translation": 3, "checkpoint": 7}.get(name, 29)
-    tally = fuzz(name, target.case, range(number), seed=7, limit_s=target.limit_s, memory=target.memory)
-    assert tally.faults == []
-    assert tally.cases == number
+    stats = fuzz(name, target.case, range(number), seed=7, limit_s=target.limit_s, memory=target.memory)
+    assert stats.faults == []
+    assert stats.cases == number
 
 
 def test_the_shares_of_the_targets_are_thousandths(targets: Targets) -> None:

@@ -1,4 +1,4 @@
-"""Hostile values: of configurations, of what is saved with checkpoints, and of command lines."""
+"""Random malformed values for configurations, checkpoints and command lines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import string
 
 import torch
 import yaml
-from mutators import changed, text, text_file
+from mutators import mutate, text, text_file
 
 from transformer.config import Config
 
@@ -98,7 +98,7 @@ _WHOLE = Config().to_yaml().encode()
 
 
 def scalar(rng: random.Random) -> str:
-    """A value of YAML, or what looks like one."""
+    """A YAML scalar, or something like one."""
     kind = rng.random()
     if kind < 0.4:
         return rng.choice(_NUMBERS)
@@ -108,7 +108,7 @@ def scalar(rng: random.Random) -> str:
 
 
 def config_key(rng: random.Random) -> str:
-    """A dotted key, mostly one that there is."""
+    """A dotted key, mostly an existing one."""
     key = rng.choice(list(_DEFAULTS))
     kind = rng.random()
     if kind < 0.8:
@@ -119,18 +119,18 @@ def config_key(rng: random.Random) -> str:
 
 
 def override(rng: random.Random) -> str:
-    """`section.key=value`, or nearly."""
+    """`section.key=value`, sometimes malformed."""
     key = config_key(rng)
     return f"{key}{rng.choice(('=',) * 9 + ('', '==', ' = '))}{_value(rng, key)}"
 
 
 def _value(rng: random.Random, key: str) -> str:
-    """Of a key, half of the time one that it can have: otherwise the first of many would hide all others."""
+    """Half of the time a valid value: otherwise the first error would hide all others."""
     return _DEFAULTS.get(key, "") if rng.random() < 0.5 else scalar(rng)
 
 
 def config_file(rng: random.Random, bases: tuple[str, ...] = ()) -> bytes:
-    """A YAML file: a configuration with some hostile values, changed bytes, or something else altogether."""
+    """A YAML file: a configuration with malformed values or mutated bytes, or any text."""
     lines = []
     if bases and rng.random() < 0.3:
         lines.append(f"base: {rng.choice(bases)}")
@@ -155,16 +155,16 @@ def config_file(rng: random.Random, bases: tuple[str, ...] = ()) -> bytes:
         return data
     if kind < 0.55:
         return text_file(rng)
-    return changed(rng, data if kind < 0.95 else _WHOLE, (_WHOLE,))
+    return mutate(rng, data if kind < 0.95 else _WHOLE, (_WHOLE,))
 
 
 def whole_number(rng: random.Random) -> str:
-    """One that options may take, up to such as no machine has room for."""
+    """A whole number of up to 400 digits."""
     return str(rng.randrange(10 ** rng.choice((1, 1, 2, 3, 4, 6, 9, 12, 20, 400))))
 
 
 def word(rng: random.Random) -> str:
-    """An argument of a command line: never with a NUL, which none can have."""
+    """A command-line argument, which cannot contain NUL."""
     kind = rng.random()
     if kind < 0.3:
         value = rng.choice(_NUMBERS)[:200]
@@ -197,9 +197,9 @@ def word(rng: random.Random) -> str:
 
 
 def saved_config(rng: random.Random, config: bytes) -> bytes:
-    """The configuration of a checkpoint with some values changed; it mostly still is one."""
+    """A checkpoint's configuration with mutated values, mostly still valid YAML."""
     if rng.random() < 0.5:
-        return changed(rng, config)
+        return mutate(rng, config)
     raw = yaml.safe_load(config)
     section = rng.choice(("model", "search", "data", "model"))
     value = rng.choice(
@@ -212,6 +212,6 @@ def saved_config(rng: random.Random, config: bytes) -> bytes:
 
 
 def tensor(rng: random.Random) -> torch.Tensor:
-    """One of another shape and type than is wanted."""
+    """A tensor of an unexpected shape and dtype."""
     shape = rng.choice(((), (0,), (1,), (8,), (300, 8), (8, 300), (5056,), (16,), (1, 1, 1, 1)))
     return torch.full(shape, rng.choice((0, 1, 255)), dtype=rng.choice((torch.float32, torch.float16, torch.uint8)))

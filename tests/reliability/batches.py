@@ -1,9 +1,9 @@
-"""Do translations depend on what else is translated, or on the number of threads? Counts those that differ.
+"""Count translations that depend on the batch or on the number of threads.
 
 python tests/reliability/batches.py RUN FILE [--threads N]
 
-A row for each precision, compared with batches of the usual size on one thread: how many texts differ and, in brackets,
-by how much at most the scores of those that do not. Of the sentences one by one, all are translated; it takes minutes.
+A row per precision, compared with batches of the usual size on one thread: the number of texts that differ and, in
+brackets, the largest difference in score of those that do not. Translating the sentences one by one takes minutes.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ import torch
 from transformer.cli import run
 from transformer.data.corpus import read_lines
 from transformer.inference.translator import Translation, Translator
-from transformer.training.process import tune_process
+from transformer.training.device import tune_process
 
 PRECISIONS = ("fp32", "bf16", "int8")
 
 
 def difference(found: Sequence[Translation], expected: Sequence[Translation]) -> str:
-    """Of equally many translations: how many texts differ, and how far the scores of the others are apart."""
+    """The number of differing texts, and the largest difference in score of the others."""
     pairs = list(zip(found, expected, strict=True))
     apart = [abs(x.score - y.score) for x, y in pairs if x.text == y.text]
     return f"{len(pairs) - len(apart)} ({max(apart, default=0.0):.1g})"
 
 
 def differences(translator: Translator, lines: Sequence[str], num_threads: int) -> Iterator[str]:
-    """For other batches, orders, numbers of threads, and one by one."""
+    """For other batch sizes, orders, numbers of threads, and one by one."""
 
     def translate(texts: Sequence[str], batch_tokens: int = 4096) -> list[Translation]:
         return [best for best, *_ in translator.translate_nbest(texts, nbest=1, batch_tokens=batch_tokens)]

@@ -1,4 +1,4 @@
-"""What differs in directories that should be the same, and what should not be in them."""
+"""Differences between directories that should be equal, and leftovers in them."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from safetensors.numpy import load_file
 from transformer.errors import CheckpointError
 from transformer.training.integrity import verify
 
-# Measured in seconds: no two runs agree on them.
+# Times, which differ between any two runs.
 CLOCK_VALUES = {"elapsed_s", "window_s", "tokens_per_s", "seconds", "sentences_per_s"}
 
 
 def files(directory: Path) -> list[str]:
-    """The names of all files and directories below, but for TensorBoard's."""
+    """Names of all files and directories below, except TensorBoard's."""
     found = sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
     return [name for name in found if "tensorboard" not in name]
 
 
-def remains(root: Path) -> list[str]:
-    """What a killed write has left: everything with a hidden name, but for the lock of the run. Not what is inside."""
+def leftovers(root: Path) -> list[str]:
+    """Temporary files of killed writes: hidden names, except the lock of the run."""
     return [name for name in files(root) if Path(name).name.startswith(".") and name != "run/.lock"]
 
 
 def names(directory: Path) -> list[str]:
-    """The checkpoints below `run/checkpoints` or `run/best`, whole or not."""
+    """Names of the checkpoints in `run/checkpoints` or `run/best`, intact or not."""
     return sorted(path.name for path in directory.glob("step-*"))
 
 
@@ -38,12 +38,12 @@ def step_of(name: str) -> int:
 
 
 def last_step(root: Path) -> int:
-    """How far the saved training has come."""
+    """The step of the last saved checkpoint."""
     return max(map(step_of, names(root / "run" / "checkpoints")), default=0)
 
 
 def broken(root: Path) -> list[str]:
-    """The checkpoints under their final name that are not whole."""
+    """Checkpoints under their final name that are incomplete or corrupt."""
     wanted = {"best": ["model.safetensors"], "checkpoints": ["model.safetensors", "optimizer.safetensors"]}
     others = {"best": ["config.yaml", "tokenizer.model", "SHA256SUMS"]}
     others["checkpoints"] = [*others["best"], "training.json"]
@@ -71,7 +71,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def differing_tensors(here: Path, there: Path) -> list[str]:
-    """The tensors that do not agree bit for bit in two files."""
+    """Names of the tensors that are not bitwise equal in two files."""
     ours, theirs = load_file(here), load_file(there)
     return sorted(
         name
@@ -84,7 +84,7 @@ def differing_tensors(here: Path, there: Path) -> list[str]:
 
 
 def differing_checkpoints(here: Path, there: Path) -> list[str]:
-    """What differs in two checkpoint directories."""
+    """Differences between two checkpoint directories."""
     faults = []
     if files(here) != files(there):
         faults.append(f"{here.name} holds {files(here)}, not {files(there)}")
@@ -99,7 +99,7 @@ def differing_checkpoints(here: Path, there: Path) -> list[str]:
 
 
 def differing_runs(root: Path, expected: Path) -> list[str]:
-    """What differs in a run that was killed on the way from one that was not."""
+    """Differences between a run that was killed and one that was not."""
     run, whole = root / "run", expected / "run"
     faults = []
     for parent in ("checkpoints", "best"):

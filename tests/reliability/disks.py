@@ -1,9 +1,9 @@
-"""Train and translate on file systems that are full, read-only, gone or slow, and go on when they are well again.
+"""Train and translate on file systems that are full, read-only, gone or slow, then resume on intact ones.
 
 python tests/reliability/disks.py
 
-They are mounted in a namespace of this program's own, where no other process sees them. Prints a line for each;
-status 1 if anything was lost or said in more than one line. Linux only, where users may have namespaces.
+They are mounted in a private mount namespace, invisible to other processes. Prints a line for each; exits with status
+1 if anything was lost or an error took more than one line. Linux only, with user namespaces enabled.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from differences import broken, last_step, names, remains
-from run_lifecycle import Ending, Laboratory, Life
+from differences import broken, last_step, leftovers, names
+from run_lifecycle import Ending, Harness, Lifecycle
 
 UNSHARE = ("unshare", "--user", "--map-root-user", "--mount")
-# How much longer each file takes to be flushed, so that a disk can change while a run is on it.
+# Additional time to flush a file, so that the disk can change during a run.
 SLOW_S = 0.03
 ENOUGH_KIB = 65_536
-# Of what an undisturbed run takes up: from nothing but the corpus to all but the last checkpoint.
+# Fractions of the size of an undisturbed run: from the corpus alone to all but the last checkpoint.
 PARTS = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
 
 
 class Disk:
-    """A file system in memory at `directory`, through which programs reach it, and at another place that stays."""
+    """An in-memory file system mounted at `directory`, and at a second place that stays mounted."""
 
     def __init__(self, directory: Path) -> None:
         self.directory, self._always = directory, directory.with_name(f"{directory.name}.always")
@@ -61,20 +61,20 @@ def run(*command: object) -> None:
     subprocess.run([str(part) for part in command], check=True)
 
 
-def while_running(life: Life, act: Callable[[], None]) -> Ending:
-    """Start a training whose disk is changed when it has saved twice."""
+def while_running(lifecycle: Lifecycle, act: Callable[[], None]) -> Ending:
+    """Start a training and change its disk after its second save."""
 
     def watch() -> None:
-        while len(names(life.root / "run" / "checkpoints")) < 2:
+        while len(names(lifecycle.root / "run" / "checkpoints")) < 2:
             time.sleep(0.001)
         act()
 
     threading.Thread(target=watch, daemon=True).start()
-    return life.start({"slow_s": SLOW_S})
+    return lifecycle.start({"slow_s": SLOW_S})
 
 
-def complaints(ending: Ending, reason: str) -> list[str]:
-    """What is wrong with the way in which a program ended for such a reason."""
+def error_faults(ending: Ending, reason: str) -> list[str]:
+    """Faults of a program that should have ended with a one-line error with this reason."""
     *_, last = ending.printed.splitlines() or [""]
     faults = [] if ending.status == 2 else [f"status {ending.status}"]
     if not last.startswith("error: ") or reason not in last or "Traceback" in ending.printed:
@@ -82,81 +82,83 @@ def complaints(ending: Ending, reason: str) -> list[str]:
     return faults
 
 
-def unlike(ending: Ending, status: int) -> list[str]:
-    """What is wrong with a program that should have ended with this status."""
+def status_faults(ending: Ending, status: int) -> list[str]:
+    """Faults of a program that should have ended with this status."""
     return [] if ending.status == status else [f"status {ending.status}: {ending.printed[-500:]}"]
 
 
-def tried(life: Life, trouble: str, ending: Ending, faults: Sequence[str]) -> tuple[str, list[str]]:
-    """Start again on a disk that is well; the line to print, and what was lost."""
-    saved = last_step(life.root)
-    found = [*faults, *broken(life.root)]
-    again = life.start({})
+def tried(lifecycle: Lifecycle, failure: str, ending: Ending, faults: Sequence[str]) -> tuple[str, list[str]]:
+    """Start again on an intact disk; returns the line to print and the faults."""
+    saved = last_step(lifecycle.root)
+    found = [*faults, *broken(lifecycle.root)]
+    again = lifecycle.start({})
     if again.status:
         found.append(f"then status {again.status}: {again.printed[-500:]}")
     else:
-        found += life.plan.faults(life)
-    found += [f"left behind: {name}" for name in remains(life.root)]
-    said = ending.printed.splitlines()[-1].replace(str(life.root), "") if ending.status == 2 else ""
-    at = f", step {saved} saved" if life.plan.name == "train" else ""
-    return f"{trouble}: status {ending.status}{at}; {'; '.join(found) or 'went on as undisturbed'}. {said}", found
+        found += lifecycle.scenario.faults(lifecycle)
+    found += [f"left behind: {name}" for name in leftovers(lifecycle.root)]
+    said = ending.printed.splitlines()[-1].replace(str(lifecycle.root), "") if ending.status == 2 else ""
+    at = f", step {saved} saved" if lifecycle.scenario.name == "train" else ""
+    return f"{failure}: status {ending.status}{at}; {'; '.join(found) or 'resumed without loss'}. {said}", found
 
 
-def troubles(new: Callable[[str], tuple[Disk, Life]]) -> Iterator[tuple[str, list[str]]]:
-    """Each disk with what came of it."""
-    disk, life = new("train")
+def failures(new: Callable[[str], tuple[Disk, Lifecycle]]) -> Iterator[tuple[str, list[str]]]:
+    """Run each kind of failure; yields the line to print and the faults."""
+    disk, lifecycle = new("train")
     least = disk.used_kib()
-    life.start({})
+    lifecycle.start({})
     most = disk.used_kib()
     for kind in ("train", "translate", "evaluate"):
         for part in PARTS if kind == "train" else PARTS[:1]:
-            disk, life = new(kind)
+            disk, lifecycle = new(kind)
             kib = least + round(part * (most - least)) if kind == "train" else disk.used_kib()
             disk.resize(kib)
-            ending = life.start({})
+            ending = lifecycle.start({})
             disk.resize(ENOUGH_KIB)
-            yield tried(life, f"{kind}, full at {kib} KiB", ending, complaints(ending, "No space left on device"))
+            yield tried(
+                lifecycle, f"{kind}, full at {kib} KiB", ending, error_faults(ending, "No space left on device")
+            )
 
-    for kind in ("train", "go on", "translate", "evaluate", "average"):
-        disk, life = new(kind)
+    for kind in ("train", "resume", "translate", "evaluate", "average"):
+        disk, lifecycle = new(kind)
         disk.remount("ro")
-        ending = life.start({})
+        ending = lifecycle.start({})
         disk.remount("rw")
-        yield tried(life, f"{kind}, read-only", ending, complaints(ending, "Read-only file system"))
+        yield tried(lifecycle, f"{kind}, read-only", ending, error_faults(ending, "Read-only file system"))
 
-    disk, life = new("train")
-    ending = while_running(life, disk.go_away)
-    faults = complaints(ending, str(life.root)) + [f"made anew: {path}" for path in disk.directory.iterdir()]
+    disk, lifecycle = new("train")
+    ending = while_running(lifecycle, disk.go_away)
+    faults = error_faults(ending, str(lifecycle.root)) + [f"created again: {path}" for path in disk.directory.iterdir()]
     disk.come_back()
-    yield tried(life, "train, goes away", ending, faults)
+    yield tried(lifecycle, "train, goes away", ending, faults)
 
-    disk, life = new("train")
-    ending = life.start({"slow_s": SLOW_S})
-    yield tried(life, f"train, {SLOW_S} s slower to flush a file", ending, unlike(ending, 0))
+    disk, lifecycle = new("train")
+    ending = lifecycle.start({"slow_s": SLOW_S})
+    yield tried(lifecycle, f"train, {SLOW_S} s slower to flush a file", ending, status_faults(ending, 0))
 
-    disk, life = new("train")
-    stop = {"moment": "saving a checkpoint", "number": 19, "signals": [signal.SIGTERM], "delay_s": 0.0}
-    ending = life.start({"slow_s": SLOW_S, **stop})
-    yield tried(life, "train, SIGTERM during a slow save", ending, unlike(ending, 143))
+    disk, lifecycle = new("train")
+    stop = {"point": "saving a checkpoint", "number": 19, "signals": [signal.SIGTERM], "delay_s": 0.0}
+    ending = lifecycle.start({"slow_s": SLOW_S, **stop})
+    yield tried(lifecycle, "train, SIGTERM during a slow save", ending, status_faults(ending, 143))
 
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)  # of the namespace, in this directory
+    parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)  # run in the namespace, in this directory
     directory = parser.parse_args(argv).inside
     if directory is None:
-        with tempfile.TemporaryDirectory(prefix="disks-") as name:  # its mounts end with the namespace
+        with tempfile.TemporaryDirectory(prefix="disks-") as name:  # mounts end with the namespace
             return subprocess.call([*UNSHARE, sys.executable, __file__, "--inside", str(Path(name).resolve())])
-    laboratory = Laboratory(directory, is_forked=True)
-    laboratory.prepare(["train", "go on", "translate", "evaluate", "average"])
+    harness = Harness(directory, is_forked=True)
+    harness.prepare(["train", "resume", "translate", "evaluate", "average"])
     numbers = itertools.count(1)
 
-    def new(kind: str) -> tuple[Disk, Life]:
+    def new(kind: str) -> tuple[Disk, Lifecycle]:
         disk = Disk(directory / f"disk{next(numbers)}")
-        return disk, laboratory.begin(kind, disk.directory)
+        return disk, harness.new(kind, disk.directory)
 
     num_lost = num_tried = 0
-    for line, faults in troubles(new):
+    for line, faults in failures(new):
         num_tried += 1
         num_lost += bool(faults)
         print(line, flush=True)

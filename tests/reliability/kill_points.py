@@ -1,10 +1,10 @@
-"""Kill real trainings and translations at drawn moments, start them again, and compare with undisturbed ones.
+"""Kill real programs at random kill points, restart them, and compare with undisturbed runs.
 
 python tests/reliability/kill_points.py --kills 100 --seed 1 [--only translate]
 
-A life is one run from its first start to its end, killed several times on the way. What kills it is drawn from the seed
-of the life alone: `--kills 1 --seed S`, with the same `--only`, repeats the life that has the seed S. Ctrl-C ends it
-with the table of the lives so far. Status 1 if anything was lost. Linux only.
+A run lifecycle goes from the first start to the end of a run, with several kills in between. Its kills are derived from
+its seed: `--kills 1 --seed S`, with the same `--only`, replays the lifecycle with seed S. Ctrl-C stops and prints the
+table of the lifecycles so far. Exits with status 1 if anything was lost. Linux only.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from run_lifecycle import SIGNALS, Kill, Laboratory
+from run_lifecycle import SIGNALS, Harness, Kill
 
-# How many events of each moment there may be before one of them is the one; about as many as there are in one start
-# (only those of the first three updates, where a start may go through all), so that most are reached.
-EARLY = {"importing": 1500, "claiming the run": 3, "learning the tokenizer": 14, "building the cache": 23}
+# Kill points with their number of events, from which one is drawn: about as many as one start has (of the first three
+# updates only, where a start may have more), so that most kills are reached.
+EARLY = {"importing": 1500, "claiming the run": 3, "training the tokenizer": 14, "building the cache": 23}
 MIDDLE = {
     "writing metrics": 5,
     "saving a checkpoint": 40,
@@ -31,7 +31,7 @@ MIDDLE = {
     "pruning": 22,
     "inference": 7,
     "any time": 1,
-    "in the middle of a write": 8,
+    "mid-write": 8,
 }
 LATE = {"final save": 14}
 AVERAGE = {"importing": 1500, "averaging": 17}
@@ -39,50 +39,50 @@ EVALUATE = {"importing": 1500, "writing the output": 3, "inference": 1}
 TRANSLATE = {"importing": 1500, "writing the output": 20, "inference": 1}
 
 
-def draw_kill(moment: str, counts: dict[str, int], numbers: random.Random) -> Kill:
-    """One kill at a moment that has so many events."""
-    if moment == "in the middle of a write":
-        return Kill(moment, numbers.randint(1, counts[moment]), "XFSZ", limit=numbers.randint(1, 20_000))
+def draw_kill(point: str, counts: dict[str, int], numbers: random.Random) -> Kill:
+    """Draw a kill at one of the events of a kill point."""
+    if point == "mid-write":
+        return Kill(point, numbers.randint(1, counts[point]), "XFSZ", limit=numbers.randint(1, 20_000))
     signals = numbers.choices(list(SIGNALS), weights=(5, 2, 2, 1))[0]
-    number = numbers.randint(1, counts[moment])
-    if moment == "any time":
-        return Kill(moment, number, signals, delay_s=numbers.uniform(0.1, 6.0))
-    if moment == "inference":
-        return Kill(moment, number, signals, delay_s=numbers.uniform(0.0, 0.1))
-    # Sometimes just after an event: inside of what follows it.
-    return Kill(moment, number, signals, delay_s=numbers.choice((0.0, 0.0, numbers.uniform(0.0, 0.004))))
+    number = numbers.randint(1, counts[point])
+    if point == "any time":
+        return Kill(point, number, signals, delay_s=numbers.uniform(0.1, 6.0))
+    if point == "inference":
+        return Kill(point, number, signals, delay_s=numbers.uniform(0.0, 0.1))
+    # Sometimes just after an event, inside the following operation.
+    return Kill(point, number, signals, delay_s=numbers.choice((0.0, 0.0, numbers.uniform(0.0, 0.004))))
 
 
 def drawing(counts: dict[str, int], number: int) -> Callable[[random.Random], list[Kill]]:
-    """Draws so many kills, of each moment in turn."""
+    """A function that draws this many kills, one kill point after the other."""
 
     def draw(numbers: random.Random) -> list[Kill]:
-        moments = [*counts] * number
-        return [draw_kill(moment, counts, numbers) for moment in moments[1 : number + 1]]
+        points = [*counts] * number
+        return [draw_kill(point, counts, numbers) for point in points[1 : number + 1]]
 
     return draw
 
 
 def draw_training(numbers: random.Random) -> list[Kill]:
-    """Kills of a training from its beginning: some early ones in the order of things, some of any later moment."""
+    """Kills of a new training: some early ones in chronological order, then some later ones."""
     early = sorted(numbers.sample(range(len(EARLY)), 2))
     middle = [*numbers.sample(list(MIDDLE), 4), *numbers.choices(list(MIDDLE), k=1)]
-    chosen = [(list(EARLY)[place], EARLY) for place in early] + [(moment, MIDDLE) for moment in middle]
-    return [draw_kill(moment, counts, numbers) for moment, counts in (*chosen, ("final save", LATE))]
+    chosen = [(list(EARLY)[place], EARLY) for place in early] + [(point, MIDDLE) for point in middle]
+    return [draw_kill(point, counts, numbers) for point, counts in (*chosen, ("final save", LATE))]
 
 
-def draw_going_on(numbers: random.Random) -> list[Kill]:
-    """Kills of a training that goes on after an average was made."""
+def draw_resumption(numbers: random.Random) -> list[Kill]:
+    """Kills of a training that resumes after averaging."""
     chosen = [("claiming the run", {"claiming the run": 2}), ("averaging", {"averaging": 6})]
-    chosen += [(moment, MIDDLE) for moment in numbers.sample(list(MIDDLE), 2)] + [("final save", LATE)]
-    return [draw_kill(moment, counts, numbers) for moment, counts in chosen]
+    chosen += [(point, MIDDLE) for point in numbers.sample(list(MIDDLE), 2)] + [("final save", LATE)]
+    return [draw_kill(point, counts, numbers) for point, counts in chosen]
 
 
-# The kinds of lives in turn: most of them train.
-KINDS = ("train", "go on", "train", "average", "train", "evaluate", "train", "translate")
+# Kinds of lifecycles, repeated in this order: most of them train.
+KINDS = ("train", "resume", "train", "average", "train", "evaluate", "train", "translate")
 DRAWS = {
     "train": draw_training,
-    "go on": draw_going_on,
+    "resume": draw_resumption,
     "average": drawing(AVERAGE, 6),
     "evaluate": drawing(EVALUATE, 4),
     "translate": drawing(TRANSLATE, 4),
@@ -90,17 +90,17 @@ DRAWS = {
 
 
 def table(kills: Sequence[tuple[str, Kill, bool]]) -> Iterator[str]:
-    """Moment by signal: how many kills there were and how many of them lost something."""
+    """Markdown table, kill point by signal: numbers of kills tried, survived and lost."""
     columns = [*SIGNALS, "XFSZ"]
     tried, lost = collections.Counter[tuple[str, str]](), collections.Counter[tuple[str, str]]()
     for kind, kill, is_lost in kills:
-        row = f"{kind}: {kill.moment}"
+        row = f"{kind}: {kill.point}"
         for key in ((row, kill.signals), (row, "all"), ("all", kill.signals), ("all", "all")):
             tried[key] += 1
             lost[key] += is_lost
     rows = sorted({row for row, _ in tried} - {"all"})
     yield "tried/survived/lost"
-    yield f"| moment | {' | '.join(columns)} | all |"
+    yield f"| kill point | {' | '.join(columns)} | all |"
     yield f"| --- |{' --- |' * (len(columns) + 1)}"
     for row in (*rows, "all"):
         keys = [(row, column) for column in (*columns, "all")]
@@ -110,35 +110,39 @@ def table(kills: Sequence[tuple[str, Kill, bool]]) -> Iterator[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=100, help="go on until there were so many (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the first life; each next one has the next")
-    parser.add_argument("--only", choices=DRAWS, help="this kind of life instead of all in turn")
+    parser.add_argument(
+        "--kills", type=int, default=100, help="run lifecycles until there were this many (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="seed of the first lifecycle; it increases by 1")
+    parser.add_argument("--only", choices=DRAWS, help="only this kind of lifecycle")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
-    parser.add_argument("--fork", action="store_true", help="fork most programs from one that imported torch")
-    parser.add_argument("--directory", type=Path, help="keep lives with faults here instead of in a new one of /tmp")
+    parser.add_argument(
+        "--fork", action="store_true", help="fork programs from a process that has imported torch, where possible"
+    )
+    parser.add_argument("--directory", type=Path, help="for lifecycles with faults; default: a new one in /tmp")
     arguments = parser.parse_args(argv)
     directory = arguments.directory or Path(tempfile.mkdtemp(prefix="kills-"))
     directory.mkdir(parents=True, exist_ok=True)
-    laboratory = Laboratory(directory.resolve(), arguments.precision, is_forked=arguments.fork)
+    harness = Harness(directory.resolve(), arguments.precision, is_forked=arguments.fork)
     kinds = KINDS if arguments.only is None else (arguments.only,)
-    laboratory.prepare(kinds)
+    harness.prepare(kinds)
     kills: list[tuple[str, Kill, bool]] = []
     slowest = 0.0
     num_faulty = 0
     seed = arguments.seed
-    with contextlib.suppress(KeyboardInterrupt):  # enough seen: the table of what there was
+    with contextlib.suppress(KeyboardInterrupt):  # prints the table so far
         while len(kills) < arguments.kills:
             kind = kinds[(seed - 1) % len(kinds)]
-            done, life = laboratory.live(kind, seed, DRAWS[kind](random.Random(seed)))
-            kills += [(kind, kill, bool(life.faults)) for kill, _ in done]
+            done, lifecycle = harness.run(kind, seed, DRAWS[kind](random.Random(seed)))
+            kills += [(kind, kill, bool(lifecycle.faults)) for kill, _ in done]
             slowest = max([slowest, *(ending.took_s or 0.0 for _, ending in done)])
-            num_faulty += bool(life.faults)
+            num_faulty += bool(lifecycle.faults)
             seed += 1
     print("\n".join(table(kills)))
-    print(f"{len(kills)} kills in {seed - arguments.seed} lives; {num_faulty} lives with faults")
+    print(f"{len(kills)} kills in {seed - arguments.seed} lifecycles; {num_faulty} lifecycles with faults")
     print(f"slowest to end after its first signal: {slowest:.1f} s")
     if num_faulty:
-        print(f"what is left of lives with faults is in {directory}")
+        print(f"the files of lifecycles with faults are in {directory}")
         return 1
     shutil.rmtree(directory)
     return 0

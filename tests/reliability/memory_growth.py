@@ -1,4 +1,4 @@
-"""What another process holds while it works, on Linux: memory, file handles, threads."""
+"""Memory, file handles and threads of another process over time, on Linux."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# More than this is growth: what malloc keeps varies by some MiB.
+# Growth is more than this: memory kept by malloc varies by some MiB.
 MAX_GROWTH_MIB = 32.0
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What a process held `seconds` after it was first looked at, when it had done `progress` of its work."""
+    """Resources of a process `seconds` after the first sample, with `progress` of its work done."""
 
     seconds: float
     rss_mib: float
@@ -30,7 +30,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Growth:
-    """What was held early and late, beyond the first tenth of the time: medians of RSS, otherwise maxima."""
+    """Early and late use of resources, after a warm-up: medians of RSS, otherwise maxima."""
 
     rss_mib: tuple[float, float]
     num_files: tuple[int, int]
@@ -38,7 +38,7 @@ class Growth:
 
     @property
     def is_constant(self) -> bool:
-        """Whether no more is held late than early."""
+        """Whether late use does not exceed early use."""
         return (
             self.rss_mib[1] - self.rss_mib[0] <= MAX_GROWTH_MIB
             and self.num_files[1] <= self.num_files[0]
@@ -46,8 +46,8 @@ class Growth:
         )
 
 
-def growth(samples: Sequence[Sample]) -> Growth:
-    """Compare the first quarter, after a tenth to warm up, with the last quarter. ValueError below 8 samples."""
+def memory_growth(samples: Sequence[Sample]) -> Growth:
+    """Compare the first quarter, after a tenth of warm-up, with the last. ValueError below 8 samples."""
     if len(samples) < 8:
         raise ValueError(f"{len(samples)} samples are too few to tell growth: at least 8")
     warm = samples[len(samples) // 10 :]
@@ -61,10 +61,10 @@ def growth(samples: Sequence[Sample]) -> Growth:
 
 
 def start(command: Sequence[str], *, cap_mib: float | None = None, log: Path) -> subprocess.Popen[bytes]:
-    """Start a Python script with this Python, its output in a log, its virtual memory under a cap as of `ulimit -v`."""
+    """Start a Python script, with output to a log and a limit on virtual memory as by `ulimit -v`."""
 
     def limit() -> None:
-        # Whoever was started in the background of a shell ignores it, and so would this one.
+        # A shell's background jobs ignore it, and children inherit that.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         if cap_mib is not None:
             resource.setrlimit(resource.RLIMIT_AS, (int(cap_mib * 2**20), int(cap_mib * 2**20)))
@@ -73,18 +73,18 @@ def start(command: Sequence[str], *, cap_mib: float | None = None, log: Path) ->
         return subprocess.Popen([sys.executable, *command], stdout=file, stderr=file, preexec_fn=limit)
 
 
-def watch(
+def monitor(
     process: subprocess.Popen[bytes],
     progress: Callable[[], int],
     *,
     until: Callable[[Sample], bool] = lambda _: False,
     every_s: float,
 ) -> list[Sample]:
-    """Look at a process again and again, until it ends or one of the samples tells to stop."""
+    """Sample a process until it ends or `until` is true of a sample."""
     began = time.monotonic()
     samples: list[Sample] = []
     while process.poll() is None:
-        if found := _look(process.pid, time.monotonic() - began, progress()):
+        if found := _sample(process.pid, time.monotonic() - began, progress()):
             samples.append(found)
             if until(found):
                 break
@@ -92,13 +92,13 @@ def watch(
     return samples
 
 
-def _look(pid: int, seconds: float, progress: int) -> Sample | None:
+def _sample(pid: int, seconds: float, progress: int) -> Sample | None:
     """None if the process has ended."""
     directory = Path(f"/proc/{pid}")
     try:
         status = dict(line.split(":", 1) for line in (directory / "status").read_text().splitlines())
         num_files = sum(1 for _ in (directory / "fd").iterdir())
         rss, peak = (int(status[name].split()[0]) / 2**10 for name in ("VmRSS", "VmPeak"))
-    except (OSError, KeyError):  # one that is ending has no memory any more
+    except (OSError, KeyError):  # an ending process has no memory entries
         return None
     return Sample(seconds, rss, peak, num_files, int(status["Threads"]), progress)

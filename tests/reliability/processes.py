@@ -1,4 +1,4 @@
-"""Programs, started as a user does or, quicker, in forks of a process that has imported what takes seconds."""
+"""Start programs as a user does or, faster, in forks of a process that has imported torch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Protocol
 
 REPOSITORY = Path(__file__).parents[2]
-SABOTEUR = Path(__file__).with_name("fault_injection")
-# What programs import besides the package.
+FAULT_INJECTION = Path(__file__).with_name("fault_injection")
+# Imported by programs in addition to the package.
 PRELOADED = ["tensorboard.summary.writer.record_writer", "sacrebleu", "tqdm"]
 
 
 class Program(Protocol):
-    """A started program, such as subprocess.Popen."""
+    """A running program, such as subprocess.Popen."""
 
     def send_signal(self, sig: int, /) -> None: ...
 
@@ -35,7 +35,7 @@ def start_anew(script: str, arguments: list[str], environment: dict[str, str], o
 
 
 class Forked:
-    """A program in a process that has imported already what takes seconds."""
+    """A program in a forked process."""
 
     def __init__(self, process: multiprocessing.process.BaseProcess) -> None:
         self.process = process
@@ -52,22 +52,22 @@ class Forked:
 
 
 def start_forked(script: str, arguments: list[str], environment: dict[str, str], output: Path) -> Program:
-    """Start a program in a fork of a process that has imported torch and the rest."""
+    """Start a program in a fork of a process that has imported torch."""
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["transformer.inference.translator", "transformer.training.trainer", *PRELOADED])
-    process = context.Process(target=run_forked, args=(script, arguments, environment["SABOTEUR"], str(output)))
+    process = context.Process(target=run_forked, args=(script, arguments, environment["FAULT_INJECTION"], str(output)))
     process.start()
     return Forked(process)
 
 
-def run_forked(script: str, arguments: list[str], orders: str, output: str) -> None:
-    """Do as Python does for a script, with a saboteur that has these orders, as JSON."""
+def run_forked(script: str, arguments: list[str], options: str, output: str) -> None:
+    """Run a script as Python does, with a fault injector with these options (JSON)."""
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for number in (1, 2):
         os.dup2(descriptor, number)
-    # Not by its name: the system may have one of the same, imported already.
-    saboteur = runpy.run_path(str(SABOTEUR / "sitecustomize.py"))["Saboteur"](json.loads(orders))
+    # By path: the system may have its own sitecustomize, already imported.
+    injector = runpy.run_path(str(FAULT_INJECTION / "sitecustomize.py"))["FaultInjector"](json.loads(options))
     sys.argv = [script, *arguments]
     try:
         runpy.run_path(script, run_name="__main__")
@@ -75,4 +75,4 @@ def run_forked(script: str, arguments: list[str], orders: str, output: str) -> N
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     finally:
-        saboteur.write_counts()
+        injector.write_counts()

@@ -1,4 +1,4 @@
-"""Programs that are killed on the way, started again, and compared with undisturbed ones."""
+"""Lifecycles of runs: programs are killed, restarted, and compared with undisturbed ones."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from differences import broken, differing_checkpoints, differing_runs, files, last_step, remains
-from processes import REPOSITORY, SABOTEUR, start_anew, start_forked
+from differences import broken, differing_checkpoints, differing_runs, files, last_step, leftovers
+from processes import FAULT_INJECTION, REPOSITORY, start_anew, start_forked
 
 from transformer.data.builtin import builtin_pairs
-from transformer.training.run import find_checkpoint
+from transformer.training.run_directory import find_checkpoint
 
-# 30 is no multiple of save_steps: the last checkpoint is one that only the end writes.
+# 30 is not a multiple of save_steps: the last checkpoint is written only at the end.
 LAST_STEP, HALF, SAVE_STEPS, KEEP = 30, 12, 4, 3
 CONFIG = """
 run_dir: {root}/run
@@ -28,10 +28,10 @@ data: {{corpus: "{root}/corpus/{{split}}.{{lang}}", vocab_size: 211, cache_dir: 
 train: {{tokens_per_update: 307, max_tokens: 307, warmup_steps: 13, max_steps: {max_steps}, log_steps: 3,
         validate_steps: 6, save_steps: {save_steps}, save_minutes: null, keep_checkpoints: {keep},
         precision: {precision}, device: cpu, num_threads: 1}}
-search: {{beam: 2, max_extra: 7}}
+search: {{beam: 2, max_length_offset: 7}}
 """
 SIZES = {"train": 307, "validation": 17, "test": 61}
-# Longer than anything here takes on a busy machine.
+# More than anything here takes on a busy machine.
 TIMEOUT_S = 300
 # From the first signal to the end: an update, a validation and a checkpoint on a very busy machine.
 LONGEST_S = 30
@@ -47,13 +47,13 @@ SIGNALS = {
 
 @dataclass(frozen=True)
 class Kill:
-    """What ends a process: `signals` at the event `number` of a moment, `delay_s` later.
+    """A kill: `signals` are sent `delay_s` after event `number` of a kill point.
 
-    `any time` is `delay_s` after the start. In the middle of writing a file of tensors, when it comes to be larger than
-    `limit` bytes, the system itself kills the process.
+    For `any time`, that is `delay_s` after the start. For `mid-write`, the system kills the process when a file of
+    tensors exceeds `limit` bytes.
     """
 
-    moment: str
+    point: str
     number: int
     signals: str
     delay_s: float = 0.0
@@ -61,38 +61,38 @@ class Kill:
 
     def __str__(self) -> str:
         limit = f", {self.limit} bytes" if self.limit else ""
-        return f"{self.moment} #{self.number}{limit}{f' + {self.delay_s:.3f} s' if self.delay_s else ''}"
+        return f"{self.point} #{self.number}{limit}{f' + {self.delay_s:.3f} s' if self.delay_s else ''}"
 
 
 @dataclass
-class Plan:
-    """One kind of life.
+class Scenario:
+    """A kind of lifecycle.
 
     Attributes:
-        name: for the table.
-        command: the program and its arguments, below the directory `{root}`.
-        begin: makes a new directory what it is at the start of such a life.
-        faults: what differs, at the end, from the same without kills; nothing if nothing was lost.
+        name: its name in the table.
+        command: the program and its arguments; `{root}` is the directory of the lifecycle.
+        set_up: prepares the directory for the first start.
+        faults: lists the differences, at the end, from the same without kills.
     """
 
     name: str
     command: list[str]
-    begin: Callable[[Path], None]
-    faults: Callable[[Life], list[str]]
+    set_up: Callable[[Path], None]
+    faults: Callable[[Lifecycle], list[str]]
 
 
 @dataclass
-class Life:
-    """One run of one command, again and again, until it has come to its end."""
+class Lifecycle:
+    """A command that is started again and again until it completes."""
 
-    plan: Plan
+    scenario: Scenario
     seed: int
     root: Path
     is_forked: bool = False
     number: int = 0
     faults: list[str] = field(default_factory=list)
 
-    def start(self, orders: dict[str, Any]) -> Ending:
+    def start(self, options: dict[str, Any]) -> Ending:
         """Start the command and wait for its end."""
         self.number += 1
         report, output = (self.root.parent / f"{self.root.name}.{kind}" for kind in ("report", "output"))
@@ -100,19 +100,21 @@ class Life:
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join((str(SABOTEUR), str(REPOSITORY))),
-            "SABOTEUR": json.dumps({"root": str(self.root), "report": str(report), "last": LAST_STEP, **orders}),
+            "PYTHONPATH": os.pathsep.join((str(FAULT_INJECTION), str(REPOSITORY))),
+            "FAULT_INJECTION": json.dumps(
+                {"root": str(self.root), "report": str(report), "last": LAST_STEP, **options}
+            ),
         }
-        script, *arguments = [part.replace("{root}", str(self.root)) for part in self.plan.command]
-        struck_at, what = None, ""
-        is_forked = self.is_forked and orders.get("moment") not in ("importing", "any time")
+        script, *arguments = [part.replace("{root}", str(self.root)) for part in self.scenario.command]
+        killed_at, what = None, ""
+        is_forked = self.is_forked and options.get("point") not in ("importing", "any time")
         start = start_forked if is_forked else start_anew
         process = start(str(REPOSITORY / "scripts" / script), arguments, environment, output)
         try:
-            if orders.get("moment") == "any time":
-                time.sleep(orders["delay_s"])
-                struck_at = time.time()
-                for place, number in enumerate(orders["signals"]):
+            if options.get("point") == "any time":
+                time.sleep(options["delay_s"])
+                killed_at = time.time()
+                for place, number in enumerate(options["signals"]):
                     time.sleep(0.1 * bool(place))
                     process.send_signal(number)
             status = process.wait(TIMEOUT_S)
@@ -122,16 +124,16 @@ class Life:
         ended_at = time.time()
         if report.exists() and (lines := report.read_text().splitlines()):
             first = json.loads(lines[0])
-            struck_at, what = first["at"], first["what"]
+            killed_at, what = first["at"], first["what"]
         elif status == -signal.SIGXFSZ:
-            struck_at = ended_at
-        took = None if struck_at is None else ended_at - struck_at
+            killed_at = ended_at
+        took = None if killed_at is None else ended_at - killed_at
         return Ending(status, took, what, output.read_text())
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a process ended: its status, how long after the first signal (None: it got none), at which event."""
+    """How a process ended: status, time since the first signal (None without one), event."""
 
     status: int
     took_s: float | None
@@ -139,188 +141,191 @@ class Ending:
     printed: str
 
 
-class Laboratory:
-    """The undisturbed results and the kinds of lives, in a directory of its own.
+class Harness:
+    """Runs lifecycles and compares them with undisturbed reference runs.
 
     Args:
-        directory: an empty one.
+        directory: an empty directory.
         precision: `train.precision`.
-        is_forked: programs start in forks of a process that has imported all they need, which takes tenths of a second
-            instead of seconds; but for those to be killed while they import or at any time.
+        is_forked: start programs in forks of a process that has imported everything, which takes tenths of a second
+            instead of seconds, except those to be killed while importing or at any time.
     """
 
     def __init__(self, directory: Path, precision: str = "fp32", *, is_forked: bool = False) -> None:
         self.directory = directory
         self.precision = precision
         self.is_forked = is_forked
-        self.num_lives = 0
+        self.num_lifecycles = 0
         train = ["train.py", "{root}/config.yaml"]
         averaging = ["average.py", "{root}/run", "--last", "3"]
         evaluation = ["evaluate.py", "{root}/run", "--output", "{root}/output", "--json"]
         translation = ["translate.py", "{root}/run", "{root}/corpus/lines.en", "--output", "{root}/output"]
         translation += ["--beam", "1"]
-        self.plans = [
-            Plan("train", train, self._begin_new, self._run_faults),
-            Plan("go on", train, self._begin_half, self._run_faults),
-            Plan("average", averaging, self._begin_averaging, self._averaging_faults),
-            Plan("evaluate", evaluation, self._begin_trained, self._output_faults),
-            Plan("translate", translation, self._begin_trained, self._output_faults),
+        self.scenarios = [
+            Scenario("train", train, self._set_up_new, self._run_faults),
+            Scenario("resume", train, self._set_up_half, self._run_faults),
+            Scenario("average", averaging, self._set_up_averaging, self._averaging_faults),
+            Scenario("evaluate", evaluation, self._set_up_trained, self._output_faults),
+            Scenario("translate", translation, self._set_up_trained, self._output_faults),
         ]
 
     def prepare(self, kinds: Sequence[str]) -> None:
-        """Work out, without kills, what the kinds of lives are to be compared with."""
-        self.whole = self._undisturbed("train", self._begin_new)
-        if {"go on", "average"} & set(kinds):
+        """Make the reference runs of these kinds, without kills."""
+        self.reference = self._run_uninterrupted("train", self._set_up_new)
+        if {"resume", "average"} & set(kinds):
             self.half = self.directory / "half"
-            self._undisturbed("train", lambda root: self._begin_new(root, HALF), self.half)
-            self._undisturbed("average", lambda _: None, self.half)
-        self.undisturbed = {
-            name: self._undisturbed(name, self._plan(name).begin)
+            self._run_uninterrupted("train", lambda root: self._set_up_new(root, HALF), self.half)
+            self._run_uninterrupted("average", lambda _: None, self.half)
+        self.references = {
+            name: self._run_uninterrupted(name, self._scenario(name).set_up)
             for name in kinds
             if name in ("average", "evaluate", "translate")
         }
 
-    def live(self, name: str, seed: int, kills: Sequence[Kill]) -> tuple[list[tuple[Kill, Ending]], Life]:
-        """Go through one life with these kills; what happened, line by line, is printed.
+    def run(self, name: str, seed: int, kills: Sequence[Kill]) -> tuple[list[tuple[Kill, Ending]], Lifecycle]:
+        """Run one lifecycle with these kills, printing a line for each.
 
-        Returns the kills that came to be, each with what it did, and the life with its faults.
+        Returns the kills that were reached, each with the ending of its process, and the lifecycle with its faults.
         """
-        life = self.begin(name, self.directory / f"life{self.num_lives}", seed)
-        self.num_lives += 1
-        plan = life.plan
+        lifecycle = self.new(name, self.directory / f"lifecycle{self.num_lifecycles}", seed)
+        self.num_lifecycles += 1
+        scenario = lifecycle.scenario
         done: list[tuple[Kill, Ending]] = []
         for kill in kills:
-            before = last_step(life.root)
-            ending = life.start(
+            before = last_step(lifecycle.root)
+            ending = lifecycle.start(
                 {
-                    "moment": kill.moment,
+                    "point": kill.point,
                     "number": kill.number,
                     "limit": kill.limit,
                     "delay_s": kill.delay_s,
                     "signals": SIGNALS.get(kill.signals, []),
                 }
             )
-            after = last_step(life.root)
+            after = last_step(lifecycle.root)
             if ending.took_s is not None:
                 done.append((kill, ending))
-            faults = broken(life.root)
+            faults = broken(lifecycle.root)
             if after < before:
                 faults.append(f"step {before} was saved, now step {after} is the last")
-            if name == "average" and not self._has_average(life.root):
+            if name == "average" and not self._has_average(lifecycle.root):
                 faults.append("the old average is gone and the new one is not there")
             faults += status_faults(kill, ending)
-            life.faults += faults
-            self._say(life, kill, ending, f"step {before} to {after}", faults)
+            lifecycle.faults += faults
+            self._log(lifecycle, kill, ending, f"step {before} to {after}", faults)
             if ending.status == 0:
                 break
-        ending = life.start({})
+        ending = lifecycle.start({})
         if ending.status:
-            life.faults.append(f"the last start: status {ending.status}: {ending.printed[-300:]}")
+            lifecycle.faults.append(f"the last start: status {ending.status}: {ending.printed[-300:]}")
         else:
-            life.faults += plan.faults(life)
-        life.faults += [f"left behind: {name}" for name in remains(life.root)]
-        print(f"  life {seed} ({name}): {'; '.join(life.faults) or 'as without kills'}", flush=True)
-        if not life.faults:
-            shutil.rmtree(life.root)
-        return done, life
+            lifecycle.faults += scenario.faults(lifecycle)
+        lifecycle.faults += [f"left behind: {name}" for name in leftovers(lifecycle.root)]
+        print(f"  lifecycle {seed} ({name}): {'; '.join(lifecycle.faults) or 'as without kills'}", flush=True)
+        if not lifecycle.faults:
+            shutil.rmtree(lifecycle.root)
+        return done, lifecycle
 
-    def begin(self, name: str, root: Path, seed: int = 0) -> Life:
-        """A life before its first start, in a directory that is empty or not there yet."""
-        plan = self._plan(name)
-        plan.begin(root)
-        return Life(plan, seed, root, self.is_forked)
+    def new(self, name: str, root: Path, seed: int = 0) -> Lifecycle:
+        """A lifecycle before its first start, in a new or empty directory."""
+        scenario = self._scenario(name)
+        scenario.set_up(root)
+        return Lifecycle(scenario, seed, root, self.is_forked)
 
-    def _say(self, life: Life, kill: Kill, ending: Ending, steps: str, faults: Sequence[str]) -> None:
+    def _log(self, lifecycle: Lifecycle, kill: Kill, ending: Ending, steps: str, faults: Sequence[str]) -> None:
         if ending.took_s is None:
             happened = f"not reached, status {ending.status}"
         else:
             at = f" at {ending.what}" if ending.what else ""
             happened = f"{kill.signals}{at}: status {ending.status} after {ending.took_s:.1f} s"
-        left = ", ".join(remains(life.root)) or "nothing"
+        left = ", ".join(leftovers(lifecycle.root)) or "nothing"
         lost = f" FAULTS: {'; '.join(faults)}" if faults else ""
-        print(f"  life {life.seed} ({life.plan.name}) {kill}: {happened}; {steps}; left {left}{lost}", flush=True)
+        print(
+            f"  lifecycle {lifecycle.seed} ({lifecycle.scenario.name}) {kill}: {happened}; {steps}; left {left}{lost}",
+            flush=True,
+        )
 
-    def _plan(self, name: str) -> Plan:
-        return next(plan for plan in self.plans if plan.name == name)
+    def _scenario(self, name: str) -> Scenario:
+        return next(scenario for scenario in self.scenarios if scenario.name == name)
 
-    def _undisturbed(self, name: str, begin: Callable[[Path], None], root: Path | None = None) -> Path:
-        root = self.directory / f"whole {name}" if root is None else root
-        begin(root)
+    def _run_uninterrupted(self, name: str, set_up: Callable[[Path], None], root: Path | None = None) -> Path:
+        root = self.directory / f"reference {name}" if root is None else root
+        set_up(root)
         counts = self.directory / "counts.json"
-        plan = self._plan(name)
-        life = Life(plan, 0, root, self.is_forked)
-        ending = life.start({"counts": str(counts)})
+        scenario = self._scenario(name)
+        lifecycle = Lifecycle(scenario, 0, root, self.is_forked)
+        ending = lifecycle.start({"counts": str(counts)})
         if ending.status:
             raise RuntimeError(f"{name}: status {ending.status} without a kill: {ending.printed[-2000:]}")
         print(f"  undisturbed {name}: events {json.loads(counts.read_text())}", flush=True)
         return root
 
-    def _begin_new(self, root: Path, max_steps: int = LAST_STEP) -> None:
+    def _set_up_new(self, root: Path, max_steps: int = LAST_STEP) -> None:
         (root / "corpus").mkdir(parents=True)
         for split, size in SIZES.items():
             for lang, sentences in zip(("en", "de"), zip(*builtin_pairs(split, size), strict=True), strict=True):
                 (root / "corpus" / f"{split}.{lang}").write_text("".join(f"{sentence}\n" for sentence in sentences))
-        # A few more lines than are translated at a time.
+        # Slightly more lines than translate.py reads at a time.
         (root / "corpus" / "lines.en").write_text("It is.\n\n\n\n\n" * 803)
         values = {"root": root, "max_steps": max_steps, "save_steps": SAVE_STEPS, "keep": KEEP}
         (root / "config.yaml").write_text(CONFIG.format(precision=self.precision, **values))
 
-    def _begin_half(self, root: Path) -> None:
-        """A run of half the length with an average, which training may not leave."""
+    def _set_up_half(self, root: Path) -> None:
+        """A run of half the length with an average, which resuming has to remove."""
         self._move(self.half, root)
         path = root / "config.yaml"
         path.write_text(path.read_text().replace(f"max_steps: {HALF}", f"max_steps: {LAST_STEP}"))
 
-    def _begin_averaging(self, root: Path) -> None:
-        """A trained run that has an average of another number of checkpoints, which is to be replaced."""
-        self._begin_trained(root)
+    def _set_up_averaging(self, root: Path) -> None:
+        """A trained run with an older average, which averaging has to replace."""
+        self._set_up_trained(root)
         shutil.copytree(self.half / "run" / "averaged", root / "run" / "averaged")
 
-    def _begin_trained(self, root: Path) -> None:
-        self._move(self.whole, root)
+    def _set_up_trained(self, root: Path) -> None:
+        self._move(self.reference, root)
 
     def _move(self, source: Path, root: Path) -> None:
-        """Copy a directory, and change the names in its configuration; checkpoints stay as they were written."""
+        """Copy a directory and adapt the paths in its configuration; checkpoints stay unchanged."""
         shutil.copytree(source, root, dirs_exist_ok=True)
         for path in (root / "config.yaml", root / "run" / "config.yaml"):
             path.write_text(path.read_text().replace(str(source), str(root)))
 
-    def _run_faults(self, life: Life) -> list[str]:
-        return differing_runs(life.root, self.whole)
+    def _run_faults(self, lifecycle: Lifecycle) -> list[str]:
+        return differing_runs(lifecycle.root, self.reference)
 
-    def _averaging_faults(self, life: Life) -> list[str]:
-        whole = self.undisturbed["average"]
-        faults = differing_checkpoints(life.root / "run" / "averaged", whole / "run" / "averaged")
-        if files(life.root / "run") != files(whole / "run"):
-            faults.append(f"run holds {files(life.root / 'run')}, not {files(whole / 'run')}")
+    def _averaging_faults(self, lifecycle: Lifecycle) -> list[str]:
+        reference = self.references["average"]
+        faults = differing_checkpoints(lifecycle.root / "run" / "averaged", reference / "run" / "averaged")
+        if files(lifecycle.root / "run") != files(reference / "run"):
+            faults.append(f"run holds {files(lifecycle.root / 'run')}, not {files(reference / 'run')}")
         return faults
 
     def _has_average(self, root: Path) -> bool:
-        """Whether programs find the old average or the new one, whole."""
+        """Whether programs find the old or the new average, intact."""
         found = find_checkpoint(root / "run")
-        kept = (self.half / "run" / "averaged", self.undisturbed["average"] / "run" / "averaged")
+        kept = (self.half / "run" / "averaged", self.references["average"] / "run" / "averaged")
         return any(not differing_checkpoints(found, average) for average in kept)
 
-    def _output_faults(self, life: Life) -> list[str]:
-        whole = self.undisturbed[life.plan.name]
+    def _output_faults(self, lifecycle: Lifecycle) -> list[str]:
+        reference = self.references[lifecycle.scenario.name]
         faults = []
-        if (life.root / "output").read_bytes() != (whole / "output").read_bytes():
+        if (lifecycle.root / "output").read_bytes() != (reference / "output").read_bytes():
             faults.append("the output differs")
-        if files(life.root) != files(whole):
-            faults.append(f"more or less than there should be: {sorted({*files(life.root)} ^ {*files(whole)})}")
+        if files(lifecycle.root) != files(reference):
+            faults.append(f"missing or unexpected files: {sorted({*files(lifecycle.root)} ^ {*files(reference)})}")
         return faults
 
 
 def status_faults(kill: Kill, ending: Ending) -> list[str]:
-    """What is wrong with the status of a process and the time that it took to end."""
+    """Faults in the exit status of a process and in the time that it took to end."""
     if (ending.took_s or 0.0) > LONGEST_S:
         return [f"took {ending.took_s:.1f} s to end"]
-    if ending.status == 0:  # it was done, or not reached
+    if ending.status == 0:  # already done, or the kill was not reached
         return []
     if ending.took_s is None:
         return [f"status {ending.status} without a kill: {ending.printed[-300:]}"]
-    if kill.moment == "importing" and kill.signals.startswith("INT"):
-        return []  # what is imported may make another error of the interruption, as numpy does
+    if kill.point == "importing" and kill.signals.startswith("INT"):
+        return []  # libraries may turn the interruption into another error, as numpy does
     number = signal.SIGXFSZ if kill.signals == "XFSZ" else SIGNALS[kill.signals][0]
     if ending.status not in (-number, 128 + number):
         return [f"status {ending.status}: {ending.printed[-300:]}"]

@@ -1,4 +1,4 @@
-"""Find what only many lines or many hours bring out: growing memory, lost lines, handles that stay open. On Linux.
+"""Soak test: memory growth, lost lines and leaked handles over many lines or hours. Linux only.
 
 python tests/reliability/soak.py translate --lines 1000000    under a memory cap, killed, restarted, compared
 python tests/reliability/soak.py train --minutes 60           with validation, BLEU and checkpoints every few seconds
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from memory_growth import Growth, Sample, growth, start, watch
+from memory_growth import Growth, Sample, memory_growth, monitor, start
 
 from transformer.cli import run
 from transformer.data.builtin import builtin_pairs
@@ -32,7 +32,7 @@ train: {tokens_per_update: 1024, max_tokens: 1024, warmup_steps: 50, lr_factor: 
         validate_steps: 200, save_steps: 200, save_minutes: null, keep_checkpoints: 3, precision: fp32, device: cpu}
 """
 EVERY_S = 0.5
-# Virtual memory, above what the libraries map to translate nothing.
+# Virtual memory on top of that mapped to translate nothing.
 HEADROOM_MIB = 1024
 LONG_LINE = "A man is sleeping. " * (10 * 2**20 // 19)
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -40,18 +40,18 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dir", type=Path, default=Path("runs/soak"), help="for what it makes; default %(default)s")
-    parser.add_argument("--seed", type=int, default=1, help="of the moments to kill at")
+    parser.add_argument("--dir", type=Path, default=Path("runs/soak"), help="for its files (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the kills")
     commands = parser.add_subparsers(dest="command", required=True)
     translate = commands.add_parser("translate")
     translate.add_argument("--lines", type=int, default=1_000_000)
     translate.add_argument("--kills", type=int, default=8)
-    translate.add_argument("--run", type=Path, help="translate with this one instead of a tiny one")
+    translate.add_argument("--run", type=Path, help="translate with this run instead of a tiny model")
     train = commands.add_parser("train")
     train.add_argument("--minutes", type=float, default=60.0)
     arguments = parser.parse_args(argv)
     if not sys.platform.startswith("linux"):
-        raise ConfigError("soak.py looks at processes through /proc, which only Linux has")
+        raise ConfigError("soak.py needs /proc, which only Linux has")
     arguments.dir.mkdir(parents=True, exist_ok=True)
     (arguments.dir / "tiny.yaml").write_text(TINY)
     if arguments.command == "train":
@@ -81,33 +81,34 @@ def _soak_translation(directory: Path, num_lines: int, num_kills: int, model: Pa
         return start([str(SCRIPTS / "translate.py"), *arguments], cap_mib=cap_mib, log=log)
 
     _write_lines(empty, [])
-    samples = watch(translate(directory / "nothing", None, empty), lambda: 0, every_s=0.02)
+    samples = monitor(translate(directory / "nothing", None, empty), lambda: 0, every_s=0.02)
     need_mib = max(sample.peak_virtual_mib for sample in samples)
     cap_mib = need_mib + HEADROOM_MIB
-    _say("lines", f"{num_lines:,}")
-    _say("virtual memory", f"{need_mib:,.0f} MiB for no lines; cap {cap_mib:,.0f} MiB")
+    _log("lines", f"{num_lines:,}")
+    _log("virtual memory", f"{need_mib:,.0f} MiB for no lines; cap {cap_mib:,.0f} MiB")
 
     _write_lines(source, _lines(num_lines, LONG_LINE))
     process = translate(whole, cap_mib)
     process.wait()
-    named = f"sentence {num_lines // 2 + 1} has "
-    is_named = process.returncode == 2 and named in log.read_text(encoding="utf-8").splitlines()[-1]
-    _say("a line of 10 MB", "refused by its number before any was translated" if is_named else "NOT NAMED")
+    number, error = num_lines // 2 + 1, log.read_text(encoding="utf-8").splitlines()[-1]
+    # Too many pieces for the model, or more than the 4 MiB that a line may have.
+    is_named = process.returncode == 2 and (f"sentence {number} has " in error or f"line {number}: longer " in error)
+    _log("a line of 10 MB", "refused by its number before any was translated" if is_named else "NOT NAMED")
 
     _write_lines(source, _lines(num_lines, "A man is sleeping."))
     began = time.monotonic()
     process = translate(whole, cap_mib)
-    samples = _at_work(watch(process, lambda: _num_done(whole), every_s=EVERY_S))
+    samples = _at_work(monitor(process, lambda: _num_done(whole), every_s=EVERY_S))
     seconds = time.monotonic() - began
-    _say("undisturbed", f"status {process.returncode}, {num_lines / seconds:,.0f} lines/s")
-    found = growth(samples)
-    _say_growth(found, unit="lines done", at=(samples[len(samples) // 4].progress, samples[-1].progress))
+    _log("undisturbed", f"status {process.returncode}, {num_lines / seconds:,.0f} lines/s")
+    found = memory_growth(samples)
+    _log_growth(found, unit="lines done", at=(samples[len(samples) // 4].progress, samples[-1].progress))
 
     draw = random.Random(seed)
     ends = []
     for share in sorted(draw.uniform(0.0, 0.95) for _ in range(num_kills)):
         process = translate(killed, cap_mib)
-        watch(process, lambda: _num_done(killed), until=_reached(int(share * num_lines)), every_s=0.02)
+        monitor(process, lambda: _num_done(killed), until=_reached(int(share * num_lines)), every_s=0.02)
         time.sleep(draw.random())
         number = draw.choice(SIGNALS)
         process.send_signal(number)
@@ -115,11 +116,11 @@ def _soak_translation(directory: Path, num_lines: int, num_kills: int, model: Pa
     process = translate(killed, cap_mib)
     process.wait()
     for end in ends:
-        _say("stopped by", end)
+        _log("stopped by", end)
     is_same = whole.is_file() and killed.is_file() and whole.read_bytes() == killed.read_bytes()
     is_complete = whole.is_file() and sum(1 for _ in whole.open("rb")) == num_lines
-    _say("after restarts", f"{'the same bytes' if is_same else 'OTHER BYTES'} as undisturbed")
-    _say("lines out", "as many as in" if is_complete else "NOT AS MANY AS IN")
+    _log("after restarts", f"{'the same bytes' if is_same else 'OTHER BYTES'} as undisturbed")
+    _log("lines out", "as many as in" if is_complete else "NOT AS MANY AS IN")
     return _verdict(found.is_constant and is_named and is_same and is_complete)
 
 
@@ -133,8 +134,8 @@ def _soak_training(directory: Path, minutes: float) -> int:
     def is_training() -> int:
         return int(metrics.is_file() and metrics.stat().st_size > 0)
 
-    preparing = watch(process, is_training, until=_reached(1), every_s=EVERY_S)
-    samples = watch(process, is_training, until=lambda sample: sample.seconds >= 60 * minutes, every_s=EVERY_S)
+    preparing = monitor(process, is_training, until=_reached(1), every_s=EVERY_S)
+    samples = monitor(process, is_training, until=lambda sample: sample.seconds >= 60 * minutes, every_s=EVERY_S)
     if not (preparing and samples):
         raise TrainingError(f"{directory / 'train.log'}: training ended by itself")
     process.send_signal(signal.SIGTERM)
@@ -142,14 +143,14 @@ def _soak_training(directory: Path, minutes: float) -> int:
     events = [json.loads(line) for line in metrics.read_text().splitlines()]
     validations = sum("bleu" in event for event in events)
     steps = max(event["step"] for event in events)
-    _say("trained", f"{minutes:g} minutes, {steps:,} updates, {validations:,} validations with BLEU, status {status}")
-    found = growth(samples)
-    _say_growth(found, unit="of the time", at=("first quarter", "last quarter"))
+    _log("trained", f"{minutes:g} minutes, {steps:,} updates, {validations:,} validations with BLEU, status {status}")
+    found = memory_growth(samples)
+    _log_growth(found, unit="of the time", at=("first quarter", "last quarter"))
     return _verdict(found.is_constant and status == 128 + signal.SIGTERM)
 
 
 def _tiny_run(directory: Path) -> Path:
-    """A model that translates badly and fast; trained once."""
+    """Train a tiny model, which is fast and translates badly."""
     run_dir = directory / "tiny"
     command = [str(SCRIPTS / "train.py"), str(directory / "tiny.yaml"), f"run_dir={run_dir}"]
     if start(command, log=directory / "tiny.log").wait():
@@ -158,7 +159,7 @@ def _tiny_run(directory: Path) -> Path:
 
 
 def _lines(number: int, middle: str) -> Iterator[str]:
-    """Sentences, some of them empty, and one other in the middle."""
+    """Sentences, some of them empty, with `middle` in the middle."""
     pairs = builtin_pairs("train", number)
     for i, (sentence, _) in enumerate(itertools.islice(pairs, number)):
         yield middle if i == number // 2 else "" if i % 97 == 0 else sentence
@@ -187,22 +188,22 @@ def _reached(progress: int) -> Callable[[Sample], bool]:
 
 
 def _at_work(samples: Sequence[Sample]) -> list[Sample]:
-    """Without those from before it began: imports and loading take their time."""
+    """Without the samples of start-up."""
     return [sample for sample in samples if sample.progress]
 
 
-def _say(name: str, value: str) -> None:
+def _log(name: str, value: str) -> None:
     print(f"{name:<18} {value}", flush=True)
 
 
-def _say_growth(found: Growth, *, unit: str, at: tuple[object, object]) -> None:
-    _say(unit, " -> ".join(f"{x:,}" if isinstance(x, int) else str(x) for x in at))
+def _log_growth(found: Growth, *, unit: str, at: tuple[object, object]) -> None:
+    _log(unit, " -> ".join(f"{x:,}" if isinstance(x, int) else str(x) for x in at))
     for name, values in vars(found).items():
-        _say(name, " -> ".join(f"{value:,.0f}" for value in values))
+        _log(name, " -> ".join(f"{value:,.0f}" for value in values))
 
 
 def _verdict(is_good: bool) -> int:
-    _say("verdict", "good" if is_good else "BAD")
+    _log("verdict", "good" if is_good else "BAD")
     return 0 if is_good else 1
 
 

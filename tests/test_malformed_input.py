@@ -1,6 +1,6 @@
-"""Whatever is read from outside ends with a result or an expected error of one line.
+"""Malformed input gives a result or a one-line error.
 
-Each fault that was found has a case of its own; hypothesis looks for more with the inputs of the fuzzer.
+Each fault that the fuzzer found has a regression test; hypothesis looks for more with the fuzzer's mutators.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import sys
 from pathlib import Path
 
 import datasets
-import mutators as hostile
+import mutators
 import numpy as np
 import pyarrow as pa
 import pytest
-import value_mutators as hostile_values
+import value_mutators
 from ablation.runs import read_results
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,28 +39,30 @@ from transformer.training.metrics import read_metrics
 randoms = st.integers(0, 2**64).map(random.Random)
 
 
-# Properties.
+# Invariants.
 
 
 @settings(max_examples=20, deadline=None)
 @given(randoms)
-def test_a_configuration_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, rng: random.Random) -> None:
+def test_a_configuration_survives_a_round_trip_or_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, rng: random.Random
+) -> None:
     path = tmp_path_factory.mktemp("config") / "a.yaml"
-    path.write_bytes(hostile_values.config_file(rng, (path.name, "absent.yaml")))
+    path.write_bytes(value_mutators.config_file(rng, (path.name, "absent.yaml")))
     try:
-        config = load_config(path, [hostile_values.override(rng) for _ in range(rng.randrange(2))])
+        config = load_config(path, [value_mutators.override(rng) for _ in range(rng.randrange(2))])
     except UserError as error:
         assert "\n" not in str(error)
         assert len(str(error)) < 2100
     else:
         path.write_text(config.to_yaml(), encoding="utf-8")
-        assert load_config(path, allow_base=False) == config
+        assert load_config(path, saved=True) == config
 
 
 @settings(max_examples=30, deadline=None)
 @given(randoms)
 def test_there_are_as_many_lines_as_line_feeds(rng: random.Random) -> None:
-    data = hostile.text_file(rng)
+    data = mutators.text_file(rng)
     try:
         lines = list(decode_lines(io.BytesIO(data), "input"))
     except DataError:
@@ -70,9 +72,9 @@ def test_there_are_as_many_lines_as_line_feeds(rng: random.Random) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(randoms)
-def test_whatever_a_model_writes_is_a_tree_over_its_sentence(rng: random.Random) -> None:
-    sentence = hostile.text(rng).split()
-    assert [leaf.word for leaf in leaves(restore(hostile.tree(rng), sentence))] == sentence
+def test_any_model_output_is_repaired_to_a_tree_over_its_sentence(rng: random.Random) -> None:
+    sentence = mutators.text(rng).split()
+    assert [leaf.word for leaf in leaves(restore(mutators.tree(rng), sentence))] == sentence
 
 
 @pytest.fixture(scope="module")
@@ -83,26 +85,26 @@ def translator(trained_run: Path) -> Translator:
 @settings(max_examples=5, deadline=None)
 @given(randoms)
 def test_each_line_is_translated_as_if_it_were_alone(translator: Translator, rng: random.Random) -> None:
-    texts = [hostile.text(rng)[:100] for _ in range(5)]
-    together = translator.translate_nbest(texts, nbest=1, beam=2, max_extra=5)
+    texts = [mutators.text(rng)[:100] for _ in range(5)]
+    together = translator.translate_nbest(texts, nbest=1, beam=2, max_length_offset=5)
     for text, (found,) in zip(texts, together, strict=True):
-        ((alone,),) = translator.translate_nbest([text], nbest=1, beam=2, max_extra=5)
-        # Sums in another order may decide another way between two that are equally good.
+        ((alone,),) = translator.translate_nbest([text], nbest=1, beam=2, max_length_offset=5)
+        # Rounding may decide ties between hypotheses differently.
         assert found.text == alone.text or math.isclose(found.score, alone.score, abs_tol=1e-4)
         assert "\n" not in found.text
 
 
-# Faults that were found.
+# Regression tests for faults found by fuzzing.
 
 
 @pytest.mark.parametrize(
     ("content", "pattern"),
     [
         ("[" * 5000, "nested too deeply"),
-        ("a: &a [x]\nb: &b [*a, *a]", "anchors, aliases and tags are not read"),
-        ("model: &a {<<: *a}", "anchors, aliases and tags are not read"),
-        ("seed: !!int ''", "anchors, aliases and tags are not read"),
-        ("seed: !!bool x", "anchors, aliases and tags are not read"),
+        ("a: &a [x]\nb: &b [*a, *a]", "anchors, aliases and tags are not supported"),
+        ("model: &a {<<: *a}", "anchors, aliases and tags are not supported"),
+        ("seed: !!int ''", "anchors, aliases and tags are not supported"),
+        ("seed: !!bool x", "anchors, aliases and tags are not supported"),
         ("seed: 0x" + "f" * 5000, "a number of more than 64 bits"),
         ("train: {lr_factor: 9223372036854775808}", "a number of more than 64 bits"),
         ("train: {lr_factor: " + ":".join(["59"] * 300) + ".5}", "not YAML"),
@@ -111,23 +113,23 @@ def test_each_line_is_translated_as_if_it_were_alone(translator: Translator, rng
         ('run_dir: "\\ud800"', "run_dir=.* must be text without control characters"),
         ("run_dir: ''", "run_dir must not be empty"),
         ("data: {corpus: ''}", r"data\.corpus must not be empty"),
-        ("base: /dev/zero", "which is the base of .*, is no file"),
+        ("base: /dev/zero", "which is the base of .*: not a regular file"),
         ("base: 3", "base must be the name of a YAML file, got 3"),
         ("model: {num_layers: 1001}", r"model\.num_layers=1001 must be at most 1000"),
         ("model: {d_ff: 1048577}", r"model\.d_ff=1048577 must be at most 1048576"),
         ("train: {num_threads: 1025}", r"train\.num_threads=1025 must be at most 1024"),
         ("search: {beam: 1001}", r"search\.beam=1001 must be at most 1000"),
         ("search: {alpha: 10.5}", r"search\.alpha=10\.5 must be at most 10"),
-        ("search: {max_extra: 10001}", r"search\.max_extra=10001 must be at most 10000"),
+        ("search: {max_length_offset: 10001}", r"search\.max_length_offset=10001 must be at most 10000"),
     ],
 )
-def test_what_no_configuration_needs_is_refused(tmp_path: Path, content: str, pattern: str) -> None:
+def test_configurations_beyond_the_limits_are_refused(tmp_path: Path, content: str, pattern: str) -> None:
     (tmp_path / "a.yaml").write_text(content)
     with pytest.raises(ConfigError, match=pattern):
         load_config(tmp_path / "a.yaml")
 
 
-def test_a_chain_of_bases_has_an_end(tmp_path: Path) -> None:
+def test_chains_of_bases_are_limited(tmp_path: Path) -> None:
     for i in range(30):
         (tmp_path / f"{i}.yaml").write_text(f"base: {i + 1}.yaml\n")
     (tmp_path / "30.yaml").write_text("seed: 7\n")
@@ -136,7 +138,7 @@ def test_a_chain_of_bases_has_an_end(tmp_path: Path) -> None:
         load_config(tmp_path / "0.yaml")
 
 
-def test_a_name_that_is_not_utf8_can_be_complained_about(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_error_can_name_a_file_that_is_not_utf8(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stream = io.TextIOWrapper(io.BytesIO())
     monkeypatch.setattr(sys, "stderr", stream)
     path = Path(os.fsdecode(bytes(tmp_path) + b"/\xff\n"))
@@ -147,14 +149,14 @@ def test_a_name_that_is_not_utf8_can_be_complained_about(monkeypatch: pytest.Mon
     assert stream.buffer.getvalue().decode() == f"error: {tmp_path}/\\udcff\\n: No such file or directory\n"  # type: ignore[attr-defined]
 
 
-def test_a_table_of_other_bytes_than_utf8_is_named() -> None:
+def test_a_table_that_is_not_utf8_is_named() -> None:
     rows = datasets.Dataset(pa.table({lang: pa.array([b"\xff"]).view(pa.string()) for lang in ("en", "de")}))
-    with pytest.raises(DataError, match=r"^rows: holds text that is not UTF-8$"):
+    with pytest.raises(DataError, match=r"^rows: contains text that is not UTF-8$"):
         list(corpus_room._rows_corpus("rows", rows, "en", "de", "0"))
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_a_line_without_an_end_need_not_fit_in_memory(tmp_path: Path, suffix: str) -> None:
+def test_lines_are_limited_in_length(tmp_path: Path, suffix: str) -> None:
     data = b"one\n" + bytes((1 << 22) + 1)
     path = tmp_path / f"text{suffix}"
     path.write_bytes(gzip.compress(data, 1) if suffix else data)
@@ -162,8 +164,8 @@ def test_a_line_without_an_end_need_not_fit_in_memory(tmp_path: Path, suffix: st
         list(read_lines(path))
 
 
-def test_deep_trees_take_no_longer_than_long_ones() -> None:
-    depth = 20_000  # looking through all that is open for each bracket took minutes
+def test_repairing_deep_trees_takes_linear_time() -> None:
+    depth = 20_000  # searching all open brackets for each closing one took minutes
     sequence = " ".join([*(f"(X{i}" for i in range(depth)), "XX", *(f")X{i}" for i in reversed(range(depth)))])
     assert [leaf.word for leaf in leaves(restore(sequence, ["word"]))] == ["word"]
 
@@ -185,14 +187,14 @@ RECORD = {"kind": "train", "step": 3, "loss": 0.5}
         b'{"kind": "train", "step": ' + b"9" * 30 + b"}",
     ],
 )
-def test_a_line_of_the_metrics_that_is_no_record_is_left_out(tmp_path: Path, line: bytes) -> None:
+def test_malformed_lines_of_the_metrics_are_skipped(tmp_path: Path, line: bytes) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(line + b"\n" + json.dumps(RECORD).encode() + b"\n")
     assert read_metrics(tmp_path) == [RECORD]
 
 
 @pytest.mark.parametrize("value", ["x", None, True, -1, 10**400, float("nan"), float("inf"), "\x1b[2J"])
 @pytest.mark.parametrize("key", ["nll", "steps", "row", "config"])
-def test_a_score_of_another_kind_is_damage(tmp_path: Path, key: str, value: object) -> None:
+def test_a_score_of_an_unexpected_type_is_an_error(tmp_path: Path, key: str, value: object) -> None:
     result: dict[str, object] = {
         "row": "base", "seed": 1, "steps": 7, "parameters": 9, "minutes": 1.5, "nll": 1.5, "bleu": 2.5,
         "signature": "s", "tokenize": "13a", "config": Config().flat(),
@@ -231,14 +233,14 @@ def test_a_damaged_cache_is_named(tmp_path: Path, tokenizer: Tokenizer, name: st
     assert len(encode_corpus(corpus, tokenizer, tmp_path)) == 2
     (path,) = tmp_path.glob(f"*/{name}")
     path.write_bytes(b"\xff" * path.stat().st_size if content is None else content)
-    with pytest.raises(DataError, match=r"damaged \(.*\); delete it: it will be made again$"):
+    with pytest.raises(DataError, match=r"damaged \(.*\); delete it: it will be rebuilt$"):
         encode_corpus(corpus, tokenizer, tmp_path)
 
 
-def test_a_model_that_its_weights_cannot_fill_is_not_built(trained_run: Path, tmp_path: Path) -> None:
+def test_a_model_that_does_not_match_its_weights_is_not_built(trained_run: Path, tmp_path: Path) -> None:
     last = max((trained_run / "checkpoints").iterdir())
     shutil.copytree(last, tmp_path / "model", ignore=shutil.ignore_patterns("SHA256SUMS"))
     path = tmp_path / "model" / "config.yaml"
     path.write_text(path.read_text().replace("d_ff: 29", "d_ff: 1048576").replace("d_k: 7", "d_k: 1048576"))
-    with pytest.raises(CheckpointError, match="weights of another vocabulary or size"):
+    with pytest.raises(CheckpointError, match="vocabulary or model size differs"):
         Translator.load(tmp_path / "model")
