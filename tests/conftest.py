@@ -20,7 +20,7 @@ model: {d_model: 22, num_layers: 2, num_heads: 2, d_ff: 29, d_k: 7, d_v: 5, drop
 data: {corpus: builtin, builtin_size: 397, vocab_size: 307}
 train: {tokens_per_update: 509, max_tokens: 211, warmup_steps: 13, max_steps: 11, log_steps: 3, validate_steps: 5,
         validation_bleu: false, save_steps: 4, save_minutes: null, keep_checkpoints: 3, precision: fp32, device: cpu}
-search: {beam: 3, max_extra: 7}
+search: {beam: 3, max_length_offset: 7}
 """
 
 
@@ -41,5 +41,5 @@ def tiny_config(tmp_path: Path) -> Config:
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory after the 11 updates of the tiny configuration; read it, do not change it."""
     config = write_tiny_config(tmp_path_factory.mktemp("trained"))
-    Trainer(config).fit()
+    Trainer.from_config(config).fit()
     return Path(config.run_dir)

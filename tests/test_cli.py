@@ -1,4 +1,4 @@
-"""The scripts, as a person at a terminal meets them: what they print, where, and with which exit status."""
+"""The scripts from the command line: output, error messages and exit status."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ from transformer.data.corpus import Corpus
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import UserError
 from transformer.inference.translator import Translator
-from transformer.training.checkpoint import build_model, load_checkpoint, save_checkpoint
+from transformer.inspection import attention
+from transformer.model.alternatives.build import build_model
+from transformer.training.checkpoint import load_checkpoint, save_checkpoint
 from transformer.training.integrity import verify
 from transformer.training.metrics import read_metrics
 
@@ -52,11 +54,12 @@ def script(capfd: pytest.CaptureFixture[str]) -> Script:
     """Runs a script as its `__main__` would, but in this process: importing torch again takes seconds."""
 
     def call(name: str, *argv: object, **constants: object) -> Result:
-        module = runpy.run_path(str(SCRIPTS[name]))
-        module["main"].__globals__.update(constants)
+        main = runpy.run_path(str(SCRIPTS[name]))["main"]
         capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            run(lambda: module["main"]([str(argument) for argument in argv]))
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+            for constant, value in constants.items():
+                patch.setitem(main.__globals__, constant, value)
+            run(lambda: main([str(argument) for argument in argv]))
         assert isinstance(end.value.code, int)
         return Result(end.value.code, *capfd.readouterr())
 
@@ -102,7 +105,7 @@ def test_every_script_explains_itself(script: Script, name: str) -> None:
     assert f"python scripts/{name}.py " in " ".join(out.split())
 
 
-# What a disk may do.
+# Full disks.
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
@@ -118,7 +121,7 @@ def test_a_disk_without_room_for_a_checkpoint_is_one_line_and_the_last_one_is_in
     line = done.stderr.splitlines()[-1]
     last = tmp_path / "run" / "checkpoints" / "step-00000004"
     assert line.startswith(f"error: {last.with_name('step-00000007')}: cannot be written (")
-    assert line.endswith("; earlier checkpoints are intact, and the same command goes on from the last one")
+    assert line.endswith("; earlier checkpoints are intact: rerun the same command to resume from the last one")
     assert [path.name for path in last.parent.iterdir()] == [last.name]
     verify(last)
     assert subprocess.run([*command, "train.max_steps=7"], capture_output=True).returncode == 0
@@ -199,7 +202,7 @@ def test_a_translation_scored_against_itself_is_perfect(
 
 
 class Words:
-    """In the place of Moses' tokenizer, which need not be installed: tokenises nothing."""
+    """Replaces Moses' tokenizer, which may not be installed; tokenises nothing."""
 
     lang = "de"
 
@@ -208,7 +211,7 @@ class Words:
         return text
 
 
-def test_the_score_that_the_authors_counted_comes_before_sacrebleus_and_says_what_it_is(
+def test_the_bleu_of_the_papers_authors_comes_before_sacrebleus_and_is_labelled(
     script: Script, babbler: Path, tmp_path: Path, translations: list[str]
 ) -> None:
     for name, lines in (("src", SENTENCES), ("ref", [f"{line} well-known" for line in translations])):
@@ -255,7 +258,7 @@ def test_the_learning_curve_is_a_table(script: Script, trained_run: Path) -> Non
     assert both == (0, f"\n{trained_run}\n\n{out}" * 2, "")
 
 
-def test_what_a_run_has_recorded_is_drawn_with_others(script: Script, trained_run: Path, tmp_path: Path) -> None:
+def test_learning_curves_of_several_runs_are_drawn_together(script: Script, trained_run: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / "curves.svg"
     assert script("plot", trained_run, trained_run, "--out", path) == (0, "", "")
@@ -284,17 +287,17 @@ def test_attention_is_drawn(script: Script, trained_run: Path, tmp_path: Path, n
 
 @pytest.fixture(scope="module")
 def babbler(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint without training: a little training teaches silence, but this one answers each sentence its own."""
+    """An untrained checkpoint: after a little training, all outputs would be empty."""
     config, tokenizer, _ = load_checkpoint(trained_run / "best" / "step-00000010")
     torch.manual_seed(5)
     directory = tmp_path_factory.mktemp("babbler") / "checkpoint"
-    save_checkpoint(directory, config, tokenizer, build_model(config, len(tokenizer)).state_dict())
+    save_checkpoint(directory, config, tokenizer, build_model(len(tokenizer), config.model).state_dict())
     return directory
 
 
 @pytest.fixture(scope="module")
 def translations(babbler: Path) -> list[str]:
-    """What the library makes of the sentences."""
+    """The library's translations of the sentences."""
     translations = Translator.load(babbler).translate(SENTENCES)
     assert [bool(line) for line in translations] == [bool(line.strip()) for line in SENTENCES]
     assert len(set(translations)) == 4
@@ -369,14 +372,14 @@ def test_beam_and_alpha_can_be_chosen(script: Script, babbler: Path) -> None:
     assert out == f"{expected[0].score:.4f}\t{expected[0].text}\n"
 
 
-def test_a_person_at_a_terminal_waits_for_each_line_but_a_file_is_read_in_large_parts(
+def test_interactive_input_is_translated_by_line_and_files_by_chunk(
     script: Script,
     stdin: Callable[..., None],
     babbler: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Line by line, sentences are not searched side by side, which is many times slower."""
+    """Line by line, sentences are not batched, which is many times slower."""
     sizes: list[int] = []
     translate_nbest = Translator.translate_nbest
 
@@ -396,7 +399,7 @@ def test_a_person_at_a_terminal_waits_for_each_line_but_a_file_is_read_in_large_
     assert sizes == [6]
 
 
-def test_output_goes_to_a_file_that_is_there_when_it_is_complete(
+def test_the_output_file_appears_when_it_is_complete(
     script: Script, babbler: Path, translations: list[str], tmp_path: Path
 ) -> None:
     source, output = tmp_path / "source", tmp_path / "output"
@@ -407,14 +410,14 @@ def test_output_goes_to_a_file_that_is_there_when_it_is_complete(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["output", "source"]
 
 
-def test_output_never_takes_the_place_of_a_pipe_or_a_device(script: Script, babbler: Path, tmp_path: Path) -> None:
+def test_output_never_replaces_a_pipe_or_a_device(script: Script, babbler: Path, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     assert_one_line(script("translate", babbler, "--text", "a", "--output", pipe), "pipe: is not a regular file")
     assert pipe.is_fifo()
 
 
-def test_evaluations_that_are_stopped_leave_the_translations_of_an_earlier_one(
+def test_an_interrupted_evaluation_keeps_the_earlier_output(
     script: Script, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object) -> None:
@@ -429,7 +432,7 @@ def test_evaluations_that_are_stopped_leave_the_translations_of_an_earlier_one(
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_an_interrupted_translation_goes_on_where_it_stopped(
+def test_an_interrupted_translation_resumes_where_it_stopped(
     script: Script,
     babbler: Path,
     translations: list[str],
@@ -481,7 +484,7 @@ def interrupted(script: Script, babbler: Path, tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("share", [0.0, 0.03, 0.2, 0.51, 0.7, 0.97, 1.0])
-def test_wherever_a_killed_program_left_its_output_no_line_is_lost_or_repeated(
+def test_a_killed_translation_loses_and_repeats_no_line(
     script: Script, interrupted: tuple[object, ...], tmp_path: Path, share: float
 ) -> None:
     output, part, record = (tmp_path / name for name in ("output", "output.part", "output.part.json"))
@@ -499,7 +502,7 @@ def test_wherever_a_killed_program_left_its_output_no_line_is_lost_or_repeated(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["output", "source"]
 
 
-def test_a_translation_does_not_go_on_with_other_lines(
+def test_a_translation_does_not_resume_with_changed_lines(
     script: Script, interrupted: tuple[object, ...], tmp_path: Path
 ) -> None:
     source, part = tmp_path / "source", tmp_path / "output.part"
@@ -525,7 +528,7 @@ def test_a_translation_does_not_go_on_with_other_lines(
     ],
     ids=str,
 )
-def test_a_translation_does_not_go_on_in_another_way(
+def test_a_translation_does_not_resume_with_changed_settings(
     script: Script, interrupted: tuple[object, ...], tmp_path: Path, arguments: list[object], pattern: str
 ) -> None:
     begun = (tmp_path / "output.part").read_bytes()
@@ -533,14 +536,14 @@ def test_a_translation_does_not_go_on_in_another_way(
     assert (tmp_path / "output.part").read_bytes() == begun
 
 
-def test_a_translation_does_not_go_on_with_another_model(
+def test_a_translation_does_not_resume_with_another_model(
     script: Script, interrupted: tuple[object, ...], trained_run: Path
 ) -> None:
     name, _, *arguments = interrupted
     assert_one_line(script(name, trained_run, *arguments), r"output\.part: was made with weights=\w{64}, and now")
 
 
-def test_what_cannot_be_translated_is_named_before_the_work(
+def test_a_line_that_cannot_be_translated_is_named_before_the_work(
     script: Script, interrupted: tuple[object, ...], tmp_path: Path
 ) -> None:
     source, part = tmp_path / "source", tmp_path / "output.part"
@@ -559,7 +562,7 @@ def test_what_cannot_be_translated_is_named_before_the_work(
 
 @pytest.fixture
 def fed_pipe(tmp_path: Path) -> Iterator[Callable[[str, str], Path]]:
-    """Makes named pipes out of which another process's text comes, once."""
+    """Makes named pipes that another process writes to, once."""
     if not hasattr(os, "mkfifo"):
         pytest.skip("needs named pipes")
     with contextlib.ExitStack() as writers:
@@ -599,7 +602,7 @@ def test_named_pipes_are_scored(script: Script, babbler: Path, fed_pipe: Callabl
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 @pytest.mark.parametrize("name", ["translate", "evaluate", "attend"])
-def test_a_model_whose_configuration_is_a_pipe_is_not_waited_for(
+def test_a_configuration_that_is_a_pipe_does_not_block(
     script: Script, babbler: Path, tmp_path: Path, name: str
 ) -> None:
     directory = Path(shutil.copytree(babbler, tmp_path / "piped", ignore=shutil.ignore_patterns("SHA256SUMS")))
@@ -625,7 +628,7 @@ def test_progress_is_shown_on_a_terminal_that_shows_nothing_else(
     assert "/6" not in script("translate", babbler, tmp_path / "source").err
 
 
-def test_a_reader_who_has_seen_enough_ends_the_program_quietly(babbler: Path, tmp_path: Path) -> None:
+def test_a_closed_pipe_ends_the_program_quietly(babbler: Path, tmp_path: Path) -> None:
     """As in `translate.py RUN FILE | head -1`, also when Python flushes once more at its end."""
     process = subprocess.Popen(
         [sys.executable, str(SCRIPTS["translate"]), str(babbler), "--text", "A man is sleeping."],
@@ -645,7 +648,7 @@ def test_a_reader_who_has_seen_enough_ends_the_program_quietly(babbler: Path, tm
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_a_program_without_standard_streams_does_its_work(tiny_yaml: Path, tmp_path: Path, closed: str) -> None:
+def test_training_works_without_standard_streams(tiny_yaml: Path, tmp_path: Path, closed: str) -> None:
     command = shlex.join([sys.executable, str(SCRIPTS["train"]), str(tiny_yaml)])
     done = subprocess.run(["bash", "-c", f"{command} {closed}"], capture_output=True, text=True)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
@@ -654,7 +657,7 @@ def test_a_program_without_standard_streams_does_its_work(tiny_yaml: Path, tmp_p
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
 @pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full"])
-def test_an_error_that_cannot_be_told_has_its_status_and_is_not_among_the_output(
+def test_an_error_that_cannot_be_printed_has_its_status_and_stays_out_of_stdout(
     trained_run: Path, tmp_path: Path, stderr: str
 ) -> None:
     command = shlex.join([sys.executable, str(SCRIPTS["translate"]), str(trained_run), str(tmp_path / "absent")])
@@ -662,7 +665,7 @@ def test_an_error_that_cannot_be_told_has_its_status_and_is_not_among_the_output
     assert (done.returncode, done.stdout) == (2, "")
 
 
-# What goes wrong: one line on standard error, exit status 2.
+# Errors: one line on standard error, exit status 2.
 
 
 def assert_one_line(result: Result, pattern: str) -> None:
@@ -742,7 +745,7 @@ def test_learned_positions_that_are_too_few_for_the_data_are_named(script: Scrip
 def test_a_validation_sentence_beyond_the_limit_does_not_end_training(
     script: Script, tiny_yaml: Path, tmp_path: Path
 ) -> None:
-    """It is dropped from the validation loss, and no reason to stop, least of all after a thousand updates."""
+    """It is left out of the validation loss."""
     pairs = list(builtin_pairs("train", 101))
     en, de = ("".join(f"{sentence}\n" for sentence in side) for side in zip(*pairs, strict=True))
     corpus = write_corpus(tmp_path / "corpus", en=f"{en}{'a ' * 1031}\n", de=f"{de}ein\n")
@@ -782,10 +785,10 @@ def test_a_directory_that_cannot_be_made_is_named(script: Script, tiny_yaml: Pat
     assert_one_line(script("train", tiny_yaml, itself), r"/file: (File exists|Not a directory)")
 
 
-def test_a_directory_of_something_else_is_not_written_to(script: Script, tiny_yaml: Path, tmp_path: Path) -> None:
+def test_a_directory_that_is_not_a_run_is_not_written_to(script: Script, tiny_yaml: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").touch()
-    assert_one_line(script("train", tiny_yaml), "run: the directory is not empty and holds no run; choose another")
+    assert_one_line(script("train", tiny_yaml), "run: the directory is not empty and contains no run; choose another")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 
@@ -803,10 +806,10 @@ def test_a_checkpoint_of_another_vocabulary_is_not_used(script: Script, trained_
     shutil.copytree(trained_run / "best" / "step-00000010", checkpoint)
     other = Tokenizer.train((text for pair in builtin_pairs("train", 101) for text in pair), 151)
     (checkpoint / "tokenizer.model").write_bytes(other.model)
-    pattern = r"tokenizer\.model: is damaged or another checkpoint's"
+    pattern = r"tokenizer\.model: is damaged or of another checkpoint"
     assert_one_line(script("translate", checkpoint, "--text", "a"), pattern)
     (checkpoint / "SHA256SUMS").unlink()
-    pattern = r"source_weight is \(307, 22\), .* make it \(151, 22\): weights of another vocabulary or size"
+    pattern = r"embedding\.weight has shape \(307, 22\), .* require \(151, 22\): vocabulary or model size differs"
     assert_one_line(script("translate", checkpoint, "--text", "a"), pattern)
     assert_one_line(script("evaluate", checkpoint), pattern)
 
@@ -823,27 +826,27 @@ def test_a_checkpoint_of_another_vocabulary_is_not_used(script: Script, trained_
     ],
 )
 def test_a_run_that_is_not_there_is_named(script: Script, tmp_path: Path, name: str, arguments: list[str]) -> None:
-    reasons = ": no such run| holds 0 checkpoints|: no validation is recorded|: nothing is recorded"
+    reasons = ": no such run| contains 0 checkpoints|: no validation is recorded|: nothing is recorded"
     assert_one_line(script(name, tmp_path / "absent", *arguments), f"{tmp_path / 'absent'}({reasons})")
 
 
 def test_a_run_is_not_averaged_while_another_process_writes_it(script: Script, trained_run: Path) -> None:
-    """Training would go on to better models, which that average would hide."""
+    """Training would go on to better models, over which the average would be preferred."""
     holds = f"import sys, time; sys.path.insert(0, {str(SCRIPTS['train'].parents[1])!r}); from pathlib import Path\n"
-    holds += f"from transformer.training.run import lock_run; lock = lock_run(Path({str(trained_run)!r}))\n"
+    holds += f"from transformer.training.run_directory import lock_run; lock = lock_run(Path({str(trained_run)!r}))\n"
     holds += "print('locked', flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", holds], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "locked\n"
         result = script("average", trained_run, "--last", 2)
         process.kill()
-    assert_one_line(result, f"run_dir={trained_run}: another process is at it")
+    assert_one_line(result, f"run_dir={trained_run}: in use by another process")
     assert not (trained_run / "averaged").exists()
 
 
 def test_more_checkpoints_than_there_are_cannot_be_averaged(script: Script, trained_run: Path) -> None:
-    assert_one_line(script("average", trained_run, "--last", 5), "holds 3 checkpoints; 5 cannot be averaged")
-    assert_one_line(script("average", trained_run, "--last", 0), "holds 3 checkpoints; 0 cannot be averaged")
+    assert_one_line(script("average", trained_run, "--last", 5), "contains 3 checkpoints; 5 cannot be averaged")
+    assert_one_line(script("average", trained_run, "--last", 0), "contains 3 checkpoints; 0 cannot be averaged")
     assert not (trained_run / "averaged").exists()
 
 
@@ -864,7 +867,7 @@ def test_input_that_is_not_utf8_is_named(
     (tmp_path / "latin.gz").write_bytes(gzip.compress("ein Mädchen\n".encode("latin-1")))
     pattern = r"latin\.gz, line 1: not UTF-8 \(byte 6 of the line\)"
     assert_one_line(script("translate", trained_run, tmp_path / "latin.gz"), pattern)
-    assert_one_line(script("translate", trained_run, "--text", "\udcff"), "holds surrogates")
+    assert_one_line(script("translate", trained_run, "--text", "\udcff"), "contains surrogates")
 
 
 @pytest.mark.parametrize(
@@ -941,7 +944,7 @@ def test_a_tokenizer_of_moses_that_is_not_installed_is_named_before_the_work(
         (["--positions", "3", "5"], "--positions and --schedule need --out FILE"),
         (["--positions", "3", "0", "--out", "FILE.png"], "--positions 3 0 must be at least 1"),
         (["--positions", "9973", "1009", "--out", "FILE.png"], "9973 1009: more than 10,000,000 values cannot be"),
-        (["--schedule", "1" * 400, "5", "--out", "FILE.png"], "1 5 must be at most 1,000,000,000"),
+        (["--schedule", "1" * 400, "5", "--out", "FILE.png"], "1 5 must be at least 1 and at most 1,000,000,000"),
         (["--schedule", "3", "5", "--schedule", "-1", "5", "--out", "FILE.png"], "--schedule -1 5 must be at least 1"),
         (["--positions", "3", "5", "--out", "FILE.xyz"], r"FILE\.xyz: .*supported formats"),
         (["RUN", "--out", "FILE"], "FILE: its suffix must say what kind of file"),
@@ -958,11 +961,11 @@ def test_bad_arguments_of_plot_are_named(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_translation_that_cannot_be_drawn_is_not_looked_at(
+def test_a_translation_too_long_to_draw_is_refused_before_attention_is_computed(
     script: Script, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What attention takes is its square."""
-    monkeypatch.setattr(Translator, "attention", None)
+    """Attention weights take memory quadratic in the length."""
+    monkeypatch.setattr(attention, "attention_maps", None)
     long = "a " * 60_013
     result = script("attend", trained_run, "a", "--translation", long, "--out", tmp_path / "page.html")
     assert_one_line(result, r"the translation has 60\d{3} pieces; at most 100 can be drawn: shorten it")
@@ -980,7 +983,7 @@ def test_a_translation_that_cannot_be_drawn_is_not_looked_at(
     ],
     ids=["empty", "too long", "too long to draw", "no directory", "unknown suffix", "no directory for an image"],
 )
-def test_what_attend_cannot_draw_is_named(
+def test_bad_arguments_of_attend_are_named(
     script: Script, trained_run: Path, tmp_path: Path, sentence: str, name: str, pattern: str
 ) -> None:
     pytest.importorskip("matplotlib")
@@ -997,7 +1000,7 @@ def test_an_image_without_matplotlib_is_named(
     assert_one_line(script("plot", trained_run, "--out", tmp_path / "figure.png"), pattern)
 
 
-# How any script ends.
+# Exit status of any script.
 
 
 def end_of(main: Callable[[], int | None], capfd: pytest.CaptureFixture[str]) -> Result:
@@ -1020,7 +1023,7 @@ def test_the_exit_status_is_what_main_returns(
         (OSError(28, "No space left on device", "runs/x"), 2, "error: runs/x: No space left on device"),
         (OSError(28, "No space left on device"), 2, "error: input or output: No space left on device"),
         (OSError("odd"), 2, "error: input or output: odd"),
-        (MemoryError(), 2, "error: there is not enough memory"),
+        (MemoryError(), 2, "error: out of memory"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
     ids=repr,

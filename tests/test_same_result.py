@@ -1,4 +1,4 @@
-"""The same command gives the same bits, whatever a machine's surroundings; other batches the same within rounding."""
+"""Results are bitwise reproducible in any environment, and independent of batches up to rounding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from torch import Tensor
 from transformer.config import SearchConfig
 from transformer.data.builtin import builtin_pairs
 from transformer.inference.translator import Translation, Translator
-from transformer.training.checkpoint import build_model, load_checkpoint
+from transformer.model.alternatives.build import build_model
+from transformer.training.checkpoint import load_checkpoint
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 # Trains, then translates. Directories are listed backwards on demand.
@@ -47,12 +48,12 @@ script("train.py", config, f"run_dir={run_dir}", f"data.corpus={pattern}", f"dat
        "train.validation_bleu=true")
 script("translate.py", run_dir, lines, "--output", out, "--scores", "--nbest=2", "--precision=fp32", "--device=cpu")
 """
-# Logits of float32, of models whose logits are of the order of 10, may differ by this much.
+# Tolerance of float32 logits of the order of 10.
 FP32_TOLERANCE = 1e-4
 
 
 def results(run: Path) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
-    """All that training has saved but for times, and all that it has logged but for times."""
+    """All saved files and logged values except times."""
     files = [*run.glob("checkpoints/*/*.safetensors"), *run.glob("best/*/*.safetensors"), run / "tokenizer.model"]
     events = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     timeless = [{name: x for name, x in event.items() if "_s" not in name and "time" not in name} for event in events]
@@ -60,8 +61,8 @@ def results(run: Path) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
 
 
 @pytest.mark.usefixtures("tiny_config")
-def test_two_processes_train_and_translate_bit_by_bit_alike(tmp_path: Path) -> None:
-    """With other hash seeds, locales, time zones, working directories, orders of listing, and without the cache."""
+def test_two_processes_train_and_translate_bitwise_equally(tmp_path: Path) -> None:
+    """With different hash seeds, locales, time zones, working directories, listing orders, and no shared cache."""
     for i, lang in enumerate(("en", "de")):
         for split in ("train.part", "validation"):
             lines = (pair[i] for pair in builtin_pairs(split.split(".")[0], 397))
@@ -94,11 +95,13 @@ def test_two_processes_train_and_translate_bit_by_bit_alike(tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def translator(trained_run: Path) -> Translator:
-    """Untrained: it says more than one that has hardly begun to learn."""
+    """Untrained: after a little training, most outputs would be empty."""
     config, tokenizer, _ = load_checkpoint(trained_run / "best" / "step-00000010")
     torch.manual_seed(5)
-    translator = Translator(build_model(config, len(tokenizer)), tokenizer, SearchConfig(beam=3, max_extra=7))
-    translator.prepare()
+    translator = Translator(
+        build_model(len(tokenizer), config.model), tokenizer, SearchConfig(beam=3, max_length_offset=7)
+    )
+    translator.prepack()
     return translator
 
 

@@ -1,52 +1,64 @@
 """Attention Is All You Need in PyTorch. Importing this starts nothing and prints nothing."""
 
-from transformer.config import Config, load_config
-from transformer.data.tokenizer import Tokenizer
+from transformer import parsing as parsing  # registers its corpora
+from transformer.config import Config, ModelConfig, SearchConfig, load_config
+from transformer.data.corpus import Corpus, register_corpus
+from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 from transformer.errors import UserError
-from transformer.inference.search import Hypothesis, beam_search, greedy_search, length_penalty
+from transformer.inference.sampling import sample
+from transformer.inference.search import Hypothesis, SearchState, beam_search, greedy_search, length_penalty
 from transformer.inference.translator import Translation, Translator
-from transformer.model.attention import KeysValues, MultiHeadAttention, attention
-from transformer.model.decoder import Decoder, DecoderLayer, DecoderState
-from transformer.model.embeddings import SharedEmbeddings
-from transformer.model.encoder import Encoder, EncoderLayer
-from transformer.model.feedforward import FeedForward
-from transformer.model.masks import causal_mask, padding_mask
-from transformer.model.positions import LearnedPositions, SinusoidalPositions, sinusoidal_positions
-from transformer.model.transformer import AttentionMaps, Transformer
-from transformer.training.loss import label_smoothed_loss, projected_loss
-from transformer.training.schedule import noam_lr
+from transformer.model.alternatives.build import build_model
+from transformer.model.attention import DotProductAttention, KeyValue, MultiHeadAttention, causal_mask, padding_mask
+from transformer.model.embeddings import SharedEmbedding, SinusoidalPositions, sinusoidal_positions
+from transformer.model.layers import FeedForward, Layer
+from transformer.model.transformer import Decoder, DecoderState, Encoder, Transformer
+from transformer.training.checkpoint import load_checkpoint, load_model, save_checkpoint, save_model
+from transformer.training.loss import label_smoothed_cross_entropy, linear_cross_entropy
+from transformer.training.optimizer import noam_lr
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "AttentionMaps",
+    "BOS_ID",
+    "EOS_ID",
+    "PAD_ID",
     "Config",
+    "Corpus",
     "Decoder",
-    "DecoderLayer",
     "DecoderState",
+    "DotProductAttention",
     "Encoder",
-    "EncoderLayer",
     "FeedForward",
     "Hypothesis",
-    "KeysValues",
-    "LearnedPositions",
+    "KeyValue",
+    "Layer",
+    "ModelConfig",
     "MultiHeadAttention",
-    "SharedEmbeddings",
+    "SearchConfig",
+    "SearchState",
+    "SharedEmbedding",
     "SinusoidalPositions",
     "Tokenizer",
     "Transformer",
     "Translation",
     "Translator",
     "UserError",
-    "attention",
     "beam_search",
+    "build_model",
     "causal_mask",
     "greedy_search",
-    "label_smoothed_loss",
+    "label_smoothed_cross_entropy",
     "length_penalty",
+    "linear_cross_entropy",
+    "load_checkpoint",
     "load_config",
+    "load_model",
     "noam_lr",
     "padding_mask",
-    "projected_loss",
+    "register_corpus",
+    "sample",
+    "save_checkpoint",
+    "save_model",
     "sinusoidal_positions",
 ]
