@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 import shutil
-import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +44,7 @@ HINTS = hints()
 
 
 def is_nullable(hint: Any) -> bool:
-    return isinstance(hint, types.UnionType)
+    return type(None) in typing.get_args(hint)
 
 
 def base_type(hint: Any) -> Any:
@@ -122,6 +122,14 @@ def test_a_path_that_the_locale_has_no_letters_for_is_named(tmp_path: Path, monk
     monkeypatch.setattr("os.fsencode", lambda text: text.encode("ascii"))
     with pytest.raises(ConfigError, match=r"run_dir='Läufe' cannot be written in this locale \(ascii\): use UTF-8"):
         load(tmp_path, "", "run_dir=Läufe")
+
+
+@pytest.mark.parametrize(
+    ("name", "run_dir"), [("a.yaml", "a"), ("a.yml", "a"), ("exp.lr1", "exp.lr1"), ("exp.lr1.yaml", "exp.lr1")]
+)
+def test_only_the_suffix_of_yaml_is_left_out_of_the_runs_name(tmp_path: Path, name: str, run_dir: str) -> None:
+    (tmp_path / name).touch()
+    assert load_config(tmp_path / name).run_dir == f"runs/{run_dir}"
 
 
 def test_the_run_is_named_without_the_directories_of_the_file(tmp_path: Path) -> None:
@@ -274,6 +282,51 @@ def test_the_papers_epsilon_is_refused_with_its_yaml_spelling(tmp_path: Path) ->
         with pytest.raises(ConfigError, match=r"got '1e-9', which YAML reads as text; write 1\.0e-0?9$"):
             load(tmp_path, *attempt)
     assert load(tmp_path, "train: {adam_eps: 1.0e-9}").train.adam_eps == 1e-9
+
+
+@pytest.mark.parametrize("written", ["0100", "1:30", "0x10", "0b11", "-017", "0o17", "1:30:00"])
+def test_whole_numbers_of_yaml_that_are_not_decimal_are_refused(tmp_path: Path, written: str) -> None:
+    with pytest.raises(ConfigError, match=r"is not a decimal number; quote it if it is text|must be a whole number"):
+        load(tmp_path, f"train: {{max_steps: {written}}}")
+    with pytest.raises(ConfigError, match=r"^train\.max_steps must be a whole number, got '"):
+        load(tmp_path, "", f"train.max_steps={written}")
+    assert load(tmp_path, "", "train.max_steps=100_000").train.max_steps == 100_000
+
+
+@pytest.mark.parametrize(
+    "text", ["seed: 3\nseed: 5", "model: {d_ff: 3}\nseed: 3\nmodel: {d_k: 5}", "data: {x: 1, x: 1}"]
+)
+def test_a_key_that_is_given_twice_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"mine\.yaml: not YAML: (seed|model|x) is given twice in .*, line \d"):
+        load(tmp_path, text)
+
+
+@pytest.mark.parametrize("key", ["seed", "train.max_steps", "train.save_steps"])
+def test_a_number_that_no_file_can_hold_is_refused(key: str) -> None:
+    section, _, name = key.rpartition(".")
+    cls = SECTIONS[section] if section else Config
+    with pytest.raises(
+        ConfigError, match=rf"^{re.escape(key)}=9223372036854775808 must be at most 9223372036854775807$"
+    ):
+        cls(**{name: 2**63})
+
+
+def test_plain_dataclasses_that_extend_a_section_are_checked_too() -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Mine(ModelConfig):
+        extra: int = 0
+
+    assert (Mine(d_ff=3, extra=5).d_ff, Mine(extra=5).extra) == (3, 5)
+    for wrong in ({"dropout": 7.0}, {"norm": "middle"}, {"d_model": 15}, {"d_ff": "3"}):
+        with pytest.raises(ConfigError, match=rf"^model\.{next(iter(wrong))}"):
+            Mine(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_signature_of_a_section_has_plain_types() -> None:
+    assert str(inspect.signature(SearchConfig)) == (
+        "(*, beam: int = 4, alpha: float = 0.6, max_length_offset: int = 50, max_source_length: int = 1024)"
+    )
+    assert all(list(inspect.signature(cls).parameters) == list(cls().__dict__) for cls in SECTIONS.values())
 
 
 # Unknown keys

@@ -1,73 +1,86 @@
 """Typed, frozen configuration; the defaults are the paper's base model and recipe.
 
-Precedence: defaults < the YAML file that `base:` names, if any < YAML file < `section.key=value`.
+Precedence: defaults < the YAML file that `base:` names, if any < YAML file < `section.key=value`. pydantic checks types
+and ranges. The comment of a key is also its text in docs/CONFIGURATION.md and configs/schema.json, which
+`python scripts/reference.py` writes.
 """
 
-import contextlib
 import dataclasses
-import difflib
-import math
-import re
-import types
 import typing
-from dataclasses import dataclass, field
-from operator import ge, gt, le, lt
+from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
-from transformer.config_file import apply_override, check_text, read_values
+from transformer.config_errors import one_line_errors
+from transformer.config_file import MAX_INT, apply_override, plain_name, plain_text, read_values
 from transformer.errors import ConfigError
+from transformer.shipped import find_config
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 
-# Limit of dimensions, vocabularies and lengths: a configuration may come with a model from anywhere.
-_MAX_SIZE = 2**20
-
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+# A configuration may come with a model from anywhere, so sizes are limited.
+Size = Annotated[int, Field(ge=1, le=2**20)]
+Layers = Annotated[int, Field(ge=1, le=1000)]
+Count = Annotated[int, Field(ge=1, le=MAX_INT)]
+CountFromZero = Annotated[int, Field(ge=0, le=MAX_INT)]
+BoundedCount = Annotated[int, Field(ge=1, le=10**9)]
+VocabSize = Annotated[int, Field(ge=8, le=2**20)]
+Length = Annotated[int, Field(ge=2, le=2**20)]
+Offset = Annotated[int, Field(ge=0, le=10_000)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+Beam = Annotated[int, Field(ge=1, le=1000)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Exponent = Annotated[float, Field(ge=0, le=10)]
+Limit = Annotated[float, Field(gt=0, allow_inf_nan=True)]  # infinity switches a limit off
+Ratio = Annotated[float, Field(ge=1, allow_inf_nan=True)]
+Text = Annotated[str, AfterValidator(plain_text)]
+NonEmptyText = Annotated[str, Field(min_length=1), AfterValidator(plain_text)]
+PlainName = Annotated[str, AfterValidator(plain_name), AfterValidator(plain_text)]
 
 # Scores that are products of queries and keys, and all that read keys.
 _PRODUCTS = ("scaled_dot", "dot", "general", "cosine")
 _CONTENT_BASED = (*_PRODUCTS, "additive")
 
 
-@dataclass(frozen=True, kw_only=True)
+@one_line_errors("model.", lambda: Config().flat())
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ModelConfig:
     """The model (section 3) and the alternatives to its parts."""
 
-    d_model: int = 512  # size of every sub-layer's output
-    num_layers: int = 6  # N
-    num_decoder_layers: int | None = None  # null: num_layers
-    num_heads: int = 8  # h
-    num_kv_heads: int | None = None  # fewer key/value heads (grouped-query attention); null: num_heads
-    d_ff: int = 2048  # inner size of the feed-forward network
-    activation: Literal["relu", "gelu", "swish"] = "relu"  # of the feed-forward network
-    d_k: int | None = None  # size of a key per head; null: d_model / num_heads
-    d_v: int | None = None  # size of a value per head; null: d_k
-    dropout: float = 0.1  # P_drop, in [0, 1)
-    attention_dropout: float = 0.0  # on attention weights; not in the paper's translation models
-    activation_dropout: float = 0.0  # inside the feed-forward network; not in the paper
+    d_model: Size = 512  # size of every sub-layer's output
+    num_layers: Layers = 6  # N, of the encoder and of the decoder
+    num_decoder_layers: Layers | None = None  # layers of the decoder, if it has another depth; null: num_layers
+    num_heads: Size = 8  # h, attention heads
+    num_kv_heads: Size | None = None  # fewer key/value heads (grouped-query attention); null: num_heads
+    d_ff: Size = 2048  # inner size of the feed-forward network
+    activation: Literal["relu", "gelu", "swish"] = "relu"  # activation of the feed-forward network
+    d_k: Size | None = None  # size of a key per head; null: d_model / num_heads
+    d_v: Size | None = None  # size of a value per head; null: d_k
+    dropout: Fraction = 0.1  # P_drop (section 5.4)
+    attention_dropout: Fraction = 0.0  # dropout of attention weights; not in the paper's translation models
+    activation_dropout: Fraction = 0.0  # dropout inside the feed-forward network; not in the paper
     attention_bias: bool = False  # biases of the projections; the paper's equations have none, its code had them
+    # how queries are compared with keys; scaled_dot is equation 1 (section 3.2.1)
     attention_score: Literal["scaled_dot", "dot", "general", "additive", "cosine", "location"] = "scaled_dot"
-    attention_temperature: float = 1.0  # scores are divided by it
-    attention_window: int | None = None  # r: odd size of the encoder's local attention (section 4); null: unrestricted
+    attention_temperature: Positive = 1.0  # scores are divided by it
+    attention_window: Size | None = None  # r: odd size of the encoder's local attention (section 4); null: unrestricted
     norm: Literal["post", "pre"] = "post"  # LayerNorm after each sub-layer's residual sum, or before the sub-layer
-    norm_eps: float = 1e-6  # added to the variance
+    norm_eps: Positive = 1e-6  # added to the variance in LayerNorm
     tie: Literal["all", "decoder", "none"] = "all"  # which embeddings share their matrix (section 3.4)
+    # how positions enter; sinusoidal is section 3.5, learned is row E of Table 3
     positional: Literal["sinusoidal", "learned", "shaw", "t5", "alibi", "rotary", "none"] = "sinusoidal"
-    max_positions: int = 512  # for learned positions (row E) and attention_score location only
-    max_relative_position: int = 20  # shaw positions clip distances here
+    max_positions: Size = 512  # longest sequence, for learned positions (row E) and attention_score location only
+    max_relative_position: Size = 20  # shaw positions clip distances here
 
     def __post_init__(self) -> None:
-        for name, hint in typing.get_type_hints(ModelConfig).items():
-            if typing.get_origin(hint) is Literal:  # else an unknown value would build the paper's part
-                _convert(getattr(self, name), hint, f"model.{name}")
-        sizes = ("d_model", "num_heads", "num_kv_heads", "d_ff", "max_positions", "d_k", "d_v", "max_relative_position")
-        _check_range("model", self, (*sizes, "attention_window"), low=1, high=_MAX_SIZE)
-        _check_range("model", self, ("num_layers", "num_decoder_layers"), low=1, high=1000)
-        _check_range("model", self, ("dropout", "attention_dropout", "activation_dropout"), low=0, below=1)
-        _check_range("model", self, ("norm_eps", "attention_temperature"), above=0)
         if self.d_k is None and self.d_model % self.num_heads:
             raise ConfigError(
                 f"model.d_model={self.d_model} is not a multiple of model.num_heads={self.num_heads}: "
@@ -103,103 +116,80 @@ class ModelConfig:
                 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@one_line_errors("data.", lambda: Config().flat())
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class DataConfig:
     """Corpus, tokenizer and filtering of sentence pairs (section 5.1)."""
 
-    corpus: str = "wmt/wmt14"  # hub id, local pattern with {split} (and {lang}), builtin, treebank or a registered name
-    subset: str | None = "de-en"  # the hub's name for a part of the corpus
-    revision: str | None = None  # commit, tag or branch of the hub's repository; null: the newest commit
-    src_lang: str = "en"
-    tgt_lang: str = "de"
-    train_split: str = "train"
-    validation_split: str = "validation"
-    test_split: str = "test"
-    builtin_size: int = 30000  # training pairs of the builtin corpus or treebank
-    vocab_size: int = 37000  # of the joint BPE model
-    max_length: int = 256  # tokens per side, </s> included; longer pairs are dropped and counted
-    max_ratio: float | None = None  # drop training pairs whose lengths differ by more than this factor
-    cache_dir: str = "runs/.cache"  # encoded corpora, keyed by content; can be shared and deleted
-
-    def __post_init__(self) -> None:
-        _check_range("data", self, ("builtin_size",), low=1, high=10**9)
-        _check_range("data", self, ("max_length",), low=2, high=_MAX_SIZE)
-        _check_range("data", self, ("vocab_size",), low=8, high=_MAX_SIZE)
-        _check_range("data", self, ("max_ratio",), low=1)
-        if not self.corpus:
-            raise ConfigError("data.corpus must not be empty")
-        for name in ("src_lang", "tgt_lang", "train_split", "validation_split", "test_split"):
-            check_plain_name(f"data.{name}", getattr(self, name))
+    corpus: NonEmptyText = "wmt/wmt14"  # hub id, pattern of local files with {split} and {lang}, builtin or treebank
+    subset: Text | None = "de-en"  # the hub's name for a part of the corpus
+    revision: Text | None = None  # commit, tag or branch of the hub's repository; null: the newest commit
+    src_lang: PlainName = "en"  # source language: {lang} in file names, a column of tables
+    tgt_lang: PlainName = "de"  # target language
+    train_split: PlainName = "train"  # {split} of the training data
+    validation_split: PlainName = "validation"  # {split} of the validation data; also finds valid, val and dev
+    test_split: PlainName = "test"  # {split} that is scored by default
+    builtin_size: BoundedCount = 30000  # training pairs of the builtin corpus or treebank
+    vocab_size: VocabSize = 37000  # pieces of the joint SentencePiece BPE model of both languages
+    max_length: Length = 256  # pieces per side, </s> included; longer pairs are dropped and counted
+    max_ratio: Ratio | None = None  # drop training pairs whose lengths differ by more than this factor
+    cache_dir: Text = "runs/.cache"  # encoded corpora, keyed by content; can be shared and deleted
 
 
-@dataclass(frozen=True, kw_only=True)
+@one_line_errors("train.", lambda: Config().flat())
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class TrainConfig:
     """Batches, optimizer, schedule, validation and checkpoints (sections 5.1 to 5.4)."""
 
-    tokens_per_update: int = 25000  # target tokens per optimizer step, accumulated over batches
-    max_tokens: int = 4096  # per batch and side, padding included: limits memory
-    label_smoothing: float = 0.1  # eps_ls
-    warmup_steps: int = 4000
-    lr_factor: float = 1.0  # multiplies equation 3
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.98
-    adam_eps: float = 1e-9
-    weight_decay: float = 0.0
-    clip_norm: float | None = None  # maximum gradient norm; null: no clipping
-    skip_nonfinite: int = 0  # maximum number of updates skipped because of non-finite gradients
-    max_steps: int = 100_000  # total, including resumed runs
-    max_hours: float | None = None  # of training, total
-    patience: int | None = None  # stop after this many validations without improvement of the loss
-    log_steps: int = 50
-    validate_steps: int = 1000  # loss, and BLEU if validation_bleu
-    validation_bleu: bool = True  # of greedy translations
-    save_steps: int | None = None  # updates between checkpoints
-    save_minutes: float | None = 10.0  # minutes between checkpoints
-    keep_checkpoints: int = 5  # most recent ones, of stops only the last; the best is kept separately
+    tokens_per_update: Count = 25000  # target tokens per optimizer step, accumulated over batches
+    max_tokens: Count = 4096  # tokens per batch and side, padding included: limits memory
+    label_smoothing: Fraction = 0.1  # eps_ls (section 5.4)
+    warmup_steps: Count = 4000  # updates with a rising learning rate (equation 3)
+    lr_factor: Positive = 1.0  # factor of the learning rate of equation 3
+    adam_beta1: Fraction = 0.9  # beta_1 of Adam (section 5.3)
+    adam_beta2: Fraction = 0.98  # beta_2 of Adam
+    adam_eps: Positive = 1e-9  # epsilon of Adam
+    weight_decay: NotNegative = 0.0  # decoupled weight decay, as in AdamW; 0 is Adam
+    clip_norm: Limit | None = None  # maximum gradient norm; null: no clipping
+    skip_nonfinite: CountFromZero = 0  # maximum number of updates skipped because of non-finite gradients
+    max_steps: Count = 100_000  # updates in total, including resumed runs
+    max_hours: Limit | None = None  # hours of training in total; null: unlimited
+    patience: Count | None = None  # early stopping: stop after this many validations without improvement of the loss
+    log_steps: Count = 50  # updates between lines of metrics
+    validate_steps: Count = 1000  # updates between validations
+    validation_bleu: bool = True  # also score greedy translations of the validation data
+    save_steps: Count | None = None  # updates between checkpoints; null: only save_minutes
+    save_minutes: Limit | None = 10.0  # minutes between checkpoints; null: only save_steps
+    keep_checkpoints: Count = 5  # number of most recent checkpoints to keep; the best is kept separately
     precision: Precision = "auto"  # bf16 where the hardware supports it, else fp32; master weights are always fp32
-    device: Device = "auto"  # auto: cuda if available
-    num_threads: int | None = None  # CPU threads; null: torch's default
-
-    def __post_init__(self) -> None:
-        counts = ("tokens_per_update", "max_tokens", "warmup_steps", "max_steps", "log_steps", "validate_steps")
-        _check_range("train", self, (*counts, "patience", "save_steps", "keep_checkpoints"), low=1)
-        _check_range("train", self, ("num_threads",), low=1, high=1024)
-        _check_range("train", self, ("label_smoothing", "adam_beta1", "adam_beta2"), low=0, below=1)
-        _check_range("train", self, ("lr_factor", "adam_eps", "clip_norm", "max_hours", "save_minutes"), above=0)
-        _check_range("train", self, ("weight_decay", "skip_nonfinite"), low=0)
+    device: Device = "auto"  # auto: CUDA if available
+    num_threads: Threads | None = None  # number of CPU threads; null: torch's default
 
 
-@dataclass(frozen=True, kw_only=True)
+@one_line_errors("search.", lambda: Config().flat())
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class SearchConfig:
     """Beam search (section 6.1)."""
 
-    beam: int = 4
-    alpha: float = 0.6  # length penalty ((5 + |Y|) / 6)^alpha
-    max_length_offset: int = 50  # maximum output length, </s> included, beyond the input's
-    max_source_length: int = 1024  # tokens, </s> included; longer input is an error
-
-    def __post_init__(self) -> None:
-        _check_range("search", self, ("beam",), low=1, high=1000)
-        _check_range("search", self, ("alpha",), low=0, high=10)
-        _check_range("search", self, ("max_length_offset",), low=0, high=10_000)
-        _check_range("search", self, ("max_source_length",), low=1, high=_MAX_SIZE)
+    beam: Beam = 4  # hypotheses per sentence; 1 is greedy search
+    alpha: Exponent = 0.6  # exponent of the length penalty ((5 + |Y|) / 6)^alpha
+    max_length_offset: Offset = 50  # maximum output length, </s> included, beyond the input's
+    max_source_length: Size = 1024  # pieces of input, </s> included; longer input is an error
 
 
-@dataclass(frozen=True, kw_only=True)
+@one_line_errors("", lambda: Config().flat())
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Config:
     """All settings of a run."""
 
-    run_dir: str = "runs/base"  # in a file, by default runs/<name of the file>
-    seed: int = 1
+    run_dir: NonEmptyText = "runs/base"  # directory of the run; default: runs/ and the name of the file
+    seed: CountFromZero = 1  # random seed of initialisation, dropout and the order of batches
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
 
     def __post_init__(self) -> None:
-        _check_range("", self, ("seed",), low=0)
-        if not self.run_dir:
-            raise ConfigError("run_dir must not be empty")
         has_limit = self.model.positional == "learned" or self.model.attention_score == "location"
         if has_limit and self.model.max_positions < self.data.max_length:
             raise ConfigError(
@@ -216,6 +206,9 @@ class Config:
         return _flatten(dataclasses.asdict(self))
 
 
+_SECTIONS = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig, "search": SearchConfig}
+
+
 def override(search: SearchConfig, *, beam: int | None = None, alpha: float | None = None) -> SearchConfig:
     """Replace the settings that are not None. ConfigError if out of range."""
     return dataclasses.replace(
@@ -223,20 +216,15 @@ def override(search: SearchConfig, *, beam: int | None = None, alpha: float | No
     )
 
 
-def check_plain_name(key: str, name: str) -> None:
-    """ConfigError if a name, put into a path pattern, could leave the pattern's directory."""
-    if not name or ".." in name or re.search(r"[/\\\x00]", name):
-        raise ConfigError(f"{key}={name} must be a plain name, without /, \\ and ..")
-
-
 def load_config(path: str | Path, overrides: typing.Sequence[str] = (), *, saved: bool = False) -> Config:
     """Read a YAML file, apply `section.key=value` overrides and validate.
 
-    A file may inherit from another by `base: PATH`, relative to itself; everything but `run_dir` is inherited. YAML
-    anchors, aliases and tags are not supported. Renamed keys are accepted, with a warning on stderr.
+    A file may inherit from another by `base: PATH`, relative to itself, or by the name of a shipped configuration;
+    everything but `run_dir` is inherited. YAML anchors, aliases and tags are not supported. Renamed keys are accepted,
+    with a warning on stderr.
 
     Args:
-        path: YAML file.
+        path: YAML file, or the name of a shipped configuration, such as `quickstart` or `table3/c_n2`.
         overrides: such as `train.max_steps=1000`; the last one of a key wins.
         saved: the file was written with a run or a model, so it has no `base`, and renamed keys are no reason to warn.
 
@@ -244,75 +232,17 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = (), *, saved
         ConfigError: missing file, invalid YAML, circular `base`, unknown key, wrong type, value out of range or
             incompatible options.
     """
-    path = Path(path)
+    path = Path(path) if saved else find_config(path)
     values = read_values(path, saved=saved)
-    values.setdefault("run_dir", f"runs/{path.stem}")
+    values.setdefault("run_dir", f"runs/{path.stem if path.suffix in ('.yaml', '.yml') else path.name}")
     for override in overrides:
         apply_override(values, override)
-    config: Config = _build(Config, values, "")
-    return config
-
-
-def _build(cls: type, raw: Any, prefix: str) -> Any:
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{prefix.rstrip('.')}: expected a section of keys, got {raw!r}")
-    hints = typing.get_type_hints(cls)
-    for name in raw:
-        if name not in hints:
-            raise ConfigError(_unknown_key(f"{prefix}{name}"))
-    return cls(**{name: _convert(value, hints[name], f"{prefix}{name}") for name, value in raw.items()})
-
-
-def _unknown_key(key: str) -> str:
-    known = list(Config().flat())
-    # The same name in another section is a better guess than a similar spelling.
-    same_name = [other for other in known if other.rsplit(".")[-1] == key.rsplit(".")[-1]]
-    nearest = same_name or difflib.get_close_matches(key, known, n=1, cutoff=0.3)
-    hint = f"did you mean {nearest[0]}?" if nearest else f"known keys: {', '.join(known)}"
-    return f"unknown key {key}; {hint}"
-
-
-def _convert(value: Any, hint: Any, key: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return _build(typing.cast(type, hint), value, f"{key}.")
-    if typing.get_origin(hint) is Literal:
-        accepted = typing.get_args(hint)
-        if value not in accepted:
-            raise ConfigError(f"{key}={value!r} is not one of {', '.join(map(str, accepted))}")
-        return value
-    if isinstance(hint, types.UnionType):
-        if value is None:
-            return None
-        (hint,) = (option for option in typing.get_args(hint) if option is not type(None))
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        advice = ""
-        if hint is float and isinstance(value, str):
-            with contextlib.suppress(ValueError):
-                advice = f", which YAML reads as text; write {yaml.safe_dump(float(value)).splitlines()[0]}"
-        raise ConfigError(f"{key} must be {_TYPE_NAMES[hint]}, got {value!r}{advice}")
-    if hint is str:
-        check_text(key, value)
-    return value
-
-
-_TYPE_NAMES: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-_UNLIMITED = {"max_ratio", "clip_norm", "max_hours", "save_minutes"}  # may be infinite
-_BOUNDS = {"low": (ge, "at least"), "high": (le, "at most"), "above": (gt, "more than"), "below": (lt, "less than")}
-
-
-def _check_range(section: str, config: Any, names: typing.Iterable[str], **bounds: float) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if value is None:
-            continue
-        # NaN fails every comparison.
-        failed = [f"{_BOUNDS[kind][1]} {bound}" for kind, bound in bounds.items() if not _BOUNDS[kind][0](value, bound)]
-        if value == math.inf and name not in _UNLIMITED:
-            failed.append("finite")
-        if failed:
-            raise ConfigError(f"{section}{'.' if section else ''}{name}={value} must be {failed[0]}")
+    for name, section in _SECTIONS.items():
+        if name in values:
+            if not isinstance(values[name], dict):
+                raise ConfigError(f"{name}: expected a section of keys, got {values[name]!r}")
+            values[name] = section(**{str(key): value for key, value in values[name].items()})
+    return Config(**{str(key): value for key, value in values.items()})
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

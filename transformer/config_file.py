@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from yaml.nodes import Node, ScalarNode
+from yaml.nodes import MappingNode, Node, ScalarNode
 
 from transformer.errors import ConfigError, one_line
 from transformer.files import is_special_file
+from transformer.shipped import hint, shipped_config
 
 # Old name -> new name, in the same section.
 RENAMED_KEYS = {"search.max_extra": "search.max_length_offset"}
@@ -22,7 +23,7 @@ RENAMED_KEYS = {"search.max_extra": "search.max_length_offset"}
 _MAX_CHARACTERS = 100_000
 _MAX_DEPTH = 10  # nested sections
 _MAX_BASES = 10
-_MAX_INT = 2**63 - 1
+MAX_INT = 2**63 - 1
 
 
 def read_values(path: Path, *, saved: bool, derived: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def read_values(path: Path, *, saved: bool, derived: tuple[Path, ...] = ()) -> d
         with path.open(encoding="utf-8") as file:
             text = file.read(_MAX_CHARACTERS + 1)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file{wanted_by}") from None
+        raise ConfigError(f"{path}: no such configuration file{wanted_by}{hint(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     if len(text) > _MAX_CHARACTERS:
@@ -91,14 +92,22 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     values[name] = value
 
 
-def check_text(key: str, value: str) -> None:
-    """ConfigError for control characters, surrogates and text that the locale cannot encode."""
-    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", value):
-        raise ConfigError(f"{key}={value!r} must be text without control characters, in UTF-8")
+def plain_text(value: str) -> str:
+    """ValueError for control characters, surrogates and text that the locale cannot encode."""
+    if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", value):
+        raise ValueError("must be text without control characters, in UTF-8")
     try:
         os.fsencode(value)
     except UnicodeEncodeError as error:
-        raise ConfigError(f"{key}={value!r} cannot be written in this locale ({error.encoding}): use UTF-8") from None
+        raise ValueError(f"cannot be written in this locale ({error.encoding}): use UTF-8") from None
+    return value
+
+
+def plain_name(value: str) -> str:
+    """ValueError if a name, put into a path pattern, could leave the pattern's directory."""
+    if not value or ".." in value or re.search(r"[/\\\x00]", value):
+        raise ValueError("must be a plain name, without /, \\ and ..")
+    return value
 
 
 def _rename_keys(values: dict[str, Any], path: Path, *, silently: bool) -> None:
@@ -138,9 +147,21 @@ class _PlainLoader(yaml.SafeLoader):
         self._depth -= 1
         return node
 
+    def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, ScalarNode) and key.value in seen:  # the later one would win, a whole section even
+                problem = f"{key.value} is given twice"
+                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value if isinstance(key, ScalarNode) else None)
+        return super().construct_mapping(node, deep)
+
     def construct_yaml_int(self, node: ScalarNode) -> int:
+        if not re.fullmatch(r"[-+]?(0|[1-9][0-9_]*)", node.value):  # YAML 1.1 reads 0100 as 64 and 1:30 as 90
+            problem = f"{node.value} is not a decimal number; quote it if it is text"
+            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
         value = super().construct_yaml_int(node)
-        if abs(value) > _MAX_INT:
+        if abs(value) > MAX_INT:
             problem = "a number of more than 64 bits"
             raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
         return value
@@ -161,8 +182,13 @@ def _base(name: object, path: Path, derived: tuple[Path, ...]) -> Path:
     """Resolve the `base` of a file; `derived` are the files based on that file."""
     if not isinstance(name, str) or not name:
         raise ConfigError(f"{path}: base must be the name of a YAML file, got {name!r}")
-    check_text(f"{path}: base", name)
+    try:
+        plain_text(name)
+    except ValueError as error:
+        raise ConfigError(f"{path}: base={name!r} {error}") from None
     base, chain = path.parent / name, (*derived, path)
+    if not base.is_file():
+        base = shipped_config(name) or base
     if base.resolve() in (file.resolve() for file in chain) or len(chain) > _MAX_BASES:
         raise ConfigError(f"{' is based on '.join(map(str, (*chain, base)))}: remove one `base:`")
     return base

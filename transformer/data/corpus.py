@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-from transformer.config import DataConfig, check_plain_name
+from transformer.config import DataConfig
+from transformer.config_file import plain_name
 from transformer.data.builtin import builtin_pairs
-from transformer.errors import DataError
+from transformer.errors import ConfigError, DataError
 
 _SYNONYMS = {"validation": ("valid", "val", "dev")}  # other names of a split, tried in order
 _HELD_OUT_BUILTIN_SIZE = 1000
@@ -78,7 +79,10 @@ def load_split(data: DataConfig, split: str) -> Corpus:
         ConfigError: the split is not a plain name.
         DataError: unknown corpus, split or column, or the hub is not reachable.
     """
-    check_plain_name("split", split)
+    try:
+        plain_name(split)
+    except ValueError as error:
+        raise ConfigError(f"split={split!r} {error}") from None
     for form in (data.corpus, *Path(data.corpus).suffixes):
         if form in _READERS:
             return _READERS[form](data, split)

@@ -1,0 +1,130 @@
+"""pydantic's errors as one line each: the key, the value, what is accepted."""
+
+import contextlib
+import dataclasses
+import difflib
+import inspect
+import typing
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from transformer.errors import ConfigError
+
+_Section = TypeVar("_Section")
+
+_TYPES = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "dataclass_type": "a section of keys",
+}
+_BOUNDS = {
+    "greater_than_equal": ("at least", "ge"),
+    "less_than_equal": ("at most", "le"),
+    "greater_than": ("more than", "gt"),
+    "less_than": ("less than", "lt"),
+}
+
+
+def one_line_errors(
+    section: str, known_keys: Callable[[], Iterable[str]]
+) -> Callable[[type[_Section]], type[_Section]]:
+    """Decorate a pydantic dataclass: its errors become a ConfigError, and plain dataclasses may extend it.
+
+    Args:
+        section: prefix of its keys in messages, such as `model.`.
+        known_keys: all dotted keys of the configuration, from which hints are taken.
+    """
+
+    def decorate(cls: type[_Section]) -> type[_Section]:
+        validate, check = cls.__init__, getattr(cls, "__post_init__", None)
+        hints = typing.get_type_hints(cls)
+
+        def init(self: _Section, **values: Any) -> None:
+            try:
+                validate(self, **values)
+            except ValidationError as error:
+                raise ConfigError(_message(error.errors(), section, cls, known_keys)) from None
+
+        def post_init(self: _Section) -> None:
+            if type(self).__init__ is not init:  # of a subclass that is a plain dataclass: pydantic has not seen it
+                init(cls.__new__(cls), **{name: getattr(self, name) for name in hints})
+            elif check is not None:
+                check(self)
+
+        init.__signature__ = _signature(cls, hints)  # type: ignore[attr-defined]
+        cls.__init__ = init  # type: ignore[method-assign, assignment]
+        cls.__signature__ = _signature(cls, hints)  # type: ignore[attr-defined]
+        cls.__post_init__ = post_init  # type: ignore[attr-defined]
+        return cls
+
+    return decorate
+
+
+def _signature(cls: type, hints: dict[str, Any]) -> inspect.Signature:
+    """With plain types; pydantic's has the constraints, thousands of characters."""
+    parameters = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default if field.default_factory is dataclasses.MISSING else field.default_factory(),
+            annotation=hints[field.name],
+        )
+        for field in dataclasses.fields(cls)
+    ]
+    return inspect.Signature(parameters)
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """The message for a key that does not exist, with the nearest one that does."""
+    known = list(known)
+    # The same name in another section is a better guess than a similar spelling.
+    same_name = [other for other in known if other.rsplit(".")[-1] == key.rsplit(".")[-1]]
+    nearest = same_name or difflib.get_close_matches(key, known, n=1, cutoff=0.3)
+    hint = f"did you mean {nearest[0]}?" if nearest else f"known keys: {', '.join(known)}"
+    return f"unknown key {key}; {hint}"
+
+
+def _message(errors: list[ErrorDetails], section: str, cls: type, known_keys: Callable[[], Iterable[str]]) -> str:
+    for error in errors:
+        if error["type"] == "unexpected_keyword_argument":
+            return unknown_key(f"{section}{error['loc'][0]}", known_keys())
+    kind, value, context = errors[0]["type"], errors[0]["input"], errors[0].get("ctx", {})
+    if not errors[0]["loc"]:  # from __post_init__
+        return str(context["error"])
+    name = str(errors[0]["loc"][0])
+    key = f"{section}{name}"
+    if kind in _TYPES:
+        return f"{key} must be {_TYPES[kind]}, got {value!r}{_advice(kind, value)}"
+    if kind in _BOUNDS:
+        words, bound = _BOUNDS[kind]
+        limit = context[bound]
+        return f"{key}={value} must be {words} {int(limit) if limit == int(limit) else limit}"
+    if kind == "finite_number":
+        return f"{key}={value} must be finite"
+    if kind == "string_unicode":  # a lone surrogate
+        return f"{key}={value!r} must be text without control characters, in UTF-8"
+    if kind == "string_too_short":
+        return f"{key} must not be empty"
+    if kind == "literal_error":
+        return f"{key}={value!r} is not one of {', '.join(_accepted(cls, name))}"
+    return f"{key}={value!r} {context.get('error', errors[0]['msg'])}"
+
+
+def _advice(kind: str, value: Any) -> str:
+    """YAML 1.1 reads 1e-9 as text."""
+    if kind == "float_type" and isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return f", which YAML reads as text; write {yaml.safe_dump(float(value)).splitlines()[0]}"
+    return ""
+
+
+def _accepted(cls: type, name: str) -> list[str]:
+    hint = typing.get_type_hints(cls)[name]
+    literals = [hint] if typing.get_origin(hint) is Literal else typing.get_args(hint)
+    return [str(value) for literal in literals for value in typing.get_args(literal)]
