@@ -1,4 +1,4 @@
-"""Show who attends to whom in a translation: python scripts/attend.py RUN "sentence" [--out FILE]"""
+"""Draw the attention maps of a translation: transformer attend RUN "sentence" [--out FILE]"""
 
 from transformer.cli import run
 from transformer.commands.attend import main

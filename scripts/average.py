@@ -1,4 +1,4 @@
-"""Average the last checkpoints of a run (section 6.1): python scripts/average.py RUN --last N"""
+"""Average the last checkpoints of a run (section 6.1): transformer average RUN --last N"""
 
 from transformer.cli import run
 from transformer.commands.average import main

@@ -1,4 +1,4 @@
-"""Parse sentences with a trained model: python scripts/parse.py RUN [FILE | -] [--evaluate]"""
+"""Parse sentences with a trained model: transformer parse RUN [FILE | -] [--evaluate]"""
 
 from transformer.cli import run
 from transformer.commands.parse import main

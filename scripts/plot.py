@@ -1,4 +1,4 @@
-"""Show how a run has learned, as a table or drawn: python scripts/plot.py RUN [RUN ...] [--out FILE]"""
+"""Show how a run has learned, as a table or drawn: transformer plot RUN [RUN ...] [--out FILE]"""
 
 from transformer.cli import run
 from transformer.commands.plot import main

@@ -1,4 +1,4 @@
-"""Train a translation model: python scripts/train.py CONFIG [section.key=value ...]"""
+"""Train a translation model: transformer train CONFIG [section.key=value ...]"""
 
 from transformer.cli import run
 from transformer.commands.train import main

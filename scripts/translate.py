@@ -1,4 +1,4 @@
-"""Translate text with a trained model: python scripts/translate.py RUN [FILE | -] [--text "..."]"""
+"""Translate text with a trained model: transformer translate RUN [FILE | -] [--text "..."]"""
 
 from transformer.cli import run
 from transformer.commands.translate import main

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,8 @@ def test_type_information_ships_with_the_package() -> None:
     assert 'transformer = ["py.typed"]' in pyproject
 
 
-def test_the_version_is_the_metadatas() -> None:
-    assert transformer.__file__ is not None
-    pyproject = (Path(transformer.__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
-    assert f'version = "{transformer.__version__}"' in pyproject
+def test_the_version_is_that_of_the_changelog_and_the_citation() -> None:
+    root = Path(__file__).parents[1]
+    assert f"\nversion: {transformer.__version__}\n" in (root / "CITATION.cff").read_text(encoding="utf-8")
+    first = re.search(r"^## \[(.*)\]", (root / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert first is not None and first[1] == transformer.__version__

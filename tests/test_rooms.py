@@ -22,6 +22,8 @@ ROOMS = [
     "hub",
     "config",
     "config_file",
+    "config_errors",
+    "shipped",
     "files",
     "cli",
     "errors",

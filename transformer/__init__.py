@@ -17,7 +17,7 @@ from transformer.training.checkpoint import load_checkpoint, load_model, save_ch
 from transformer.training.loss import label_smoothed_cross_entropy, linear_cross_entropy
 from transformer.training.optimizer import noam_lr
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BOS_ID",

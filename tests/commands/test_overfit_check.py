@@ -90,5 +90,7 @@ def test_a_loss_that_is_not_finite_is_named(config: Config, monkeypatch: pytest.
 
 
 def test_a_corpus_without_a_suitable_pair_is_named(config: Config) -> None:
-    with pytest.raises(DataError, match="overfit check: builtin train begins without a pair of 1 to 1 pieces"):
+    with pytest.raises(
+        DataError, match=r"overfit check: \S*/train\.en and \S*/train\.de begins without a pair of 1 to 1 pieces"
+    ):
         check(with_values(config, "data.max_length=2"), lambda _: None)

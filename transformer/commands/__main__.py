@@ -1,4 +1,4 @@
-"""Run a command of the installed package: `python -m transformer.commands train CONFIG` is scripts/train.py's."""
+"""The `transformer` command, also `python -m transformer.commands`: runs the program that its first argument names."""
 
 import importlib
 import sys
@@ -6,13 +6,44 @@ import sys
 from transformer.cli import run
 from transformer.errors import ConfigError
 
+_PROGRAMS = {
+    "train": "train a model; the same command again resumes",
+    "evaluate": "score a model with BLEU and chrF",
+    "translate": "translate a file, standard input or --text",
+    "average": "average the last checkpoints of a run",
+    "parse": "parse sentences with a model trained on trees",
+    "attend": "draw the attention of a translation",
+    "plot": "print or draw learning curves; draw positions and learning rates",
+    "configs": "list the configurations of the package, or print one",
+}
+_USAGE = "\n".join(
+    (
+        "usage: transformer PROGRAM [ARGUMENT ...]\n",
+        *(f"  {name:<10} {purpose}" for name, purpose in _PROGRAMS.items()),
+        "\nWith PROGRAM --help: its arguments.",
+    )
+)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run(_main)
+
 
 def _main() -> int:
-    names = ("train", "evaluate", "translate", "average", "parse", "attend", "plot")
     name, *argv = sys.argv[1:] or [""]
-    if name not in names:
-        raise ConfigError(f"{name!r} is not one of the commands {', '.join(names)}")
+    if name in ("-h", "--help"):
+        print(_USAGE)
+        return 0
+    if name == "--version":
+        print(f"transformer {sys.modules['transformer'].__version__}")
+        return 0
+    if name not in _PROGRAMS:
+        given = f"{name!r} is not one of the programs" if name else "give one of the programs"
+        raise ConfigError(f"{given} {', '.join(_PROGRAMS)}; transformer --help describes them")
+    sys.argv[0] = f"transformer {name}"  # what argparse calls the program in usage lines
     return importlib.import_module(f"transformer.commands.{name}").main(argv)
 
 
-run(_main)
+if __name__ == "__main__":
+    main()

@@ -1,16 +1,17 @@
-"""Draw the attention maps of a translation: python scripts/attend.py RUN "sentence" [--out FILE]
+"""Draw the attention maps of a translation: transformer attend RUN "sentence" [--out FILE]
 
-Weights of every layer and head, as an image (.png, .svg, .pdf; needs matplotlib) or as a page for a browser (.html),
-which also draws lines between the words, as the figures at the end of the paper do.
+Weights of every layer and head, as an image (.png, .svg, .pdf; needs matplotlib), as numbers (.json), or as a page for
+a browser (.html), which also draws lines between the words, as the figures at the end of the paper do.
 """
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from transformer.files import write_atomic
 from transformer.inference.translator import Translator
-from transformer.inspection.attention import draw, page, sentence_attention
-from transformer.inspection.canvas import save
+from transformer.inspection.attention import as_json, draw, page, sentence_attention
+from transformer.inspection.canvas import THEMES, save, theme
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,14 +20,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("sentence", help="in the source language")
     parser.add_argument("--translation", help="force this translation; default: the model's own")
     parser.add_argument("--out", metavar="FILE", type=Path, default=Path("attention.html"), help="default: %(default)s")
+    parser.add_argument("--theme", default="light", choices=tuple(THEMES), help="colours of an image")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     arguments = parser.parse_args(argv)
     # In bf16, rows of weights would not sum to 1.
     translator = Translator.load(arguments.run, device=arguments.device, precision="fp32")
     uses = sentence_attention(translator, arguments.sentence, arguments.translation)
-    if arguments.out.suffix == ".html":
-        arguments.out.write_text(page(uses), encoding="utf-8")
+    if write := {".html": page, ".json": as_json}.get(arguments.out.suffix):
+        write_atomic(arguments.out, write(uses))
     else:
-        save(draw(uses), arguments.out)
+        with theme(arguments.theme):
+            save(draw(uses), arguments.out)
     print(arguments.out)
     return 0

@@ -1,4 +1,4 @@
-"""Average the last checkpoints of a run (section 6.1): python scripts/average.py RUN --last N
+"""Average the last checkpoints of a run (section 6.1): transformer average RUN --last N
 
 Writes RUN/averaged, which evaluate and translate then prefer.
 """

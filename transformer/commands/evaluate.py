@@ -1,4 +1,4 @@
-"""Score a trained model: python scripts/evaluate.py RUN [--split test | --test-set NAME | --src FILE --ref FILE]"""
+"""Score a trained model: transformer evaluate RUN [--split test | --test-set NAME | --src FILE --ref FILE]"""
 
 import argparse
 import dataclasses

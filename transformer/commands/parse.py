@@ -1,4 +1,4 @@
-"""Parse sentences with a trained model: python scripts/parse.py RUN [FILE | -] [--evaluate]
+"""Parse sentences with a trained model: transformer parse RUN [FILE | -] [--evaluate]
 
 One bracketed tree out per line in; an empty line gives an empty line. Words and punctuation marks are separated by
 spaces, as in the treebank; parts of speech are XX, except for punctuation. With --evaluate, FILE contains trees, one

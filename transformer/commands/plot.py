@@ -1,4 +1,4 @@
-"""Show the learning curves of runs, as a table or drawn: python scripts/plot.py RUN [RUN ...] [--out FILE]
+"""Show the learning curves of runs, as a table or drawn: transformer plot RUN [RUN ...] [--out FILE]
 
 Prints the validations in a run's metrics.jsonl as a Markdown table; --out draws runs together instead. Instead of
 runs, positional encodings (section 3.5) or learning rates (equation 3) can be drawn.
@@ -7,11 +7,15 @@ runs, positional encodings (section 3.5) or learning rates (equation 3) can be d
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from transformer.errors import CheckpointError, ConfigError
-from transformer.inspection.canvas import save
+from transformer.inspection.canvas import THEMES, save, theme
 from transformer.inspection.curves import draw_learning_rates, draw_positions, draw_training
 from transformer.training.metrics import read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _MAX_VALUE = 1_000_000_000
 # Values of PE: more cannot be seen, and matplotlib takes some hundred bytes for each.
@@ -20,22 +24,27 @@ _MAX_DRAWN = 10_000_000
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
-    if arguments.positions is not None:
-        save(draw_positions(*arguments.positions), arguments.out)
-    elif arguments.schedule is not None:
-        save(draw_learning_rates(arguments.schedule), arguments.out)
-    elif arguments.out is not None:
-        runs = {str(path): read_metrics(path) for path in arguments.runs}
-        for name, records in runs.items():
-            if not records:
-                raise CheckpointError(f"{name}: nothing is recorded in metrics.jsonl")
-        save(draw_training(runs), arguments.out)
+    if arguments.out is not None:
+        with theme(arguments.theme or "light"):
+            save(_draw(arguments), arguments.out)
     else:
         for path in arguments.runs:
             if len(arguments.runs) > 1:
                 print(f"\n{path}\n")
             _print_table(path, arguments.every)
     return 0
+
+
+def _draw(arguments: argparse.Namespace) -> "Figure":
+    if arguments.positions is not None:
+        return draw_positions(*arguments.positions)
+    if arguments.schedule is not None:
+        return draw_learning_rates(arguments.schedule)
+    runs = {str(path): read_metrics(path) for path in arguments.runs}
+    for name, records in runs.items():
+        if not records:
+            raise CheckpointError(f"{name}: nothing is recorded in metrics.jsonl")
+    return draw_training(runs)
 
 
 def _print_table(path: Path, every: int) -> None:
@@ -58,11 +67,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--positions", type=int, nargs=2, metavar=("LENGTH", "D_MODEL"), help="draw PE(pos, i)")
     parser.add_argument("--schedule", type=int, nargs=2, action="append", metavar=("D_MODEL", "WARMUP"), help="draw it")
     parser.add_argument("--out", type=Path, metavar="FILE", help=".png, .svg or .pdf; needs matplotlib")
+    parser.add_argument("--theme", choices=tuple(THEMES), help="colours of the drawing (default: light)")
     arguments = parser.parse_args(argv)
     if sum(map(bool, (arguments.runs, arguments.positions, arguments.schedule))) != 1:
         raise ConfigError("give either runs, or --positions, or --schedule")
     if not arguments.runs and arguments.out is None:
         raise ConfigError("--positions and --schedule need --out FILE")
+    if arguments.theme is not None and arguments.out is None:
+        raise ConfigError("--theme is that of a drawing: give --out FILE")
     sizes = [("--every", [arguments.every]), ("--positions", arguments.positions or [])]
     for name, values in (*sizes, *(("--schedule", values) for values in arguments.schedule or [])):
         if not all(1 <= value <= _MAX_VALUE for value in values):

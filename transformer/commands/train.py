@@ -1,14 +1,15 @@
-"""Train a translation model: python scripts/train.py CONFIG [section.key=value ...]
+"""Train a translation model: transformer train CONFIG [section.key=value ...]
 
 The same command again resumes from the last checkpoint. --check is a dry run of some seconds: it overfits one batch and
 translates it back, to show that data, model, loss and search work together. With several GPUs or machines:
-torchrun --nproc-per-node=GPUS scripts/train.py CONFIG [section.key=value ...]
+torchrun --nproc-per-node=GPUS -m transformer.commands train CONFIG [section.key=value ...]
 """
 
 import argparse
 import dataclasses
 import functools
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from transformer.training.trainer import Trainer
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", metavar="CONFIG", help="a YAML file such as configs/base.yaml")
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file, or a name that `transformer configs` lists")
     parser.add_argument("overrides", metavar="section.key=value", nargs="*", help="such as train.max_steps=1000")
     parser.add_argument("--check", action="store_true", help="only overfit one batch and translate it back")
     parser.add_argument("--skip-nonfinite", metavar="N", type=int, help="short for train.skip_nonfinite=N")
@@ -64,7 +65,12 @@ def _train(path: str, overrides: Sequence[str], context: DistributedContext) -> 
 
 
 def _command(name: str, *arguments: str) -> str:
-    """The shell command for a program: its script in a checkout, else its module in the installed package."""
-    script = Path(__file__).parents[2] / "scripts" / f"{name}.py"
-    program = [str(script)] if script.is_file() else ["-m", "transformer.commands", name]
+    """The shell command for a program, in the form in which this one was started."""
+    started = Path(sys.orig_argv[1] if len(sys.orig_argv) > 1 else sys.executable)
+    if started.stem == "transformer":  # the console script
+        on_path = shutil.which("transformer")
+        is_on_path = on_path is not None and Path(on_path).resolve() == started.resolve()
+        return shlex.join(["transformer" if is_on_path else str(started), name, *arguments])
+    script = started.with_name(f"{name}.py")
+    program = [str(script)] if started.name == "train.py" and script.is_file() else ["-m", "transformer.commands", name]
     return shlex.join([sys.executable, *program, *arguments])

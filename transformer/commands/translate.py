@@ -1,4 +1,4 @@
-"""Translate text with a trained model: python scripts/translate.py RUN [FILE | -] [--text "..."]
+"""Translate text with a trained model: transformer translate RUN [FILE | -] [--text "..."]
 
 One line out per line in, in order; an empty line gives an empty line. With --output FILE, finished lines are kept in
 FILE.part, from which the same command resumes; standard input must then be given again from its beginning.

@@ -109,8 +109,10 @@ class NullLog(MetricsLog):
 
 
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl in order; invalid or truncated lines are skipped."""
+    """The records of metrics.jsonl in order; invalid or truncated lines are skipped. CheckpointError without a run."""
     path = Path(run) / "metrics.jsonl"
+    if not path.parent.is_dir():
+        raise CheckpointError(f"{run}: no such run directory")
     if not path.is_file():
         return []
     records = []

@@ -28,6 +28,7 @@ from transformer.files import remove_atomic, try_lock, write_atomic
 
 CHECKSUMS = "SHA256SUMS"
 _PACKAGES = ("torch", "numpy", "sentencepiece", "datasets", "sacrebleu", "safetensors")  # may change results
+_DISTRIBUTION = "attention-is-all-you-need"
 
 # Keys that may change when a run is resumed: when to log, validate, save and stop and where to compute.
 FREE_KEYS = {
@@ -157,6 +158,8 @@ def last_checkpoints(run: Path, number: int) -> list[Path]:
     """The last `number` checkpoints of a run, oldest first. CheckpointError if fewer."""
     found = checkpoints(run / "checkpoints")
     if not 1 <= number <= len(found):
+        if not run.is_dir():
+            raise CheckpointError(f"{run}: no such run directory")
         raise CheckpointError(f"{run} contains {len(found)} checkpoints; {number} cannot be averaged")
     return found[-number:]
 
@@ -183,13 +186,22 @@ def record_start(run: Path, step: int, device: torch.device, data: Mapping[str, 
         "step": step,
         "command": sys.orig_argv,
         "revision": _revision(),
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
+        "versions": _versions(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "data": dict(data),
     }
     write_atomic(path, before + json.dumps(start).encode() + b"\n")
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    versions |= {name: metadata.version(name) for name in _PACKAGES}
+    try:
+        return {**versions, _DISTRIBUTION: metadata.version(_DISTRIBUTION)}
+    except metadata.PackageNotFoundError:  # imported from a folder
+        return {**versions, _DISTRIBUTION: None}
 
 
 def _revision() -> str | None:
