@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ablation.figure import plot
-from ablation.report import as_rows, markdown
+from ablation.report import as_rows, markdown, records
 from ablation.rows import load_row, sort_key
 from ablation.runs import read_results, train_and_score
+from benchmarking.report import as_json
 
 from transformer.cli import run
 from transformer.config import Config
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = 0 if arguments.report else _train(runs, arguments.tokenize)
     rows = as_rows(read_results(arguments.out))
     if rows:
-        print(markdown(rows))
+        print(as_json(records(rows)) if arguments.json else markdown(rows))
     elif arguments.report:
         raise CheckpointError(f"--out {arguments.out}: holds no finished run")
     if arguments.plot is not None:
@@ -114,6 +115,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--divide-width", type=int, help=argparse.SUPPRESS)  # former name of --divide-sizes
     parser.add_argument("--tokenize", choices=TOKENIZERS, default="13a", help="none: the text is tokenised already")
     parser.add_argument("--report", action="store_true", help="only print the finished runs in --out")
+    parser.add_argument("--json", action="store_true", help="print the numbers as JSON instead of a table")
     parser.add_argument("--plot", metavar="FILE", type=Path, help="draw it, as .png, .svg or .pdf; needs matplotlib")
     arguments = parser.parse_intermixed_args(argv)
     if arguments.divide_width is not None:

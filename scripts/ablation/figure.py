@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ablation.report import BASE, Row, base_row, noise
-from ablation.rows import PUBLISHED
+from ablation.report import BASE, Row, base_row, records, two_standard_errors
 from transformer.errors import ConfigError
-from transformer.inspection.canvas import COLOURS, new_figure, save
+from transformer.inspection.canvas import new_figure, palette, save, theme
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class _Score(NamedTuple):
+    """A score of all rows but base, relative to base."""
+
+    title: str
+    here: list[float]
+    paper: list[float | None]
+    noise: float | None
+    centre: float
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
@@ -16,41 +30,61 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
     ConfigError without a base row or matplotlib, or if the file format is not supported.
     """
-    base = base_row(rows)
-    if base is None:
+    if base_row(rows) is None:
         raise ConfigError("--plot draws differences from the base row, which has no result yet")
+    with theme():
+        save(draw(records(rows)), path)
+
+
+def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """The figure of `records`, one of which is of the base row."""
+    (base,) = (row for row in rows if row["row"] == BASE)
     others = [row for row in rows if row is not base]
-    paper = PUBLISHED[BASE]
-    figure = new_figure(9, 1.6 + 0.28 * len(others))
+    figure = new_figure(8.4, 1.4 + 0.24 * len(others))
     left, right = figure.subplots(1, 2, sharey=True)
-    for axes, title, here, there, limit in (
-        (
-            left,
-            "perplexity, ratio to base (less is better)",
-            [row.ppl.mean / base.ppl.mean for row in others],
-            [None if row.published is None else row.published.ppl / paper.ppl for row in others],
-            (noise(base.ppl, 1), base.ppl.mean, 1.0),
-        ),
-        (
-            right,
-            "BLEU, difference from base (more is better)",
-            [row.bleu.mean - base.bleu.mean for row in others],
-            [None if row.published is None else row.published.bleu - paper.bleu for row in others],
-            (noise(base.bleu, 1), 1.0, 0.0),
-        ),
-    ):
-        half, unit, centre = limit
-        if half is not None:
-            axes.axvspan(centre - half / unit, centre + half / unit, color="0.9", label="noise of one run")
-        axes.axvline(centre, color="0.5", linewidth=0.8)
-        known = [(x, y) for y, x in enumerate(there) if x is not None]
-        if known:
-            axes.plot(*zip(*known, strict=True), "o", color=COLOURS[1], markerfacecolor="none", label="paper")
-        axes.plot(here, range(len(here)), "o", color=COLOURS[0], label="here")
-        axes.set_title(title, fontsize=10)
-        axes.grid(axis="y", color="0.95")
-        axes.set_axisbelow(True)
-    left.set_yticks(range(len(others)), [row.name for row in others])
-    left.invert_yaxis()
-    right.legend(fontsize=8)
-    save(figure, path)
+    for axes, score in ((left, _ppl(base, others)), (right, _bleu(base, others))):
+        _draw_score(axes, score)
+        # The paper's groups of rows: heads, key size, model size, regularisation, positions.
+        for y in range(1, len(others)):
+            if others[y]["row"][:2] != others[y - 1]["row"][:2]:
+                axes.axhline(y - 0.5, color=palette()[-1], linewidth=0.6, linestyle=":")
+    left.set_yticks(range(len(others)), [row["row"] for row in others])
+    left.set(ylabel="row of Table 3", ylim=(max(len(others), 1) - 0.5, -0.5))
+    handles = {handle.get_label(): handle for handle in (*left.lines, *left.patches) if handle.get_label()[0] != "_"}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _ppl(base: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> _Score:
+    return _Score(
+        "perplexity, ratio to base\n(left is better)",
+        [row["ppl"] / base["ppl"] for row in rows],
+        [row["paper_ppl"] and row["paper_ppl"] / base["paper_ppl"] for row in rows],
+        base["ppl_sd"] and two_standard_errors(base["ppl_sd"], base["seeds"], 1) / base["ppl"],
+        1.0,
+    )
+
+
+def _bleu(base: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> _Score:
+    return _Score(
+        "BLEU, difference from base\n(right is better)",
+        [row["bleu"] - base["bleu"] for row in rows],
+        [row["paper_bleu"] and row["paper_bleu"] - base["paper_bleu"] for row in rows],
+        base["bleu_sd"] and two_standard_errors(base["bleu_sd"], base["seeds"], 1),
+        0.0,
+    )
+
+
+def _draw_score(axes: Axes, score: _Score) -> None:
+    here, paper, *_, neutral = palette()
+    if score.noise is not None:
+        limits = (score.centre - score.noise, score.centre + score.noise)
+        axes.axvspan(*limits, color=neutral, alpha=0.18, linewidth=0, label="noise of one run (two standard errors)")
+    axes.axvline(score.centre, color=neutral, linewidth=1)
+    known = [(x, y) for y, x in enumerate(score.paper) if x is not None]
+    if known:
+        axes.plot(*zip(*known, strict=True), "D", color=paper, markerfacecolor="none", markersize=5, label="paper")
+    axes.plot(score.here, range(len(score.here)), "o", color=here, markersize=5.5, label="here")
+    axes.set_xlabel(score.title)
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)

@@ -66,7 +66,12 @@ def noise(base: Spread, number: int) -> float | None:
 
     Uses the standard deviation of the base row; None if it has a single seed.
     """
-    return None if base.sd is None else 2 * base.sd * math.sqrt(1 / number + 1 / len(base.values))
+    return None if base.sd is None else two_standard_errors(base.sd, len(base.values), number)
+
+
+def two_standard_errors(sd: float, number: int, other: int) -> float:
+    """Of the difference between two means over so many seeds, with the same standard deviation."""
+    return 2 * sd * math.sqrt(1 / number + 1 / other)
 
 
 def verdict(here: float, published: float | None, limit: float | None, *, better: int) -> str:
@@ -126,6 +131,29 @@ def markdown(rows: Sequence[Row]) -> str:
 def base_row(rows: Sequence[Row]) -> Row | None:
     """The row that all others are compared with, if it has a result."""
     return next((row for row in rows if row.name == BASE), None)
+
+
+def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The numbers of the table, for JSON; parameters are in millions."""
+    base = base_row(rows)
+    return [
+        {
+            "row": row.name,
+            "differs_in": "" if base is None else _differences(row, base),
+            "parameters": row.results[0].parameters / 1e6,
+            "updates": max(result.steps for result in row.results),
+            "minutes": statistics.fmean(result.minutes for result in row.results),
+            "seeds": len(row.results),
+            "ppl": row.ppl.mean,
+            "ppl_sd": row.ppl.sd,
+            "bleu": row.bleu.mean,
+            "bleu_sd": row.bleu.sd,
+            "paper_ppl": None if row.published is None else row.published.ppl,
+            "paper_bleu": None if row.published is None else row.published.bleu,
+            "paper_parameters": None if row.published is None else _millions(row.published),
+        }
+        for row in rows
+    ]
 
 
 def _millions(paper: Published) -> int | None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -241,6 +243,15 @@ def _in_subprocess(stage: Callable[..., dict[str, Any]], *arguments: Any) -> dic
 def _remember_start(start: float) -> None:
     global _process_start
     _process_start = start
+    # A parent that is killed cannot end this process, which would keep a core busy for hours.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _with_peak(stage: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.{_SIGNIFICANT_DIGITS}g}") if isinstance(value, float) else value
 
 
-def as_json(report: Report) -> str:
+def as_json(report: Report | Sequence[Report]) -> str:
     """One line of JSON."""
     return json.dumps(rounded(report), ensure_ascii=False)
 

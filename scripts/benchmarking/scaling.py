@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ from transformer.data.batching import Batch
 from transformer.data.builtin import builtin_pairs
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from transformer.inference.translator import Translator
-from transformer.inspection.canvas import COLOURS, new_figure, save
+from transformer.inspection.canvas import new_figure, palette, save, theme
 from transformer.model.alternatives.build import build_model
 from transformer.model.alternatives.scores import WrittenOutAttention
 from transformer.model.attention import MultiHeadAttention
@@ -36,7 +36,18 @@ from transformer.training.train_step import accumulate_gradients
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
+# Titles of the varied sizes' axes.
+_AXES = {
+    "length": "length (tokens per sentence)",
+    "batch": "batch (sentences)",
+    "d_model": "d_model",
+    "beam": "beam size",
+    "threads": "threads",
+}
+_POINT = {"size": 1, "ms": 1e-3, "predicted": 1}  # keys of a reported point, and factors to a curve's units
+LEGEND_TITLE = "points: measured; lines: predicted slope\nexponent measured (predicted):"
 HEAD_SIZE = 64  # as in the paper: a larger d_model has more heads, not larger ones
 
 
@@ -192,27 +203,50 @@ def scaling_report(curves: Sequence[Curve]) -> Report:
     }
 
 
+def curves_from_report(report: Report) -> list[Curve]:
+    """The curves of a `scaling_report`, up to rounding."""
+    names = dict.fromkeys(point["of"] for point in report["points"])
+    points = {name: [point for point in report["points"] if point["of"] == name] for name in names}
+    return [
+        Curve(name, *([point[key] * factor for point in found] for key, factor in _POINT.items()))
+        for name, found in points.items()
+    ]
+
+
 def plot(curves: Sequence[Curve], against: str, path: Path) -> None:
     """Draw curves into a file; ConfigError without matplotlib, or if the format is not supported."""
-    figure = new_figure(7, 5)
-    draw(figure.subplots(), curves, against)
-    save(figure, path)
+    with theme():
+        save(draw_scaling(curves, against), path)
 
 
-def draw(axes: Axes, curves: Sequence[Curve], against: str, colours: Iterable[str] = COLOURS) -> None:
+def draw_scaling(curves: Sequence[Curve], against: str) -> Figure:
+    """One panel with the curves, its legend on the right."""
+    figure = new_figure(7.6, 3.8)
+    axes = figure.subplots()
+    draw(axes, curves, _AXES[against])
+    axes.set(ylabel="time per call (ms)" if against == "beam" else "forward + backward (ms)")
+    figure.legend(title=LEGEND_TITLE, alignment="left", loc="outside right center")
+    return figure
+
+
+def draw(axes: Axes, curves: Sequence[Curve], against: str, colours: Sequence[str] = ()) -> None:
     """Draw measurements as points and predictions as lines, on logarithmic axes.
 
     A prediction is scaled to meet its curve at the largest size, where fixed costs matter least: only its slope counts.
     """
-    for curve, colour in zip(curves, itertools.cycle(colours), strict=False):
+    markers = dict(zip(palette(), itertools.cycle("os^Dv")))
+    for curve, colour in zip(curves, itertools.cycle(colours or palette()), strict=False):
         ratio = curve.seconds[-1] / curve.predicted[-1]
-        label = f"{curve.name}: {curve.measured_exponent:.2f} (predicted {curve.predicted_exponent:.2f})"
-        axes.plot(curve.sizes, [1e3 * s for s in curve.seconds], "o", color=colour, label=label)
-        axes.plot(curve.sizes, [1e3 * ratio * p for p in curve.predicted], "-", color=colour)
-    axes.set(xscale="log", yscale="log", xlabel=against, ylabel="ms", title="points: measured; lines: predicted slope")
-    axes.set_xticks(curves[0].sizes, [str(size) for size in curves[0].sizes])
+        label = f"{curve.name}: {curve.measured_exponent:.2f} ({curve.predicted_exponent:.2f})"
+        axes.plot(
+            curve.sizes, [1e3 * s for s in curve.seconds], markers[colour], markersize=5, color=colour, label=label
+        )
+        axes.plot(curve.sizes, [1e3 * ratio * p for p in curve.predicted], "-", linewidth=1.2, color=colour)
+    axes.set(xscale="log", yscale="log", xlabel=against)
+    axes.set_xticks(curves[0].sizes, [f"{size:,}" for size in curves[0].sizes])
+    axes.yaxis.set_major_formatter("{x:,.10g}")
     axes.minorticks_off()
-    axes.legend(title="exponent", loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    axes.grid()
 
 
 def _curve(name: str, sizes: Sequence[int], cost: Callable[[int], Cost]) -> Curve:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +21,13 @@ from torch import Tensor, nn
 
 from benchmarking.peak_flops import calls_per_second
 from benchmarking.report import Report
-from benchmarking.scaling import HEAD_SIZE, Curve, draw, scaling_report
-from transformer.inspection.canvas import COLOURS, new_figure, save
+from benchmarking.scaling import HEAD_SIZE, LEGEND_TITLE, Curve, draw, scaling_report
+from transformer.inspection.canvas import new_figure, palette, save, theme
 from transformer.model.alternatives.local import LocalAttention
 from transformer.model.attention import DotProductAttention, MultiHeadAttention
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -161,6 +164,8 @@ LAYER_TYPES = {
     "separable": LayerType(_separable, lambda s: s.k * s.n * s.d + s.n * s.d**2, lambda s: math.log(s.n, s.k)),
     "restricted": LayerType(_restricted_self_attention, lambda s: s.r * s.n * s.d, lambda s: s.n / s.r),
 }
+# Titles of the varied sizes' axes.
+_AXES = {"n": "length n", "d": "representation size d", "rk": "neighbourhood r, kernel size k"}
 PASSES = ("forward", "with backward")
 # A single contiguous convolution is the same as a dilated one.
 _TIMED = [name for name in LAYER_TYPES if name != "contiguous"]
@@ -232,9 +237,20 @@ def table1_report(counted: Sequence[Report], curves: Mapping[str, Sequence[Curve
 
 def plot(curves: Mapping[str, Sequence[Curve]], path: Path) -> None:
     """Draw the times with backward pass, a panel per varied size; ConfigError as `scaling.plot`."""
-    figure = new_figure(5 * len(curves), 5)
-    colours = {f"{name}, {PASSES[1]}": colour for name, colour in zip(_TIMED, COLOURS, strict=False)}
-    for axes, (letters, found) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
-        drawn = [curve for curve in found if curve.name in colours]
-        draw(axes, drawn, " = ".join(letters), [colours[curve.name] for curve in drawn])
-    save(figure, path)
+    with theme():
+        save(draw_table1(curves), path)
+
+
+def draw_table1(curves: Mapping[str, Sequence[Curve]]) -> Figure:
+    """Times of the forward and backward pass of each layer type, a panel per varied size."""
+    figure = new_figure(3.1 * len(curves), 4.6)
+    colours = dict(zip(_TIMED, palette(), strict=False))
+    panels = figure.subplots(1, len(curves), squeeze=False, sharey=True).flat
+    for axes, (letters, found) in zip(panels, curves.items(), strict=True):
+        names = {curve.name: curve.name.removesuffix(f", {PASSES[1]}") for curve in found}
+        drawn = [dataclasses.replace(curve, name=names[curve.name]) for curve in found if names[curve.name] in colours]
+        draw(axes, drawn, _AXES[letters], [colours[curve.name] for curve in drawn])
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    figure.axes[0].set_ylabel("forward + backward (ms)")
+    figure.suptitle(LEGEND_TITLE.replace("\n", "; ").removesuffix(":"), fontsize=9)
+    return figure

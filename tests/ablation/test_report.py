@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ablation.figure import plot
-from ablation.report import Spread, as_rows, markdown, noise, verdict
+from ablation.figure import draw, plot
+from ablation.report import Spread, as_rows, markdown, noise, records, verdict
 from ablation.runs import Result
 
 from transformer.config import Config
@@ -121,6 +121,40 @@ def test_a_key_that_is_newer_than_a_result_has_its_default() -> None:
 def test_scores_with_different_signatures_are_not_comparable() -> None:
     table = markdown(as_rows([*BASE, result("c_n2", 6.0, 23.5, signature="tok:none")]))
     assert table.endswith("\nBLEU: tok:13a and tok:none; not comparable")
+
+
+def test_records_have_the_numbers_of_the_table() -> None:
+    base, n2, rotary = records(
+        as_rows([*BASE, result("c_n2", 6.0, 23.5, model__num_layers=2), result("rotary", 5, 24)])
+    )
+    assert (base["seeds"], base["ppl"], base["ppl_sd"]) == (3, pytest.approx(5.0), pytest.approx(0.1))
+    assert (n2["row"], n2["differs_in"], n2["updates"], n2["bleu_sd"]) == ("c_n2", "num_layers 2", 700, None)
+    assert (n2["parameters"], n2["paper_ppl"], n2["paper_bleu"], n2["paper_parameters"]) == (63.045632, 6.11, 23.7, 36)
+    assert (rotary["paper_ppl"], rotary["paper_bleu"], rotary["paper_parameters"]) == (None, None, None)
+    assert records(as_rows([result("c_n2", 6.0, 23.5)]))[0]["differs_in"] == ""
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_the_figure_shows_differences_from_base_here_and_in_the_paper(number: int) -> None:
+    pytest.importorskip("matplotlib")
+    rows = records(as_rows([*BASE[:number], result("c_n2", 6.0, 25.5), result("rotary", 5.5, 22.0)]))
+    figure = draw(rows)
+    ppl, bleu = figure.axes
+    assert [label.get_text() for label in ppl.get_yticklabels()] == ["c_n2", "rotary"]
+    (here, paper), (bleu_here, bleu_paper) = (
+        [line for label in ("here", "paper") for line in axes.lines if line.get_label() == label]
+        for axes in (ppl, bleu)
+    )
+    base = sum(row.bleu for row in BASE[:number]) / number
+    assert list(here.get_xdata()) == pytest.approx([6.0 / 5.0, 5.5 / 5.0])
+    assert list(bleu_here.get_xdata()) == pytest.approx([25.5 - base, 22.0 - base])
+    assert list(paper.get_xdata()) == pytest.approx([6.11 / 4.92])
+    assert list(bleu_paper.get_xdata()) == pytest.approx([23.7 - 25.8])
+    assert "better" in ppl.get_xlabel() and "better" in bleu.get_xlabel()
+    bands = [patch.get_width() for patch in bleu.patches]
+    assert bands == ([] if number == 1 else [pytest.approx(2 * 2 * math.sqrt(4 / 3))])
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == (2 if number == 1 else 3)
 
 
 @pytest.mark.parametrize("number", [1, 3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import runpy
 import signal
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ablation.figure import draw
 
 from transformer.cli import run
 from transformer.data.batching import Batch
@@ -77,6 +79,17 @@ def test_the_figure_is_drawn_from_what_is_finished(table3: Call, recipe: list[st
     figure = tmp_path / "table.svg"
     assert table3("base", "c_n2", *recipe, "--plot", figure)[0] == 0
     assert figure.stat().st_size > 1000
+
+
+def test_the_numbers_are_printed_as_json_from_which_the_figure_is_drawn(
+    table3: Call, recipe: list[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    assert table3("base", "c_n2", *recipe)[0] == 0
+    status, out, _ = table3("--report", "--json", "--out", tmp_path / "out")
+    rows = json.loads(out)
+    assert (status, [row["row"] for row in rows]) == (0, ["base", "c_n2"])
+    assert len(draw(rows).axes) == 2
 
 
 def test_a_row_that_diverges_does_not_stop_the_others(table3: Call, recipe: list[str], tmp_path: Path) -> None:

@@ -17,7 +17,10 @@ from transformer.data.corpus import aligned_files
 EXTRA = [("one\u2028two", "eins"), ("three", "drei\u0085")]
 
 
-@pytest.mark.parametrize(("pairs", "distinct"), [(17, 5), (14, 5), (3, 5), (2, 1), (7, 5)])
+@pytest.mark.parametrize(
+    ("pairs", "distinct"),
+    [(17, 5), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((14, 5), (3, 5), (2, 1), (7, 5)))],
+)
 def test_a_corpus_repeats_its_pairs_and_is_as_long_as_asked(tmp_path: Path, pairs: int, distinct: int) -> None:
     write_corpus(tmp_path, pairs, distinct, EXTRA)
     pool = [*builtin_pairs("train", min(pairs, distinct)), *EXTRA]
@@ -31,6 +34,7 @@ def whoami(number: int) -> dict[str, Any]:
     return {"pid": os.getpid(), "number": number}
 
 
+@pytest.mark.slow
 def test_a_stage_has_a_process_of_its_own_and_its_peak_memory() -> None:
     found = _in_subprocess(whoami, 7)
     assert found["number"] == 7
@@ -38,6 +42,7 @@ def test_a_stage_has_a_process_of_its_own_and_its_peak_memory() -> None:
     assert found["peak_bytes"] > 1 << 20
 
 
+@pytest.mark.slow
 def test_every_stage_runs_at_both_sizes(tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # In this process: importing torch a dozen times takes long.
     monkeypatch.setattr(

@@ -39,8 +39,15 @@ def remember_ids(translator: Translator) -> list[list[int]]:
     return seen
 
 
-@pytest.mark.parametrize("beam", [1, 2, 5])
-@pytest.mark.parametrize("length", [1, 2, 61])
+@pytest.mark.parametrize(
+    ("beam", "length"),
+    [
+        (1, 2),
+        (5, 1),
+        (2, 61),
+        *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((1, 1), (2, 1), (2, 2), (5, 2), (1, 61), (5, 61))),
+    ],
+)
 def test_every_output_has_the_forced_length(translator: Translator, beam: int, length: int) -> None:
     seen = remember_ids(translator)
     Observer(translator, length)

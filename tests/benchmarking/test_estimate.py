@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from benchmarking.estimate import Hardware, estimate
 from benchmarking.flops import Work, forward_flops
 
-from transformer.config import Config, ModelConfig, TrainConfig
+from transformer.config import Config, ModelConfig, TrainConfig, load_config
 
 V = 31
 CONFIG = Config(
@@ -31,6 +32,21 @@ def test_operations_are_those_of_forward_and_backward_over_the_whole_update() ->
     assert found["tflop_per_update"] == pytest.approx(3 * forward_flops(CONFIG.model, V, whole) / 1e12)
     # At half of the peak, on seven GPUs.
     assert found["matrix products"] == pytest.approx(1e3 * found["tflop_per_update"] * 1e12 / 7 / (0.5 * 1e9))
+
+
+@pytest.mark.parametrize(
+    ("name", "hours", "published", "counted"),
+    [("base", 12, "3.3e+18", "9.5e+17"), ("big", 3.5 * 24, "2.3e+19", "9.7e+18")],
+)
+def test_table_2_multiplies_time_by_peak_and_the_operations_are_a_third_to_a_half_of_that(
+    name: str, hours: float, published: str, counted: str
+) -> None:
+    # Footnote 5: eight P100 at 9.5 TFLOPS each.
+    assert f"{hours * 3600 * 8 * 9.5e12:.1e}" == published
+    config = load_config(Path(__file__).parents[2] / "configs" / f"{name}.yaml")
+    report = estimate(config, HARDWARE, gpus=8, vocab_size=config.data.vocab_size, sentence_length=30)
+    assert f"{report['tflop_per_update'] * 1e12 * config.train.max_steps:.1e}" == counted
+    assert 0.28 < float(counted) / float(published) < 0.43
 
 
 def test_one_gpu_exchanges_nothing_and_does_all() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -9,10 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from benchmarking import scaling
+from benchmarking.report import as_json
 from benchmarking.scaling import (
     Cost,
     Curve,
     attention_layer,
+    curves_from_report,
+    draw_scaling,
     equation_1,
     exponent,
     plot,
@@ -117,6 +121,33 @@ def test_a_report_has_exponents_over_all_sizes_and_at_the_end_and_every_point() 
         ("x", 8, 12000.0),
         ("y", 2, 4000.0),
     ]
+
+
+def test_curves_are_drawn_from_a_report_as_from_a_measurement() -> None:
+    (again, other) = curves_from_report(json.loads(as_json(scaling_report(CURVES))))
+    assert (again.name, again.sizes, again.predicted) == ("x", [2, 4, 8], [1.0, 2.0, 8.0])
+    assert again.seconds == pytest.approx(CURVES[0].seconds)
+    assert other.measured_exponent == pytest.approx(CURVES[1].measured_exponent)
+
+
+@pytest.mark.parametrize(
+    ("against", "axis"), [("length", "length (tokens per sentence)"), ("threads", "threads"), ("d_model", "d_model")]
+)
+def test_points_are_measured_and_lines_have_the_predicted_slope(against: str, axis: str) -> None:
+    pytest.importorskip("matplotlib")
+    figure = draw_scaling(CURVES, against)
+    (axes,) = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == (axis, "forward + backward (ms)")
+    points, line, *_ = axes.lines
+    assert list(points.get_ydata()) == [1000, 3000, 12000]
+    assert list(line.get_ydata()) == [1500, 3000, 12000], "meets the measurement at the largest size"
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["x: 1.79 (1.50)", "y: -1.00 (-0.79)"]
+
+
+def test_translation_has_no_backward_pass() -> None:
+    pytest.importorskip("matplotlib")
+    assert draw_scaling(CURVES, "beam").axes[0].get_ylabel() == "time per call (ms)"
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png"])

@@ -59,6 +59,7 @@ def test_train_measures_updates(benchmark: Call, config: Path) -> None:
     assert {"tokens_per_s", "sentences_per_s", "gflops", "padding.target", "phases.host", "fraction_of_peak"} < {*names}
 
 
+@pytest.mark.slow
 def test_overrides_may_stand_before_and_after_options(benchmark: Call, config: Path) -> None:
     quick = ("--updates", 1, "--warmup", 0, "--peak-seconds", 0, "--json")
     found = report(benchmark("train", config, "train.max_tokens=113", *quick, "train.precision=bf16", "model.d_ff=31"))
@@ -74,6 +75,7 @@ def test_train_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_decode_measures_a_run_on_its_test_split_or_a_file(benchmark: Call, trained_run: Path, tmp_path: Path) -> None:
     quick = ("--repeat", 1, "--peak-seconds", 0, "--json")
     found = report(benchmark("decode", trained_run, "--sentences", 7, "--beam", 2, "--precision", "bf16", *quick))
@@ -84,6 +86,7 @@ def test_decode_measures_a_run_on_its_test_split_or_a_file(benchmark: Call, trai
     assert (found["sentences"], found["beam"]) == (3, 3)
 
 
+@pytest.mark.slow
 def test_decode_measures_an_untrained_model(benchmark: Call, config: Path) -> None:
     arguments = (
         "decode",
@@ -102,6 +105,7 @@ def test_decode_measures_an_untrained_model(benchmark: Call, config: Path) -> No
     assert (found["beam"], found["output_tokens_per_sentence"]) == (2, 5)
 
 
+@pytest.mark.slow
 def test_peak_flops_measures_every_shape_in_the_given_precisions(benchmark: Call, config: Path) -> None:
     arguments = ("peak-flops", config, "--seconds", 0.003, "--precision", "fp32", "--precision", "bf16", "--json")
     found = report(benchmark(*arguments))
@@ -111,6 +115,7 @@ def test_peak_flops_measures_every_shape_in_the_given_precisions(benchmark: Call
     assert {row["rows"] for row in found["gflops"]} == {211}
 
 
+@pytest.mark.slow
 def test_data_measures_every_stage(
     benchmark: Call, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +132,7 @@ def test_data_measures_every_stage(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("against", "sizes", "curves"),
     [
@@ -146,6 +152,7 @@ def test_scaling_fits_an_exponent_to_every_curve(
     assert [row["size"] for row in found["points"]] == [*sizes] * len(curves)
 
 
+@pytest.mark.slow
 def test_scaling_draws_a_plot(benchmark: Call, config: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / "plot.svg"
@@ -157,6 +164,7 @@ def test_scaling_draws_a_plot(benchmark: Call, config: Path, tmp_path: Path) -> 
     assert path.is_file()
 
 
+@pytest.mark.slow
 def test_table1_times_and_counts_its_layers(benchmark: Call, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     sizes = ("--n", 5, "--d", 7, "--k", 29, "--lengths", 5, 3, "--widths", 3, 5, "--windows", 3, 5)
@@ -192,6 +200,7 @@ def test_compare_takes_the_wall_time(benchmark: Call) -> None:
     assert json.loads(out)["ratio"]["median"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "former", "current"),
     [
@@ -257,6 +266,7 @@ def test_scaling_needs_two_sizes(benchmark: Call, config: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at processes through /proc")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_its_other_processes_too_and_leaves_no_files(
@@ -267,6 +277,7 @@ def test_a_signal_ends_its_other_processes_too_and_leaves_no_files(
     with subprocess.Popen([sys.executable, SCRIPT, *map(str, arguments)], stderr=subprocess.PIPE) as process:
         try:
             wait_until(lambda: any(tmp_path.glob("*/*/train.en")) or process.poll() is not None)
+            assert process.poll() is None, process.communicate()
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             process.send_signal(number)
             _, printed = process.communicate(timeout=60)

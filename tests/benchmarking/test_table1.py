@@ -13,6 +13,7 @@ from benchmarking.table1 import (
     LAYER_TYPES,
     Sizes,
     count,
+    draw_table1,
     max_path_length,
     num_sequential_operations,
     plot,
@@ -108,6 +109,19 @@ def test_a_separable_convolution_costs_as_much_as_section_4_says() -> None:
     assert LAYER_TYPES["separable"].complexity(Sizes(n, d, 3, k)) == k * n * d + n * d**2
 
 
+@pytest.mark.parametrize(("n", "d"), list(itertools.product((3, 7, 29, 512), repeat=2)))
+def test_self_attention_costs_less_than_recurrence_if_the_length_is_below_the_size(n: int, d: int) -> None:
+    sizes = Sizes(n, d, 3, 3)
+    cheaper = LAYER_TYPES["self-attention"].complexity(sizes) < LAYER_TYPES["recurrent"].complexity(sizes)
+    assert cheaper == (n < d)
+
+
+def test_a_separable_convolution_as_wide_as_the_sequence_costs_self_attention_and_a_feed_forward_layer() -> None:
+    n, d = 11, 7
+    self_attention = LAYER_TYPES["self-attention"].complexity(Sizes(n, d, 3, 3))
+    assert LAYER_TYPES["separable"].complexity(Sizes(n, d, 3, k=n)) == self_attention + n * d**2
+
+
 def test_every_layer_keeps_the_shape_of_a_sequence() -> None:
     sizes = Sizes(11, 128, 5, 3)
     x = torch.randn(2, sizes.n, sizes.d)
@@ -120,6 +134,18 @@ def test_a_report_has_what_was_counted_and_all_exponents() -> None:
     (row,) = [row for row in report["counted"] if (row["of"], row["n"]) == ("recurrent", 128)]
     assert (row["path"], row["path_in_table_1"]) == (128, 128)
     assert report["against_n"]["exponents"][0]["measured"] == pytest.approx(2)
+
+
+def test_a_figure_has_a_titled_panel_per_size_and_a_legend_each() -> None:
+    pytest.importorskip("matplotlib")
+    curves = [Curve(f"{name}, with backward", [2, 4], [1.0, 4.0], [1.0, 2.0]) for name in ("separable", "restricted")]
+    curves.append(Curve("restricted, forward", [2, 4], [1.0, 4.0], [1.0, 2.0]))
+    left, right = draw_table1({"n": curves, "rk": curves[1:]}).axes
+    assert left.get_ylabel() == "forward + backward (ms)"
+    assert (left.get_xlabel(), right.get_xlabel()) == ("length n", "neighbourhood r, kernel size k")
+    labels = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in (left, right)]
+    assert labels == [["separable: 2.00 (1.00)", "restricted: 2.00 (1.00)"], ["restricted: 2.00 (1.00)"]]
+    assert left.lines[2].get_color() == right.lines[0].get_color(), "a layer type has one colour"
 
 
 def test_a_plot_has_a_panel_per_size(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from transformer.data.tokenizer import BOS_ID, EOS_ID
 from transformer.errors import DataError
 from transformer.inference.translator import Translator
 from transformer.inspection import attention_maps
-from transformer.inspection.attention import Use, draw, page, sentence_attention
+from transformer.inspection.attention import Use, as_json, draw, from_json, page, sentence_attention, word_starts, words
+from transformer.inspection.canvas import THEMES, theme
 from transformer.model.alternatives.build import build_model
 
 SENTENCE = "Two small dogs are playing in the park."
@@ -141,26 +143,62 @@ def test_a_page_is_self_contained(uses: list[Use]) -> None:
     assert "{{" not in text
 
 
+def test_a_page_has_both_themes(uses: list[Use]) -> None:
+    light, dark = page(uses).split("@media (prefers-color-scheme: dark)")
+    for text, name in ((light, "light"), (dark.split("}")[0], "dark")):
+        background, ink, _, colours = THEMES[name]
+        expected = [f"--background: {background};", f"--text: {ink};"]
+        assert all(value in text for value in [*expected, *(f"{colour};" for colour in colours)])
+
+
+def test_json_keeps_pieces_and_weights_to_four_decimals(uses: list[Use]) -> None:
+    text = as_json(uses)
+    kept = from_json(text)
+    assert [use[:3] for use in kept] == [use[:3] for use in uses]
+    for use, before in zip(kept, uses, strict=True):
+        torch.testing.assert_close(use.weights, before.weights, rtol=0, atol=0.5001e-4)
+    assert not re.search(r"\d\.\d{5}", text)
+    assert as_json(kept) == text
+
+
+def test_pieces_are_shown_as_words() -> None:
+    pieces = ["<s>", "▁Zwei", "▁Hun", "de", ".", "▁", "</s>"]
+    assert words(pieces) == ["<s>", "Zwei", "Hun", "de", ".", "▁", "</s>"]
+    assert word_starts(pieces) == [1, 2, 5, 6]
+    assert word_starts(["<s>", "也", "▁x"]) == [1, 2]
+    assert word_starts(["▁a"]) == []
+
+
 def test_a_figure_has_every_head_with_its_weights_and_labels(uses: list[Use]) -> None:
     pytest.importorskip("matplotlib")
     figure = draw(uses)
-    assert len(figure.axes) == 3 * 2 * 2
-    for i, axes in enumerate(figure.axes):
+    heads = [axes for axes in figure.axes if axes.get_position().height > 0.02]
+    assert len(heads) == 3 * 2 * 2
+    for i, axes in enumerate(heads):
         use, layer, head = uses[i // 4], i // 2 % 2, i % 2
         torch.testing.assert_close(torch.tensor(axes.images[0].get_array()), use.weights[layer, head])
         ticks = axes.get_yticklabels(), axes.get_xticklabels()
         rows, columns = ([label.get_text() for label in labels] for labels in ticks)
-        assert rows == (use.queries if head == 0 else [])
-        assert columns == (use.keys if layer == 1 else [])
+        assert rows == (words(use.queries) if head == 0 else [])
+        assert columns == (words(use.keys) if layer == 1 else [])
+        between, across = ([path.vertices[0] for path in lines.get_paths()] for lines in axes.collections)
+        assert [y + 0.5 for _, y in between] == word_starts(use.queries)
+        assert [x + 0.5 for x, _ in across] == word_starts(use.keys)
+        assert axes.get_xlim() == (-0.5, len(use.keys) - 0.5), "lines do not widen the panel"
+    texts = [text.get_text() for text in figure.texts]
+    assert [texts.count(text) for text in ("query", "key", "attention weight  0", "1")] == [3] * 4
+    assert [use.name in texts for use in uses] == [True] * 3
 
 
-def test_labels_and_heads_of_a_figure_do_not_overlap() -> None:
+@pytest.mark.parametrize("pieces", [("▁Donaudampfschifffahrt", "W" * 11, "i", "$_$"), ("a",), ["▁piece"] * 30])
+def test_labels_and_heads_of_a_figure_do_not_overlap(pieces: Sequence[str]) -> None:
     pytest.importorskip("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figure = draw(some_uses("▁Donaudampfschifffahrt", "W" * 11, "i", "$_$"))
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    boxes = [axes.get_tightbbox(renderer) for axes in figure.axes]
+    with theme():
+        figure = draw(some_uses(*pieces))
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        boxes = [part.get_tightbbox(renderer) for part in (*figure.axes, *figure.texts)]
     whole = figure.bbox
     for i, box in enumerate(boxes):
         assert whole.x0 <= box.x0 and box.x1 <= whole.x1 and whole.y0 <= box.y0 and box.y1 <= whole.y1
@@ -169,5 +207,7 @@ def test_labels_and_heads_of_a_figure_do_not_overlap() -> None:
 
 def test_a_piece_with_dollar_signs_is_not_a_formula() -> None:
     pytest.importorskip("matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     figure = draw(some_uses("$\\frac$", "a"))
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()

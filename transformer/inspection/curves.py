@@ -3,71 +3,121 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from transformer.inspection.canvas import COLOURS, new_figure
+from transformer.inspection.canvas import colour_map, new_figure, palette
 from transformer.model.embeddings import sinusoidal_positions
 from transformer.training.optimizer import noam_lr
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Panels of `draw_training`: title, and the key in the records of each kind.
+# Panels of `draw_training`: title of the y axis, and the key in the records of each kind.
 _PANELS = (
-    ("loss of training, in nats per token", {"train": "loss"}),
-    ("perplexity", {"train": "ppl", "validation": "ppl"}),
+    ("training loss (nats per piece)", {"train": "loss"}),
+    ("perplexity (per piece, log scale)", {"train": "ppl", "validation": "ppl"}),
+    ("validation BLEU (greedy search)", {"validation": "bleu"}),
     ("learning rate", {"train": "lr"}),
-    ("greedy BLEU in validation", {"validation": "bleu"}),
 )
-_STYLES: dict[str, dict[str, Any]] = {"train": {"linewidth": 1}, "validation": {"marker": "o", "markersize": 3}}
+_NAMES = {"train": "training", "validation": "validation"}
+_STYLES: dict[str, dict[str, Any]] = {
+    "train": {"linewidth": 1},
+    "validation": {"linewidth": 1.4, "linestyle": "--", "marker": "o", "markersize": 4},
+}
+_NUM_POSITIONS = 100  # of the curves of `draw_positions`: more would fill the panel
 
 
 def draw_positions(length: int, d_model: int) -> Figure:
-    """PE(pos, i) for all positions and channels as colours, and for a few channels as curves."""
+    """PE(pos, i): the sines and the cosines as colours, and a few channels as curves."""
     table = sinusoidal_positions(length, d_model).numpy()
-    figure = new_figure(9, 7)
-    image, waves = figure.subplots(2, 1, sharex=True)
-    shown = image.imshow(table.T, aspect="auto", origin="lower", cmap="PuOr", vmin=-1, vmax=1, interpolation="nearest")
-    image.set(ylabel="channel")
-    figure.colorbar(shown, ax=image)
-    # A sine and its cosine from each quarter of the channels.
-    channels = sorted({2 * (quarter * d_model // 8) + i for quarter in range(4) for i in (0, 1)} & {*range(d_model)})
-    for channel, colour in zip(channels, itertools.cycle(COLOURS), strict=False):
-        waves.plot(table[:, channel], color=colour, linestyle="-" if channel % 2 == 0 else "--", label=f"{channel}")
-    waves.set(xlabel="position")
-    waves.legend(title="channel", ncols=len(channels), loc="upper center", bbox_to_anchor=(0.5, -0.15))
+    figure = new_figure(8, 6)
+    sides = ["sine (channels 0, 2, 4, …)", "cosine (channels 1, 3, 5, …)"][:d_model]
+    rows: list[Any] = [sides, ["waves"] * len(sides)]
+    panels = figure.subplot_mosaic(rows, height_ratios=[3, 2])
+    # Sines and cosines apart, and the mean where values share a pixel: no moiré.
+    options: dict[str, Any] = {
+        "aspect": "auto",
+        "vmin": -1,
+        "vmax": 1,
+        "interpolation_stage": "data",
+        "origin": "lower",
+    }
+    for first, title in enumerate(sides):
+        values = table[:, first::2].T
+        extent = (-0.5, length - 0.5, first - 1, first - 1 + 2 * len(values))
+        shown = panels[title].imshow(values, colour_map(diverging=True), extent=extent, **options)
+        panels[title].set(title=title, xlabel="position", ylabel="channel")
+    figure.colorbar(shown, ax=[panels[title] for title in sides], label="PE(position, channel)", ticks=[-1, 0, 1])
+    _draw_waves(panels["waves"], table[:_NUM_POSITIONS])
+    title = "channels (solid: sine, dashed: cosine; wavelength in positions)"
+    figure.legend(title=title, ncols=4, loc="outside lower center")
     return figure
+
+
+def _draw_waves(axes: Axes, table: Any) -> None:
+    """A sine and its cosine from each quarter of the channels."""
+    d_model = table.shape[1]
+    pairs = sorted({2 * (quarter * d_model // 8) for quarter in range(4)} & {*range(d_model)})
+    for first, colour in zip(pairs, palette(), strict=False):
+        channels = ", ".join(str(channel) for channel in (first, first + 1) if channel < d_model)
+        label = f"{channels} ({2 * math.pi * 10_000 ** (first / d_model):,.1f})"
+        axes.plot(table[:, first], color=colour, label=label)
+        axes.plot(table[:, first + 1 : first + 2], "--", color=colour)
+    axes.set(xlabel="position", ylabel="PE(position, channel)", ylim=(-1.1, 1.1), yticks=[-1, 0, 1])
+    axes.margins(x=0.01)
+    axes.grid(axis="y")
 
 
 def draw_learning_rates(schedules: Sequence[tuple[int, int]]) -> Figure:
     """Equation 3 for some (d_model, warmup_steps), over five times the longest warm-up."""
     num_steps = 5 * max(warmup_steps for _, warmup_steps in schedules)
     steps = range(1, num_steps + 1, max(1, num_steps // 1000))
-    figure = new_figure(7, 4)
+    figure = new_figure(7, 3.8)
     axes = figure.subplots()
-    for (d_model, warmup_steps), colour in zip(schedules, itertools.cycle(COLOURS), strict=False):
+    for (d_model, warmup_steps), colour in zip(schedules, itertools.cycle(palette()), strict=False):
         rates = [noam_lr(step, d_model, warmup_steps) for step in steps]
-        axes.plot(steps, rates, color=colour, label=f"d_model {d_model}, warmup_steps {warmup_steps}")
-    axes.set(xlabel="update", ylabel="learning rate", xlim=(0, None), ylim=(0, None))
+        axes.plot(steps, rates, color=colour, label=f"d_model = {d_model}, warmup_steps = {warmup_steps:,}")
+    axes.set(xlabel="update", ylabel="learning rate (equation 3)", xlim=(0, None), ylim=(0, None))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.ticklabel_format(axis="y", scilimits=(-3, 3), useMathText=True)
+    axes.grid()
     axes.legend()
     return figure
 
 
 def draw_training(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Loss, perplexity, learning rate and BLEU of runs against updates; `runs` maps names to `read_metrics`."""
-    figure = new_figure(10, 7)
-    for axes, (title, keys) in zip(figure.subplots(2, 2, sharex=True).flat, _PANELS, strict=True):
-        for (name, records), colour in zip(runs.items(), itertools.cycle(COLOURS), strict=False):
+    """Loss, perplexity, BLEU and learning rate of runs against updates; `runs` maps names to `read_metrics`."""
+    figure = new_figure(9, 6)
+    last = max((record["step"] for records in runs.values() for record in records), default=1)
+    for axes, (title, keys) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
+        for (name, records), colour in zip(runs.items(), itertools.cycle(palette()), strict=False):
             for kind, key in keys.items():
-                label = f"{name}, validation" if kind == "validation" and "train" in keys else name
-                points = [
-                    (record["step"], record[key]) for record in records if record["kind"] == kind and key in record
-                ]
+                points = [(line["step"], line[key]) for line in records if line["kind"] == kind and key in line]
                 if points:
-                    axes.plot(*zip(*points, strict=True), color=colour, label=label, **_STYLES[kind])
-        axes.set(title=title, xlabel="update", yscale="log" if title == "perplexity" else "linear")
-        axes.label_outer()
-        if axes.lines:
-            axes.legend()
+                    style = {"color": colour, "label": f"{name}, {_NAMES[kind]}", **_STYLES[kind]}
+                    axes.plot(*zip(*points, strict=True), **style)
+        axes.set_xlim(-0.02 * last, 1.02 * last)
+        _label(axes, title)
+    lines = {str(line.get_label()): line for axes in figure.axes for line in axes.lines}
+    columns = 130 // (8 + max(map(len, lines), default=0))  # so many characters fit into the width
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=max(1, min(columns, len(lines))))
     return figure
+
+
+def _label(axes: Axes, title: str) -> None:
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    axes.set(xlabel="update", ylabel=title)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.grid()
+    if title.startswith("perplexity"):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:,.6g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+    elif title == "learning rate":
+        axes.ticklabel_format(axis="y", scilimits=(-3, 3), useMathText=True)
