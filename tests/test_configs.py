@@ -18,8 +18,8 @@ from transformer.training.trainer import Trainer
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 SMALL = [
-    "data.corpus=builtin",
-    "data.builtin_size=397",
+    "data.src_lang=en",
+    "data.tgt_lang=de",
     "data.vocab_size=307",
     "train.tokens_per_update=211",
     "train.max_tokens=211",
@@ -38,14 +38,17 @@ def test_they_are_found() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONFIGS)))
-def test_every_configuration_loads_counts_its_parameters_and_trains(path: Path, tmp_path: Path, cache: Path) -> None:
+def test_every_configuration_loads_counts_its_parameters_and_trains(
+    path: Path, tmp_path: Path, cache: Path, tiny_corpus: str
+) -> None:
     config = load_config(path)
     assert config.run_dir == f"runs/{path.stem}"
     with torch.device("meta"):
         model = build_model(config.data.vocab_size, config.model)
     full_size = sum(parameter.numel() for parameter in model.parameters())
 
-    small = load_config(path, [*SMALL, f"run_dir={tmp_path / 'run'}", f"data.cache_dir={cache}"])
+    places = [f"run_dir={tmp_path / 'run'}", f"data.cache_dir={cache}", f"data.corpus={tiny_corpus}"]
+    small = load_config(path, [*SMALL, *places])
     trainer = Trainer.from_config(dataclasses.replace(small, model=divide_model(small.model, 8)))
     before = {name: weight.clone() for name, weight in trainer.weights.master.state_dict().items()}
     (number,) = re.findall(r"^parameters: ([\d,]+) \(vocabulary of 307\)$", trainer.summary(), re.MULTILINE)
