@@ -57,6 +57,9 @@ def _problem(column: str, name: str) -> str | None:
         return _symbol_problem(name)
     if column == "Test":
         return _test_problem(name)
+    program, *arguments = name.split()
+    if program == "transformer":
+        return _subcommand_problem(*arguments)
     for part in name.removeprefix("python ").split():
         if problem := _command_problem(part):
             return problem
@@ -90,6 +93,12 @@ def _test_problem(name: str) -> str | None:
         return "no such test file"
     names = {node.name for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.FunctionDef)}
     return "no such test" if test and test not in names else None
+
+
+def _subcommand_problem(command: str, *arguments: str) -> str | None:
+    if not (ROOT / "transformer" / "commands" / f"{command}.py").is_file():
+        return f"no such command {command}"
+    return next((problem for part in arguments if (problem := _command_problem(part))), None)
 
 
 def _command_problem(part: str) -> str | None:
@@ -141,19 +150,21 @@ def test_each_part_of_the_paper_has_a_row(claim: str) -> None:
         ("Run", "`model.no_such_key`"),
         ("Run", "`model.norm=between`"),
         ("Run", "`python scripts/no_such.py`"),
+        ("Run", "`transformer no_such --out`"),
+        ("Run", "`transformer plot --no-such-option`"),
         ("Run", "`--no-such-option`"),
     ],
 )
 def test_a_broken_row_is_found(column: str, broken: str) -> None:
     row = {"Where": "§0", "The paper says": "", "Code": "", "Test": "", "Run": ""} | {column: broken}
     table = f"| {' | '.join(row)} |\n|---|---|---|---|---|\n| {' | '.join(row.values())} |\n"
-    assert len(problems(f"{PAGE}\n{table}")) == 1
+    assert len(problems(table)) == 1
 
 
 def test_a_correct_row_is_accepted() -> None:
     table = (
         "| Where | Code | Test | Run |\n|---|---|---|---|\n"
         "| §0 | `model.attention.MultiHeadAttention.project` | `tests/test_config.py` "
-        "| `python scripts/train.py configs/base.yaml`, `model.norm=pre`, `--tokenize` |\n"
+        "| `python scripts/benchmark.py`, `transformer train base`, `model.norm=pre`, `--tokenize` |\n"
     )
     assert problems(table) == []

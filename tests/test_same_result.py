@@ -60,6 +60,7 @@ def results(run: Path) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
     return {str(path.relative_to(run)): path.read_bytes() for path in files}, timeless
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_config")
 def test_two_processes_train_and_translate_bitwise_equally(tmp_path: Path) -> None:
     """With different hash seeds, locales, time zones, working directories, listing orders, and no shared cache."""
@@ -135,9 +136,9 @@ def assert_same_but_for_ties(found: list[list[Translation]], wanted: list[list[T
 
 
 def test_translations_do_not_depend_on_batch_order_and_threads_beyond_ties(translator: Translator) -> None:
-    texts = [source for source, _ in builtin_pairs("test", 61)]
+    texts = [source for source, _ in builtin_pairs("test", 29)]
     wanted = translator.translate_nbest(texts, nbest=1)
-    assert len({one.text for (one,) in wanted}) > 30
+    assert len({one.text for (one,) in wanted}) > 15
     assert wanted == translator.translate_nbest(texts, nbest=1), "the same call gives the same bits"
     assert_same_but_for_ties(translator.translate_nbest(texts, nbest=1, batch_tokens=61), wanted)
     assert_same_but_for_ties(translator.translate_nbest(texts[::-1], nbest=1)[::-1], wanted)

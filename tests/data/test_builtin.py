@@ -224,6 +224,7 @@ def test_splits_share_no_sentence_whatever_their_seeds() -> None:
         assert not corpora[one] & corpora[other]
 
 
+@pytest.mark.slow
 def test_another_process_yields_the_same_pairs() -> None:
     code = "import runpy, sys; print(ascii(list(runpy.run_path(sys.argv[1])['builtin_pairs']('test', 31))))"
     environment = {**os.environ, "PYTHONHASHSEED": "1"}

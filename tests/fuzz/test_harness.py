@@ -99,6 +99,7 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> Targets:
     return Targets(tmp_path_factory.mktemp("fuzz") / "files")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

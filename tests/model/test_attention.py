@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from transformer.model import kernels
 from transformer.model.attention import (
@@ -458,6 +459,17 @@ def test_by_default_d_k_is_d_model_divided_by_the_heads_and_d_v_is_d_k() -> None
     assert set(shapes.values()) == {(21, 21)}
     shapes = {name: tuple(p.shape) for name, p in MultiHeadAttention(11, 3, d_k=7).named_parameters()}
     assert shapes["w_k.weight"] == shapes["w_v.weight"] == (21, 11)
+
+
+@pytest.mark.parametrize("num_heads", [2, 3, 4, 8])
+def test_several_small_heads_cost_as_much_as_one_of_full_size(num_heads: int) -> None:
+    def cost(num_heads: int) -> tuple[int, int]:
+        module = MultiHeadAttention(24, num_heads)
+        with FlopCounterMode(display=False) as counter:
+            module(torch.randn(2, 7, 24), torch.randn(2, 11, 24))
+        return counter.get_total_flops(), sum(parameter.numel() for parameter in module.parameters())
+
+    assert cost(num_heads) == cost(1)
 
 
 def test_a_d_model_that_the_heads_do_not_divide_is_an_error_unless_d_k_is_given() -> None:

@@ -145,6 +145,17 @@ def test_a_shift_of_positions_is_a_rotation_that_does_not_depend_on_the_position
     assert_close(table[shift:, 1::2], cosine * angle.cos() - sine * angle.sin(), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(("d_model", "longest"), [(512, 9646.6), (1024, 9821.7)])
+def test_wavelengths_are_a_geometric_progression_from_2_pi(d_model: int, longest: float) -> None:
+    # Section 3.5 says "to 10000 · 2π", which its own formula reaches only in the limit.
+    _, first = sinusoidal_positions(2, d_model, dtype=torch.float64)
+    wavelength = 2 * math.pi / torch.atan2(first[0::2], first[1::2])
+    assert wavelength[0].item() == pytest.approx(2 * math.pi)
+    assert_close(wavelength[1:] / wavelength[:-1], torch.full((d_model // 2 - 1,), 10000 ** (2 / d_model)).double())
+    assert wavelength[-1].item() == pytest.approx(longest * 2 * math.pi, rel=1e-5)
+    assert longest == pytest.approx(10000 ** (1 - 2 / d_model), rel=1e-5)
+
+
 def test_sinusoids_are_made_on_the_requested_device() -> None:
     assert sinusoidal_positions(7, 5, device="meta").device.type == "meta"
     x = torch.empty(2, 7, 22, device="meta")

@@ -47,6 +47,17 @@ def test_equation_2_is_as_printed() -> None:
     assert_close(module(x), inner @ module.w_2.weight.T + module.w_2.bias)
 
 
+def test_equation_2_is_two_convolutions_with_kernel_size_1() -> None:
+    module, x = random_feed_forward(), torch.randn(2, 7, D).double()
+    convolutions = [nn.Conv1d(y.in_features, y.out_features, kernel_size=1).double() for y in (module.w_1, module.w_2)]
+    with torch.no_grad():
+        for convolution, linear in zip(convolutions, (module.w_1, module.w_2), strict=True):
+            convolution.weight.copy_(linear.weight[:, :, None])
+            convolution.bias.copy_(linear.bias)
+    first, second = convolutions
+    assert_close(module(x), second(F.relu(first(x.mT))).mT)
+
+
 @pytest.mark.parametrize(
     ("activation", "formula"),
     [

@@ -559,6 +559,7 @@ def test_a_step_of_decoding_can_be_exported_with_its_state() -> None:
     assert after.length == 4
 
 
+@pytest.mark.slow
 def test_a_compiled_model_gives_the_same_logits_at_every_length() -> None:
     model = make_model(num_layers=1)
     compiled = torch.compile(model, backend="eager", dynamic=True, fullgraph=True)

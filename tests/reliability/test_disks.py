@@ -15,6 +15,7 @@ MOUNT = [*UNSHARE, "mount", "-t", "tmpfs", "tmpfs", "/tmp"]
 CAN_MOUNT = shutil.which("unshare") is not None and subprocess.run(MOUNT, capture_output=True).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CAN_MOUNT, reason="user namespaces are not enabled")
 def test_nothing_is_lost_on_a_failing_disk() -> None:
     program = Path(__file__).with_name("disks.py")

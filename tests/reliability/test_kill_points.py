@@ -43,6 +43,7 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Harness:
     return harness
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "kills"), [("train", TRAINING), ("average", AVERAGING)])
 def test_a_killed_program_ends_as_if_undisturbed(harness: Harness, kind: str, kills: list[Kill]) -> None:
     done, lifecycle = harness.run(kind, 1, kills)
@@ -60,6 +61,7 @@ def lifecycle(harness: Harness, tmp_path: Path) -> Lifecycle:
     return lifecycle
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors"])
 def test_a_single_flipped_bit_is_a_fault(harness: Harness, lifecycle: Lifecycle, file: str) -> None:
     path = lifecycle.root / "run" / "checkpoints" / f"step-{LAST_STEP:08d}" / file
@@ -72,6 +74,7 @@ def test_a_single_flipped_bit_is_a_fault(harness: Harness, lifecycle: Lifecycle,
     ]
 
 
+@pytest.mark.slow
 def test_differing_records_are_faults_except_for_times(harness: Harness, lifecycle: Lifecycle) -> None:
     path = lifecycle.root / "run" / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -87,6 +90,7 @@ def test_differing_records_are_faults_except_for_times(harness: Harness, lifecyc
     assert "'num_worse': 7" in fault
 
 
+@pytest.mark.slow
 def test_leftovers_and_missing_files_are_faults(harness: Harness, lifecycle: Lifecycle) -> None:
     (lifecycle.root / "cache" / ".dead").touch()
     shutil.rmtree(next((lifecycle.root / "run" / "best").iterdir()))
@@ -94,6 +98,7 @@ def test_leftovers_and_missing_files_are_faults(harness: Harness, lifecycle: Lif
     assert [fault.split()[0] for fault in faults] == ["best", "cache"]
 
 
+@pytest.mark.slow
 def test_an_incomplete_checkpoint_is_a_fault(lifecycle: Lifecycle) -> None:
     path = lifecycle.root / "run" / "checkpoints" / f"step-{LAST_STEP:08d}"
     os.truncate(path / "optimizer.safetensors", 1009)

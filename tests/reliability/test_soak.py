@@ -24,6 +24,7 @@ def table(printed: str) -> dict[str, str]:
     return {row[:18].strip(): row[19:] for row in printed.splitlines()}
 
 
+@pytest.mark.slow
 def test_a_killed_translation_equals_an_undisturbed_one(
     trained_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -38,6 +39,7 @@ def test_a_killed_translation_equals_an_undisturbed_one(
     assert {"rss_mib", "num_files", "num_threads", "verdict"} <= rows.keys()
 
 
+@pytest.mark.slow
 def test_training_is_monitored_until_its_time_is_over(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     soak("--dir", tmp_path, "train", "--minutes", 0.02, EVERY_S=0.02)
     rows = table(capfd.readouterr().out)

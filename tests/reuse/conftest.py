@@ -41,10 +41,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "window_rotary": {"attention_window": 5, "positional": "rotary", "d_k": 6},
     "shaw_general": {"positional": "shaw", "attention_score": "general"},
 }
+# The kinds that differ most in hooks, copies and inputs; the slow tests run all. Laws of all kinds are in
+# tests/model/alternatives, in the first stage.
+EACH_PART = {"paper", "pre_norm", "tie_none", "grouped_query", "learned", "shaw", "t5", "additive", "window_rotary"}
 Build = Callable[..., Transformer]
 
 
-@pytest.fixture(params=VARIANTS)
+@pytest.fixture(params=[name if name in EACH_PART else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS])
 def variant(request: pytest.FixtureRequest) -> str:
     """The name of a kind of model; a test that needs few of them overrides it by parametrize."""
     return request.param

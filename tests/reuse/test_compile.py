@@ -9,6 +9,8 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.testing import assert_close
 
+pytestmark = pytest.mark.slow
+
 SHAPES = [(2, 5, 6), (2, 9, 6), (3, 9, 7), (3, 17, 17), (2, 20, 30), (5, 47, 48), (5, 50, 49), (5, 60, 61)]
 SHAPES += [(2, 100, 101), (2, 200, 201), (2, 257, 200), (2, 200, 300), (2, 320, 320), (3, 330, 330), (2, 400, 410)]
 

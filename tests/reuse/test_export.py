@@ -12,6 +12,8 @@ from torch.testing import assert_close
 from transformer.model.attention import KeyValue, padding_mask
 from transformer.model.transformer import DecoderState, Transformer
 
+pytestmark = pytest.mark.slow
+
 B, S, T, PAST = Dim("B", min=1, max=64), Dim("S", min=2, max=512), Dim("T", min=2, max=512), Dim("past", min=2, max=600)
 # Below and above the lengths at which kernels and tables change: 16, 48, 256, 320.
 LENGTHS = [(2, 3), (5, 7), (30, 47), (60, 200), (300, 17), (500, 400)]

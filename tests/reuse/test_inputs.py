@@ -61,7 +61,10 @@ def test_dropout_outside_of_0_to_1_is_refused_everywhere(p: float) -> None:
             make()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float32, *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in (torch.float64, torch.bfloat16))],
+)
 @pytest.mark.parametrize(
     ("batch", "num_source", "num_target"),
     [(0, 5, 4), (0, 60, 50), (2, 0, 4), (2, 0, 50), (2, 5, 0), (2, 60, 0), (0, 0, 0), (2, 0, 0), (1, 1, 1)],

@@ -55,7 +55,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 # Imports take seconds: processes are forked from a server that has done them once.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["transformer.training.trainer", "transformer.inference.translator", "torch.utils.tensorboard"]
+    ["transformer.training.trainer", "transformer.inference.translator", "torch.utils.tensorboard", "torch._dynamo"]
 )
 PROCESS = """
 import os, runpy, sys, torch
@@ -166,7 +166,10 @@ def wait_for(condition: Callable[[], object], is_running: Callable[[], bool]) ->
 # Updates.
 
 
-def test_the_number_of_processes_does_not_change_the_weights(config: Config, start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_the_number_of_processes_does_not_change_the_weights(
+    config: Config, start: Start, tmp_path: Path, size: int
+) -> None:
     values = ("model.dropout=0.0", "train.validation_bleu=true", "train.clip_norm=0.5")
     _, alone = in_directory(config, tmp_path / "one", *values)
     trainer = Trainer.from_config(alone, scorer=lambda *_: 23.0)
@@ -175,24 +178,24 @@ def test_the_number_of_processes_does_not_change_the_weights(config: Config, sta
     plan = group_into_updates(*lengths, max_tokens=149, tokens_per_update=301, seed=7, epoch=0)
     assert {len(update) for update in plan} == {2, 3}, "fewer batches than there are processes to share their pairs"
     expected = [(line["kind"], line["step"], line["nll"]) for line in read_metrics(trainer.run)]
-    for size in (2, 4):
-        path, _ = in_directory(config, tmp_path / f"run{size}", *values)
-        train(start, size, path)
-        run = path.with_suffix("")
-        assert_close(tensors(run, 7), tensors(trainer.run, 7), rtol=0, atol=1e-6)
-        lines = read_metrics(run)
-        assert [(line["kind"], line["step"]) for line in lines] == [line[:2] for line in expected]
-        assert [line["nll"] for line in lines] == pytest.approx([line[2] for line in expected], rel=1e-6)
-        assert "bleu" in lines[-1] or "bleu" in lines[-2]
-        progress, reference = (
-            json.loads((where / "checkpoints" / "step-00000007" / "training.json").read_text())
-            for where in (run, trainer.run)
-        )
-        for name in ("epoch", "update", "window_tokens", "num_worse"):
-            assert progress[name] == reference[name]
-        assert progress["window_loss"] == pytest.approx(reference["window_loss"], rel=1e-6)
+    path, _ = in_directory(config, tmp_path / "run", *values)
+    train(start, size, path)
+    run = path.with_suffix("")
+    assert_close(tensors(run, 7), tensors(trainer.run, 7), rtol=0, atol=1e-6)
+    lines = read_metrics(run)
+    assert [(line["kind"], line["step"]) for line in lines] == [line[:2] for line in expected]
+    assert [line["nll"] for line in lines] == pytest.approx([line[2] for line in expected], rel=1e-6)
+    assert "bleu" in lines[-1] or "bleu" in lines[-2]
+    progress, reference = (
+        json.loads((where / "checkpoints" / "step-00000007" / "training.json").read_text())
+        for where in (run, trainer.run)
+    )
+    for name in ("epoch", "update", "window_tokens", "num_worse"):
+        assert progress[name] == reference[name]
+    assert progress["window_loss"] == pytest.approx(reference["window_loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_dropout_differs_by_process_and_training_by_two_can_be_repeated_and_resumed(
     config: Config, start: Start, tmp_path: Path
 ) -> None:
@@ -407,6 +410,7 @@ def test_a_barrier_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
 # Failures and signals.
 
 
+@pytest.mark.slow
 def test_when_one_process_is_killed_the_others_exit_and_the_run_can_resume(
     config: Config, start: Start, tmp_path: Path
 ) -> None:
@@ -457,6 +461,7 @@ def torchrun(directory: Path, *arguments: object, **options: Any) -> Iterator[su
         process.communicate()
 
 
+@pytest.mark.slow
 def test_torchrun_starts_again_from_the_checkpoint_when_one_process_is_killed(
     config: Config, start: Start, tmp_path: Path
 ) -> None:
@@ -479,6 +484,7 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+@pytest.mark.slow
 def test_a_signal_to_torchrun_ends_all_processes_after_the_same_update(config: Config, tmp_path: Path) -> None:
     path, _ = in_directory(config, tmp_path / "run", "train.max_steps=99991", "train.validate_steps=99991")
     run = tmp_path / "run"
@@ -523,7 +529,7 @@ def in_small_batches(start: Start, size: int, script: str, *arguments: object) -
     return start(size, code=SMALL_BATCHES.format(argv=argv, script=str(SCRIPTS / script)))
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_translating_a_file_equals_one_process_and_resumes(
     babbler: Path, start: Start, tmp_path: Path, size: int
 ) -> None:
@@ -551,6 +557,7 @@ def test_a_sentence_that_is_too_long_is_named_once_by_its_number(babbler: Path, 
     assert re.fullmatch(r"error: sentence 3 has \d+ pieces, more than the limit of 1024: split it\n", job.printed())
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_one_process(babbler: Path, start: Start, tmp_path: Path) -> None:
     for i, name in enumerate(("src", "ref")):
         (tmp_path / name).write_text("".join(f"{pair[i]}\n" for pair in builtin_pairs("test", 23)))
@@ -568,6 +575,7 @@ def test_scores_are_those_of_one_process(babbler: Path, start: Start, tmp_path: 
     assert one["sentences"] == 23
 
 
+@pytest.mark.slow
 def test_torchrun_translates_standard_input_in_order(babbler: Path, tmp_path: Path) -> None:
     expected = Translator.load(babbler, precision="fp32").translate(SENTENCES)
     command = (SCRIPTS / "translate.py", babbler, "--precision=fp32")

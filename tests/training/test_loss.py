@@ -123,7 +123,7 @@ def test_chunks_of_any_size_give_the_loss_and_gradients_of_the_full_logits(smoot
 
 
 @pytest.mark.usefixtures("chunk_numel")
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("smoothing", [pytest.param(0.0, marks=pytest.mark.slow), 0.1])
 def test_gradients_are_those_of_finite_differences(smoothing: float) -> None:
     hidden, weight, target = make_inputs(torch.float64)
     assert gradcheck(lambda h, w: linear_cross_entropy(h, w, target, smoothing)[0], (hidden, weight))

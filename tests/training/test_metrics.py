@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from transformer.errors import CheckpointError
 from transformer.training.metrics import MetricsLog, read_metrics
 
 LINES = [
@@ -54,7 +55,8 @@ def test_numbers_are_read_back_exactly(tmp_path: Path) -> None:
 
 def test_a_run_without_a_log_has_no_lines(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == []
-    assert read_metrics(tmp_path / "absent") == []
+    with pytest.raises(CheckpointError, match=r"absent: no such run directory$"):
+        read_metrics(tmp_path / "absent")
 
 
 @pytest.mark.parametrize("tail", ['{"kind": "train", "step": 7, "lo', "{", "\x00\x00\x00"], ids=repr)

@@ -411,8 +411,13 @@ def test_every_start_that_trains_adds_a_line(tiny_config: Config) -> None:
     assert trainer.data.fingerprints["tokenizer"] == hashlib.sha256(model).hexdigest()
 
 
-def test_other_data_have_other_fingerprints(tiny_config: Config) -> None:
-    other = load_config(_written(tiny_config), [f"run_dir={tiny_config.run_dir}-other", "data.builtin_size=401"])
+def test_other_data_have_other_fingerprints(tiny_config: Config, tiny_corpus: str, tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        for lang in ("en", "de"):
+            text = Path(tiny_corpus.format(split=split, lang=lang)).read_text()
+            (tmp_path / f"{split}.{lang}").write_text(f"{text}a\n" if split == "train" else text)
+    values = [f"run_dir={tiny_config.run_dir}-other", f"data.corpus={tmp_path}/{{split}}.{{lang}}"]
+    other = load_config(_written(tiny_config), values)
     one, two = (Trainer.from_config(config).data.fingerprints for config in (tiny_config, other))
     assert one["train"] != two["train"]
 
@@ -436,6 +441,7 @@ def test_a_line_has_command_versions_device_and_time(tmp_path: Path) -> None:
     assert datetime.fromisoformat(str(start["time"])).tzinfo is not None
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_the_revision_is_that_of_the_working_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "source"
     source.mkdir()

@@ -91,7 +91,9 @@ def test_the_handlers_are_restored_after_an_error(received: list[int]) -> None:
     assert received == [signal.SIGINT]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_ends_training(
     tiny_config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: signal.Signals, status: int
 ) -> None:

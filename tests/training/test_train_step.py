@@ -301,9 +301,21 @@ def too_big_for(monkeypatch: pytest.MonkeyPatch, num_rows: int, error: Exception
     return attempts
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("could not create a primitive"), MemoryError()]
+    ("precision", "error"),
+    [
+        ("fp32", torch.OutOfMemoryError("CUDA out of memory")),
+        ("bf16", RuntimeError("could not create a primitive")),
+        ("fp32", MemoryError()),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("bf16", torch.OutOfMemoryError("CUDA out of memory")),
+                ("fp32", RuntimeError("could not create a primitive")),
+                ("bf16", MemoryError()),
+            )
+        ),
+    ],
 )
 def test_splitting_batches_that_exceed_memory_does_not_change_the_update(
     tiny_config: Config,

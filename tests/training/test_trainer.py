@@ -94,7 +94,14 @@ def fake_validation(monkeypatch: pytest.MonkeyPatch, losses: Sequence[float]) ->
 def test_training_overfits_a_small_corpus(tiny_config: Config) -> None:
     config = changed(
         tiny_config,
-        *("data.builtin_size=30", "data.vocab_size=97", "model.num_layers=1", "model.d_model=58", "model.dropout=0.0"),
+        *(
+            "data.corpus=builtin",
+            "data.builtin_size=30",
+            "data.vocab_size=97",
+            "model.num_layers=1",
+            "model.d_model=58",
+            "model.dropout=0.0",
+        ),
         *("train.label_smoothing=0.0", "train.lr_factor=0.5", "train.warmup_steps=23", "train.tokens_per_update=211"),
         *("train.max_steps=89", "train.log_steps=11", "train.validate_steps=1000", "train.save_steps=null"),
     )

@@ -87,8 +87,15 @@ SRC, TGT = make_ids((7, 4, 2), S), make_ids((5, 3, 4), T, seed=7)
 
 
 @both_kernels
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("num_columns", [T, 53])
+@pytest.mark.parametrize(
+    ("num_columns", "dtype"),
+    [
+        (53, torch.float32),
+        (T, torch.bfloat16),
+        pytest.param(T, torch.float32, marks=pytest.mark.slow),
+        pytest.param(53, torch.bfloat16, marks=pytest.mark.slow),
+    ],
+)
 def test_future_tokens_change_not_a_bit_of_the_outputs_before_them(
     model: Transformer, num_columns: int, dtype: torch.dtype
 ) -> None:
@@ -118,7 +125,7 @@ def test_every_output_depends_on_every_source_token_and_on_its_own_and_earlier_t
 
 
 @both_kernels
-@pytest.mark.parametrize("num_extra", [1, 3])
+@pytest.mark.parametrize("num_extra", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_padding_columns_change_nothing(model: Transformer, num_extra: int) -> None:
     expected = model(SRC, TGT)
     extra = torch.zeros(B, num_extra, dtype=torch.int64)
@@ -169,7 +176,9 @@ def test_training_is_decoding_from_an_empty_state(model: Transformer) -> None:
 
 
 @both_kernels
-@pytest.mark.parametrize("chunks", [(1, 1, 1, 1, 1), (2, 3), (1, 4), (4, 1)])
+@pytest.mark.parametrize(
+    "chunks", [(1, 1, 1, 1, 1), (2, 3), *(pytest.param(chunks, marks=pytest.mark.slow) for chunks in ((1, 4), (4, 1)))]
+)
 def test_decoding_step_by_step_equals_decoding_at_once(model: Transformer, chunks: tuple[int, ...]) -> None:
     state, logits = model.encode(SRC), []
     for chunk in TGT.split(list(chunks), dim=1):
@@ -307,7 +316,11 @@ def test_weights_make_a_new_model_the_same(options: dict[str, Any]) -> None:
     assert torch.equal(other(SRC, TGT), model(SRC, TGT))
 
 
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.deepcopy, pytest.param(lambda model: pickle.loads(pickle.dumps(model)), marks=pytest.mark.slow)],
+    ids=["deepcopy", "pickle"],
+)
 def test_a_copy_is_tied_as_the_model_is_and_apart_from_it(
     model: Transformer, duplicate: Callable[[Transformer], Transformer]
 ) -> None:
@@ -357,10 +370,20 @@ def test_without_dropout_training_and_eval_are_the_same(options: dict[str, Any])
     assert torch.equal(model.train()(SRC, TGT), model.eval()(SRC, TGT))
 
 
-@both_kernels
-@pytest.mark.parametrize("kind", ["dropout", "attention_dropout", "activation_dropout"])
+@pytest.mark.parametrize(
+    ("kind", "kernel"),
+    [
+        ("dropout", "fused"),
+        ("attention_dropout", "fused"),
+        ("attention_dropout", "written out"),
+        ("activation_dropout", "fused"),
+        pytest.param("dropout", "written out", marks=pytest.mark.slow),
+        pytest.param("activation_dropout", "written out", marks=pytest.mark.slow),
+    ],
+    indirect=["kernel"],
+)
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
-def test_each_kind_of_dropout_is_on_in_training_only(options: dict[str, Any], kind: str) -> None:
+def test_each_kind_of_dropout_is_on_in_training_only(options: dict[str, Any], kind: str, kernel: None) -> None:  # noqa: ARG001
     model = make_model(**{**options, "dropout": 0.0, kind: 0.3})
     clean = make_model(**options, dropout=0.0)
     expected = clean(SRC, TGT)
