@@ -1,0 +1,177 @@
+"""Write measured results into the documents, from docs/results: python scripts/tables.py
+
+Each table or block of output stands between `<!-- results: NAME -->` and `<!-- end of results -->`. Nothing is trained
+or measured; docs/FIGURES.md has the commands that renew the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ablation.report import two_standard_errors, verdict
+
+from transformer.cli import run
+from transformer.errors import ConfigError
+from transformer.training.metrics import read_metrics
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+_BLOCK = re.compile(r"(?<=<!-- results: )(\w+)( -->\n)(.*?)(?=<!-- end of results -->)", re.DOTALL)
+# Of what the quickstart prints; the configuration and the progress are left out.
+_QUICKSTART_LINES = (
+    r"(parameters|peak learning rate|training pairs|validation pairs|device|step \d+): |.* on builtin test|BLEU|chrF2"
+)
+
+# Of each layer: sequential operations in Table 1, the longest path as a formula, the longest path in Table 1.
+_TABLE_1 = {
+    "self-attention": ("O(1)", "1", "O(1)"),
+    "recurrent": ("O(n)", "n", "O(n)"),
+    "convolutional": ("O(1)", "⌈log_k n⌉", "O(log_k n)"),
+    "contiguous": ("O(1)", "⌈(n − 1) / (k − 1)⌉", "O(n/k)"),
+    "separable": ("O(1)", "⌈log_k n⌉", "O(log_k n)"),
+    "restricted": ("O(1)", "⌈2 (n − 1) / (r − 1)⌉", "O(n/r)"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args(argv)
+    for path in DOCUMENTS:
+        path.write_text(with_results(path), encoding="utf-8")
+    return 0
+
+
+def with_results(path: Path) -> str:
+    """The text of a document with its blocks of results renewed. ConfigError for an unknown name."""
+
+    def renew(found: re.Match[str]) -> str:
+        if found[1] not in BLOCKS:
+            raise ConfigError(f"{path.name}: {found[1]} is not one of the results {', '.join(BLOCKS)}")
+        return f"{found[1]}{found[2]}{BLOCKS[found[1]]()}"
+
+    return _BLOCK.sub(renew, path.read_text(encoding="utf-8"))
+
+
+def table(header: Sequence[str], rows: Iterator[Sequence[Any]], *, text_columns: int = 1) -> str:
+    """A Markdown table; all but the first columns are aligned to the right."""
+    lines = [header, ["---" if i < text_columns else "---:" for i in range(len(header))], *rows]
+    return "".join(f"| {' | '.join(map(str, cells))} |\n" for cells in lines).replace("|  |", "| |")
+
+
+def load(name: str) -> Any:
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def quickstart() -> str:
+    lines = (RESULTS / "quickstart" / "output.txt").read_text(encoding="utf-8").splitlines()
+    shown = [line for line in lines if re.match(_QUICKSTART_LINES, line)]
+    return "\n".join(["```", *shown, lines[-1], "```", ""])
+
+
+def multi30k() -> str:
+    def rows() -> Iterator[Sequence[Any]]:
+        for split in ("test_2016_flickr", "val"):
+            for alpha in (1.0, 1.5, 2.0):
+                kept = load(f"multi30k_tiny/{split}_alpha_{alpha:g}.json")
+                bleu = f"{kept['bleu']:.2f}"
+                is_reported = (split, alpha) == ("test_2016_flickr", 1.5)
+                yield split, kept["sentences"], kept["beam"], f"{alpha:g}", f"**{bleu}**" if is_reported else bleu
+
+    return table(["split", "sentences", "beam", "α", "BLEU"], rows())
+
+
+def multi30k_curve() -> str:
+    records = [record for record in read_metrics(RESULTS / "multi30k_tiny") if record["kind"] == "validation"]
+
+    def rows() -> Iterator[Sequence[Any]]:
+        for record in records[1::2]:
+            yield f"{record['step']:,}", f"{record['nll']:.3f}", f"{record['ppl']:.2f}", f"{record['bleu']:.1f}"
+
+    return table(["update", "validation NLL", "perplexity", "greedy BLEU"], rows(), text_columns=0)
+
+
+def table3() -> str:
+    kept = load("table3.json")
+    base = kept[0]
+
+    def order(row: dict[str, Any], score: str, better: int) -> str:
+        limit = two_standard_errors(base[f"{score}_sd"], base["seeds"], row["seeds"])
+        there = row[f"paper_{score}"] - base[f"paper_{score}"]
+        return "" if row is base else verdict(row[score] - base[score], there, limit, better=better)
+
+    def score(row: dict[str, Any], name: str) -> str:
+        return f"{row[name]:.2f}" + (f" ± {row[f'{name}_sd']:.2f}" if row["seeds"] > 1 else "")
+
+    def rows() -> Iterator[Sequence[Any]]:
+        for row in kept:
+            yield (
+                *(row["row"], row["differs_in"], f"{row['parameters']:.2f}", row["updates"], f"{row['minutes']:.1f}"),
+                *(score(row, "ppl"), score(row, "bleu"), f"{row['paper_ppl']:.2f}", row["paper_bleu"]),
+                *(row["paper_parameters"], order(row, "ppl", -1), order(row, "bleu", 1)),
+            )
+
+    names = ("row", "differs from base in", "params ×10⁶", "updates", "min", "PPL", "BLEU")
+    paper = ("paper: PPL", "BLEU", "params ×10⁶", "PPL against base", "BLEU against base")
+    return table([*names, *paper], rows(), text_columns=2)
+
+
+def scaling() -> str:
+    def rows() -> Iterator[Sequence[Any]]:
+        for against in ("length", "d_model", "batch", "beam", "threads"):
+            kept = load(f"scaling_{against}.json")
+            sizes = [point["size"] for point in kept["points"]]
+            for number, curve in enumerate(kept["exponents"]):
+                first = (against, f"{min(sizes):,} to {max(sizes):,}") if number == 0 else ("", "")
+                names = ("measured", "predicted", "measured_at_the_end", "predicted_at_the_end")
+                yield *first, curve["of"], *(f"{curve[name]:.2f}" for name in names)
+
+    header = ["against", "sizes", "of", "measured", "predicted", "at the end", "predicted"]
+    return table(header, rows(), text_columns=3)
+
+
+def table1() -> str:
+    kept = load("table1.json")
+    curves = [{curve["of"]: curve for curve in kept[f"against_{letters}"]["exponents"]} for letters in ("n", "d", "rk")]
+
+    def rows() -> Iterator[Sequence[Any]]:
+        for name in curves[0]:
+            cells: list[str] = []
+            for of_letters in curves:
+                curve = of_letters.get(name)
+                measured = curve and f"{curve['measured']:.2f} / {curve['measured_at_the_end']:.2f}"
+                cells += [measured or "", f"{curve['predicted']:.2f}" if curve else ""]
+            yield name, *cells
+
+    ranges = (f"{sorted({point['size'] for point in kept[f'against_{x}']['points']})}" for x in ("n", "d", "rk"))
+    (n, d, rk) = (re.sub(r"\[(\d+), .*?(\d+)\]", r"\1 to \2", sizes) for sizes in ranges)
+    return table(
+        ["", f"against n, {n}", "Table 1", f"against d, {d}", "Table 1", f"against r or k, {rk}", "Table 1"], rows()
+    )
+
+
+def table1_paths() -> str:
+    counted = load("table1.json")["counted"]
+
+    def rows() -> Iterator[Sequence[Any]]:
+        for short, long in zip(counted[::2], counted[1::2], strict=True):
+            sequential, path = (f"{short[name]:,} / {long[name]:,}" for name in ("sequential", "path"))
+            order, formula, path_order = _TABLE_1[short["of"]]
+            yield short["of"], sequential, order, path, formula, path_order
+
+    lengths = f"n = {counted[0]['n']} / {counted[1]['n']}"
+    names = (f"sequential operations, {lengths}", "Table 1", f"longest path, {lengths}", "as a formula", "Table 1")
+    return table(["", *names], rows())
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    block.__name__: block for block in (quickstart, multi30k, multi30k_curve, table3, scaling, table1, table1_paths)
+}
+
+if __name__ == "__main__":
+    run(main)
