@@ -15,7 +15,7 @@ from transformer.commands import train
 
 ROOT = Path(__file__).parents[2]
 MODULES = {path.stem for path in (ROOT / "transformer" / "commands").glob("*.py")}
-PROGRAMS = sorted(MODULES - {"__init__", "__main__", "overfit_check"})
+COMMANDS = sorted(MODULES - {"__init__", "__main__", "overfit_check"})
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def start(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):  
     return call
 
 
-def test_a_program_of_the_package_is_started_by_its_name(trained_run: Path) -> None:
+def test_a_command_of_the_package_is_started_by_its_name(trained_run: Path) -> None:
     command = [sys.executable, "-m", "transformer.commands", "plot", str(trained_run)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
@@ -39,20 +39,20 @@ def test_a_program_of_the_package_is_started_by_its_name(trained_run: Path) -> N
 
 
 @pytest.mark.parametrize("arguments", [(), ("overfit_check",), ("Train",), ("../train",)])
-def test_an_unknown_program_is_one_line_that_names_all(start, arguments: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
+def test_an_unknown_command_is_one_line_that_names_all(start, arguments: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
     status, out, err = start(*arguments)
     assert (status, out, err.count("\n")) == (2, "", 1)
-    assert err.startswith(f"error: {arguments[0]!r} is not one" if arguments else "error: give one of the programs ")
-    names = err.partition("programs ")[2].partition(";")[0].split(", ")
-    assert sorted(names) == PROGRAMS
+    assert err.startswith(f"error: {arguments[0]!r} is not one" if arguments else "error: give one of the commands ")
+    names = err.partition("commands ")[2].partition(";")[0].split(", ")
+    assert sorted(names) == COMMANDS
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
-def test_help_describes_each_program_on_a_line(start, option: str) -> None:  # type: ignore[no-untyped-def]
+def test_help_describes_each_command_on_a_line(start, option: str) -> None:  # type: ignore[no-untyped-def]
     status, out, err = start(option)
     assert (status, err) == (0, "")
     described = [line.split(maxsplit=1) for line in out.splitlines() if line.startswith("  ")]
-    assert sorted(name for name, _ in described) == PROGRAMS
+    assert sorted(name for name, _ in described) == COMMANDS
     assert all(purpose for _, purpose in described)
 
 
@@ -62,8 +62,8 @@ def test_the_version_is_the_packages(start) -> None:  # type: ignore[no-untyped-
     assert start("--version") == (0, f"transformer {transformer.__version__}\n", "")
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_the_usage_of_each_program_is_what_one_types(start, name: str) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_usage_of_each_command_is_what_one_types(start, name: str) -> None:  # type: ignore[no-untyped-def]
     status, out, _ = start(name, "--help")
     assert status == 0
     assert out.startswith(f"usage: transformer {name} ")

@@ -1,1 +1,1 @@
-"""The programs of the command line: each module has a `main(argv)`."""
+"""The commands of the package: each module has a `main(argv)`."""

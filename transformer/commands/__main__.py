@@ -1,4 +1,4 @@
-"""The `transformer` command, also `python -m transformer.commands`: runs the program that its first argument names."""
+"""The `transformer` command, also `python -m transformer.commands`: runs the command that its first argument names."""
 
 import importlib
 import sys
@@ -6,7 +6,7 @@ import sys
 from transformer.cli import run
 from transformer.errors import ConfigError
 
-_PROGRAMS = {
+_COMMANDS = {
     "train": "train a model; the same command again resumes",
     "evaluate": "score a model with BLEU and chrF",
     "translate": "translate a file, standard input or --text",
@@ -18,9 +18,9 @@ _PROGRAMS = {
 }
 _USAGE = "\n".join(
     (
-        "usage: transformer PROGRAM [ARGUMENT ...]\n",
-        *(f"  {name:<10} {purpose}" for name, purpose in _PROGRAMS.items()),
-        "\nWith PROGRAM --help: its arguments.",
+        "usage: transformer COMMAND [ARGUMENT ...]\n",
+        *(f"  {name:<10} {purpose}" for name, purpose in _COMMANDS.items()),
+        "\nWith COMMAND --help: its arguments.",
     )
 )
 
@@ -38,9 +38,9 @@ def _main() -> int:
     if name == "--version":
         print(f"transformer {sys.modules['transformer'].__version__}")
         return 0
-    if name not in _PROGRAMS:
-        given = f"{name!r} is not one of the programs" if name else "give one of the programs"
-        raise ConfigError(f"{given} {', '.join(_PROGRAMS)}; transformer --help describes them")
+    if name not in _COMMANDS:
+        given = f"{name!r} is not one of the commands" if name else "give one of the commands"
+        raise ConfigError(f"{given} {', '.join(_COMMANDS)}; transformer --help describes them")
     sys.argv[0] = f"transformer {name}"  # what argparse calls the program in usage lines
     return importlib.import_module(f"transformer.commands.{name}").main(argv)
 
