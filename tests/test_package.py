@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -52,10 +53,14 @@ def test_every_library_that_is_imported_is_a_dependency() -> None:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The unpacked wheel."""
+    """The unpacked wheel, built from a copy: builds in one folder disturb each other and keep what was deleted."""
     directory = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", directory, "."]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    for name in ("transformer", "configs"):
+        shutil.copytree(ROOT / name, directory / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+        shutil.copy(ROOT / name, directory / "source")
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", directory, directory / "source"]
+    subprocess.run(build, check=True, capture_output=True)
     (wheel,) = directory.glob("attention_is_all_you_need-*.whl")
     zipfile.ZipFile(wheel).extractall(directory / "site")
     return directory / "site"
