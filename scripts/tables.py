@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablation.report import two_standard_errors, verdict
+from ablation.report import table as ablation_table
 
 from transformer.cli import run
 from transformer.errors import ConfigError
@@ -97,28 +97,7 @@ def multi30k_curve() -> str:
 
 
 def table3() -> str:
-    kept = load("table3.json")
-    base = kept[0]
-
-    def order(row: dict[str, Any], score: str, better: int) -> str:
-        limit = two_standard_errors(base[f"{score}_sd"], base["seeds"], row["seeds"])
-        there = row[f"paper_{score}"] - base[f"paper_{score}"]
-        return "" if row is base else verdict(row[score] - base[score], there, limit, better=better)
-
-    def score(row: dict[str, Any], name: str) -> str:
-        return f"{row[name]:.2f}" + (f" ± {row[f'{name}_sd']:.2f}" if row["seeds"] > 1 else "")
-
-    def rows() -> Iterator[Sequence[Any]]:
-        for row in kept:
-            yield (
-                *(row["row"], row["differs_in"], f"{row['parameters']:.2f}", row["updates"], f"{row['minutes']:.1f}"),
-                *(score(row, "ppl"), score(row, "bleu"), f"{row['paper_ppl']:.2f}", row["paper_bleu"]),
-                *(row["paper_parameters"], order(row, "ppl", -1), order(row, "bleu", 1)),
-            )
-
-    names = ("row", "differs from base in", "params ×10⁶", "updates", "min", "PPL", "BLEU")
-    paper = ("paper: PPL", "BLEU", "params ×10⁶", "PPL against base", "BLEU against base")
-    return table([*names, *paper], rows(), text_columns=2)
+    return ablation_table(load("table3.json"))
 
 
 def scaling() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,10 @@ from transformer.config import Config
 from transformer.training.run_directory import FREE_KEYS, yaml_value
 
 BASE = "base"
+
+
+def _with_sd(mean: float, sd: float | None) -> str:
+    return f"{mean:.2f}" + ("" if sd is None else f" ± {sd:.2f}")
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Spread:
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     def __str__(self) -> str:
-        return f"{self.mean:.2f}" + ("" if self.sd is None else f" ± {self.sd:.2f}")
+        return _with_sd(self.mean, self.sd)
 
 
 @dataclass(frozen=True)
@@ -97,35 +101,36 @@ def verdict(here: float, published: float | None, limit: float | None, *, better
 
 def markdown(rows: Sequence[Row]) -> str:
     """The table, followed by counts of verdicts, the noise level and the BLEU signature."""
-    base = base_row(rows)
+    found = records(rows)
+    base = next((record for record in found if record["row"] == BASE), None)
+    others = [record for record in found if record is not base and record["paper_ppl"] is not None]
+    orders = [] if base is None else [_verdicts(record, base) for record in others]
+    verdicts = {name: [order[i] for order in orders] for i, name in enumerate(("PPL", "BLEU"))}
+    for row, record in zip(rows, found, strict=True):
+        record["updates"] = "/".join(str(steps) for steps in sorted({result.steps for result in row.results}))
+    return "\n".join([table(found), *_notes(rows, base_row(rows), verdicts)])
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The Markdown table of `records`."""
+    base = next((row for row in rows if row["row"] == BASE), None)
     lines = [
         "| row | differs from base in | params ×10⁶ | updates | min | PPL | BLEU | paper: PPL | BLEU | params ×10⁶ "
         "| PPL against base | BLEU against base |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---|---|",
     ]
-    verdicts: dict[str, list[str]] = {"PPL": [], "BLEU": []}
     for row in rows:
-        paper = row.published
-        orders = ["", ""]
-        if base is not None and row is not base:
-            orders = _verdicts(row, base)
-            if paper is not None:
-                for of_score, order in zip(verdicts.values(), orders, strict=True):
-                    of_score.append(order)
+        paper = ["", "", ""]
+        if row["paper_ppl"] is not None:
+            paper = [f"{row['paper_ppl']:.2f}", f"{row['paper_bleu']:.1f}", str(row["paper_parameters"])]
         cells = [
-            row.name,
-            "" if base is None else _differences(row, base),
-            f"{row.results[0].parameters / 1e6:.2f}",
-            "/".join(str(steps) for steps in sorted({result.steps for result in row.results})),
-            f"{statistics.fmean(result.minutes for result in row.results):.1f}",
-            str(row.ppl),
-            str(row.bleu),
-            *(["", "", ""] if paper is None else [f"{paper.ppl:.2f}", f"{paper.bleu:.1f}", str(_millions(paper))]),
-            *orders,
+            *(row["row"], row["differs_in"], f"{row['parameters']:.2f}", str(row["updates"]), f"{row['minutes']:.1f}"),
+            *(_with_sd(row[score], row[f"{score}_sd"]) for score in ("ppl", "bleu")),
+            *paper,
+            *(("", "") if base is None or row is base else _verdicts(row, base)),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", *_notes(rows, base, verdicts)]
-    return "\n".join(lines)
+    return "\n".join([*lines, ""])
 
 
 def base_row(rows: Sequence[Row]) -> Row | None:
@@ -160,13 +165,15 @@ def _millions(paper: Published) -> int | None:
     return PUBLISHED[BASE].millions if paper.millions is None else paper.millions
 
 
-def _verdicts(row: Row, base: Row) -> list[str]:
-    paper, paper_base, number = row.published, PUBLISHED[BASE], len(row.results)
-    ppl, bleu = (None, None) if paper is None else (paper.ppl - paper_base.ppl, paper.bleu - paper_base.bleu)
-    return [
-        verdict(row.ppl.mean - base.ppl.mean, ppl, noise(base.ppl, number), better=-1),
-        verdict(row.bleu.mean - base.bleu.mean, bleu, noise(base.bleu, number), better=1),
-    ]
+def _verdicts(row: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
+    """Of PPL and BLEU, for rows of `records`."""
+    found = []
+    for score, better in (("ppl", -1), ("bleu", 1)):
+        there, sd = row[f"paper_{score}"], base[f"{score}_sd"]
+        published = None if there is None else there - base[f"paper_{score}"]
+        limit = None if sd is None else two_standard_errors(sd, base["seeds"], row["seeds"])
+        found.append(verdict(row[score] - base[score], published, limit, better=better))
+    return found
 
 
 def _differences(row: Row, base: Row) -> str:
