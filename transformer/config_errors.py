@@ -21,7 +21,6 @@ _TYPES = {
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "text",
-    "dataclass_type": "a section of keys",
 }
 _BOUNDS = {
     "greater_than_equal": ("at least", "ge"),
@@ -57,7 +56,6 @@ def one_line_errors(
             elif check is not None:
                 check(self)
 
-        init.__signature__ = _signature(cls, hints)  # type: ignore[attr-defined]
         cls.__init__ = init  # type: ignore[method-assign, assignment]
         cls.__signature__ = _signature(cls, hints)  # type: ignore[attr-defined]
         cls.__post_init__ = post_init  # type: ignore[attr-defined]
@@ -80,7 +78,7 @@ def _signature(cls: type, hints: dict[str, Any]) -> inspect.Signature:
     return inspect.Signature(parameters)
 
 
-def unknown_key(key: str, known: Iterable[str]) -> str:
+def _unknown_key(key: str, known: Iterable[str]) -> str:
     """The message for a key that does not exist, with the nearest one that does."""
     known = list(known)
     # The same name in another section is a better guess than a similar spelling.
@@ -93,7 +91,7 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
 def _message(errors: list[ErrorDetails], section: str, cls: type, known_keys: Callable[[], Iterable[str]]) -> str:
     for error in errors:
         if error["type"] == "unexpected_keyword_argument":
-            return unknown_key(f"{section}{error['loc'][0]}", known_keys())
+            return _unknown_key(f"{section}{error['loc'][0]}", known_keys())
     kind, value, context = errors[0]["type"], errors[0]["input"], errors[0].get("ctx", {})
     if not errors[0]["loc"]:  # from __post_init__
         return str(context["error"])

@@ -17,6 +17,7 @@ Point = tuple[float, float]
 _WIDTH, _HEIGHT = 9.4, 8.5
 _BOX, _LOW, _WIDE, _GAP = 0.5, 0.32, 1.75, 0.17
 _RADIUS, _SKIP = 0.09, 0.2
+_INSIDE = 0.3  # from the upper edge of a stack to its first sub-layer
 _ENCODER, _DECODER, _DETAIL = 1.6, 4.55, 7.75  # the middle of each column
 _FONT, _SMALL = 8.6, 7.4
 
@@ -121,10 +122,10 @@ class _Drawing:
         self.axes.text(x, y, text, **{**place, **options})  # type: ignore[arg-type]
 
 
-def _draw_input(drawing: _Drawing, x: float, name: str, shape: str, positions: str) -> float:
-    """Ids, embedding and positions; returns where x leaves them."""
+def _draw_input(drawing: _Drawing, x: float, name: str, length: str, positions: str) -> float:
+    """Ids, embedding and positions, and the arrow into the stack; returns where it enters."""
     y = _HEIGHT - 0.2
-    drawing.text(x, y, f"{name} {shape}", family="DejaVu Sans Mono", size=_FONT)
+    drawing.text(x, y, f"{name} (B, {length})", family="DejaVu Sans Mono", size=_FONT)
     y = drawing.down(x, y - 0.1, label="token ids")
     y = drawing.box(x, y, ["embedding", "SharedEmbedding: weight[ids] · √D"], "embedding", width=2.1)
     y = drawing.down(x, y)
@@ -133,7 +134,9 @@ def _draw_input(drawing: _Drawing, x: float, name: str, shape: str, positions: s
     drawing.text(left - 0.02, plus + 0.085, positions, size=_SMALL, family="DejaVu Sans Mono", ha="center")
     drawing.text(left - 0.02, plus - 0.085, "SinusoidalPositions", size=_SMALL)
     drawing.arrow((x - 0.38, plus), (x - _RADIUS, plus))
-    return drawing.sum(x, y)
+    top = drawing.down(x, drawing.sum(x, y), 0.2, label=f"dropout; (B, {length}, D)")
+    drawing.line((x, top), (x, top - _INSIDE), colour=drawing.ink)
+    return top
 
 
 def _draw_sub_layer(
@@ -156,11 +159,8 @@ def _draw_sub_layer(
 def _draw_encoder(drawing: _Drawing) -> Point:
     """The encoder's column; returns the point where the memory leaves it."""
     x = _ENCODER
-    y = _draw_input(drawing, x, "src", "(B, S)", "source_positions")
-    y = drawing.down(x, y, 0.2, label="dropout; (B, S, D)")
-    top = y
-    y -= 0.3
-    drawing.line((x, top), (x, y), colour=drawing.ink)
+    top = _draw_input(drawing, x, "src", "S", "source_positions")
+    y = top - _INSIDE
     for lines, kind, norm in (
         (["self_attention", "MultiHeadAttention", "mask: padding_mask"], "attention", "norm_1"),
         (["feed_forward", "FeedForward"], "feed_forward", "norm_2"),
@@ -173,11 +173,8 @@ def _draw_encoder(drawing: _Drawing) -> Point:
 
 def _draw_decoder(drawing: _Drawing, memory: Point) -> None:
     x = _DECODER
-    y = _draw_input(drawing, x, "tgt", "(B, T)", "target_positions")
-    y = drawing.down(x, y, 0.2, label="dropout; (B, T, D)")
-    top = y
-    y -= 0.3
-    drawing.line((x, top), (x, y), colour=drawing.ink)
+    top = _draw_input(drawing, x, "tgt", "T", "target_positions")
+    y = top - _INSIDE
     y = _draw_sub_layer(
         drawing, x, y, ["self_attention", "MultiHeadAttention", "mask: causal_mask"], "attention", "norm_1", side=1
     )
