@@ -40,6 +40,7 @@ from transformer.config import load_config
 from transformer.data.corpus import load_split, read_lines
 from transformer.errors import ConfigError
 from transformer.training.device import resolve_device, tune_process
+from transformer.training.outputs import check_output
 from transformer.training.trainer import Trainer
 
 _SCALING_SIZES = {
@@ -57,6 +58,8 @@ Measure = Callable[[argparse.Namespace], Report]
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
+    if (figure := getattr(arguments, "plot", None)) is not None:
+        check_output(figure)
     tune_process()
     measure: Measure = arguments.measure
     report = {"benchmark": arguments.command, **measure(arguments)}

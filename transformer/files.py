@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -48,6 +49,18 @@ def check_replaceable(path: Path) -> None:
             _temporary(path).lstat()  # raises if the name is too long
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def check_not_input(output: Path, inputs: Iterable[Path]) -> None:
+    """ConfigError if an output is the same file as an input, be it by another path or a link."""
+    try:
+        status = output.stat()
+    except OSError:
+        return  # there is no file to lose
+    for path in inputs:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(status, path.stat()):
+                raise ConfigError(f"{output}: is the same file as the input {path}; choose another name for the output")
 
 
 def is_special_file(path: Path) -> bool:

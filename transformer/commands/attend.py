@@ -12,6 +12,7 @@ from transformer.files import write_atomic
 from transformer.inference.translator import Translator
 from transformer.inspection.attention import as_json, draw, page, sentence_attention
 from transformer.inspection.canvas import THEMES, save, theme
+from transformer.training.outputs import check_output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--theme", default="light", choices=tuple(THEMES), help="colours of an image")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     arguments = parser.parse_args(argv)
+    check_output(arguments.out)
     # In bf16, rows of weights would not sum to 1.
     translator = Translator.load(arguments.run, device=arguments.device, precision="fp32")
     uses = sentence_attention(translator, arguments.sentence, arguments.translation)

@@ -1,0 +1,54 @@
+"""Where commands may write: not over their inputs, corpora, runs or checkpoints."""
+
+import glob
+from collections.abc import Iterable
+from pathlib import Path
+
+from transformer.config import DataConfig
+from transformer.errors import ConfigError
+from transformer.files import check_not_input, check_replaceable
+from transformer.training.run_directory import CHECKSUMS
+
+_CHECKPOINT_FILES = ("model.safetensors", CHECKSUMS)
+_RUN_FILES = ("config.yaml", "tokenizer.model", "metrics.jsonl", "starts.jsonl", ".lock")
+_RUN_DIRECTORIES = ("checkpoints", "best", "averaged", "tensorboard")
+
+
+def check_output(path: Path, inputs: Iterable[Path] = (), data: DataConfig | None = None) -> None:
+    """Check, before a long computation, that a command may write its output here.
+
+    Args:
+        inputs: files that the command reads.
+        data: of the run that it reads; no file of its corpus may be replaced either.
+
+    Raises:
+        ConfigError: it is an input or a file of the corpus, also by way of a link, belongs to a run or a checkpoint, or
+            is not a regular file.
+        OSError: the directory is not writable.
+    """
+    check_not_input(path, inputs)
+    if data is not None:
+        _check_no_part_of_a_corpus(path, Path(data.corpus).expanduser())
+    _check_no_part_of_a_run(path)
+    check_replaceable(path)
+
+
+def _check_no_part_of_a_corpus(path: Path, corpus: Path) -> None:
+    """ConfigError for a file of any split or language of `data.corpus`."""
+    if corpus.is_dir() and path.exists() and path.resolve().is_relative_to(corpus.resolve()):
+        raise ConfigError(f"{path}: belongs to the corpus {corpus}, which the output would damage; choose another name")
+    pattern = glob.escape(str(corpus)).replace("{split}", "*").replace("{lang}", "*")
+    check_not_input(path, map(Path, glob.iglob(pattern)))  # noqa: PTH207 (the pattern may be absolute)
+
+
+def _check_no_part_of_a_run(path: Path) -> None:
+    directory = path.absolute().parent.resolve()
+    if any((directory / name).exists() for name in _CHECKPOINT_FILES):
+        raise ConfigError(f"{path}: {directory} is a checkpoint, to which no other file belongs; choose another place")
+    is_run_file = _is_run(directory) and path.name in _RUN_FILES
+    if is_run_file or (directory.name in _RUN_DIRECTORIES and _is_run(directory.parent)):
+        raise ConfigError(f"{path}: belongs to the run there, which the output would damage; choose another name")
+
+
+def _is_run(directory: Path) -> bool:
+    return (directory / "config.yaml").is_file() and (directory / "checkpoints").is_dir()
