@@ -7,6 +7,7 @@ was stopped. Several processes may share one --out: each run is done by one of t
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +20,10 @@ from benchmarking.report import as_json
 
 from transformer.cli import run
 from transformer.config import Config
-from transformer.errors import CheckpointError, ConfigError, InUseError, TrainingError
-from transformer.inference.bleu import TOKENIZERS
+from transformer.errors import CheckpointError, ConfigError, InUseError, TrainingError, warn
+from transformer.inference.bleu_tokenizer import TOKENIZERS, resolve_tokenizer
 from transformer.training.device import tune_process
+from transformer.training.outputs import check_output
 from transformer.training.signals import StopRequest
 
 _ROWS = Path(__file__).parents[1] / "configs" / "table3"
@@ -37,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for path, seeds in _choose([word for word in arguments.words if "=" not in word] or ["all"]).items()
         for seed in seeds
     ]
+    if arguments.plot is not None:
+        check_output(arguments.plot)
     status = 0 if arguments.report else _train(runs, arguments.tokenize)
     rows = as_rows(read_results(arguments.out))
     if rows:
@@ -48,15 +52,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _train(runs: Sequence[tuple[str, Config]], tokenize: str) -> int:
+def _train(runs: Sequence[tuple[str, Config]], tokenize: str | None) -> int:
     """Train and score the unfinished runs; returns the exit status."""
     tune_process()
     status = 0
+    # Before hours of training; a row may have data of its own.
+    resolve = functools.cache(resolve_tokenizer)
+    tokenizers = [resolve(tokenize or config.data.bleu_tokenizer, config.data.tgt_lang, warn) for _, config in runs]
     with StopRequest() as stop:
-        for row, config in runs:
+        for (row, config), tokenizer in zip(runs, tokenizers, strict=True):
             print(config.run_dir, flush=True)
             try:
-                result = train_and_score(row, config, tokenize, stop)
+                result = train_and_score(row, config, tokenizer, stop)
             except InUseError:
                 print("left to the process that is training it", flush=True)
                 continue
@@ -113,7 +120,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--divide-sizes", metavar="K", type=int, default=1, help="divide d_model, d_ff, d_k and d_v of every row by K"
     )
     parser.add_argument("--divide-width", type=int, help=argparse.SUPPRESS)  # former name of --divide-sizes
-    parser.add_argument("--tokenize", choices=TOKENIZERS, default="13a", help="none: the text is tokenised already")
+    parser.add_argument(
+        "--tokenize",
+        choices=("auto", *TOKENIZERS),
+        help="of BLEU; by default data.bleu_tokenizer; auto: by language; none: the text is tokenised already",
+    )
     parser.add_argument("--report", action="store_true", help="only print the finished runs in --out")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON instead of a table")
     parser.add_argument("--plot", metavar="FILE", type=Path, help="draw it, as .png, .svg or .pdf; needs matplotlib")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from transformer.errors import ConfigError, one_line
+import pytest
+
+from transformer.errors import ConfigError, one_line, warn
 
 
 def test_a_message_is_one_line_that_a_terminal_can_show() -> None:
@@ -15,3 +17,8 @@ def test_a_long_message_is_shortened_in_the_middle() -> None:
     assert message.startswith("file: got mmm")
     assert message.endswith("mmm; give a number")
     assert one_line("m" * 2000) == "m" * 2000
+
+
+def test_a_warning_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    warn("a\nb")
+    assert capsys.readouterr() == ("", "warning: a\\nb\n")

@@ -45,6 +45,11 @@ Text = Annotated[str, AfterValidator(plain_text)]
 NonEmptyText = Annotated[str, Field(min_length=1), AfterValidator(plain_text)]
 PlainName = Annotated[str, AfterValidator(plain_name), AfterValidator(plain_text)]
 
+# `auto`, or one of sacreBLEU's.
+BleuTokenizer = Literal[
+    "auto", "13a", "char", "flores101", "flores200", "intl", "ja-mecab", "ko-mecab", "none", "spBLEU-1K", "spm", "zh"
+]
+
 # Scores that are products of queries and keys, and all that read keys.
 _PRODUCTS = ("scaled_dot", "dot", "general", "cosine")
 _CONTENT_BASED = (*_PRODUCTS, "additive")
@@ -129,6 +134,8 @@ class DataConfig:
     train_split: PlainName = "train"  # {split} of the training data
     validation_split: PlainName = "validation"  # {split} of the validation data; also finds valid, val and dev
     test_split: PlainName = "test"  # {split} that is scored by default
+    # how BLEU splits words; auto: by tgt_lang, as zh for Chinese, char for Thai, else 13a; none: text is tokenised
+    bleu_tokenizer: BleuTokenizer = "auto"
     builtin_size: BoundedCount = 30000  # training pairs of the builtin corpus or treebank
     vocab_size: VocabSize = 37000  # pieces of the joint SentencePiece BPE model of both languages
     max_length: Length = 256  # pieces per side, </s> included; longer pairs are dropped and counted

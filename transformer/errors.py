@@ -1,6 +1,13 @@
-"""User errors: printed as one line, exit status 2."""
+"""User errors: printed as one line, exit status 2; and warnings."""
+
+import sys
 
 _MAX_CHARACTERS = 2000
+
+
+def warn(message: str) -> None:
+    """Print a warning of one line to stderr."""
+    print(f"warning: {one_line(message)}", file=sys.stderr)
 
 
 class UserError(ValueError):

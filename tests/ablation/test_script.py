@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 from ablation.figure import draw
+from sacrebleu.metrics.bleu import BLEU
 
 from transformer.cli import run
 from transformer.data.batching import Batch
+from transformer.inference import bleu_tokenizer
 from transformer.training.trainer import Trainer
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "table3.py"
@@ -72,6 +74,33 @@ def test_rows_are_trained_once_and_printed_beside_the_papers(table3: Call, recip
     status, again, _ = table3("b_dk16", extra, "base:5,7", *recipe)
     assert (status, "parameters: " in again, again.endswith(table)) == (0, False, True)
     assert table3("--report", "--out", tmp_path / "out") == (0, table, "")
+
+
+def test_the_tokenizer_is_that_of_the_data_and_what_is_missing_is_found_before_training(
+    table3: Call, recipe: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert table3("base", *recipe, "data.bleu_tokenizer=char")[0] == 0
+    (path,) = (tmp_path / "out").glob("*/score.json")
+    assert json.loads(path.read_text())["tokenize"] == "char"
+    assert table3("base", *recipe, "data.bleu_tokenizer=char", "--tokenize", "auto")[0] == 0
+    assert json.loads(path.read_text())["tokenize"] == "13a"
+
+    def missing(*, tokenize: str, **_: object) -> BLEU:
+        raise RuntimeError(f"{tokenize} is missing")
+
+    monkeypatch.setattr(bleu_tokenizer, "BLEU", missing)
+    status, out, err = table3("c_n2", "c_n4", *recipe, "--tokenize", "ko-mecab")
+    assert (status, out) == (2, "")
+    assert err == "error: the BLEU tokenizer 'ko-mecab' cannot be used: ko-mecab is missing\n"
+
+
+def test_a_figure_that_cannot_be_written_is_an_error_before_training(
+    table3: Call, recipe: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "figure.svg").mkdir()
+    status, out, err = table3("base", *recipe, "--plot", tmp_path / "figure.svg")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"error: {tmp_path}/figure.svg: is not a regular file")
 
 
 def test_the_figure_is_drawn_from_what_is_finished(table3: Call, recipe: list[str], tmp_path: Path) -> None:

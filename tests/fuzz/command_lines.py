@@ -84,8 +84,15 @@ def _translate(run: Path, rng: random.Random, directory: Path) -> list[str]:
 
 def _evaluate(run: Path, rng: random.Random, directory: Path) -> list[str]:
     source = _some_file(rng, directory)
-    files = ["--src", source, "--ref", source if rng.random() < 0.5 else _some_file(rng, directory)]
-    return [_some_run(run, rng, directory), *files, *_options(rng, "--beam", "--alpha", "--tokenize", "--split")]
+    references = [source if rng.random() < 0.5 else _some_file(rng, directory) for _ in range(rng.choice((1, 1, 2)))]
+    files = ["--src", source, "--ref", *references]
+    options = _options(rng, "--beam", "--alpha", "--tokenize", "--split", "--metrics", "--lang")
+    options += ["--output", str(directory / rng.choice(("out", "text")))] if rng.random() < 0.3 else []
+    if rng.random() < 0.3:
+        hypotheses = source if rng.random() < 0.5 else _some_file(rng, directory)
+        named = [] if rng.random() < 0.5 else [_some_run(run, rng, directory)]
+        return [*named, "--hyp", hypotheses, *files[rng.choice((0, 2)) :], *options]
+    return [_some_run(run, rng, directory), *files, *options]
 
 
 def _train(run: Path, rng: random.Random, directory: Path) -> list[str]:  # noqa: ARG001

@@ -36,6 +36,7 @@ from transformer.training.trainer import Trainer
 # When to log, save and stop and where to compute: the results do not depend on these.
 FREE = {
     "data.test_split": "dev",
+    "data.bleu_tokenizer": "zh",
     "data.cache_dir": "elsewhere",
     "data.revision": "main",
     "train.skip_nonfinite": 3,

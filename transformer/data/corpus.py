@@ -1,6 +1,5 @@
 """Parallel corpora (section 5.1): hub datasets, local files, the builtin grammar and registered forms."""
 
-import dataclasses
 import glob
 import gzip
 import hashlib
@@ -93,10 +92,10 @@ def load_split(data: DataConfig, split: str) -> Corpus:
     return _hub(data, split)
 
 
-def published_test_set(name: str, src_lang: str, tgt_lang: str) -> Corpus:
-    """Load one of sacreBLEU's test sets, such as `wmt14/full`, downloaded to `~/.sacrebleu`.
+def published_test_set(name: str, src_lang: str, tgt_lang: str) -> tuple[Path, list[Path]]:
+    """Source and references of one of sacreBLEU's test sets, such as `wmt14/full`, downloaded to `~/.sacrebleu`.
 
-    DataError if it does not exist for these languages, cannot be downloaded, or has several references.
+    DataError if it does not exist for these languages, cannot be downloaded, or has no reference.
     """
     from sacrebleu.dataset import DATASETS
 
@@ -112,10 +111,9 @@ def published_test_set(name: str, src_lang: str, tgt_lang: str) -> Corpus:
             f"the test set {name} cannot be fetched ({_one_line(error)}); without a network, score the "
             "corpus' own test split, or files with --src and --ref"
         ) from None
-    if len(references) != 1:
-        raise DataError(f"the test set {name} has {len(references)} references for {direction}; one is scored")
-    corpus = aligned_files(Path(source), Path(references[0]))
-    return dataclasses.replace(corpus, name=f"{name} {direction} of sacreBLEU")
+    if not references:
+        raise DataError(f"the test set {name} has no reference for {direction}")
+    return Path(source), [Path(reference) for reference in references]
 
 
 def aligned_files(src: Path, tgt: Path) -> Corpus:

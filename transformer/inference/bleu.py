@@ -6,12 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sacrebleu.metrics.bleu import BLEU, BLEUScore
-from sacrebleu.metrics.chrf import CHRF
-from sacrebleu.tokenizers.tokenizer_re import TokenizerRegexp
 
 from transformer.errors import DataError
-
-TOKENIZERS = tuple(sorted(BLEU.TOKENIZERS))
+from transformer.inference.scoring import Scorer, check_sides, mark_missing
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class CompoundSplitScore:
 
 
 def score(hypotheses: Sequence[str], references: Sequence[str], tokenize: str = "13a") -> Score:
-    """Corpus BLEU and chrF of detokenised text, one reference per line.
+    """Corpus BLEU and chrF of detokenised text, one reference per line; `Scorer` has more metrics and references.
 
     Args:
         hypotheses, references: equally many lines.
@@ -44,29 +41,9 @@ def score(hypotheses: Sequence[str], references: Sequence[str], tokenize: str = 
     Raises:
         DataError: the sides differ in length, there is nothing to score, or the tokenizer is not installed.
     """
-    _check_sides(hypotheses, references)
-    try:
-        bleu = BLEU(tokenize=tokenize, force=True)
-    except (ImportError, RuntimeError, OSError) as error:
-        raise DataError(f"the BLEU tokenizer {tokenize!r} cannot be used: {' '.join(str(error).split())}") from None
-    chrf = CHRF()
-    bleu_score = bleu.corpus_score(list(hypotheses), [list(references)])
-    chrf_score = chrf.corpus_score(list(hypotheses), [list(references)])
-    _clear_cache(bleu.tokenizer)
-    return Score(
-        bleu=bleu_score.score,
-        bleu_signature=str(bleu.get_signature()),
-        bleu_details=str(bleu_score.format(score_only=False)),
-        chrf=chrf_score.score,
-        chrf_signature=str(chrf.get_signature()),
-    )
-
-
-def _clear_cache(tokenizer: Any) -> None:
-    """Clear sacreBLEU's cache of 65,536 lines: training would grow by it."""
-    for kind in (type(tokenizer), TokenizerRegexp):
-        if clear := getattr(kind.__call__, "cache_clear", None):
-            clear()
+    found = Scorer(tokenize, ("bleu", "chrf")).score(hypotheses, [references])
+    bleu, chrf = found["bleu"], found["chrf"]
+    return Score(bleu.score, bleu.signature, bleu.details, chrf.score, chrf.signature)
 
 
 def moses_tokenizer(lang: str) -> Any:
@@ -78,27 +55,35 @@ def moses_tokenizer(lang: str) -> Any:
     return sacremoses.MosesTokenizer(lang=lang)
 
 
-def compound_split_score(hypotheses: Sequence[str], references: Sequence[str], moses: Any) -> CompoundSplitScore:
+def compound_split_score(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]], moses: Any, *, lowercase: bool = False
+) -> CompoundSplitScore:
     """Compound-split BLEU of detokenised text, as the paper's authors computed it.
 
     Both sides go through Moses' tokenizer, escapes included, `split_compounds` and `multi_bleu`. This gives higher
     scores than `score`, because a correct compound counts as three correct words.
 
     Args:
-        hypotheses, references: equally many lines, detokenised.
+        hypotheses: detokenised lines.
+        references: one or more, with equally many lines each.
         moses: from `moses_tokenizer`.
+        lowercase: ignore case.
 
     Raises:
         DataError: the sides differ in length, or there is nothing to score.
     """
-    _check_sides(hypotheses, references)
-    sides = (
-        [split_compounds(moses.tokenize(line, return_str=True)) for line in side] for side in (hypotheses, references)
+    check_sides(hypotheses, references)
+    split: Any  # None marks a missing reference only
+    split, *split_references = (
+        [None if line is None else split_compounds(moses.tokenize(line, return_str=True)) for line in side]
+        for side in (hypotheses, *mark_missing(references))
     )
-    result = multi_bleu(*sides)
+    result = multi_bleu(split, split_references, lowercase=lowercase)
+    num_references = "var" if any(None in side for side in split_references) else len(references)
+    case = "lc" if lowercase else "mixed"
     return CompoundSplitScore(
         bleu=result.score,
-        signature=f"nrefs:1|case:mixed|tok:moses-{moses.lang}|compounds:split|smooth:none",
+        signature=f"nrefs:{num_references}|case:{case}|tok:moses-{moses.lang}|compounds:split|smooth:none",
         details=result.format(score_only=False).partition(" = ")[2],
     )
 
@@ -111,13 +96,10 @@ def split_compounds(tokenised: str) -> str:
     return re.sub(r"(\S)-(\S)", r"\1 ##AT##-##AT## \2", tokenised)
 
 
-def multi_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> BLEUScore:
-    """BLEU as `multi-bleu.perl`: cased, split at white space. 0 if an n-gram order has no match: no smoothing."""
-    return BLEU(tokenize="none", smooth_method="none", force=True).corpus_score(list(hypotheses), [list(references)])
-
-
-def _check_sides(hypotheses: Sequence[str], references: Sequence[str]) -> None:
-    if len(hypotheses) != len(references):
-        raise DataError(f"{len(hypotheses)} translations cannot be scored against {len(references)} references")
-    if not references:
-        raise DataError("there is nothing to score: the references are empty")
+def multi_bleu(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str | None]], *, lowercase: bool = False
+) -> BLEUScore:
+    """BLEU as `multi-bleu.perl`: split at white space. 0 if an n-gram order has no match: no smoothing."""
+    bleu = BLEU(tokenize="none", smooth_method="none", lowercase=lowercase, force=True)
+    streams: Any = [list(one) for one in references]  # sacreBLEU's types do not tell of None
+    return bleu.corpus_score(list(hypotheses), streams)

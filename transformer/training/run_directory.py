@@ -33,6 +33,7 @@ _DISTRIBUTION = "attention-is-all-you-need"
 # Keys that may change when a run is resumed: when to log, validate, save and stop and where to compute.
 FREE_KEYS = {
     "run_dir",
+    "data.bleu_tokenizer",
     *("data.cache_dir", "data.revision", "data.test_split"),  # other data would have another fingerprint
     *("train.max_steps", "train.max_hours", "train.patience", "train.skip_nonfinite"),
     *("train.log_steps", "train.validate_steps", "train.validation_bleu"),
