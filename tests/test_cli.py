@@ -26,9 +26,9 @@ import torch
 
 from transformer.cli import run
 from transformer.data.builtin import builtin_pairs
-from transformer.data.corpus import Corpus
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import UserError
+from transformer.inference import evaluation_set
 from transformer.inference.translator import Translator
 from transformer.inspection import attention
 from transformer.inspection.canvas import THEMES
@@ -246,18 +246,26 @@ def test_the_bleu_of_the_papers_authors_comes_before_sacrebleus_and_is_labelled(
     assert "compound" not in plain.out
 
 
-def test_a_published_test_set_is_scored_by_its_name(
-    script: Script, trained_run: Path, references: list[tuple[str, str]]
+def test_a_published_test_set_is_scored_by_its_name_with_all_its_references(
+    script: Script,
+    trained_run: Path,
+    tmp_path: Path,
+    references: list[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = []
+    for name, side in (("src", 0), ("ref", 1), ("other", 1)):
+        (tmp_path / name).write_text("".join(f"{pair[side]}\n" for pair in references))
 
-    def published_test_set(*names: str) -> Corpus:
+    def published_test_set(*names: str) -> tuple[Path, list[Path]]:
         asked.append(names)
-        return Corpus("the set", "", lambda: iter(references))
+        return tmp_path / "src", [tmp_path / "ref", tmp_path / "other"]
 
-    result = script("evaluate", trained_run, "--test-set", "wmt14/full", published_test_set=published_test_set)
+    monkeypatch.setattr(evaluation_set, "published_test_set", published_test_set)
+    result = script("evaluate", trained_run, "--test-set", "wmt14/full")
     assert (result.status, asked) == (0, [("wmt14/full", "en", "de")])
-    assert " on the set: 23 sentences" in result.out.splitlines()[0]
+    assert " on wmt14/full en-de of sacreBLEU: 23 sentences" in result.out.splitlines()[0]
+    assert "  nrefs:2|" in result.out.splitlines()[-1]
 
 
 def test_the_learning_curve_is_a_table(script: Script, trained_run: Path) -> None:
@@ -268,6 +276,32 @@ def test_the_learning_curve_is_a_table(script: Script, trained_run: Path) -> Non
     assert [row.split(" | ")[0] for row in rows] == [f"| {line['step']}" for line in validations] == ["| 5", "| 10"]
     both = script("plot", trained_run, trained_run)
     assert both == (0, f"\n{trained_run}\n\n{out}" * 2, "")
+
+
+def test_the_table_says_the_tokenizer_of_bleu(script: Script, tmp_path: Path) -> None:
+    def table(*tokenizers: str | None) -> list[str]:
+        lines = []
+        for step, name in enumerate(tokenizers, start=1):
+            record = {"kind": "validation", "step": step, "elapsed_s": 61.5, "nll": 1.5, "ppl": 4.5, "bleu": 7.25}
+            lines.append(json.dumps(record | ({"bleu_tokenizer": name} if name else {})))
+        (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+        first, _, *rows = script("plot", tmp_path).out.splitlines()
+        return [line.split(" | ")[-1].removesuffix(" |") for line in (first, *rows)]
+
+    assert table(None, None) == ["greedy BLEU", "7.2", "7.2"]
+    assert table("zh", "zh") == ["greedy BLEU (zh)", "7.2", "7.2"]
+    assert table("13a") == ["greedy BLEU (13a)", "7.2"]
+    assert table(None, "zh") == ["greedy BLEU", "7.2 (13a)", "7.2 (zh)"]
+
+
+@pytest.mark.parametrize("name", ["plot", "attend"])
+def test_no_figure_replaces_a_part_of_a_run(script: Script, trained_run: Path, name: str) -> None:
+    path = max((trained_run / "checkpoints").iterdir()) / "training.json"
+    before = path.read_bytes()
+    result = script(name, trained_run, *(["a"] if name == "attend" else []), "--out", path)
+    assert_one_line(result, r"training\.json: \S* is a checkpoint, to which no other file belongs")
+    assert path.read_bytes() == before
+    assert_one_line(script("plot", trained_run, "--out", trained_run / "metrics.jsonl"), "jsonl: is the same file")
 
 
 def test_learning_curves_of_several_runs_are_drawn_together(script: Script, trained_run: Path, tmp_path: Path) -> None:
@@ -623,10 +657,11 @@ def test_a_named_pipe_is_read_once(
 
 def test_named_pipes_are_scored(script: Script, babbler: Path, fed_pipe: Callable[[str, str], Path]) -> None:
     """As in `evaluate.py RUN --src <(zcat SRC) --ref <(zcat REF)`."""
-    src, ref = (fed_pipe(name, "A man is sleeping.\n" * 7) for name in ("src", "ref"))
-    status, out, err = script("evaluate", babbler, "--src", src, "--ref", ref)
+    src, *refs = (fed_pipe(name, f"{text}\n" * 7) for name, text in (("src", "A."), ("ref", "B."), ("other", "C.")))
+    status, out, err = script("evaluate", babbler, "--src", src, "--ref", *refs)
     assert (status, err) == (0, "")
-    assert f" on {src} and {ref}: 7 sentences" in out.splitlines()[0]
+    assert f" on {src} and {refs[0]} and {refs[1]}: 7 sentences" in out.splitlines()[0]
+    assert "  nrefs:2|" in out.splitlines()[-1]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
@@ -920,6 +955,19 @@ def test_bad_arguments_of_translate_are_named(
     [
         (["--src", "FILE"], "--src and --ref go together"),
         (["--ref", "FILE"], "--src and --ref go together"),
+        (["--src", "FILE", "--ref", "FILE", "FILE"], r"--ref \S*FILE is the same file as --ref \S*FILE"),
+        (
+            ["--src", "FILE", "--ref", "FILE", "--ref", "LONGER"],
+            "differ in length: ",
+        ),
+        (["--lang", "de"], "--lang is for --hyp without RUN"),
+        (["--hyp", "FILE", "--src", "FILE"], "--hyp needs its references: --ref FILE, or RUN for those of its corpus"),
+        (["--hyp", "FILE", "--ref", "FILE", "--split", "test"], "--split and --ref exclude each other"),
+        (["--hyp", "FILE", "--ref", "FILE", "--beam", "3"], "--beam is of a translation by RUN; with --hyp nothing is"),
+        (["--hyp", "FILE", "--ref", "FILE", "--output", "absent"], "--output is of a translation by RUN"),
+        (["--hyp", "FILE", "--ref", "LONGER"], r"differ in length: \S*FILE has 2 lines, \S*LONGER has 3"),
+        (["--hyp", "FILE"], r"differ in length: \S*FILE has 2 lines, the references of .* has 53"),
+        (["--hyp", "absent", "--ref", "FILE"], "absent: cannot be read: No such file"),
         (["--src", "FILE", "--ref", "FILE", "--split", "test"], "--split and --src exclude each other"),
         (["--split", "test", "--test-set", "wmt14"], "--split and --test-set exclude each other"),
         (["--src", "FILE", "--ref", "FILE", "--test-set", "wmt14"], "--test-set and --src exclude each other"),

@@ -548,6 +548,8 @@ def test_greedy_bleu_is_the_score_of_greedy_translations(tokenizer: Tokenizer) -
     assert bleu == score(translations, references).bleu
     assert 0 < bleu < 100
     assert greedy_bleu(model, tokenizer, TEXTS, translations) == pytest.approx(100.0)
+    by_characters = greedy_bleu(model, tokenizer, TEXTS, references, tokenize="char")
+    assert by_characters == score(translations, references, "char").bleu != bleu
 
 
 def test_one_string_is_not_a_list_of_sentences(trained_run: Path) -> None:

@@ -77,6 +77,16 @@ def test_records_of_every_run_are_drawn_by_kind() -> None:
     assert bleu == {validated: ([3], [11])}
 
 
+def test_the_panel_of_bleu_names_the_tokenizers_that_are_recorded() -> None:
+    chinese = [{**record, "bleu_tokenizer": "zh"} if "bleu" in record else record for record in RECORDS]
+    for runs, title in (
+        ({"a": RECORDS}, "validation BLEU (greedy search)"),
+        ({"a": chinese}, "validation BLEU (greedy search; zh)"),
+        ({"a": RECORDS, "b": chinese}, "validation BLEU (greedy search; 13a, zh)"),
+    ):
+        assert draw_training(runs).axes[2].get_ylabel() == title
+
+
 def test_training_and_validation_look_different_and_runs_have_colours() -> None:
     figure = draw_training({"a": RECORDS, "b": RECORDS})
     looks = {line.get_label(): (line.get_color(), line.get_linestyle()) for line in figure.axes[1].lines}

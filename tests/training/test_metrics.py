@@ -34,6 +34,27 @@ def scalars(run: Path, tag: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in accumulator.Scalars(tag)]
 
 
+def test_text_is_kept_with_the_numbers_and_left_out_of_tensorboard(tmp_path: Path) -> None:
+    line = {"kind": "validation", "step": 3, "bleu": 4.5, "bleu_tokenizer": "zh"}
+    log = MetricsLog(tmp_path, 0, 11)
+    log.log(**line)
+    log.close()
+    assert read_metrics(tmp_path) == [line]
+    assert scalars(tmp_path, "validation/bleu") == [(3, 4.5)]
+    with pytest.raises(KeyError):
+        scalars(tmp_path, "validation/bleu_tokenizer")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("bleu_tokenizer", 5), ("bleu_tokenizer", "\x1b[2J"), ("bleu_tokenizer", None), ("bleu", "zh")]
+)
+def test_records_whose_text_is_not_the_name_of_a_tokenizer_are_skipped(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"kind": "validation", "step": 3, name: value}) + "\n")
+    assert read_metrics(tmp_path) == []
+
+
 def test_every_line_is_json_with_its_kind_and_step(tmp_path: Path) -> None:
     write_lines(tmp_path)
     assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == LINES

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from transformer.errors import CheckpointError, ConfigError
 from transformer.inspection.canvas import THEMES, save, theme
 from transformer.inspection.curves import draw_learning_rates, draw_positions, draw_training
-from transformer.training.metrics import read_metrics
+from transformer.training.metrics import bleu_tokenizers, read_metrics
+from transformer.training.outputs import check_output
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +26,7 @@ _MAX_DRAWN = 10_000_000
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     if arguments.out is not None:
+        check_output(arguments.out, [path / "metrics.jsonl" for path in arguments.runs])
         with theme(arguments.theme or "light"):
             save(_draw(arguments), arguments.out)
     else:
@@ -52,11 +54,17 @@ def _print_table(path: Path, every: int) -> None:
     validations = [line for line in read_metrics(path) if line["kind"] == "validation" and line.keys() >= needed]
     if not validations:
         raise CheckpointError(f"{path}: no validation is recorded in metrics.jsonl")
-    print("| step | minutes | validation NLL | perplexity | greedy BLEU |")
+    tokenizers = bleu_tokenizers(validations)
+    known = any("bleu_tokenizer" in line for line in validations)
+    # In the rows, if a run was resumed with another one: such scores cannot be compared.
+    title = f"greedy BLEU ({tokenizers[0]})" if known and len(tokenizers) == 1 else "greedy BLEU"
+    print(f"| step | minutes | validation NLL | perplexity | {title} |")
     print("|---:|---:|---:|---:|---:|")
     for number, line in enumerate(validations, 1):
         if number % every == 0 or number == len(validations):
             bleu = f"{line['bleu']:.1f}" if "bleu" in line else ""
+            if bleu and len(tokenizers) > 1:
+                bleu += f" ({line.get('bleu_tokenizer', '13a')})"
             print(f"| {line['step']} | {line['elapsed_s'] / 60:.0f} | {line['nll']:.3f} | {line['ppl']:.2f} | {bleu} |")
 
 

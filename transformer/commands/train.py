@@ -7,7 +7,7 @@ torchrun --nproc-per-node=GPUS -m transformer.commands train CONFIG [section.key
 
 import argparse
 import dataclasses
-import functools
+import itertools
 import shlex
 import shutil
 import signal
@@ -16,9 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transformer.commands.overfit_check import overfit_check
-from transformer.config import load_config
+from transformer.config import Config, load_config
+from transformer.data.corpus import Corpus
+from transformer.errors import warn
 from transformer.hub import pin_data
-from transformer.inference.translator import greedy_bleu
+from transformer.inference.text_checks import signs_of_other_words
+from transformer.inference.validation_bleu import ValidationBleu
 from transformer.training.device import tune_process
 from transformer.training.distributed import SINGLE_PROCESS, DistributedContext, init_distributed
 from transformer.training.signals import StopRequest
@@ -37,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         overrides.append(f"train.skip_nonfinite={arguments.skip_nonfinite}")
     with init_distributed() as context:
         if arguments.check:
-            context.broadcast_from_main(lambda: overfit_check(load_config(arguments.config, overrides)))
+            config = load_config(arguments.config, overrides)
+            _scorer(config, context)
+            context.broadcast_from_main(lambda: overfit_check(config))
             return 0
         return _train(arguments.config, overrides, context)
 
@@ -49,8 +54,12 @@ def _train(path: str, overrides: Sequence[str], context: DistributedContext) -> 
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, revision=revision))
     context.print0(config.to_yaml())
     tune_process()
-    trainer = Trainer.from_config(config, scorer=functools.partial(greedy_bleu, context=context), context=context)
+    scorer = _scorer(config, context)
+    trainer = Trainer.from_config(config, scorer=scorer, context=context)
     context.print0(trainer.summary())
+    if scorer is not None and context.is_main:
+        context.print0(f"validation BLEU: tokenizer {scorer.tokenize}")
+        _check_references(trainer.data.validation_text, scorer.tokenize)
     with StopRequest(ignore_repeats=context is not SINGLE_PROCESS) as stop:
         reason = trainer.fit(stop)
         context.print0(f"{reason} after step {trainer.progress.step}; checkpoints are in {trainer.run}")
@@ -62,6 +71,17 @@ def _train(path: str, overrides: Sequence[str], context: DistributedContext) -> 
     else:
         context.print0("go on with: the same torchrun command; it may start another number of processes")
     return 128 + int(signal.Signals[reason])
+
+
+def _scorer(config: Config, context: DistributedContext) -> ValidationBleu | None:
+    """Make what computes the validation BLEU, before training, so that what it lacks is found first."""
+    return ValidationBleu.from_config(config, warn, context) if config.train.validation_bleu else None
+
+
+def _check_references(validation: Corpus, tokenize: str) -> None:
+    references = [target for _, target in itertools.islice(validation, 1000)]
+    for sign in signs_of_other_words(references, tokenize, ["bleu"]):
+        warn(f"{sign}: data.bleu_tokenizer")
 
 
 def _command(name: str, *arguments: str) -> str:

@@ -235,13 +235,17 @@ def greedy_bleu(
     sources: Sequence[str],
     references: Sequence[str],
     context: DistributedContext = SINGLE_PROCESS,
+    tokenize: str = "13a",
 ) -> float:
     """sacreBLEU of greedy translations, to follow training; leaves the model in `eval` mode.
 
     Length limits are the defaults of `SearchConfig`. A source that is too long is not translated, and costs BLEU.
+    `tokenize` is sacreBLEU's tokenizer. All processes get the score of the main one.
     """
     translator = Translator(model, tokenizer)
     translator.context = context
     limit = translator._source_limit()
     fitting = [x if len(ids) < limit else "" for x, ids in zip(sources, tokenizer.encode(sources), strict=True)]
-    return score(translator.translate(fitting, beam=1), references).bleu
+    translations = translator.translate(fitting, beam=1)
+    # On another machine the tokenizer's library might be another, and the score of each process decides what is best.
+    return context.broadcast_from_main(lambda: score(translations, references, tokenize).bleu)

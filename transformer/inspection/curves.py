@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformer.inspection.canvas import colour_map, new_figure, palette
 from transformer.model.embeddings import sinusoidal_positions
+from transformer.training.metrics import bleu_tokenizers
 from transformer.training.optimizer import noam_lr
 
 if TYPE_CHECKING:
@@ -100,11 +101,19 @@ def draw_training(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
                     style = {"color": colour, "label": f"{name}, {_NAMES[kind]}", **_STYLES[kind]}
                     axes.plot(*zip(*points, strict=True), **style)
         axes.set_xlim(-0.02 * last, 1.02 * last)
-        _label(axes, title)
+        _label(axes, _bleu_title(title, runs) if "BLEU" in title else title)
     lines = {str(line.get_label()): line for axes in figure.axes for line in axes.lines}
     columns = 130 // (8 + max(map(len, lines), default=0))  # so many characters fit into the width
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=max(1, min(columns, len(lines))))
     return figure
+
+
+def _bleu_title(title: str, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """The title with the tokenizers of all runs: curves of different ones cannot be compared."""
+    if not any("bleu_tokenizer" in record for records in runs.values() for record in records):
+        return title
+    names = dict.fromkeys(name for records in runs.values() for name in bleu_tokenizers(records))
+    return f"{title.removesuffix(')')}; {', '.join(names)})"
 
 
 def _label(axes: Axes, title: str) -> None:

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,13 @@ class MetricsLog:
         """Advance the bar by one update."""
         self._bar.update()
 
-    def log(self, kind: str, step: int, **values: float) -> None:
-        """Record values of one kind, such as "train". CheckpointError if the disk fails."""
+    def log(self, kind: str, step: int, **values: float | str) -> None:
+        """Record values of one kind, such as "train"; text is not for TensorBoard. CheckpointError if a disk fails."""
+        numbers = {f"{kind}/{name}": value for name, value in values.items() if not isinstance(value, str)}
         with self._writing():
             self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
             self._file.flush()
-            self._tensorboard.add({f"{kind}/{name}": value for name, value in values.items()}, step)
+            self._tensorboard.add(numbers, step)
         if kind == "train":
             shown = {name: f"{values[name]:{spec}}" for name, spec in _BAR_FORMATS.items() if name in values}
             self._bar.set_postfix(shown, refresh=False)
@@ -126,9 +127,18 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
     return records
 
 
+def bleu_tokenizers(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The tokenizers of a run's validation BLEU, in order; before they were recorded, it was always 13a."""
+    found = [line.get("bleu_tokenizer", "13a") for line in records if line["kind"] == "validation" and "bleu" in line]
+    return list(dict.fromkeys(found))
+
+
 def _is_record(value: Any) -> bool:
     # Numbers may be non-finite.
     if not isinstance(value, dict) or type(value.get("step")) is not int or not isinstance(value.get("kind"), str):
         return False
-    numbers = (number for name, number in value.items() if name != "kind")
+    name = value.get("bleu_tokenizer", "")
+    if not (isinstance(name, str) and name.isprintable()):
+        return False
+    numbers = (number for key, number in value.items() if key not in ("kind", "bleu_tokenizer"))
     return all(type(number) is float or (type(number) is int and abs(number) < 1 << 63) for number in numbers)

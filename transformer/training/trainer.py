@@ -35,7 +35,8 @@ from transformer.training.training_state import Progress, TrainingState, get_rng
 _TRIM_STEPS = 25
 _ADVICE = "lower train.lr_factor, raise train.warmup_steps or set train.clip_norm, in a new run_dir"
 
-# BLEU of a model's translations of sources against references: the `bleu` of `validation_bleu`.
+# BLEU of a model's translations of sources against references: the `bleu` of `validation_bleu`. If it has an attribute
+# `tokenize`, the name of BLEU's tokenizer, that is recorded with each score.
 Scorer = Callable[[Transformer, Tokenizer, Sequence[str], Sequence[str]], float]
 
 
@@ -271,7 +272,8 @@ class Trainer:
             model.train()
         is_best = progress.best_nll is None or nll < progress.best_nll
         progress.num_bad_validations = 0 if is_best else progress.num_bad_validations + 1
-        log.log("validation", progress.step, **values)
+        names = {"bleu_tokenizer": name} if (name := getattr(self.scorer, "tokenize", None)) else {}
+        log.log("validation", progress.step, **values, **names)
         shown = "  ".join(f"{name} {values[name]:.3f}" for name in ("nll", "ppl", "bleu") if name in values)
         log.print(f"step {progress.step}: validation {shown}{'  (best)' if is_best else ''}")
         if is_best:

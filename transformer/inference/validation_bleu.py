@@ -1,0 +1,50 @@
+"""The BLEU that follows training: greedy translations, the tokenizer of the target language."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformer.config import Config
+from transformer.data.tokenizer import Tokenizer
+from transformer.inference.bleu_tokenizer import resolve_tokenizer
+from transformer.inference.translator import greedy_bleu
+from transformer.model.transformer import Transformer
+from transformer.training.distributed import SINGLE_PROCESS, DistributedContext
+from transformer.training.metrics import bleu_tokenizers, read_metrics
+
+
+@dataclass(frozen=True)
+class ValidationBleu:
+    """Scores the greedy translations of a model, for `Trainer`.
+
+    Attributes:
+        tokenize: sacreBLEU's tokenizer, which works.
+        context: the processes that translate together.
+    """
+
+    tokenize: str
+    context: DistributedContext = SINGLE_PROCESS
+
+    @classmethod
+    def from_config(
+        cls, config: Config, warn: Callable[[str], None], context: DistributedContext = SINGLE_PROCESS
+    ) -> ValidationBleu:
+        """Take the tokenizer of `data.bleu_tokenizer`; DataError if it cannot be used.
+
+        `warn` gets a line, on the main process, if `auto` could not have its first choice, and if the run's earlier
+        validations were scored with another tokenizer.
+        """
+        data = config.data
+        tokenize = context.broadcast_from_main(lambda: resolve_tokenizer(data.bleu_tokenizer, data.tgt_lang, warn))
+        run = Path(config.run_dir)
+        earlier = bleu_tokenizers(read_metrics(run)) if context.is_main and run.is_dir() else []
+        if earlier and earlier[-1] != tokenize:
+            warn(f"validation BLEU is computed with {tokenize} from now on; up to now it was {earlier[-1]}")
+        return cls(tokenize, context)
+
+    def __call__(
+        self, model: Transformer, tokenizer: Tokenizer, sources: Sequence[str], references: Sequence[str]
+    ) -> float:
+        return greedy_bleu(model, tokenizer, sources, references, self.context, self.tokenize)
