@@ -708,3 +708,73 @@ def test_logits_in_half_precision_are_added_up_in_full() -> None:
     ((best,),) = beam_search(decode, memory, [101], bos_id=BOS, eos_id=EOS, beam=2)
     assert greedy.log_prob == pytest.approx(101 * math.log(0.5), rel=1e-5)
     assert best.log_prob == pytest.approx(101 * math.log(0.5), rel=1e-5)
+
+
+# Hypotheses that are the same to a caller
+
+
+def text_of(ids: Sequence[int]) -> str:
+    """Two tokens that are spelled alike."""
+    return "".join("" if token == EOS else "x" if token in (A, B) else str(token) for token in ids)
+
+
+def distinct(found: Sequence[Hypothesis]) -> list[Hypothesis]:
+    return list({text_of(h.ids): h for h in reversed(found)}.values())[::-1]
+
+
+@pytest.mark.parametrize("seed", range(7))
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.5])
+def test_an_exhaustive_beam_finds_the_best_of_each_text(seed: int, alpha: float) -> None:
+    oracle, limit = random_oracle(seed), 4
+    wanted = sorted(distinct(everything(oracle, 0, limit, alpha)), key=lambda h: -h.score)
+    (found,) = oracle.beam([limit], 1009, nbest=11, alpha=alpha, key=text_of)
+    assert_same(found, wanted[:11])
+
+
+@pytest.mark.parametrize("seed", range(23))
+@pytest.mark.parametrize("beam", [2, 3, 5])
+def test_with_a_key_the_best_is_the_same_and_the_others_are_distinct_and_sorted(seed: int, beam: int) -> None:
+    oracle = random_oracle(seed)
+    limits = [3, 11, 7]
+    plain, keyed = (oracle.beam(limits, beam, nbest=beam, alpha=1.0, key=key) for key in (None, text_of))
+    for before, found in zip(plain, keyed, strict=True):
+        assert found[0] == before[0]
+        assert len({text_of(h.ids) for h in found}) == len(found) >= len({text_of(h.ids) for h in before})
+        ended = [h.score for h in found if h.ids[-1] == EOS]
+        assert ended == sorted(ended, reverse=True)
+
+
+def test_a_list_is_filled_up_by_searching_on() -> None:
+    # a and b spell the same; each ends with 0.5 at every step.
+    oracle = memoryless(0.5, 0.3, 0.2)
+    (plain,) = oracle.beam([17], 3, nbest=3, alpha=0.0)
+    assert [text_of(h.ids) for h in plain] == ["", "x", "x"]
+    (found,) = oracle.beam([17], 3, nbest=3, alpha=0.0, key=text_of)
+    assert [h.ids for h in found] == [[EOS], [A, EOS], [A, A, EOS]]
+    assert [h.log_prob for h in found] == pytest.approx([math.log(p) for p in (0.5, 0.15, 0.045)], abs=1e-5)
+
+
+def test_of_equal_hypotheses_the_better_is_kept_whenever_it_comes() -> None:
+    # With a large alpha the longer one scores more.
+    oracle = chain({BOS: (0.4, 0.6, 0.0), A: (0.5, 0.5, 0.0), B: (1.0, 0.0, 0.0)})
+    (found,) = oracle.beam([3], 5, nbest=2, alpha=2.0, key=lambda ids: len(ids) < 3)
+    best = {is_short: max(hs, key=lambda h: h.score) for is_short, hs in by_length(oracle).items()}
+    assert_same(found, sorted(best.values(), key=lambda h: -h.score))
+
+
+def by_length(oracle: Oracle) -> dict[bool, list[Hypothesis]]:
+    complete = everything(oracle, 0, 3, 2.0)
+    return {is_short: [h for h in complete if (len(h.ids) < 3) == is_short] for is_short in (True, False)}
+
+
+def test_where_all_is_the_same_there_is_one() -> None:
+    (found,) = memoryless(0.5, 0.3, 0.2).beam([7], 3, nbest=3, key=lambda _: None)
+    assert len(found) == 1
+    (cut,) = memoryless(0.0, 0.6, 0.4).beam([3], 3, nbest=3, key=text_of)
+    assert [h.ids for h in cut] == [[A, A, A]]
+
+
+def test_cut_hypotheses_fill_up_no_list_of_a_search_that_had_ended() -> None:
+    oracle = memoryless(0.5, 0.3, 0.2)
+    (found,) = oracle.beam([5], 2, nbest=2, alpha=0.0, key=lambda ids: EOS in ids)
+    assert [h.ids for h in found] == [[EOS]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -60,6 +60,7 @@ class Hypothesis:
 
 
 _NOTHING = Hypothesis([], -math.inf, -math.inf)  # where logits are NaN
+Key = Callable[[list[int]], Hashable]
 
 
 def length_penalty(length: int, alpha: float) -> float:
@@ -153,6 +154,7 @@ def beam_search(
     beam: int = 4,
     alpha: float = 0.6,
     nbest: int = 1,
+    key: Key | None = None,
     device: Device = "cpu",
 ) -> list[list[Hypothesis]]:
     """Beam search, ranking hypotheses by log P / length penalty.
@@ -167,6 +169,8 @@ def beam_search(
         beam: alive hypotheses per sentence.
         alpha: α of the length penalty.
         nbest: hypotheses to return per sentence, at most `beam`.
+        key: of hypotheses whose ids have equal keys, as a text spelled by other pieces, only the best counts. Until
+            `nbest` are left, a finished sentence is searched on; its best hypothesis is that without `key`.
         decode, state, max_lengths, bos_id, eos_id, device: as for `greedy_search`.
 
     Returns:
@@ -180,7 +184,7 @@ def beam_search(
         raise ValueError(f"nbest={nbest} must be between 1 and beam={beam}")
     limits, eos_ids, logits, state = prefill(decode, state, max_lengths, bos_id, eos_id, device)
     eos = torch.tensor(sorted(eos_ids), device=device)
-    results: list[list[tuple[float, float, Tensor]]] = [[] for _ in limits]  # score, log P, ids on the device
+    results = [_Outputs(key) for _ in limits]
     sentences = list(range(len(limits)))
     prefixes = torch.empty((len(limits), 1, 0), dtype=torch.int64, device=device)  # (B, W, t)
     log_probs = torch.zeros((len(limits), 1), device=device)  # (B, W)
@@ -198,7 +202,7 @@ def beam_search(
             outputs = torch.cat((prefixes[b, end_parents[b, f]], ends[b, f, None]), dim=1)
             for (i, j), ids in zip(finished, outputs, strict=True):
                 log_prob = exchange[i][num_alive + j]
-                bisect.insort(results[sentences[i]], (log_prob / penalty, log_prob, ids), key=lambda output: -output[0])
+                results[sentences[i]].add_finished(log_prob / penalty, log_prob, ids)
 
         # Alive
         prefixes = torch.cat((gather_beams(prefixes, parents), tokens[:, :, None]), dim=2)  # (B, W', t)
@@ -209,9 +213,9 @@ def beam_search(
         for i, (sentence, row) in enumerate(zip(sentences, exchange, strict=True)):
             now, bound = row[0] / penalty, row[0] / length_penalty(limits[sentence], alpha)
             if length == limits[sentence]:
-                cut = zip(row[:num_alive], prefixes[i], strict=True)
-                results[sentence] += [(x / penalty, x, ids) for x, ids in cut if math.isfinite(x)]
-            elif not _is_over(results[sentence], now, bound, beam, nbest):
+                for x, ids in zip(row[:num_alive], prefixes[i], strict=True):
+                    results[sentence].add_cut(x / penalty, x, ids)
+            elif not results[sentence].is_over(now, bound, beam, nbest):
                 kept.append(i)
         if len(kept) < len(sentences):
             sentences, index = [sentences[i] for i in kept], torch.tensor(kept, dtype=torch.int64, device=device)
@@ -219,18 +223,57 @@ def beam_search(
         if sentences:
             state = state.select(rows)
             logits, state = decode(prefixes[:, :, -1].flatten(), state)
-    return [
-        [Hypothesis(ids.tolist(), log_prob, score) for score, log_prob, ids in outputs[:nbest]] or [_NOTHING]
-        for outputs in results
-    ]
+    return [outputs.best(nbest) or [_NOTHING] for outputs in results]
 
 
-def _is_over(outputs: Sequence[tuple[float, float, Tensor]], now: float, bound: float, beam: int, nbest: int) -> bool:
-    """Whether to stop, the best alive hypothesis scoring `now` as it is and at most `bound`."""
-    is_pruned = len(outputs) >= nbest and outputs[nbest - 1][0] >= bound
-    # The bound is loose. Counting alone does not do: with many beams all that finished may be improbable.
-    is_finished = len(outputs) >= beam and outputs[0][0] >= now
-    return is_pruned or is_finished or not math.isfinite(now)
+class _Outputs:
+    """The hypotheses of a sentence that are finished or cut, as they should be returned."""
+
+    def __init__(self, key: Key | None) -> None:
+        self._key = key
+        self._outputs: list[tuple[float, float, Tensor]] = []  # score, log P, ids on the device
+        self._keys: list[Hashable] = []  # if there is a key
+        self._num_finished = 0
+        self._highest = math.inf  # no later output may score more
+
+    def add_finished(self, score: float, log_prob: float, ids: Tensor) -> None:
+        """Insert by score."""
+        self._num_finished += 1
+        if score > self._highest:
+            return
+        key = None
+        if self._key is not None:
+            key = self._key(ids.tolist())
+            if key in self._keys:
+                same = self._keys.index(key)
+                if self._outputs[same][0] >= score:
+                    return
+                del self._outputs[same], self._keys[same]
+        place = bisect.bisect_right(self._outputs, -score, key=lambda output: -output[0])
+        self._outputs.insert(place, (score, log_prob, ids))
+        self._keys.insert(place, key)
+
+    def add_cut(self, score: float, log_prob: float, ids: Tensor) -> None:
+        """Append, unless a search for the best alone would have ended before."""
+        if not math.isfinite(log_prob) or self._highest < math.inf:
+            return
+        key = None if self._key is None else self._key(ids.tolist())
+        if key is None or key not in self._keys:
+            self._outputs.append((score, log_prob, ids))
+            self._keys.append(key)
+
+    def is_over(self, now: float, bound: float, beam: int, nbest: int) -> bool:
+        """Whether to stop, the best alive hypothesis scoring `now` as it is and at most `bound`."""
+        has_all = len(self._outputs) >= nbest
+        is_pruned = has_all and self._outputs[nbest - 1][0] >= bound
+        # The bound is loose. Counting alone does not do: with many beams all that finished may be improbable.
+        if self._num_finished >= beam and self._outputs[0][0] >= now:
+            self._highest = self._outputs[0][0]  # what follows fills up the list
+        return is_pruned or (has_all and self._highest < math.inf) or not math.isfinite(now)
+
+    def best(self, nbest: int) -> list[Hypothesis]:
+        """The first `nbest`."""
+        return [Hypothesis(ids.tolist(), log_prob, score) for score, log_prob, ids in self._outputs[:nbest]]
 
 
 def prefill(
