@@ -47,7 +47,7 @@ def test_every_library_that_is_imported_is_a_dependency() -> None:
     others = names - sys.stdlib_module_names - {"transformer"}
     distributions = {"yaml": "pyyaml", "pydantic_core": "pydantic"}  # where the names differ
     extras = PROJECT["project"]["optional-dependencies"]
-    lines = [*PROJECT["project"]["dependencies"], *extras["moses"], *extras["plot"]]
+    lines = [*PROJECT["project"]["dependencies"], *extras["moses"], *extras["plot"], *extras["sentences"]]
     assert {distributions.get(name, name) for name in others} <= {re.split(r"[>\[]", line)[0] for line in lines}
 
 

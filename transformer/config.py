@@ -181,7 +181,7 @@ class SearchConfig:
     beam: Beam = 4  # hypotheses per sentence; 1 is greedy search
     alpha: Exponent = 0.6  # exponent of the length penalty ((5 + |Y|) / 6)^alpha
     max_length_offset: Offset = 50  # maximum output length, </s> included, beyond the input's
-    max_source_length: Size = 1024  # pieces of input, </s> included; longer input is an error
+    max_source_length: Size = 1024  # pieces of input, </s> included; longer input is an error, or see --too-long
 
 
 @one_line_errors("", lambda: Config().flat())
@@ -216,11 +216,18 @@ class Config:
 _SECTIONS = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig, "search": SearchConfig}
 
 
-def override(search: SearchConfig, *, beam: int | None = None, alpha: float | None = None) -> SearchConfig:
+def override(
+    search: SearchConfig,
+    *,
+    beam: int | None = None,
+    alpha: float | None = None,
+    max_length_offset: int | None = None,
+    max_source_length: int | None = None,
+) -> SearchConfig:
     """Replace the settings that are not None. ConfigError if out of range."""
-    return dataclasses.replace(
-        search, beam=search.beam if beam is None else beam, alpha=search.alpha if alpha is None else alpha
-    )
+    chosen = {"beam": beam, "alpha": alpha, "max_length_offset": max_length_offset}
+    values: dict[str, Any] = chosen | {"max_source_length": max_source_length}
+    return dataclasses.replace(search, **{name: value for name, value in values.items() if value is not None})
 
 
 def load_config(path: str | Path, overrides: typing.Sequence[str] = (), *, saved: bool = False) -> Config:

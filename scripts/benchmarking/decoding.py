@@ -176,7 +176,9 @@ def benchmark_decoding(
     batches = [list(texts)] if batch_sentences is None else _batches(translator.tokenizer, texts, batch_sentences)
     # The limits of the search must allow the forced length and the batch size.
     max_length_offset = max(length or 0, translator.search.max_length_offset)
-    options = {"batch_tokens": 1 << 30} if batch_sentences else {"batch_tokens": batch_tokens} if batch_tokens else {}
+    options: dict[str, Any] = {"batch_tokens": batch_tokens} if batch_tokens else {}
+    if batch_sentences:
+        options = {"batch_tokens": 1 << 30}
 
     def translate(batch: Sequence[str]) -> None:
         translator.translate(batch, beam=beam, max_length_offset=max_length_offset, **options)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
 import random
 import re
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +28,7 @@ from transformer.errors import CheckpointError, DataError, DeviceError
 from transformer.inference.bleu import score
 from transformer.inference.prepacked import PrepackedLinear, QuantizedLinear, can_prepack, can_quantize
 from transformer.inference.search import beam_search
+from transformer.inference.sources import InputNotes
 from transformer.inference.translator import Translation, Translator, greedy_bleu
 from transformer.model.alternatives.build import build_model
 from transformer.model.transformer import Transformer
@@ -133,7 +136,7 @@ def test_a_text_without_content_is_translated_by_one(translator: Translator, bla
     found = translator.translate([blank, TEXTS[0], blank], beam=beam)
     assert found == ["", *translator.translate([TEXTS[0]], beam=beam), ""]
     assert translator.translate([blank], beam=beam) == [""]
-    assert translator.translate_nbest([blank], nbest=beam, beam=beam) == [[Translation("", 0.0, 0.0)] * beam]
+    assert translator.translate_nbest([blank], nbest=beam, beam=beam) == [[Translation("", 0.0, 0.0)]]
 
 
 def test_no_texts_have_no_translations(translator: Translator) -> None:
@@ -282,6 +285,117 @@ def test_a_model_that_has_diverged_still_gives_a_line_per_text(tokenizer: Tokeni
     assert len(translator.translate(["We", "", "Two dogs."], beam=beam)) == 3
 
 
+@pytest.mark.parametrize("nbest", [2, 3, 5])
+def test_no_text_comes_twice_in_a_list(
+    translator: Translator, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, nbest: int
+) -> None:
+    def beginnings(ids: Sequence[Sequence[int]]) -> list[str]:
+        """As if all that begins with the same letters were spelled alike."""
+        return [text[:3] for text in tokenizer.decode(ids)]
+
+    plain = translator.translate_nbest(TEXTS, nbest=nbest, beam=5)
+    assert any(len({one.text[:3] for one in found}) < nbest for found in plain)
+    monkeypatch.setattr(translator, "_texts", beginnings)
+    for before, found in zip(plain, translator.translate_nbest(TEXTS, nbest=nbest, beam=5), strict=True):
+        assert len({one.text for one in found}) == len(found) >= len({one.text[:3] for one in before})
+        assert found[0] == dataclasses.replace(before[0], text=before[0].text[:3])
+
+
+# Nothing known
+
+
+@pytest.mark.parametrize("text", ["👍", "здесь.", "日本語、 здесь"])
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_text_of_nothing_known_is_copied_and_changes_no_other(translator: Translator, text: str, beam: int) -> None:
+    expected = translator.translate(TEXTS, beam=beam)
+    assert translator.translate([text, *TEXTS, text], beam=beam) == [text, *expected, text]
+    assert translator.translate_nbest([text], nbest=beam, beam=beam) == [[Translation(text, 0.0, 0.0)]]
+
+
+def test_validation_scores_a_copy(tokenizer: Tokenizer) -> None:
+    model = random_model(tokenizer)
+    expected = Translator(model, tokenizer).translate(TEXTS, beam=1)
+    sources = [*TEXTS, "здесь спит кошка на диване"]
+    assert greedy_bleu(model, tokenizer, sources, [*expected, sources[-1]]) == pytest.approx(100.0)
+
+
+# Several sentences
+
+
+@pytest.fixture
+def bars(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> Translator:
+    """A translator for which sentences are separated by vertical bars."""
+    segment = SimpleNamespace(segment=lambda _, text: text.split("|"))
+    monkeypatch.setitem(sys.modules, "sentencex", segment)
+    monkeypatch.setattr(translator, "languages", ("en", "de"))
+    return translator
+
+
+def joined(*parts: str) -> str:
+    """Some of this model's translations are empty."""
+    return " ".join(filter(None, parts))
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_sentences_are_translated_one_by_one_and_joined(
+    bars: Translator, beam: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, three = bars.translate(TEXTS[:3], beam=beam)
+    texts = ["|".join(TEXTS[:3]), "", TEXTS[1], f"{TEXTS[1]}| |здесь|{TEXTS[0]}"]
+    expected = [joined(one, two, three), "", two, joined(two, "здесь", one)]
+    assert bars.translate(texts, beam=beam, split_sentences=True) == expected
+    monkeypatch.setattr(bars, "languages", ("en", "zh"))
+    monkeypatch.setattr(bars, "split_sentences", True)
+    assert bars.translate(texts, beam=beam) == [one + two + three, "", two, f"{two}здесь{one}"]
+    assert bars.translate(texts[2:3], beam=beam, split_sentences=False) == [two]
+
+
+def test_a_joined_list_has_the_best_combinations(bars: Translator) -> None:
+    parts = bars.translate_nbest(TEXTS[:3], nbest=3)
+    combinations = [
+        Translation(
+            joined(*(one.text for one in choice)),
+            sum(one.score for one in choice),
+            sum(one.log_prob for one in choice),
+        )
+        for choice in itertools.product(*parts)
+    ]
+    (found,) = bars.translate_nbest(["|".join(TEXTS[:3])], nbest=3, split_sentences=True)
+    assert_same([found], [sorted(combinations, key=lambda one: -one.score)[:3]])
+    assert len({one.text for one in found}) == 3
+
+
+def test_a_long_text_is_truncated_or_split_if_so_asked(translator: Translator, tokenizer: Tokenizer) -> None:
+    sizes = [len(ids) + 1 for ids in tokenizer.encode(TEXTS)]
+    text, limit = f"{TEXTS[4]} {TEXTS[0]}", max(sizes[0], sizes[4])
+    one, two = translator.translate([TEXTS[4], TEXTS[0]])
+    assert translator.translate([text, "We"], too_long="split", max_source_length=limit)[0] == joined(one, two)
+    whole = translator.translate([text])
+    assert translator.translate([text], max_source_length=sizes[0] + sizes[4] - 1) == whole
+    truncated = translator.translate([text], too_long="truncate", max_source_length=limit)
+    assert truncated != whole
+    with pytest.raises(DataError, match=rf"more than the limit of {limit}: split it"):
+        translator.translate([text], max_source_length=limit)
+
+
+def test_a_limit_of_the_run_can_be_raised_but_that_of_learned_positions_not(
+    translator: Translator, tokenizer: Tokenizer
+) -> None:
+    low = Translator(translator.model, tokenizer, SearchConfig(max_source_length=2, max_length_offset=7))
+    assert low.translate(TEXTS[:1], beam=3, max_source_length=1024) == translator.translate(TEXTS[:1])
+    hard = Translator(random_model(tokenizer, positional="learned", max_positions=5), tokenizer)
+    with pytest.raises(DataError, match=r"more than the limit of 5: split it, or set too_long to truncate or split"):
+        hard.translate(TEXTS[:1], max_source_length=1024)
+    assert len(hard.translate(TEXTS[:1], too_long="split", max_source_length=1024)) == 1
+
+
+def test_notes_count_what_a_user_should_know(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = InputNotes()
+    monkeypatch.setattr(translator, "notes", notes)
+    translator.translate_nbest(["We", "здесь", "We. They."], nbest=1, first_number=11)
+    assert notes == InputNotes(copied=[12], several=[13], num_lines=3)
+
+
 # Limits
 
 
@@ -292,7 +406,7 @@ def test_too_long_a_text_is_named_by_its_number_with_the_limit(translator: Trans
     just_enough = Translator(translator.model, tokenizer, SearchConfig(max_source_length=longest))
     assert len(just_enough.translate(TEXTS, beam=1)) == len(TEXTS)
     one_less = Translator(translator.model, tokenizer, SearchConfig(max_source_length=longest - 1))
-    message = rf"^sentence {number} has {longest} pieces, more than the limit of {longest - 1}: split it$"
+    message = rf"^sentence {number} has {longest} pieces, more than the limit of {longest - 1}: split it, raise max_sou"
     with pytest.raises(DataError, match=message):
         one_less.translate(TEXTS)
     with pytest.raises(DataError, match=rf"^sentence {number + 4000} has "):
@@ -340,6 +454,10 @@ def test_the_identity_tells_apart_what_translates_otherwise(tokenizer: Tokenizer
     longer = Translator(random_model(tokenizer), tokenizer, dataclasses.replace(search, max_source_length=31))
     longer.prepack()
     assert longer.identity() == identity, "which texts are too long changes no translation"
+    longer.too_long = "split"
+    assert longer.identity() == identity | {"too_long": "split", "max_source_length": 31}
+    longer.too_long, longer.split_sentences = "error", True
+    assert longer.identity() == identity | {"split_sentences": True}
     pieces = Tokenizer.train((side for pair in builtin_pairs("train", 211) for side in pair), 211)
     half = Translator(random_model(tokenizer).to(torch.bfloat16), tokenizer, search)
     for other, names in (
@@ -409,9 +527,10 @@ def test_a_loaded_translator_has_the_runs_tokenizer_and_search(trained_run: Path
     config = load_config(trained_run / "config.yaml")
     assert translator.search == config.search
     assert translator.search != SearchConfig()
+    assert translator.languages == (config.data.src_lang, config.data.tgt_lang) == ("en", "de")
     assert translator.tokenizer.model == (trained_run / "tokenizer.model").read_bytes()
     found = translator.translate_nbest(["A man is eating an apple.", ""], nbest=2)
-    assert [len(nbest) for nbest in found] == [2, 2]
+    assert [len(nbest) for nbest in found] == [2, 1]
 
 
 def test_a_model_can_be_loaded_in_bfloat16(trained_run: Path) -> None:

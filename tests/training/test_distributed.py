@@ -534,7 +534,8 @@ def test_translating_a_file_equals_one_process_and_resumes(
     babbler: Path, start: Start, tmp_path: Path, size: int
 ) -> None:
     lists = Translator.load(babbler, precision="fp32").translate_nbest(SENTENCES, nbest=2, batch_tokens=37)
-    expected = [translation.text for nbest in lists for translation in nbest]
+    # An empty line has one translation.
+    expected = [text for nbest in lists for text in [*(one.text for one in nbest), *[""] * (2 - len(nbest))]]
     assert len(set(expected)) > 20
     file, output, part = (tmp_path / name for name in ("in", "out", "out.part"))
     file.write_text("".join(f"{sentence}\n" for sentence in SENTENCES))
@@ -554,7 +555,7 @@ def test_a_sentence_that_is_too_long_is_named_once_by_its_number(babbler: Path, 
     texts = [f"--text={text}" for text in (*SENTENCES[:2], "cat " * 1024)]
     job = in_small_batches(start, 2, "translate.py", babbler, *texts)
     assert job.statuses() == [2, 2]
-    assert re.fullmatch(r"error: sentence 3 has \d+ pieces, more than the limit of 1024: split it\n", job.printed())
+    assert re.fullmatch(r"error: sentence 3 has \d+ pieces, more than the limit of 1024: split it, .*\n", job.printed())
 
 
 @pytest.mark.slow

@@ -79,8 +79,9 @@ class ResumableOutput:
             self._write_record()
             return
         done = self._read_record()
-        for name, now in self._settings.items():
-            if (before := done["settings"].get(name)) != now:
+        for name in [*self._settings, *done["settings"]]:
+            before, now = (settings.get(name, "unset") for settings in (done["settings"], self._settings))
+            if before != now:
                 raise DataError(
                     f"{self.part}: was made with {name}={before}, and now it is {now}; set it back, or delete the file "
                     "to start again"

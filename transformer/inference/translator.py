@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from torch import Tensor
 from transformer.config import SearchConfig
 from transformer.data.batching import pad
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
-from transformer.errors import DataError, DeviceError
+from transformer.errors import DeviceError
 from transformer.inference.bleu import score
 from transformer.inference.prepacked import PrepackedLinear, QuantizedLinear, can_prepack, can_quantize, prepack_linears
 from transformer.inference.search import Hypothesis, beam_search, greedy_search
+from transformer.inference.sentences import separator
+from transformer.inference.sources import InputNotes, SourceReader, TooLong
 from transformer.model.transformer import DecoderState, Transformer
 from transformer.training.checkpoint import load_checkpoint, locate_checkpoint
 from transformer.training.device import resolve_device, resolve_dtype
@@ -46,9 +49,16 @@ class Translator:
         logits: `Transformer.logits` of the model, or the same with prepacked weights.
         context: the processes that share the batches of each translation; all call for it, and all get it.
         origin: where `load` found the model: a checkpoint directory, or a hub id with its commit.
+        languages: codes of source and target, by which sentences are split and joined.
+        too_long, split_sentences: defaults for the arguments of `translate`.
+        notes: if set, counts the texts that a user should know of, such as copied ones.
     """
 
     origin: str | None = None
+    languages: tuple[str, str] = ("", "")
+    too_long: TooLong = "error"
+    split_sentences: bool = False
+    notes: InputNotes | None = None
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer, search: SearchConfig | None = None) -> None:
         self.model = model.eval()
@@ -84,7 +94,7 @@ class Translator:
         translator = cls(model.to(where, resolve_dtype(precision, where)), tokenizer, config.search)
         if prepack or precision == "int8":
             translator.prepack(quantize=precision == "int8")
-        translator.origin = origin
+        translator.origin, translator.languages = origin, (config.data.src_lang, config.data.tgt_lang)
         return translator
 
     def prepack(self, *, quantize: bool = False) -> None:
@@ -113,22 +123,40 @@ class Translator:
         beam: int | None = None,
         alpha: float | None = None,
         max_length_offset: int | None = None,
+        max_source_length: int | None = None,
+        too_long: TooLong | None = None,
+        split_sentences: bool | None = None,
         batch_tokens: int = 4096,
     ) -> list[str]:
-        """The best translation of each text, in order; an empty text translates to an empty text.
+        """The best translation of each text, in order.
+
+        An empty text translates to an empty text. A text of which the tokenizer knows no word is copied.
 
         Args:
             beam: beam size; 1 is greedy. By default the run's `search.beam`, and likewise below.
             alpha: of the length penalty.
             max_length_offset: a translation, </s> included, may be this many pieces longer than its source.
+            max_source_length: the most pieces of a text, </s> included; the model may have fewer positions.
+            too_long: what becomes of a longer text: `error`, `truncate` (the rest is lost) or `split`: its parts, cut
+                between sentences if possible, are translated and joined.
+            split_sentences: translate the sentences of a text one by one and join them; needs the package `sentencex`.
             batch_tokens: source pieces searched at a time, padding included; changes speed and memory only.
 
         Raises:
-            DataError: a text has more pieces than `search.max_source_length` or than the model has positions.
+            ConfigError: `too_long` is something else.
+            DataError: a text is too long, or `sentencex` is not installed.
             TypeError: `texts` is one string.
         """
         found = self.translate_nbest(
-            texts, nbest=1, beam=beam, alpha=alpha, max_length_offset=max_length_offset, batch_tokens=batch_tokens
+            texts,
+            nbest=1,
+            beam=beam,
+            alpha=alpha,
+            max_length_offset=max_length_offset,
+            max_source_length=max_source_length,
+            too_long=too_long,
+            split_sentences=split_sentences,
+            batch_tokens=batch_tokens,
         )
         return [nbest[0].text for nbest in found]
 
@@ -140,13 +168,17 @@ class Translator:
         beam: int | None = None,
         alpha: float | None = None,
         max_length_offset: int | None = None,
+        max_source_length: int | None = None,
+        too_long: TooLong | None = None,
+        split_sentences: bool | None = None,
         batch_tokens: int = 4096,
         first_number: int = 1,
     ) -> list[list[Translation]]:
-        """Per text its `nbest` best translations, best first; arguments and errors as of `translate`.
+        """Per text its `nbest` best distinct translations, best first; otherwise as `translate`.
 
-        Fewer come back only where the search found fewer. Errors count the texts from `first_number`. ValueError if
-        `nbest` is more than `beam`.
+        Fewer come back only where the search found fewer: of a text that is empty or copied one, with score 0. Scores
+        and log P of parts that are translated apart add up, and the best of all combinations are taken. Errors count
+        the texts from `first_number`. ValueError if `nbest` is more than `beam`.
         """
         if isinstance(texts, str):
             raise TypeError("texts must be a list of sentences, not one string")
@@ -155,21 +187,35 @@ class Translator:
         max_length_offset = self.search.max_length_offset if max_length_offset is None else max_length_offset
         if not 1 <= nbest <= beam:
             raise ValueError(f"nbest={nbest} must be between 1 and beam={beam}")
-        results = [[Translation("", 0.0, 0.0)] * nbest for _ in texts]
-        sources = self.encode(texts, first_number=first_number)
+        reader = self.source_reader(max_source_length, too_long, split_sentences)
+        sources_of_texts = reader.read(texts, first_number=first_number)
+        sources = [source for sources_of_text in sources_of_texts for source in sources_of_text]
         mine: dict[int, list[Translation]] = {}
-        for indices in self.context.shard(list(_batches(sources, batch_tokens))):
-            hypotheses = self._search([sources[i] for i in indices], beam, alpha, max_length_offset, nbest)
-            for i, found in zip(indices, hypotheses, strict=True):
-                decoded = self.tokenizer.decode([hypothesis.ids for hypothesis in found])
-                mine[i] = [
-                    Translation(" ".join(text.split("\n")), hypothesis.score, hypothesis.log_prob)
-                    for text, hypothesis in zip(decoded, found, strict=True)
-                ]
-        for part in self.context.all_gather(mine):
-            for i, nbest_of_text in part.items():
-                results[i] = nbest_of_text
-        return results
+        for indices in self.context.shard(list(_batches([source.ids for source in sources], batch_tokens))):
+            found = self._search([sources[i].ids for i in indices], beam, alpha, max_length_offset, nbest)
+            mine |= zip(indices, map(self._translations, found), strict=True)
+        results = {i: found for part in self.context.all_gather(mine) for i, found in part.items()}
+        found_of_sources = (results.get(i) or [Translation(x.output, 0.0, 0.0)] for i, x in enumerate(sources))
+        return [self._join([next(found_of_sources) for _ in x], nbest) for x in sources_of_texts]
+
+    def source_reader(
+        self,
+        max_source_length: int | None = None,
+        too_long: TooLong | None = None,
+        split_sentences: bool | None = None,
+    ) -> SourceReader:
+        """What `translate` reads texts with, to check them before; arguments and errors as there."""
+        chosen = self.search.max_source_length if max_source_length is None else max_source_length
+        limit = min(chosen, self.model.max_length or sys.maxsize)
+        is_split = self.split_sentences if split_sentences is None else split_sentences
+        return SourceReader(
+            self.tokenizer,
+            limit,
+            is_raisable=limit == chosen,
+            too_long=self.too_long if too_long is None else too_long,
+            language=self.languages[0] if is_split else None,
+            notes=self.notes,
+        )
 
     def identity(self) -> dict[str, object]:
         """Fingerprints and settings on which the translations of a text depend."""
@@ -177,6 +223,9 @@ class Translator:
         for name, weight in sorted(self.model.state_dict().items()):
             weights.update(name.encode())
             weights.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        rules: dict[str, object] = {"split_sentences": True} if self.split_sentences else {}
+        if self.too_long != "error":
+            rules |= {"too_long": self.too_long, "max_source_length": self.search.max_source_length}
         return {
             "weights": weights.hexdigest(),
             "tokenizer": hashlib.sha256(self.tokenizer.model).hexdigest(),
@@ -184,6 +233,7 @@ class Translator:
             "beam": self.search.beam,
             "alpha": self.search.alpha,
             "max_length_offset": self.search.max_length_offset,
+            **rules,
         }
 
     def _search(
@@ -198,7 +248,28 @@ class Translator:
         options: Any = {"bos_id": BOS_ID, "eos_id": EOS_ID, "alpha": alpha, "device": device}
         if beam == 1:
             return [[found] for found in greedy_search(self._decode, state, max_lengths, **options)]
-        return beam_search(self._decode, state, max_lengths, beam=beam, nbest=nbest, **options)
+        # Different pieces may spell the same text.
+        key = None if nbest == 1 else lambda ids: self._texts([ids])[0]
+        return beam_search(self._decode, state, max_lengths, beam=beam, nbest=nbest, key=key, **options)
+
+    def _texts(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        return [" ".join(text.split("\n")) for text in self.tokenizer.decode(ids)]
+
+    def _translations(self, found: Sequence[Hypothesis]) -> list[Translation]:
+        texts = self._texts([hypothesis.ids for hypothesis in found])
+        return [Translation(text, x.score, x.log_prob) for text, x in zip(texts, found, strict=True)]
+
+    def _join(self, parts: Sequence[list[Translation]], nbest: int) -> list[Translation]:
+        """The `nbest` best distinct combinations of a translation of each part."""
+        joined, space = parts[0], separator(self.languages[1])
+        for part in parts[1:]:
+            pairs = sorted(itertools.product(joined, part), key=lambda pair: -pair[0].score - pair[1].score)
+            best: dict[str, Translation] = {}
+            for a, b in pairs:
+                text = space.join(x.text for x in (a, b) if x.text)
+                best.setdefault(text, Translation(text, a.score + b.score, a.log_prob + b.log_prob))
+            joined = list(best.values())[:nbest]
+        return joined
 
     def _decode(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         hidden, state = self.model.decode(tokens[:, None], state)
@@ -206,15 +277,14 @@ class Translator:
 
     def encode(self, texts: Sequence[str], *, first_number: int = 1) -> list[list[int]]:
         """Source ids with </s>; none for a text without content. DataError as of `translate_nbest`."""
-        limit = self._source_limit()
+        reader = self.source_reader(too_long="error", split_sentences=False)
         sources = [[*ids, EOS_ID] if ids else [] for ids in self.tokenizer.encode(texts)]
         for number, src in enumerate(sources, start=first_number):
-            if len(src) > limit:
-                raise DataError(f"sentence {number} has {len(src)} pieces, more than the limit of {limit}: split it")
+            reader.check_length(len(src), number)
         return sources
 
     def _source_limit(self) -> int:
-        return min(self.search.max_source_length, self.model.max_length or sys.maxsize)  # </s> included
+        return self.source_reader().limit  # </s> included
 
     def _tensor(self, sentences: Sequence[Sequence[int]]) -> Tensor:
         return pad(sentences).to(self.model.embedding.weight.device)

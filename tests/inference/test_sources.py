@@ -1,0 +1,173 @@
+"""What is searched for a text, what is copied, and what is said about it."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from transformer.data.builtin import builtin_pairs
+from transformer.data.tokenizer import EOS_ID, UNK_ID, Tokenizer
+from transformer.errors import ConfigError, DataError
+from transformer.inference.sources import InputNotes, Source, SourceReader
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train((side for pair in builtin_pairs("train", 199) for side in pair), 211)
+
+
+@pytest.fixture
+def sentencex(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its place, something that splits at vertical bars."""
+    segment = SimpleNamespace(segment=lambda _, text: text.split("|"))
+    monkeypatch.setitem(sys.modules, "sentencex", segment)
+
+
+def reader(tokenizer: Tokenizer, **options: Any) -> SourceReader:
+    return SourceReader(tokenizer, **{"limit": 1024, "is_raisable": True, "notes": InputNotes()} | options)
+
+
+def test_a_text_is_searched_with_its_end(tokenizer: Tokenizer) -> None:
+    (ids,) = tokenizer.encode(["Two dogs."])
+    assert reader(tokenizer).read(["Two dogs.", "", " \t"]) == [[Source([*ids, EOS_ID])], [Source([])], [Source([])]]
+
+
+# Unknown pieces
+
+
+@pytest.mark.parametrize("text", ["👍", "здесь", "  здесь,  👍!  ", "здесь.", "日本語", "здесь спит"])
+def test_a_text_of_which_no_word_is_known_is_copied(tokenizer: Tokenizer, text: str) -> None:
+    assert UNK_ID in tokenizer.encode([text])[0]
+    found = reader(tokenizer)
+    assert found.read(["Two dogs.", text], first_number=7)[1] == [Source([], text)]
+    assert found.notes == InputNotes(copied=[8], num_lines=2)
+
+
+def test_a_copy_is_one_line(tokenizer: Tokenizer) -> None:
+    assert reader(tokenizer).read(["здесь\nспит"]) == [[Source([], "здесь спит")]]
+
+
+@pytest.mark.parametrize("text", [".", "...", "Two dogs 👍.", "👍 a"])
+def test_a_text_with_a_known_word_or_nothing_unknown_is_searched(tokenizer: Tokenizer, text: str) -> None:
+    found = reader(tokenizer)
+    (ids,) = tokenizer.encode([text])
+    assert found.read([text]) == [[Source([*ids, EOS_ID])]]
+    assert found.notes == InputNotes(num_lines=1)
+
+
+def test_a_text_with_more_unknown_than_known_words_is_doubtful(tokenizer: Tokenizer) -> None:
+    found = reader(tokenizer)
+    found.read(["Two dogs.", "a здесь спит кошка", "здесь a"], first_number=3)
+    assert found.notes == InputNotes(doubtful=[4], num_lines=3)
+
+
+# Sentences
+
+
+def test_sentences_are_sources_of_their_own(tokenizer: Tokenizer, sentencex: None) -> None:  # noqa: ARG001
+    one, two = ([*ids, EOS_ID] for ids in tokenizer.encode(["Two dogs.", "We"]))
+    found = reader(tokenizer, language="en")
+    assert found.read(["Two dogs.|We", "", "здесь|We|здесь", "We"]) == [
+        [Source(one), Source(two)],
+        [Source([])],
+        [Source([], "здесь"), Source(two), Source([], "здесь")],
+        [Source(two)],
+    ]
+    assert found.notes == InputNotes(copied=[3], num_lines=4), "a line is counted once"
+
+
+def test_several_sentences_are_noted_only_if_they_are_not_split(
+    tokenizer: Tokenizer,
+    sentencex: None,  # noqa: ARG001
+) -> None:
+    texts = ["We. They. Two dogs.", "Two dogs.", "We! They"]
+    for language, several in ((None, [1, 3]), ("en", [])):
+        found = reader(tokenizer, language=language)
+        found.read(texts)
+        assert found.notes == InputNotes(several=several, num_lines=3)
+
+
+# Length
+
+
+@pytest.mark.parametrize("too_long", ["error", "truncate", "split"])
+def test_a_text_at_the_limit_is_one_source(tokenizer: Tokenizer, too_long: str) -> None:
+    (ids,) = tokenizer.encode(["Two dogs and three cats."])
+    found = reader(tokenizer, limit=len(ids) + 1, too_long=too_long)
+    assert found.read(["Two dogs and three cats."]) == [[Source([*ids, EOS_ID])]]
+    assert found.notes == InputNotes(num_lines=1)
+
+
+def test_too_long_a_text_is_an_error_with_its_number_and_the_ways_out(tokenizer: Tokenizer) -> None:
+    (ids,) = tokenizer.encode(["Two dogs and three cats."])
+    message = rf"^sentence 8 has {len(ids) + 1} pieces, more than the limit of {len(ids)}: split it, "
+    for is_raisable, ways in ((True, "raise max_source_length, or set"), (False, "or set")):
+        with pytest.raises(DataError, match=rf"{message}{ways} too_long to truncate or split$"):
+            reader(tokenizer, limit=len(ids), is_raisable=is_raisable).read(
+                ["We", "Two dogs and three cats."], first_number=7
+            )
+
+
+def test_truncation_keeps_what_fits(tokenizer: Tokenizer) -> None:
+    (ids,) = tokenizer.encode(["Two dogs and three cats."])
+    found = reader(tokenizer, limit=7, too_long="truncate")
+    assert found.read(["We", "Two dogs and three cats."], first_number=3)[1] == [Source([*ids[:6], EOS_ID])]
+    assert found.notes == InputNotes(truncated=[4], num_lines=2)
+
+
+@pytest.mark.parametrize("limit", [5, 11, 17, 1024])
+def test_the_parts_of_a_split_text_fit_and_hold_all_of_it(tokenizer: Tokenizer, limit: int) -> None:
+    text = "Two dogs and three cats are playing. We are not playing with the red ball.  " * 3
+    (sources,) = reader(tokenizer, limit=limit, too_long="split").read([text])
+    assert all(1 < len(source.ids) <= limit for source in sources)
+    assert (len(sources) == 1) == (limit == 1024)
+    decoded = tokenizer.decode([source.ids[:-1] for source in sources])
+    assert "".join("".join(decoded).split()) == "".join(text.split())
+
+
+def test_a_text_is_split_into_its_sentences_if_they_fit(tokenizer: Tokenizer) -> None:
+    one, two = "Two dogs and three cats are playing.", "We are not playing."
+    expected = [Source([*ids, EOS_ID]) for ids in tokenizer.encode([one, two])]
+    found = reader(tokenizer, limit=max(len(source.ids) for source in expected), too_long="split")
+    assert found.read([f"{one} {two}"]) == [expected]
+
+
+def test_a_limit_that_fits_nothing_is_an_error(tokenizer: Tokenizer) -> None:
+    pattern = r"^sentence 9 cannot be split: the character 'T' alone has more pieces than the limit of 0$"
+    with pytest.raises(DataError, match=pattern):
+        reader(tokenizer, limit=1, too_long="split").read(["Two dogs."], first_number=9)
+
+
+def test_another_rule_for_long_texts_is_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(ConfigError, match=r"^too_long='cut' must be one of error, truncate, split$"):
+        reader(tokenizer, too_long="cut")
+
+
+@pytest.mark.parametrize("language", [None, "en"])
+def test_surrogates_are_an_error(tokenizer: Tokenizer, language: str | None) -> None:
+    if language is not None:
+        pytest.importorskip("sentencex")
+    with pytest.raises(DataError, match="contains surrogates"):
+        reader(tokenizer, language=language).read(["We", "\udcff"])
+
+
+# Notes
+
+
+def test_notes_are_one_line_per_kind() -> None:
+    assert InputNotes(num_lines=5).messages() == []
+    notes = InputNotes(copied=[4, 9, 12], doubtful=[2], truncated=list(range(1, 14)), several=[7, 8], num_lines=100)
+    assert notes.messages() == [
+        "3 lines without a known piece are copied: 4, 9, 12",
+        "1 line of mostly unknown pieces has a doubtful translation: 2",
+        "13 lines too long are cut at the limit: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 3 more",
+        "2 of 100 lines seem to have several sentences; a model trained on single sentences drops all but the first: "
+        "--split-sentences",
+    ]
+
+
+def test_without_notes_nothing_is_counted(tokenizer: Tokenizer) -> None:
+    assert len(reader(tokenizer, notes=None).read(["здесь", "We. They."])) == 2

@@ -1,0 +1,35 @@
+"""The options by which commands translate: beam search, limits, and several sentences in a line."""
+
+import argparse
+
+from transformer.config import override
+from transformer.inference.sources import TOO_LONG
+from transformer.inference.translator import Translator
+
+
+def add_search_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `apply_search_options` reads."""
+    parser.add_argument("--beam", type=int, help="hypotheses per sentence; 1 is greedy search")
+    parser.add_argument("--alpha", type=float, help="exponent of the length penalty")
+    parser.add_argument(
+        "--max-length-offset", type=int, metavar="N", help="a translation may be N pieces longer than its source"
+    )
+    parser.add_argument("--max-source-length", type=int, metavar="N", help="the most pieces of a line, </s> included")
+    parser.add_argument(
+        "--too-long", choices=TOO_LONG, default="error", help="cut longer lines, or translate their parts and join them"
+    )
+    parser.add_argument(
+        "--split-sentences", action="store_true", help="translate the sentences of a line one by one; needs sentencex"
+    )
+
+
+def apply_search_options(arguments: argparse.Namespace, translator: Translator) -> None:
+    """Let the translator do as the options say. ConfigError if one is out of range."""
+    translator.search = override(
+        translator.search,
+        beam=arguments.beam,
+        alpha=arguments.alpha,
+        max_length_offset=arguments.max_length_offset,
+        max_source_length=arguments.max_source_length,
+    )
+    translator.too_long, translator.split_sentences = arguments.too_long, arguments.split_sentences

@@ -1,0 +1,152 @@
+"""What is searched for each input text, and what the user should hear about the input.
+
+A text is one source, or several that are translated apart. A source without a single known word is not searched: the
+model would make a sentence up. It is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, get_args
+
+from transformer.data.tokenizer import EOS_ID, UNK_ID, Tokenizer
+from transformer.errors import ConfigError, DataError
+from transformer.inference.sentences import has_several_sentences, split_sentences, split_to_fit
+
+TooLong = Literal["error", "truncate", "split"]
+TOO_LONG: tuple[TooLong, ...] = get_args(TooLong)
+_NUM_LISTED = 10
+
+
+class Source(NamedTuple):
+    """A text or a part of one: ids to search, </s> included, or none and the output."""
+
+    ids: list[int]
+    output: str = ""
+
+
+@dataclass
+class InputNotes:
+    """Numbers of input lines that a user should know of, counted by `Translator`."""
+
+    copied: list[int] = field(default_factory=list)  # with a part of which no word is known
+    doubtful: list[int] = field(default_factory=list)  # more unknown than known words
+    truncated: list[int] = field(default_factory=list)
+    several: list[int] = field(default_factory=list)  # seem to have several sentences, and are not split
+    num_lines: int = 0
+
+    def messages(self) -> list[str]:
+        """A line for each kind that occurred."""
+        lines = []
+        if self.copied:
+            lines.append(f"{_lines(self.copied, 'without a known piece', 'is', 'are')} copied: {_list(self.copied)}")
+        if self.doubtful:
+            what = _lines(self.doubtful, "of mostly unknown pieces", "has", "have")
+            lines.append(f"{what} a doubtful translation: {_list(self.doubtful)}")
+        if self.truncated:
+            lines.append(f"{_lines(self.truncated, 'too long', 'is', 'are')} cut at the limit: {_list(self.truncated)}")
+        if self.several:
+            lines.append(
+                f"{len(self.several)} of {self.num_lines} lines seem to have several sentences; a model trained on "
+                "single sentences drops all but the first: --split-sentences"
+            )
+        return lines
+
+
+@dataclass(frozen=True)
+class SourceReader:
+    """Turns texts into sources.
+
+    Args:
+        limit: pieces of a source, </s> included.
+        is_raisable: whether the limit is a setting, and not the model's.
+        too_long: what becomes of a longer text: an error, cut at the limit, or split into several sources.
+        language: split texts into sentences by this language's rules; None: each is one.
+        notes: count what a user should know of here.
+
+    Raises:
+        ConfigError: `too_long` is none of these.
+    """
+
+    tokenizer: Tokenizer
+    limit: int
+    is_raisable: bool
+    too_long: TooLong = "error"
+    language: str | None = None
+    notes: InputNotes | None = None
+
+    def __post_init__(self) -> None:
+        if self.too_long not in TOO_LONG:
+            raise ConfigError(f"too_long={self.too_long!r} must be one of {', '.join(TOO_LONG)}")
+
+    def read(self, texts: Sequence[str], *, first_number: int = 1) -> list[list[Source]]:
+        """The sources of each text, at least one.
+
+        DataError for one that is too long, by its number counted from `first_number`, for surrogates, or if sentences
+        are to be split and `sentencex` is not installed.
+        """
+        parts = [[text] if self.language is None else split_sentences(text, self.language) for text in texts]
+        encoded = iter(self.tokenizer.encode([part for parts_of_text in parts for part in parts_of_text]))
+        sources = []
+        for number, (text, parts_of_text) in enumerate(zip(texts, parts, strict=True), start=first_number):
+            sources.append([x for part in parts_of_text for x in self._sources(part, next(encoded), number)])
+            if self.notes is not None and self.language is None and has_several_sentences(text):
+                self._note("several", number)
+        if self.notes is not None:
+            self.notes.num_lines += len(texts)
+        return sources
+
+    def check_length(self, num_pieces: int, number: int) -> None:
+        """DataError if text `number` has more pieces, </s> included, than the limit."""
+        if num_pieces > self.limit:
+            ways = f"split it{', raise max_source_length' * self.is_raisable}, or set too_long to truncate or split"
+            raise DataError(f"sentence {number} has {num_pieces} pieces, more than the limit of {self.limit}: {ways}")
+
+    def _sources(self, text: str, ids: list[int], number: int) -> list[Source]:
+        if len(ids) >= self.limit:
+            if self.too_long == "error":
+                self.check_length(len(ids) + 1, number)
+            if self.too_long == "truncate":
+                self._note("truncated", number)
+                ids = ids[: self.limit - 1]
+            else:
+                parts = self._split(text, number)
+                if len(parts) > 1:
+                    encoded = zip(parts, self.tokenizer.encode(parts), strict=True)
+                    return [x for part, ids in encoded for x in self._sources(part, ids, number)]
+        if UNK_ID in ids and self._is_unknown(ids, number):
+            return [Source([], " ".join(text.split("\n")))]
+        return [Source([*ids, EOS_ID] if ids else [])]
+
+    def _split(self, text: str, number: int) -> list[str]:
+        def num_pieces(part: str) -> int:
+            return len(self.tokenizer.encode([part])[0])
+
+        try:
+            return split_to_fit(text, num_pieces, self.limit - 1)
+        except DataError as error:
+            raise DataError(f"sentence {number} cannot be split: {error}") from None
+
+    def _is_unknown(self, ids: list[int], number: int) -> bool:
+        """Whether nothing but punctuation is known of a source with unknown pieces."""
+        known = self.tokenizer.pieces(id_ for id_ in ids if id_ != UNK_ID)
+        num_words = sum(any(map(str.isalnum, piece)) for piece in known)
+        if not num_words:
+            self._note("copied", number)
+        elif ids.count(UNK_ID) > num_words:
+            self._note("doubtful", number)
+        return not num_words
+
+    def _note(self, kind: Literal["copied", "doubtful", "truncated", "several"], number: int) -> None:
+        if self.notes is not None and getattr(self.notes, kind)[-1:] != [number]:
+            getattr(self.notes, kind).append(number)
+
+
+def _lines(numbers: Sequence[int], kind: str, one: str, many: str) -> str:
+    return f"1 line {kind} {one}" if len(numbers) == 1 else f"{len(numbers)} lines {kind} {many}"
+
+
+def _list(numbers: Sequence[int]) -> str:
+    listed = ", ".join(map(str, numbers[:_NUM_LISTED]))
+    return listed if len(numbers) <= _NUM_LISTED else f"{listed} and {len(numbers) - _NUM_LISTED} more"
