@@ -75,7 +75,7 @@ def texts(*lines: str) -> list[str]:
 def test_lines_of_nothing_known_are_copied_and_counted_once(run: Run, known: list[str]) -> None:
     out, err = run(*texts("здесь.", KNOWN[0], "👍", "", KNOWN[1]))
     assert out == ["здесь.", known[0], "👍", "", known[1]]
-    assert err == ["2 lines without a known piece are copied: 1, 3"]
+    assert err == ["2 lines without a known word are copied: 1, 3"]
 
 
 def test_a_copy_is_the_first_of_an_nbest_list(run: Run) -> None:
@@ -154,7 +154,7 @@ def test_long_lines_are_cut_or_split_on_request(run: Run, known: list[str], babb
     assert out == [" ".join(known), known[2]]
     out, err = run(*texts(KNOWN[2], " ".join(KNOWN)), *options, "--too-long", "truncate")
     assert len(out) == 2
-    assert err[0] == "1 line too long is cut at the limit: 2"
+    assert err[0] == "1 line beyond the limit is cut: 2"
 
 
 def test_an_output_is_resumed_with_the_same_rules_only(

@@ -133,6 +133,10 @@ def test_a_text_is_split_into_its_sentences_if_they_fit(tokenizer: Tokenizer) ->
     expected = [Source([*ids, EOS_ID]) for ids in tokenizer.encode([one, two])]
     found = reader(tokenizer, limit=max(len(source.ids) for source in expected), too_long="split")
     assert found.read([f"{one} {two}"]) == [expected]
+    assert found.notes == InputNotes(num_lines=1)
+    # A part may have several again.
+    found.read([f"{one} {one} We. Two dogs."])
+    assert found.notes == InputNotes(several=[1], num_lines=2)
 
 
 def test_a_limit_that_fits_nothing_is_an_error(tokenizer: Tokenizer) -> None:
@@ -161,9 +165,9 @@ def test_notes_are_one_line_per_kind() -> None:
     assert InputNotes(num_lines=5).messages() == []
     notes = InputNotes(copied=[4, 9, 12], doubtful=[2], truncated=list(range(1, 14)), several=[7, 8], num_lines=100)
     assert notes.messages() == [
-        "3 lines without a known piece are copied: 4, 9, 12",
-        "1 line of mostly unknown pieces has a doubtful translation: 2",
-        "13 lines too long are cut at the limit: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 3 more",
+        "3 lines without a known word are copied: 4, 9, 12",
+        "1 line of mostly unknown words has a doubtful translation: 2",
+        "13 lines beyond the limit are cut: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 3 more",
         "2 of 100 lines seem to have several sentences; a model trained on single sentences drops all but the first: "
         "--split-sentences",
     ]

@@ -40,12 +40,12 @@ class InputNotes:
         """A line for each kind that occurred."""
         lines = []
         if self.copied:
-            lines.append(f"{_lines(self.copied, 'without a known piece', 'is', 'are')} copied: {_list(self.copied)}")
+            lines.append(f"{_lines(self.copied, 'without a known word', 'is', 'are')} copied: {_list(self.copied)}")
         if self.doubtful:
-            what = _lines(self.doubtful, "of mostly unknown pieces", "has", "have")
+            what = _lines(self.doubtful, "of mostly unknown words", "has", "have")
             lines.append(f"{what} a doubtful translation: {_list(self.doubtful)}")
         if self.truncated:
-            lines.append(f"{_lines(self.truncated, 'too long', 'is', 'are')} cut at the limit: {_list(self.truncated)}")
+            lines.append(f"{_lines(self.truncated, 'beyond the limit', 'is', 'are')} cut: {_list(self.truncated)}")
         if self.several:
             lines.append(
                 f"{len(self.several)} of {self.num_lines} lines seem to have several sentences; a model trained on "
@@ -89,10 +89,8 @@ class SourceReader:
         parts = [[text] if self.language is None else split_sentences(text, self.language) for text in texts]
         encoded = iter(self.tokenizer.encode([part for parts_of_text in parts for part in parts_of_text]))
         sources = []
-        for number, (text, parts_of_text) in enumerate(zip(texts, parts, strict=True), start=first_number):
+        for number, parts_of_text in enumerate(parts, start=first_number):
             sources.append([x for part in parts_of_text for x in self._sources(part, next(encoded), number)])
-            if self.notes is not None and self.language is None and has_several_sentences(text):
-                self._note("several", number)
         if self.notes is not None:
             self.notes.num_lines += len(texts)
         return sources
@@ -117,6 +115,8 @@ class SourceReader:
                     return [x for part, ids in encoded for x in self._sources(part, ids, number)]
         if UNK_ID in ids and self._is_unknown(ids, number):
             return [Source([], " ".join(text.split("\n")))]
+        if self.notes is not None and self.language is None and has_several_sentences(text):
+            self._note("several", number)
         return [Source([*ids, EOS_ID] if ids else [])]
 
     def _split(self, text: str, number: int) -> list[str]:
