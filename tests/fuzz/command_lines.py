@@ -77,7 +77,9 @@ def _some_file(rng: random.Random, directory: Path) -> str:
 
 def _translate(run: Path, rng: random.Random, directory: Path) -> list[str]:
     source = rng.choice(([], ["-"], [_some_file(rng, directory)], ["--text", value_mutators.word(rng)]))
-    options = _options(rng, "--beam", "--alpha", "--nbest", "--precision", "--device", "--max-source-length", "--too-long")
+    options = _options(
+        rng, "--beam", "--alpha", "--nbest", "--precision", "--device", "--max-source-length", "--too-long"
+    )
     output = ["--output", str(directory / "out")] if rng.random() < 0.3 else []
     return [_some_run(run, rng, directory), *source, *options, *output]
 

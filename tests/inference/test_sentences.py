@@ -172,5 +172,6 @@ def test_a_character_beyond_the_limit_is_named() -> None:
         split_to_fit("ab", len, 0)
 
 
-def test_blank_text_is_one_part() -> None:
-    assert split_to_fit(" ", len, 3) == [" "]
+@pytest.mark.parametrize("blank", ["", "  ", " \u0085\t "])
+def test_blank_text_is_one_empty_part(blank: str) -> None:
+    assert split_to_fit(blank, len, 1) == [""]

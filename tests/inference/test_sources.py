@@ -139,6 +139,14 @@ def test_a_text_is_split_into_its_sentences_if_they_fit(tokenizer: Tokenizer) ->
     assert found.notes == InputNotes(several=[1], num_lines=2)
 
 
+def test_white_space_at_the_ends_that_has_pieces_is_dropped_where_it_does_not_fit(tokenizer: Tokenizer) -> None:
+    assert len(tokenizer.encode(["We \u0085"])[0]) > len(tokenizer.encode(["We"])[0]), "U+0085 is unknown here"
+    (ids,) = tokenizer.encode(["We"])
+    found = reader(tokenizer, limit=len(ids) + 1, too_long="split")
+    assert found.read(["We \u0085", "\u0085 \u0085"]) == [[Source([*ids, EOS_ID])], [Source([])]]
+    assert found.notes == InputNotes(num_lines=2)
+
+
 def test_a_limit_that_fits_nothing_is_an_error(tokenizer: Tokenizer) -> None:
     pattern = r"^sentence 9 cannot be split: the character 'T' alone has more pieces than the limit of 0$"
     with pytest.raises(DataError, match=pattern):

@@ -24,7 +24,7 @@ from torch import Tensor
 from transformer.config import ModelConfig, SearchConfig, load_config
 from transformer.data.builtin import builtin_pairs
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
-from transformer.errors import CheckpointError, DataError, DeviceError
+from transformer.errors import CheckpointError, ConfigError, DataError, DeviceError
 from transformer.inference.bleu import score
 from transformer.inference.prepacked import PrepackedLinear, QuantizedLinear, can_prepack, can_quantize
 from transformer.inference.search import beam_search
@@ -130,7 +130,7 @@ def test_a_text_that_comes_twice_is_translated_twice(translator: Translator) -> 
     assert [two] == translator.translate([TEXTS[1]])
 
 
-@pytest.mark.parametrize("blank", ["", " ", "\t  ", "\n", "\u2028"])
+@pytest.mark.parametrize("blank", ["", " ", "\t  ", "\n", "\u2028", "\u0085"])
 @pytest.mark.parametrize("beam", [1, 3])
 def test_a_text_without_content_is_translated_by_one(translator: Translator, blank: str, beam: int) -> None:
     found = translator.translate([blank, TEXTS[0], blank], beam=beam)
@@ -376,6 +376,8 @@ def test_a_long_text_is_truncated_or_split_if_so_asked(translator: Translator, t
     assert truncated != whole
     with pytest.raises(DataError, match=rf"more than the limit of {limit}: split it"):
         translator.translate([text], max_source_length=limit)
+    with pytest.raises(ConfigError, match="max_source_length"):
+        translator.translate([""], max_source_length=0, too_long="split")
 
 
 def test_a_limit_of_the_run_can_be_raised_but_that_of_learned_positions_not(

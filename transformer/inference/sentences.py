@@ -99,7 +99,7 @@ def split_to_fit(text: str, num_pieces: Callable[[str], int], limit: int) -> lis
             raise DataError(f"the character {rest[0]!r} alone has more pieces than the limit of {limit}")
         parts.append(rest[:cut].strip())
         rest = rest[cut:].strip()
-    return parts or [text]
+    return parts or [""]
 
 
 def _cuts(text: str) -> Iterator[Sequence[int]]:

@@ -102,6 +102,8 @@ class SourceReader:
             raise DataError(f"sentence {number} has {num_pieces} pieces, more than the limit of {self.limit}: {ways}")
 
     def _sources(self, text: str, ids: list[int], number: int) -> list[Source]:
+        if not text.strip():  # some tokenizers have pieces for rare white space
+            return [Source([])]
         if len(ids) >= self.limit:
             if self.too_long == "error":
                 self.check_length(len(ids) + 1, number)
@@ -110,14 +112,13 @@ class SourceReader:
                 ids = ids[: self.limit - 1]
             else:
                 parts = self._split(text, number)
-                if len(parts) > 1:
-                    encoded = zip(parts, self.tokenizer.encode(parts), strict=True)
-                    return [x for part, ids in encoded for x in self._sources(part, ids, number)]
+                encoded = zip(parts, self.tokenizer.encode(parts), strict=True)
+                return [x for part, ids in encoded for x in self._sources(part, ids, number)]
         if UNK_ID in ids and self._is_unknown(ids, number):
             return [Source([], " ".join(text.split("\n")))]
         if self.notes is not None and self.language is None and has_several_sentences(text):
             self._note("several", number)
-        return [Source([*ids, EOS_ID] if ids else [])]
+        return [Source([*ids, EOS_ID] if ids else [])]  # normalisation may leave nothing
 
     def _split(self, text: str, number: int) -> list[str]:
         def num_pieces(part: str) -> int:

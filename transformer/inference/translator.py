@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transformer.config import SearchConfig
+from transformer.config import SearchConfig, override
 from transformer.data.batching import pad
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from transformer.errors import DeviceError
@@ -143,7 +143,7 @@ class Translator:
             batch_tokens: source pieces searched at a time, padding included; changes speed and memory only.
 
         Raises:
-            ConfigError: `too_long` is something else.
+            ConfigError: `too_long` is something else, or `max_source_length` is less than 1.
             DataError: a text is too long, or `sentencex` is not installed.
             TypeError: `texts` is one string.
         """
@@ -205,7 +205,7 @@ class Translator:
         split_sentences: bool | None = None,
     ) -> SourceReader:
         """What `translate` reads texts with, to check them before; arguments and errors as there."""
-        chosen = self.search.max_source_length if max_source_length is None else max_source_length
+        chosen = override(self.search, max_source_length=max_source_length).max_source_length
         limit = min(chosen, self.model.max_length or sys.maxsize)
         is_split = self.split_sentences if split_sentences is None else split_sentences
         return SourceReader(
