@@ -186,7 +186,7 @@ def test_the_output_is_not_the_input(run: Run, tmp_path: Path, name: str) -> Non
         source.symlink_to(tmp_path / "out")
     elif name == "hard":
         source.hardlink_to(tmp_path / "out")
-    with pytest.raises(ConfigError, match="which the output would replace"):
+    with pytest.raises(ConfigError, match="choose another"):
         run(source, "--output", tmp_path / "out")
     assert source.read_text() == "A man.\n"
 
@@ -197,7 +197,7 @@ def test_the_output_is_not_what_standard_input_reads(babbler: Path, tmp_path: Pa
     (tmp_path / "in").write_text("A man.\n")
     with (tmp_path / "in").open() as stdin:
         done = start(babbler, "--output", tmp_path / "in", stdin=stdin)
-        assert "which the output would replace" in done.communicate()[1]
+        assert "choose another" in done.communicate()[1]
     assert done.returncode == 2
     assert (tmp_path / "in").read_text() == "A man.\n"
 
@@ -205,9 +205,15 @@ def test_the_output_is_not_what_standard_input_reads(babbler: Path, tmp_path: Pa
 @pytest.mark.parametrize("name", ["config.yaml", "checkpoints/step-00000010/model.safetensors"])
 def test_the_output_is_no_file_of_the_run(run: Run, babbler: Path, name: str) -> None:
     before = (babbler / name).read_bytes()
-    with pytest.raises(ConfigError, match="which the output would replace"):
+    with pytest.raises(ConfigError, match="choose another"):
         run(*texts("A man."), "--output", babbler / name)
     assert (babbler / name).read_bytes() == before
+
+
+def test_the_output_is_no_file_of_the_corpus(run: Run, tiny_corpus: str) -> None:
+    with pytest.raises(ConfigError, match="choose another"):
+        run(*texts("A man."), "--output", tiny_corpus.format(split="train", lang="de"))
+    assert Path(tiny_corpus.format(split="train", lang="de")).stat().st_size
 
 
 def test_an_output_in_the_runs_directory_is_replaced(run: Run, babbler: Path, known: list[str]) -> None:

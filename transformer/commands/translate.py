@@ -15,17 +15,18 @@ from pathlib import Path
 from tqdm import tqdm
 
 from transformer.commands.search_options import add_search_options, apply_search_options
+from transformer.config import load_config
 from transformer.data.corpus import in_chunks
 from transformer.errors import ConfigError, DataError
-from transformer.files import check_not_input
 from transformer.hub import is_model_id
 from transformer.inference.line_input import LineInput, file_input, texts_input
 from transformer.inference.resumable import ResumableOutput, resumable_output
 from transformer.inference.sources import InputNotes
 from transformer.inference.translator import Translation, Translator
+from transformer.training.checkpoint import locate_checkpoint
 from transformer.training.device import tune_process
 from transformer.training.distributed import DistributedContext, init_distributed
-from transformer.training.integrity import own_files
+from transformer.training.outputs import check_output
 
 # Enough lines to batch well by length; memory use does not grow with the input.
 _LINES_AT_A_TIME = 4000
@@ -74,10 +75,11 @@ def _source(arguments: argparse.Namespace) -> LineInput:
     """Where the lines come from, which may not be where they go to."""
     source = file_input(arguments.file or "-") if arguments.text is None else texts_input(arguments.text)
     if (output := arguments.output) is not None:
-        run = Path(arguments.run)
-        inputs = [*([source.path] if source.path else []), *(own_files(run) if run.is_dir() else [])]
-        for path in (output, *(output.with_name(f"{output.name}{suffix}") for suffix in (".part", ".part.json"))):
-            check_not_input(path, inputs)
+        # The author of a model from the hub has another corpus, whatever the name.
+        config = None if is_model_id(arguments.run) else locate_checkpoint(arguments.run)[0] / "config.yaml"
+        data = load_config(config, saved=True).data if config else None
+        for suffix in ("", ".part", ".part.json"):
+            check_output(output.with_name(f"{output.name}{suffix}"), [source.path] if source.path else [], data)
     return source
 
 

@@ -39,12 +39,6 @@ _RENAMES = (
 )
 
 
-def own_files(directory: Path) -> list[Path]:
-    """The files of a run or a checkpoint that training has written or will append to."""
-    names = FILES | {CHECKSUMS, "metrics.jsonl", "starts.jsonl", ".lock"}
-    return [path for path in directory.rglob("*") if path.name in names]
-
-
 def write_checksums(directory: Path) -> None:
     """Write `SHA256SUMS` for all files of a directory."""
     lines = [f"{_sha256(path)}  {path.name}\n" for path in sorted(directory.iterdir())]
