@@ -102,8 +102,9 @@ def test_sentences_are_split_on_request(run: Run, known: list[str]) -> None:
 
 def test_without_sentencex_nothing_is_split(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentencex", None)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
     with pytest.raises(DataError, match="pip install sentencex"):
-        run(*texts("A man."), "--split-sentences")
+        run("--split-sentences")
 
 
 def test_a_file_is_spoken_of_before_the_work(

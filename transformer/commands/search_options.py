@@ -24,7 +24,10 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
 
 
 def apply_search_options(arguments: argparse.Namespace, translator: Translator) -> None:
-    """Let the translator do as the options say. ConfigError if one is out of range."""
+    """Let the translator do as the options say.
+
+    ConfigError if one is out of range, DataError if sentences are to be split and `sentencex` is not installed.
+    """
     translator.search = override(
         translator.search,
         beam=arguments.beam,
@@ -33,3 +36,4 @@ def apply_search_options(arguments: argparse.Namespace, translator: Translator) 
         max_source_length=arguments.max_source_length,
     )
     translator.too_long, translator.split_sentences = arguments.too_long, arguments.split_sentences
+    translator.source_reader().read([""])  # so that a missing package is an error now, not with the first line
