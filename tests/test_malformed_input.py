@@ -15,10 +15,8 @@ import shutil
 import sys
 from pathlib import Path
 
-import datasets
 import mutators
 import numpy as np
-import pyarrow as pa
 import pytest
 import value_mutators
 from ablation.runs import read_results
@@ -27,7 +25,6 @@ from hypothesis import strategies as st
 
 from transformer import cli
 from transformer.config import Config, load_config
-from transformer.data import corpus as corpus_room
 from transformer.data.corpus import Corpus, decode_lines, read_lines
 from transformer.data.dataset import encode_corpus
 from transformer.data.tokenizer import Tokenizer
@@ -148,12 +145,6 @@ def test_an_error_can_name_a_file_that_is_not_utf8(monkeypatch: pytest.MonkeyPat
         cli.run(lambda: path.open().close())
     stream.flush()
     assert stream.buffer.getvalue().decode() == f"error: {tmp_path}/\\udcff\\n: No such file or directory\n"  # type: ignore[attr-defined]
-
-
-def test_a_table_that_is_not_utf8_is_named() -> None:
-    rows = datasets.Dataset(pa.table({lang: pa.array([b"\xff"]).view(pa.string()) for lang in ("en", "de")}))
-    with pytest.raises(DataError, match=r"^rows: contains text that is not UTF-8$"):
-        list(corpus_room._rows_corpus("rows", rows, "en", "de", "0"))
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])

@@ -1,6 +1,7 @@
 """Resolve and pin Hugging Face Hub revisions."""
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def fetch_model(model_id: str) -> tuple[Path, str]:
     The revision is a commit, tag or branch, by default the newest commit. Offline, an earlier download is used.
     ConfigError if the revision is malformed, CheckpointError if the model is unknown or there is no network.
     """
+    check_home("HF_HOME")
     from huggingface_hub import snapshot_download
 
     repository, at, revision = model_id.partition("@")
@@ -39,6 +41,18 @@ def fetch_model(model_id: str) -> tuple[Path, str]:
             f"{model_id}: no such directory, and no such model on the hub ({type(error).__name__}: {reason})"
         ) from None
     return directory, f"{repository}@{directory.name}"
+
+
+def check_home(variable: str) -> None:
+    """ConfigError if there is no home directory to download to, nor one that the environment names instead.
+
+    Libraries would make a directory called `~` in the working directory.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        if variable not in os.environ:
+            raise ConfigError(f"no home directory to keep downloads in: set {variable} to a directory") from None
 
 
 def pin_data(config: Config) -> Config:

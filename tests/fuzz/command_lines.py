@@ -70,8 +70,9 @@ def _some_run(run: Path, rng: random.Random, directory: Path) -> str:
 
 
 def _some_file(rng: random.Random, directory: Path) -> str:
-    path = directory / rng.choice(("text", "text.gz", "wörter\n.txt"))
-    path.write_bytes(mutators.gzip_file(rng) if path.suffix == ".gz" else mutators.text_file(rng))
+    path = directory / rng.choice(("text", "text.gz", "text.xz", "text.zst", "wörter\n.txt"))
+    is_packed = path.suffix in mutators.PACK
+    path.write_bytes(mutators.packed_file(rng, path.suffix) if is_packed else mutators.text_file(rng))
     return str(path)
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
 import random
+from collections.abc import Callable
 from typing import Any
+
+import pyarrow
 
 from transformer.data.builtin import builtin_trees
 
@@ -94,11 +98,18 @@ def text_file(rng: random.Random) -> bytes:
     return data
 
 
-def gzip_file(rng: random.Random) -> bytes:
-    """A gzip file: intact, truncated, mutated, with trailing bytes, or a decompression bomb (1,000:1)."""
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": lambda data: gzip.compress(data, 1),
+    ".xz": lambda data: lzma.compress(data, preset=0),
+    ".zst": lambda data: bytes(pyarrow.compress(data, codec="zstd", asbytes=True)),
+}
+
+
+def packed_file(rng: random.Random, suffix: str) -> bytes:
+    """A compressed file: intact, truncated, mutated, with trailing bytes, or a decompression bomb (1,000:1)."""
     if rng.random() < 0.002:
-        return gzip.compress(bytes(64 << 20), 9)
-    data = gzip.compress(text_file(rng), 1)
+        return PACK[suffix](bytes(64 << 20))
+    data = PACK[suffix](text_file(rng))
     kind = rng.random()
     if kind < 0.3:
         return data
@@ -258,16 +269,3 @@ def sentencepiece_model(rng: random.Random, model: bytes) -> bytes:
         if not message.pieces:
             break
     return message.SerializeToString()
-
-
-def table(rng: random.Random, suffix: str) -> bytes:
-    """A table of two columns, `en` and `de`, as .csv or .jsonl, with some malformed values."""
-    rows = [[text(rng).encode(errors="replace").decode() for _ in range(2)] for _ in range(rng.randrange(4))]
-    if suffix == ".csv":
-        data = "\n".join(["en,de", *(f'"{a}","{b}"' for a, b in rows)]).encode()
-    else:
-        values: list[list[object]] = [
-            [json_value(rng) if rng.random() < 0.2 else value for value in row] for row in rows
-        ]
-        data = "\n".join(json.dumps(dict(zip(("en", "de"), row, strict=True))) for row in values).encode()
-    return mutate(rng, data) if rng.random() < 0.3 else data

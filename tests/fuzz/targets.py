@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mutators
+import table_targets
 import torch
 import value_mutators
 from ablation.report import as_rows, markdown
@@ -91,9 +92,9 @@ class Targets:
         """The targets by name."""
         return {
             "config": Target(self.read_config, 90),
-            "override": Target(self.read_overrides, 280),
-            "text file": Target(self.read_text_file, 300),
-            "tree": Target(self.read_tree, 150),
+            "override": Target(self.read_overrides, 230),
+            "text file": Target(self.read_text_file, 230),
+            "tree": Target(self.read_tree, 131),
             "records": Target(self.read_records, 123),
             "tokenizer": Target(self.load_tokenizer, 12),
             "cache": Target(self.load_cache, 12),
@@ -102,7 +103,11 @@ class Targets:
             "command line": Target(self.run_script, 2, limit_s=120, memory=8 << 30),
             "translation": Target(self.translate, 2, limit_s=60),
             "tokenizer training": Target(self.train_tokenizer, 2, limit_s=60),
-            "table": Target(self.read_table, 1, limit_s=60, memory=8 << 30),
+            "table": Target(table_targets.read_table, 60),
+            "written table": Target(table_targets.read_written_table, 60),
+            "repository": Target(table_targets.read_repository, 10),
+            # pyarrow reserves more address space than it uses.
+            "parquet": Target(table_targets.read_parquet, 10, memory=8 << 30),
         }
 
     def read_config(self, rng: random.Random, directory: Path) -> None:
@@ -136,13 +141,13 @@ class Targets:
         data = {lang: mutators.text_file(rng) for lang in ("en", "de")}
         if rng.random() < 0.5:
             data["de"] = data["en"]
-        is_packed = rng.random() < 0.4
+        suffix = rng.choice(list(mutators.PACK)) if rng.random() < 0.4 else ""
         for lang, content in data.items():
-            packed = mutators.gzip_file(rng) if rng.random() < 0.8 else zlib.compress(content)
-            (directory / f"train.{lang}{'.gz' if is_packed else ''}").write_bytes(packed if is_packed else content)
-        if not is_packed and rng.random() < 0.5:
+            packed = mutators.packed_file(rng, suffix) if suffix and rng.random() < 0.8 else zlib.compress(content)
+            (directory / f"train.{lang}{suffix}").write_bytes(packed if suffix else content)
+        if not suffix and rng.random() < 0.5:
             _check_lines(data["en"], list(read_lines(directory / "train.en")))
-        pattern = f"{directory}/{{split}}.{{lang}}{'.gz' if is_packed else ''}"
+        pattern = f"{directory}/{{split}}.{{lang}}{suffix}"
         for source, target in load_split(DataConfig(corpus=pattern), "train"):
             if "\n" in source + target:
                 raise InvariantError("a line contains a line feed")
@@ -290,15 +295,6 @@ class Targets:
                 )
             if not text.strip() and together.text:
                 raise InvariantError(f"the blank {text!r} has a translation")
-
-    def read_table(self, rng: random.Random, directory: Path) -> None:
-        """A table that loads has pairs of strings."""
-        suffix = rng.choice((".csv", ".jsonl", ".parquet"))
-        data = mutators.text_file(rng) if suffix == ".parquet" else mutators.table(rng, suffix)
-        (directory / f"train{suffix}").write_bytes(data)
-        for source, target in load_split(DataConfig(corpus=f"{directory}/{{split}}{suffix}"), "train"):
-            if not isinstance(source, str) or not isinstance(target, str):
-                raise InvariantError("not text")
 
     def run_script(self, rng: random.Random, directory: Path) -> None:
         """A script exits with 0, or with 2 and either one line `error: ...` or argparse's usage."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from transformer.config import DataConfig
 from transformer.data.builtin import builtin_trees
-from transformer.data.corpus import Corpus, builtin_size, digest_files, find_files, read_lines, register_corpus
+from transformer.data.corpus import Corpus, builtin_size, checked_files, find_files, read_lines, register_corpus
 from transformer.errors import DataError
 from transformer.parsing.trees import PUNCTUATION, linearise, read_tree, words
 
@@ -37,7 +37,8 @@ def _corpus(name: str, fingerprint: str, lines: Callable[[], Iterator[str]]) -> 
 
 def _read_files(data: DataConfig, split: str) -> Corpus:
     (path,) = find_files(data.corpus, split)
-    return _corpus(str(path), digest_files(path), lambda: read_lines(path))
+    fingerprint, (file,) = checked_files(path)
+    return _corpus(str(path), fingerprint, lambda: read_lines(file))
 
 
 def _read_builtin(data: DataConfig, split: str) -> Corpus:

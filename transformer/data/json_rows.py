@@ -1,0 +1,160 @@
+"""Rows of json: one object per line, or an array of objects, with a text per language."""
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from transformer.data.text_files import MAX_LINE
+from transformer.errors import DataError
+
+_BLOCK = 1 << 18
+_LONGEST_WORD = len("-Infinity") + 3  # and of the escape of a pair of surrogates
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def json_pairs(stream: BinaryIO, name: str, src_lang: str, tgt_lang: str) -> Iterator[tuple[str, str]]:
+    """The pairs of objects {"en": ..., "de": ...} or {"translation": {"en": ..., "de": ...}}.
+
+    DataError names the row of an object that is malformed, has a key twice or lacks a text.
+    """
+    langs = (src_lang, tgt_lang)
+    for number, row in enumerate(_values(stream, name), start=1):
+        pair = row
+        if isinstance(row, dict) and "translation" in row and not (src_lang in row and tgt_lang in row):
+            pair = row["translation"]
+        if not isinstance(pair, dict) or src_lang not in pair or tgt_lang not in pair:
+            raise _missing(f"{name}, row {number}", row, pair, langs)
+        source, target = pair[src_lang], pair[tgt_lang]
+        if type(source) is not str or type(target) is not str:
+            shown = json.dumps({lang: pair[lang] for lang in langs}, ensure_ascii=False)[:200]
+            raise DataError(f"{name}, row {number}: {src_lang!r} and {tgt_lang!r} must be text, got {shown}")
+        if not (source.isascii() and target.isascii()):
+            _check_surrogates(source + target, f"{name}, row {number}")
+        yield source, target
+
+
+def _check_surrogates(text: str, place: str) -> None:
+    r"""DataError for half of a surrogate pair, which an escape such as \ud800 gives."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{place}: half of a surrogate pair ({text[error.start]!r}), which is not text") from None
+
+
+def _missing(place: str, row: Any, pair: Any, langs: tuple[str, str]) -> DataError:
+    if not isinstance(row, dict):
+        return DataError(f"{place}: must be an object, got {json.dumps(row, ensure_ascii=False)[:200]}")
+    where = " in 'translation'" if pair is not row else ""
+    if not isinstance(pair, dict):
+        return DataError(f"{place}: 'translation' must be an object, got {json.dumps(pair, ensure_ascii=False)[:200]}")
+    return DataError(
+        f"{place}: needs {langs[0]!r} and {langs[1]!r}{where or ' or ' + repr('translation')}, has {list(pair)[:20]}"
+    )
+
+
+def _values(stream: BinaryIO, name: str) -> Iterator[Any]:
+    """The values of a stream, or those of the one array that it holds; only a value at a time is in memory."""
+    text = _Text(stream, name)
+    text.skip_space()
+    is_array = text.peek() == "["
+    if is_array:
+        text.position += 1
+        text.skip_space()
+    while text.peek() not in (("]",) if is_array else ("",)):
+        yield text.value()
+        text.skip_space()
+        if is_array and text.peek() == ",":
+            text.position += 1
+            text.skip_space()
+            if text.peek() == "]":
+                raise text.error("a comma before ]")
+        elif is_array and text.peek() != "]":
+            raise text.error("a comma or ] is missing")
+    if is_array:
+        text.position += 1
+        text.skip_space()
+        if text.peek():
+            raise text.error("text after the array")
+
+
+class _Text:
+    """Decoded text around a position; the text before it is forgotten."""
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self._stream, self._name = stream, name
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._buffer, self.position = "", 0
+        self._decode = json.JSONDecoder(object_pairs_hook=_without_duplicates).raw_decode
+        self._is_complete = False
+        self._invalid: str | None = None  # why the text ends early
+        self._row = 1
+        if self.peek() == "\ufeff":
+            self.position = 1
+
+    def peek(self) -> str:
+        """The next character, or nothing at the end."""
+        while self.position == len(self._buffer) and not self._is_complete:
+            self._read(_BLOCK)
+        if self.position == len(self._buffer) and self._invalid:
+            raise self.error(self._invalid)
+        return self._buffer[self.position : self.position + 1]
+
+    def skip_space(self) -> None:
+        while True:
+            self.position = _SPACE.match(self._buffer, self.position).end()  # type: ignore[union-attr]
+            if self.position < len(self._buffer) or self._is_complete:
+                return
+            self._read(_BLOCK)
+
+    def value(self) -> Any:
+        """The value that begins at the position."""
+        while True:
+            try:
+                value, end = self._decode(self._buffer, self.position)
+                # A number that ends with the block may go on: 12 of 123.
+                if end < len(self._buffer) or self._is_complete or self._buffer[end - 1] in '}]"':
+                    self.position = end
+                    self._row += 1
+                    return value
+                problem, place = "not JSON", end
+            except json.JSONDecodeError as error:
+                problem, place = f"not JSON: {error.msg}", error.pos
+            except RecursionError:
+                raise self.error("nested too deeply") from None
+            except ValueError as error:  # a key twice, a number of thousands of digits
+                raise self.error(str(error)) from None
+            self._read_more(problem, place)
+
+    def _read_more(self, problem: str, place: int) -> None:
+        """Read on, if that can mend a value; DataError if not."""
+        size = len(self._buffer) - self.position
+        # What is wrong before the end stays wrong: only an escape or a word such as `false` can be cut off there.
+        is_cut = "Unterminated string" in problem or place > len(self._buffer) - _LONGEST_WORD
+        if self._is_complete or not is_cut:
+            raise self.error(self._invalid or problem)
+        if size > MAX_LINE:
+            raise self.error(f"longer than {MAX_LINE} characters: is a bracket not closed?")
+        self._read(max(_BLOCK, size))  # at least doubled, so that the time to find the end is linear
+
+    def error(self, problem: str) -> DataError:
+        return DataError(f"{self._name}, row {self._row}: {problem}")
+
+    def _read(self, size: int) -> None:
+        self._buffer, self.position = self._buffer[self.position :], 0
+        block = self._stream.read(size)
+        try:
+            self._buffer += self._utf8.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            self._buffer += error.object[: error.start].decode()
+            self._invalid = "not UTF-8"
+        self._is_complete = not block or self._invalid is not None
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in found if keys.count(key) > 1)!r} occurs twice")
+    return found
