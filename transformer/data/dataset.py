@@ -22,7 +22,8 @@ from transformer.data.corpus import Corpus, in_chunks
 from transformer.data.tokenizer import EOS_ID, Tokenizer
 from transformer.errors import DataError
 
-_FORMAT = 1
+_FORMAT = 2  # of cache entries; those of format 1 may hold what an older reader of tables made of the text
+_FINGERPRINT_FORMAT = 1  # of the fingerprints that checkpoints hold
 _LOCK_SUFFIX = ".lock"
 _ENTRY = re.compile(r"[0-9a-f]{32}(\.model)?")
 _PAIRS_PER_CHUNK = 20_000
@@ -72,9 +73,9 @@ def encode_corpus(
         DataError: no pair is left, the corpus cannot be read, or its cache entry is damaged.
     """
     _remove_leftovers(Path(cache_dir))
-    parts = (_FORMAT, corpus.fingerprint, hashlib.sha256(tokenizer.model).hexdigest(), max_length, max_ratio)
-    fingerprint = _digest(parts)
-    directory = Path(cache_dir) / fingerprint
+    model_digest = hashlib.sha256(tokenizer.model).hexdigest()
+    fingerprint = _digest((_FINGERPRINT_FORMAT, corpus.fingerprint, model_digest, max_length, max_ratio))
+    directory = Path(cache_dir) / _digest((_FORMAT, fingerprint))
     if not (directory / "meta.json").is_file():
         directory.parent.mkdir(parents=True, exist_ok=True)
         with _locked(directory):
