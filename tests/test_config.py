@@ -198,6 +198,26 @@ def test_an_override_that_is_not_a_yaml_value_is_text(tmp_path: Path, pattern: s
     assert load(tmp_path, "", f"data.corpus={pattern}").data.corpus == pattern
 
 
+@pytest.mark.parametrize("key", ["run_dir", "data.corpus", "data.cache_dir"])
+def test_a_leading_tilde_of_a_path_is_the_home_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("HOME", "/home/mine")
+    assert load(tmp_path, "", f"{key}=~/x~").flat()[key] == "/home/mine/x~"
+    assert load(tmp_path, as_yaml(key, "~no-such-user/x")).flat()[key] == "~no-such-user/x"
+    with pytest.raises(ConfigError, match=rf"^{key} must be text, got None"):
+        load(tmp_path, "", f"{key}=~")
+
+    def expanduser(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", expanduser)
+    with pytest.raises(
+        ConfigError, match=rf"^{key}='~/x' begins with ~, and no home directory is known: write the dir"
+    ):
+        load(tmp_path, "", f"{key}=~/x")
+
+
 def test_an_empty_override_is_the_empty_text(tmp_path: Path) -> None:
     assert load(tmp_path, "", "data.cache_dir=").data.cache_dir == ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import pwd
 import resource
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from transformer import files
 from transformer.errors import ConfigError, InUseError
-from transformer.files import check_replaceable, remove_atomic, try_lock, write_atomic
+from transformer.files import check_replaceable, expand_home, remove_atomic, try_lock, write_atomic
 
 
 @pytest.mark.parametrize("content", ["Zwei Hündchen\n", b"\x00\xff"])
@@ -175,3 +176,27 @@ def test_a_killed_removal_leaves_nothing_under_the_original_name(
     with pytest.raises(KeyboardInterrupt):
         remove_atomic(some)
     assert [path.name for path in tmp_path.iterdir()] == [".some.removed"]
+
+
+def test_a_leading_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/mine")
+    paths = {
+        "~": "/home/mine",
+        "~/my/{split}.{lang}": "/home/mine/my/{split}.{lang}",
+        "~root/x": f"{pwd.getpwnam('root').pw_dir.rstrip('/')}/x",
+        "~no-such-user/x": "~no-such-user/x",
+        "my~/~": "my~/~",
+        "./~": "./~",
+        "": "",
+    }
+    assert {path: expand_home(path) for path in paths} == paths
+
+
+@pytest.mark.parametrize("path", ["~", "~/x"])
+def test_a_tilde_without_a_home_directory_is_refused(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    def expanduser(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", expanduser)
+    with pytest.raises(ValueError, match=r"^begins with ~, and no home directory is known: write the directory out$"):
+        expand_home(path)

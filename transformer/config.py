@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass
 from transformer.config_errors import one_line_errors
 from transformer.config_file import MAX_INT, apply_override, plain_name, plain_text, read_values
 from transformer.errors import ConfigError
+from transformer.files import expand_home
 from transformer.shipped import find_config
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -43,6 +44,8 @@ Limit = Annotated[float, Field(gt=0, allow_inf_nan=True)]  # infinity switches a
 Ratio = Annotated[float, Field(ge=1, allow_inf_nan=True)]
 Text = Annotated[str, AfterValidator(plain_text)]
 NonEmptyText = Annotated[str, Field(min_length=1), AfterValidator(plain_text)]
+PathText = Annotated[Text, AfterValidator(expand_home)]
+NonEmptyPath = Annotated[NonEmptyText, AfterValidator(expand_home)]
 PlainName = Annotated[str, AfterValidator(plain_name), AfterValidator(plain_text)]
 
 # `auto`, or one of sacreBLEU's.
@@ -126,7 +129,7 @@ class ModelConfig:
 class DataConfig:
     """Corpus, tokenizer and filtering of sentence pairs (section 5.1)."""
 
-    corpus: NonEmptyText = "wmt/wmt14"  # hub id, pattern of local files with {split} and {lang}, builtin or treebank
+    corpus: NonEmptyPath = "wmt/wmt14"  # hub id, pattern of local files with {split} and {lang}, builtin or treebank
     subset: Text | None = "de-en"  # the hub's name for a part of the corpus
     revision: Text | None = None  # commit, tag or branch of the hub's repository; null: the newest commit
     src_lang: PlainName = "en"  # source language: {lang} in file names, a column of tables
@@ -140,7 +143,7 @@ class DataConfig:
     vocab_size: VocabSize = 37000  # pieces of the joint SentencePiece BPE model of both languages
     max_length: Length = 256  # pieces per side, </s> included; longer pairs are dropped and counted
     max_ratio: Ratio | None = None  # drop training pairs whose lengths differ by more than this factor
-    cache_dir: Text = "runs/.cache"  # encoded corpora, keyed by content; can be shared and deleted
+    cache_dir: PathText = "runs/.cache"  # encoded corpora, keyed by content; can be shared and deleted
 
 
 @one_line_errors("train.", lambda: Config().flat())
@@ -189,7 +192,7 @@ class SearchConfig:
 class Config:
     """All settings of a run."""
 
-    run_dir: NonEmptyText = "runs/base"  # directory of the run; default: runs/ and the name of the file
+    run_dir: NonEmptyPath = "runs/base"  # directory of the run; default: runs/ and the name of the file
     seed: CountFromZero = 1  # random seed of initialisation, dropout and the order of batches
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -12,6 +12,16 @@ from filelock import FileLock, Timeout
 from transformer.errors import ConfigError, InUseError
 
 
+def expand_home(path: str) -> str:
+    """Replace a leading `~` by the home directory. ValueError if it is not known."""
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:
+        if Path(path).parts[0] != "~":
+            return path  # a file of this name, not a user's home
+        raise ValueError("begins with ~, and no home directory is known: write the directory out") from None
+
+
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a file to a temporary name, fsync and rename; text as UTF-8.
 
