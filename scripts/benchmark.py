@@ -33,6 +33,7 @@ from benchmarking.scaling import (
     scale_threads,
     scaling_report,
 )
+from benchmarking.tables import benchmark_tables
 from benchmarking.training import benchmark_training
 
 from transformer.cli import run
@@ -146,6 +147,11 @@ def data(arguments: argparse.Namespace) -> Report:
             updates=arguments.updates,
             log=_log,
         )
+
+
+def tables(arguments: argparse.Namespace) -> Report:
+    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=arguments.directory) as directory:
+        return benchmark_tables(Path(directory), rows=arguments.rows, repeat=arguments.repeat, log=_log)
 
 
 def scaling(arguments: argparse.Namespace) -> Report:
@@ -331,6 +337,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--extra", metavar="PATTERN", help="more pairs to repeat: files with {split} and {lang}")
     command.add_argument("--directory", type=Path, metavar="DIR", help="for temporary files, 250 bytes a pair")
     command.add_argument("--updates", type=_at_least(2), default=20, metavar="N", help="updates to train (default: 20)")
+
+    command = add_on_this_machine("tables", tables, "CPU time and memory of reading csv and jsonl, and of `datasets`")
+    command.add_argument(
+        "--rows", type=_at_least(10), default=1_000_000, metavar="N", help="rows of a table (default: 1,000,000)"
+    )
+    command.add_argument("--repeat", type=_at_least(1), default=3, metavar="N", help="readings; the fastest counts")
+    command.add_argument("--directory", type=Path, metavar="DIR", help="for temporary files, 600 bytes a row")
 
     command = add_on_this_machine("scaling", scaling, "cost against size: measured exponents beside those of Table 1")
     against = (*_SCALING_SIZES, "threads")

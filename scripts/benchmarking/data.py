@@ -67,7 +67,7 @@ def benchmark_data(
         }
         for stage in arguments:
             name = stage.__name__.removeprefix("_")
-            details[name] = _in_subprocess(stage, *arguments[stage])
+            details[name] = in_subprocess(stage, *arguments[stage])
             seconds, peak = details[name]["seconds"], details[name]["peak_bytes"]
             log(f"{size:,} pairs: {name} {seconds:.2f} s, {peak / 2**20:.0f} MiB")
             rows.append(
@@ -227,7 +227,7 @@ def _trained_tokenizer(config: Config, corpus: Corpus) -> Tokenizer:
     return corpus_tokenizer(corpus, config.data.vocab_size, config.data.cache_dir)
 
 
-def _in_subprocess(stage: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+def in_subprocess(stage: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
     """Run a stage in its own process; returns its result with the peak memory."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, initializer=_remember_start, initargs=(time.time(),)) as pool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarking.data import _in_subprocess, benchmark_data, write_corpus
+from benchmarking.data import benchmark_data, in_subprocess, write_corpus
 
 from transformer.config import Config
 from transformer.data.builtin import builtin_pairs
@@ -36,7 +36,7 @@ def whoami(number: int) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_stage_has_a_process_of_its_own_and_its_peak_memory() -> None:
-    found = _in_subprocess(whoami, 7)
+    found = in_subprocess(whoami, 7)
     assert found["number"] == 7
     assert found["pid"] != os.getpid()
     assert found["peak_bytes"] > 1 << 20
@@ -46,7 +46,7 @@ def test_a_stage_has_a_process_of_its_own_and_its_peak_memory() -> None:
 def test_every_stage_runs_at_both_sizes(tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # In this process: importing torch a dozen times takes long.
     monkeypatch.setattr(
-        "benchmarking.data._in_subprocess",
+        "benchmarking.data.in_subprocess",
         lambda stage, *arguments: {**stage(*arguments), "peak_bytes": 3 << 20},
     )
     monkeypatch.setattr("benchmarking.data.tune_process", lambda: None)

@@ -120,7 +120,7 @@ def test_data_measures_every_stage(
     benchmark: Call, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "benchmarking.data._in_subprocess",
+        "benchmarking.data.in_subprocess",
         lambda stage, *arguments: {**stage(*arguments), "peak_bytes": 3 << 20},
     )
     monkeypatch.setattr("benchmarking.data.tune_process", lambda: None)
@@ -129,6 +129,17 @@ def test_data_measures_every_stage(
     assert status == 0
     assert [row["pairs"] for row in json.loads(out)["stages"]] == [300] * 6 + [3000] * 6
     assert "3,000 pairs: encode " in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tables_measures_both_readers(benchmark: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "benchmarking.tables.in_subprocess", lambda read, *words: {**read(*words), "peak_bytes": 3 << 20}
+    )
+    status, out, err = benchmark("tables", "--rows", 70, "--repeat", 1, "--directory", tmp_path, "--json")
+    assert status == 0
+    assert set(json.loads(out)["cpu_seconds_ours_to_datasets"]) == {"csv", "jsonl"}
+    assert "70 rows of jsonl by datasets: " in err
     assert list(tmp_path.iterdir()) == []
 
 
