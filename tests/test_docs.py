@@ -28,7 +28,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 TEXT = {path: path.read_text(encoding="utf-8") for path in PAGES}
 # Sections of the configuration, and names of files that look like keys.
 KEY = re.compile(r"(?<![\w./{}-])((?:model|data|train|search)\.[a-z]\w*)(?![\w.(/*])")
-SUFFIXES = {"py", "en", "de", "trees", "tab", "csv", "jsonl", "safetensors", "out"}
+SUFFIXES = {"py", "en", "de", "trees", "pairs", "csv", "tsv", "jsonl", "parquet", "safetensors", "out"}
 SEARCHED = (
     *("fine-tuning", "early stopping", "patience", "gradient accumulation", "mixed precision", "out of memory"),
     *("BPE", "throughput", "notebook", "checkpoint averaging"),
@@ -289,7 +289,7 @@ def test_the_examples_of_new_parts_work(tmp_path: Path, monkeypatch: pytest.Monk
     assert names["model"](ids, ids).shape == (2, 7, 1000)
     monkeypatch.setattr(corpus, "_READERS", dict(corpus._READERS))
     exec(reader, names)
-    (tmp_path / "train.tab").write_text("a cat\teine Katze\ntwo dogs\tzwei Hunde\n")
-    found = corpus.load_split(DataConfig(corpus=f"{tmp_path}/{{split}}.tab"), "train")
+    (tmp_path / "train.pairs").write_text("a cat\neine Katze\ntwo dogs\nzwei Hunde\n")
+    found = corpus.load_split(DataConfig(corpus=f"{tmp_path}/{{split}}.pairs"), "train")
     assert list(found) == [("a cat", "eine Katze"), ("two dogs", "zwei Hunde")]
     compile(start, "CONTRIBUTING.md", "exec")

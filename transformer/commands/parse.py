@@ -25,7 +25,7 @@ from transformer.training.device import tune_process
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", metavar="RUN", type=Path, help="a run or checkpoint directory")
-    parser.add_argument("file", metavar="FILE", nargs="?", help="plain or .gz; - is standard input")
+    parser.add_argument("file", metavar="FILE", nargs="?", help="plain or compressed; - is standard input")
     parser.add_argument("--evaluate", action="store_true", help="print F1 instead of trees")
     parser.add_argument("--split", help="evaluate on this split of the run's corpus")
     parser.add_argument("--beam", type=int)
