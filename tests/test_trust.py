@@ -285,6 +285,17 @@ def test_an_invalid_revision_is_not_requested(revision: str, monkeypatch: pytest
         fetch_model(f"org/name@{revision}")
 
 
+def test_without_a_home_directory_a_model_is_not_requested(monkeypatch: pytest.MonkeyPatch) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", home)
+    monkeypatch.delenv("HF_HOME", raising=False)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    with pytest.raises(ConfigError, match=r"^no home directory to keep downloads in: set HF_HOME to a directory$"):
+        fetch_model("org/name")
+
+
 @pytest.mark.parametrize(
     ("path", "is_id"),
     [

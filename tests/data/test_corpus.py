@@ -18,6 +18,7 @@ import datasets
 import huggingface_hub.constants
 import pytest
 import sacrebleu.dataset
+from mutators import PACK
 
 import transformer
 import transformer.data.corpus
@@ -38,7 +39,7 @@ from transformer.data.dataset import corpus_tokenizer, encode_corpus
 from transformer.errors import ConfigError, DataError
 
 PAIRS = [("A dog.", "Ein Hund."), ("Two cats.", "Zwei Katzen."), ("Größe", "größer als ß")]
-NAMES = ("{split}.{lang}", "{split}.{lang}.gz")
+NAMES = ("{split}.{lang}", *(f"{{split}}.{{lang}}{suffix}" for suffix in PACK))
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +53,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def write(path: Path, content: str | bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     raw = content.encode() if isinstance(content, str) else content
-    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+    path.write_bytes(PACK.get(path.suffix, bytes)(raw))
     return path
 
 
@@ -370,6 +371,16 @@ def test_a_test_set_that_cannot_be_fetched_is_one_line_that_names_the_way_out(
     with pytest.raises(DataError, match=message) as caught:
         published_test_set("wmt14/full", "en", "de")
     assert "\n" not in str(caught.value)
+
+
+def test_without_a_home_directory_a_test_set_is_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", home)
+    monkeypatch.delenv("SACREBLEU", raising=False)
+    with pytest.raises(ConfigError, match=r"^no home directory to keep downloads in: set SACREBLEU to a directory$"):
+        published_test_set("wmt14/full", "en", "de")
 
 
 def test_an_unknown_test_set_or_direction_is_an_error_with_those_there_are() -> None:

@@ -22,25 +22,22 @@ def json_pairs(stream: BinaryIO, name: str, src_lang: str, tgt_lang: str) -> Ite
     langs = (src_lang, tgt_lang)
     for number, row in enumerate(_values(stream, name), start=1):
         pair = row
-        if isinstance(row, dict) and "translation" in row and not (src_lang in row and tgt_lang in row):
-            pair = row["translation"]
-        if not isinstance(pair, dict) or src_lang not in pair or tgt_lang not in pair:
-            raise _missing(f"{name}, row {number}", row, pair, langs)
-        source, target = pair[src_lang], pair[tgt_lang]
+        try:
+            source, target = row[src_lang], row[tgt_lang]
+        except (KeyError, TypeError):  # nested, or no such object
+            pair = row["translation"] if isinstance(row, dict) and "translation" in row else row
+            if not isinstance(pair, dict) or src_lang not in pair or tgt_lang not in pair:
+                raise _missing(f"{name}, row {number}", row, pair, langs) from None
+            source, target = pair[src_lang], pair[tgt_lang]
         if type(source) is not str or type(target) is not str:
             shown = json.dumps({lang: pair[lang] for lang in langs}, ensure_ascii=False)[:200]
             raise DataError(f"{name}, row {number}: {src_lang!r} and {tgt_lang!r} must be text, got {shown}")
-        if not (source.isascii() and target.isascii()):
-            _check_surrogates(source + target, f"{name}, row {number}")
+        try:
+            (source + target).encode()
+        except UnicodeEncodeError as error:  # an escape such as \ud800
+            half = (source + target)[error.start]
+            raise DataError(f"{name}, row {number}: half of a surrogate pair ({half!r}), which is not text") from None
         yield source, target
-
-
-def _check_surrogates(text: str, place: str) -> None:
-    r"""DataError for half of a surrogate pair, which an escape such as \ud800 gives."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"{place}: half of a surrogate pair ({text[error.start]!r}), which is not text") from None
 
 
 def _missing(place: str, row: Any, pair: Any, langs: tuple[str, str]) -> DataError:
@@ -63,6 +60,8 @@ def _values(stream: BinaryIO, name: str) -> Iterator[Any]:
         text.position += 1
         text.skip_space()
     while text.peek() not in (("]",) if is_array else ("",)):
+        if not is_array:
+            yield from text.lines()
         yield text.value()
         text.skip_space()
         if is_array and text.peek() == ",":
@@ -107,6 +106,20 @@ class _Text:
             if self.position < len(self._buffer) or self._is_complete:
                 return
             self._read(_BLOCK)
+
+    def lines(self) -> Iterator[Any]:
+        """The objects that fill lines, as in jsonl, up to one that may be the last, of another form or malformed."""
+        decode, buffer, starts_line = self._decode, self._buffer, self._buffer.startswith
+        try:
+            while True:
+                value, end = decode(buffer, self.position)
+                if not starts_line("\n{", end):
+                    return
+                self.position = end + 1
+                self._row += 1
+                yield value
+        except (ValueError, RecursionError):  # which `value` reports
+            return
 
     def value(self) -> Any:
         """The value that begins at the position."""

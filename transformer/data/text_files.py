@@ -1,5 +1,6 @@
 """Text files: lines, plain or compressed, and which files belong to a split."""
 
+import functools
 import hashlib
 import itertools
 import zlib
@@ -33,7 +34,7 @@ def decode_lines(stream: BinaryIO, name: str) -> Iterator[str]:
 
 def lines_with_ends(stream: BinaryIO, name: str) -> Iterator[str]:
     """Decode UTF-8 lines with their ends, without a byte order mark. DataError as in `decode_lines`."""
-    for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE + 1), b""), start=1):
+    for number, line in enumerate(iter(functools.partial(stream.readline, MAX_LINE + 1), b""), start=1):
         if len(line) > MAX_LINE:
             raise DataError(f"{name}, line {number}: longer than {MAX_LINE} bytes: is it text?")
         try:
