@@ -210,8 +210,10 @@ def tokenizer() -> Tokenizer:
     ("name", "content"),
     [
         ("meta.json", b"[]"),
-        ("meta.json", b'{"num_pairs": 2, "dropped": {}, "dtype": "object"}'),
-        ("meta.json", b'{"num_pairs": "2", "dropped": {}, "dtype": "uint16"}'),
+        ("meta.json", b'{"num_pairs": 2, "dropped": {}, "num_unknown": 0, "dtype": "object"}'),
+        ("meta.json", b'{"num_pairs": "2", "dropped": {}, "num_unknown": 0, "dtype": "uint16"}'),
+        ("meta.json", b'{"num_pairs": 2, "dropped": {}, "num_unknown": null, "dtype": "uint16"}'),
+        ("meta.json", b'{"num_pairs": 2, "dropped": {}, "dtype": "uint16"}'),
         ("meta.json", b"\xff"),
         ("src.lengths.npy", b"no array"),
         ("src.lengths.npy", b"\x93NUMPY\x01\x00\x04\x00{'a\n"),

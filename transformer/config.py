@@ -23,6 +23,7 @@ from transformer.shipped import find_config
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
+NormalizationRule = Literal["minimal", "identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"]
 
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 # A configuration may come with a model from anywhere, so sizes are limited.
@@ -36,6 +37,7 @@ Length = Annotated[int, Field(ge=2, le=2**20)]
 Offset = Annotated[int, Field(ge=0, le=10_000)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 Beam = Annotated[int, Field(ge=1, le=1000)]
+Coverage = Annotated[float, Field(ge=0.98, le=1)]  # SentencePiece's limits
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -141,9 +143,19 @@ class DataConfig:
     bleu_tokenizer: BleuTokenizer = "auto"
     builtin_size: BoundedCount = 30000  # training pairs of the builtin corpus or treebank
     vocab_size: VocabSize = 37000  # pieces of the joint SentencePiece BPE model of both languages
+    # what is changed in all text: with minimal, tabs and the like become spaces; the others are SentencePiece's rules
+    normalization: NormalizationRule = "minimal"
+    character_coverage: Coverage = 1.0  # part of the training text whose characters become pieces
+    byte_fallback: bool = False  # spell other characters in 256 byte pieces, instead of as unknown
     max_length: Length = 256  # pieces per side, </s> included; longer pairs are dropped and counted
     max_ratio: Ratio | None = None  # drop training pairs whose lengths differ by more than this factor
     cache_dir: PathText = "runs/.cache"  # encoded corpora, keyed by content; can be shared and deleted
+
+    @property
+    def tokenizer_settings(self) -> dict[str, Any]:
+        """How `Tokenizer.train` makes the tokenizer, apart from its size."""
+        names = ("normalization", "character_coverage", "byte_fallback")
+        return {name: getattr(self, name) for name in names}
 
 
 @one_line_errors("train.", lambda: Config().flat())
@@ -251,6 +263,8 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = (), *, saved
     """
     path = Path(path) if saved else find_config(path)
     values = read_values(path, saved=saved)
+    if saved and isinstance(data := values.get("data"), dict):
+        data.setdefault("normalization", "nmt_nfkc")  # the only rule of versions that did not name it
     values.setdefault("run_dir", f"runs/{path.stem if path.suffix in ('.yaml', '.yml') else path.name}")
     for override in overrides:
         apply_override(values, override)

@@ -224,7 +224,7 @@ def _dataset(config: Config, corpus: Corpus, tokenizer: Tokenizer) -> PairDatase
 
 
 def _trained_tokenizer(config: Config, corpus: Corpus) -> Tokenizer:
-    return corpus_tokenizer(corpus, config.data.vocab_size, config.data.cache_dir)
+    return corpus_tokenizer(corpus, config.data.vocab_size, config.data.cache_dir, **config.data.tokenizer_settings)
 
 
 def in_subprocess(stage: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:

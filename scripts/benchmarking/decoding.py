@@ -132,7 +132,9 @@ def load_translator(path: Path, overrides: Sequence[str], *, device: str, precis
     where = resolve_device(device)
     config = load_config(path, overrides)
     corpus = load_split(config.data, config.data.train_split)
-    tokenizer = corpus_tokenizer(corpus, config.data.vocab_size, config.data.cache_dir)
+    tokenizer = corpus_tokenizer(
+        corpus, config.data.vocab_size, config.data.cache_dir, **config.data.tokenizer_settings
+    )
     torch.manual_seed(config.seed)
     model = build_model(len(tokenizer), config.model).to(where, resolve_dtype(precision, where))
     translator = Translator(model, tokenizer, config.search)

@@ -398,6 +398,45 @@ def test_a_tokenizer_is_trained_once_per_corpus_and_size(tmp_path: Path) -> None
     assert len(list(cache.iterdir())) == 3
 
 
+@pytest.mark.parametrize(
+    "settings", [{"normalization": "nfkc"}, {"character_coverage": 0.99}, {"byte_fallback": True}], ids=str
+)
+def test_each_setting_of_the_tokenizer_has_its_own_entry(
+    tmp_path: Path, pairs: Pairs, settings: dict[str, object]
+) -> None:
+    odd = [*pairs, ("½ ①", "²")]
+    plain = corpus_tokenizer(Shelf(odd).corpus, 401, tmp_path)
+    other = corpus_tokenizer(Shelf(odd).corpus, 401, tmp_path, **settings)
+    assert other.model == Tokenizer.train(itertools.chain.from_iterable(odd), 401, **settings).model  # type: ignore[arg-type]
+    assert other.pieces(range(401)) != plain.pieces(range(401))
+    assert corpus_tokenizer(Shelf(odd).corpus, 401, tmp_path).model == plain.model
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_fingerprint_of_pairs_does_not_depend_on_the_format_of_the_cache(
+    tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path)
+    parts = [1, "shelf", hashlib.sha256(tokenizer.model).hexdigest(), 256, None]
+    expected = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    assert first.fingerprint == expected, "as the first versions computed it, whose runs resume"
+    monkeypatch.setattr(dataset_module, "_FORMAT", 10**6)
+    shelf = Shelf(pairs)
+    assert encode_corpus(shelf.corpus, tokenizer, tmp_path).fingerprint == expected
+    assert shelf.num_readings == 1, "entries of another format are built again"
+
+
+def test_unknown_pieces_of_kept_pairs_are_counted_on_both_sides(
+    tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset_module, "_PAIRS_PER_CHUNK", 2)
+    odd = [("Ж is 漢", "is"), ("is", "é is 字"), ("Ж" * 3 + " is" * 50, "is"), *pairs[:3], ("Ж", "")]
+    assert encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path).num_unknown == 0
+    for _ in range(2):  # the second time from the cache
+        dataset = encode_corpus(Shelf(odd).corpus, tokenizer, tmp_path / "odd", max_length=30)
+        assert (dataset.num_unknown, dataset.dropped["too_long"], dataset.dropped["empty"]) == (4, 1, 1)
+
+
 @pytest.mark.parametrize("pairs", [[], [("", " ")]])
 def test_no_tokenizer_is_trained_on_an_empty_corpus(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
     with pytest.raises(DataError, match=r"^nothing: the corpus is empty$"):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
+import transformer.data.normalization
 from transformer.data.builtin import builtin_pairs
 from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
 from transformer.errors import DataError
@@ -196,9 +197,11 @@ def test_a_model_with_other_special_ids_is_refused(sentences: list[str], ids: di
         Tokenizer(train_with_ids(sentences, **ids))
 
 
-def test_training_on_word_counts_equals_training_on_sentences() -> None:
+@pytest.mark.parametrize("rule", ["minimal", "identity", "nfkc", "nmt_nfkc", "nmt_nfkc_cf"])
+def test_training_on_word_counts_equals_training_on_sentences(rule: str) -> None:
     sentences = [side for pair in builtin_pairs("train", 397) for side in pair]
-    sentences += ["tab\tand  blanks ", "fine  print\u00a0and\u2003wide", "\ufb01sh ½ №"]
+    sentences += ["and  blanks ", "fine  print\u00a0and\u2003wide", "\ufb01sh ½ №", "a\u200bzero\ufeffwidth ▁ mark▁s"]
+    sentences += [] if rule in ("identity", "nfkc") else ["tab\tand", "next line\u0085", "\u2028separated\u2029lines"]
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.Train(
         sentence_iterator=iter(sentences),
@@ -211,11 +214,19 @@ def test_training_on_word_counts_equals_training_on_sentences() -> None:
         bos_id=2,
         eos_id=3,
         minloglevel=2,
+        **rule_options(rule),
     )
     expected = Tokenizer(model.getvalue())
-    found = Tokenizer.train(sentences, 311)
+    found = Tokenizer.train(sentences, 311, normalization=rule)
     assert found.pieces(range(311)) == expected.pieces(range(311))
     assert found.encode(sentences) == expected.encode(sentences)
+
+
+def rule_options(rule: str) -> dict[str, str]:
+    """A rule in the words of SentencePiece's own trainer."""
+    if rule == "minimal":
+        return {"normalization_rule_tsv": str(Path(transformer.data.normalization.__file__).with_name("minimal.tsv"))}
+    return {"normalization_rule_name": rule}
 
 
 def test_repeating_a_corpus_changes_no_piece() -> None:

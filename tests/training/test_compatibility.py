@@ -26,7 +26,7 @@ from transformer.inference.translator import Translator
 from transformer.model.alternatives.build import build_model
 from transformer.training.checkpoint import average_checkpoints, load_checkpoint
 from transformer.training.integrity import present_name
-from transformer.training.run_directory import claim_run
+from transformer.training.run_directory import claim_run, keep_normalization
 from transformer.training.trainer import Trainer
 from transformer.training.training_state import load_state
 
@@ -154,7 +154,7 @@ def test_its_run_resumes_and_is_averaged_with_new_checkpoints(run: Path) -> None
 
 
 def test_a_configuration_without_its_defaults_is_the_same(copied: Path) -> None:
-    config = load_config(copied / "config.yaml")
+    config = load_config(copied / "config.yaml", saved=True)
     raw = yaml.safe_load((copied / "config.yaml").read_text(encoding="utf-8"))
     shorter = without_defaults(raw, yaml.safe_load(Config().to_yaml()))
     assert len(yaml.safe_dump(shorter)) < len(yaml.safe_dump(raw)) / 2
@@ -166,8 +166,34 @@ def test_a_run_from_before_an_option_existed_resumes(run: Path) -> None:
     config = in_place(run)
     path = run / "config.yaml"
     path.write_text("".join(line for line in path.read_text().splitlines(True) if "attention_" not in line))
+    expected = keep_normalization(config)
     claim_run(config)
-    assert load_config(path) == config
+    assert load_config(path, saved=True) == expected
+
+
+def test_a_run_from_before_normalization_was_a_key_keeps_the_rule_of_its_tokenizer(run: Path) -> None:
+    config = in_place(run)
+    assert config.data.normalization == "minimal", "the default of today"
+    trainer = Trainer.from_config(config)
+    assert trainer.data.tokenizer.normalization == "nmt_nfkc"
+    assert "normalization: nmt_nfkc" in trainer.summary().splitlines()
+    assert trainer.config.data.normalization == "nmt_nfkc"
+    assert load_config(run / "config.yaml", saved=True).data.normalization == "nmt_nfkc"
+    assert "normalization: nmt_nfkc" in (run / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(("stated", "wanted"), [(False, "identity"), (True, "minimal")])
+def test_a_run_cannot_go_on_with_another_rule(run: Path, stated: bool, wanted: str) -> None:
+    if stated:
+        change_config(run, "data", normalization="nmt_nfkc")
+    with pytest.raises(ConfigError, match=rf"data\.normalization: nmt_nfkc there, {wanted} here"):
+        claim_run(in_place(run, f"data.normalization={wanted}"))
+
+
+def test_an_old_run_without_checkpoints_takes_the_rule_that_is_asked_for(run: Path) -> None:
+    shutil.rmtree(run / "checkpoints")
+    claim_run(in_place(run))
+    assert "normalization: minimal" in (run / "config.yaml").read_text()
 
 
 # Errors.

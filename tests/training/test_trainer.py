@@ -326,6 +326,10 @@ def test_the_summary_describes_model_data_and_device(small_config: Config) -> No
     dropped = trainer.data.train.dropped
     assert dropped["too_long"]
     assert dropped["ratio"]
+    num_pieces = [
+        sum(int(side.lengths.sum()) - len(side.lengths) for side in (pairs.src, pairs.tgt))
+        for pairs in (trainer.data.train, trainer.data.validation)
+    ]
     assert trainer.summary().splitlines() == [
         f"parameters: {num_parameters:,} (vocabulary of 197)",
         f"peak learning rate: {(22 * 13) ** -0.5:.3e} at step 13",
@@ -333,6 +337,8 @@ def test_the_summary_describes_model_data_and_device(small_config: Config) -> No
         f"(dropped: empty 0, too_long {dropped['too_long']}, ratio {dropped['ratio']})",
         f"validation pairs: {len(trainer.data.validation)} "
         f"(dropped: empty 0, too_long {17 - len(trainer.data.validation)}, ratio 0)",
+        f"unknown pieces: 0 of {num_pieces[0]:,} in the training text, 0 of {num_pieces[1]:,} in the validation text",
+        "normalization: minimal",
         "device: cpu, precision: float32",
     ]
 

@@ -98,7 +98,8 @@ def _tokenizer(config: Config, corpus: Corpus) -> Tokenizer:
         return Tokenizer.load(path)
     is_whole = sum(1 for _ in corpus) < _NUM_READ
     vocab_size = config.data.vocab_size if is_whole else min(config.data.vocab_size, _VOCAB_SIZE)
-    return Tokenizer.train(itertools.chain.from_iterable(corpus), vocab_size, corpus.symbols())
+    sentences = itertools.chain.from_iterable(corpus)
+    return Tokenizer.train(sentences, vocab_size, corpus.symbols(), **config.data.tokenizer_settings)
 
 
 def _pairs(config: Config, corpus: Corpus, tokenizer: Tokenizer) -> list[tuple[list[int], list[int]]]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from transformer.data.corpus import Corpus, in_chunks
-from transformer.data.tokenizer import EOS_ID, Tokenizer
+from transformer.data.tokenizer import EOS_ID, UNK_ID, Tokenizer
 from transformer.errors import DataError
 
 _FORMAT = 2  # of cache entries; those of format 1 may hold what an older reader of tables made of the text
@@ -45,12 +45,16 @@ class Side:
 
 @dataclass(frozen=True)
 class PairDataset:
-    """Encoded pairs; `dropped` counts the filtered ones by reason."""
+    """Encoded pairs.
+
+    `dropped` counts the filtered ones by reason, `num_unknown` the unknown pieces of the others on both sides.
+    """
 
     src: Side
     tgt: Side
     dropped: dict[str, int]
     fingerprint: str
+    num_unknown: int = 0
 
     def __len__(self) -> int:
         return len(self.src.lengths)
@@ -83,8 +87,8 @@ def encode_corpus(
                 _write_entry(directory, corpus, tokenizer, max_length, max_ratio)
     try:
         meta = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
-        num_pairs, dropped, dtype = meta["num_pairs"], meta["dropped"], meta["dtype"]
-        if any(type(count) is not int for count in (num_pairs, *dropped.values())) or dtype not in _DTYPES:
+        num_pairs, dropped, dtype, num_unknown = (meta[x] for x in ("num_pairs", "dropped", "dtype", "num_unknown"))
+        if any(type(x) is not int for x in (num_pairs, num_unknown, *dropped.values())) or dtype not in _DTYPES:
             raise ValueError("meta.json has unexpected content")
         if not num_pairs:
             raise DataError(f"{corpus.name}: no sentence pair is left to use; dropped: {dropped}")
@@ -99,16 +103,16 @@ def encode_corpus(
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             raise  # too many open files: the entry is fine
         raise DataError(f"{directory}: damaged ({error}); delete it: it will be rebuilt") from None
-    return PairDataset(src, tgt, dropped, fingerprint)
+    return PairDataset(src, tgt, dropped, fingerprint, num_unknown)
 
 
-def corpus_tokenizer(corpus: Corpus, vocab_size: int, cache_dir: str | Path) -> Tokenizer:
+def corpus_tokenizer(corpus: Corpus, vocab_size: int, cache_dir: str | Path, **settings: Any) -> Tokenizer:
     """Train a tokenizer on a corpus, or load it from the cache.
 
-    DataError if the corpus is empty or too small for `vocab_size` pieces.
+    `settings` are the others of `Tokenizer.train`. DataError if the corpus is empty or does not suit `vocab_size`.
     """
     _remove_leftovers(Path(cache_dir))
-    parts = (_FORMAT, "tokenizer", corpus.fingerprint, vocab_size)
+    parts = (_FORMAT, "tokenizer", corpus.fingerprint, vocab_size, sorted(settings.items()))
     path = Path(cache_dir) / f"{_digest(parts)}.model"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +120,8 @@ def corpus_tokenizer(corpus: Corpus, vocab_size: int, cache_dir: str | Path) -> 
             if not path.is_file():
                 if not any(source.strip() or target.strip() for source, target in corpus):
                     raise DataError(f"{corpus.name}: the corpus is empty")
-                tokenizer = Tokenizer.train(itertools.chain.from_iterable(corpus), vocab_size, corpus.symbols())
+                sentences = itertools.chain.from_iterable(corpus)
+                tokenizer = Tokenizer.train(sentences, vocab_size, corpus.symbols(), **settings)
                 temporary = _temporary(path)
                 temporary.write_bytes(tokenizer.model)
                 temporary.replace(path)
@@ -175,7 +180,7 @@ def _write_entry(
     temporary = _temporary(directory)
     temporary.mkdir()
     dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.int32
-    dropped = {"empty": 0, "too_long": 0, "ratio": 0}
+    dropped, num_unknown = {"empty": 0, "too_long": 0, "ratio": 0}, 0
     lengths: dict[str, list[Ints]] = {"src": [], "tgt": []}
     digests = {name: hashlib.sha256() for name in lengths}
     try:
@@ -188,6 +193,7 @@ def _write_entry(
                 for name, sentences in zip(files, zip(*kept, strict=True), strict=False):
                     ids = np.fromiter(itertools.chain.from_iterable(sentences), dtype=dtype)
                     ids.tofile(files[name])
+                    num_unknown += int((ids == UNK_ID).sum())
                     digests[name].update(ids.data)
                     lengths[name].append(np.fromiter(map(len, sentences), dtype=np.int32))
         for name, counts in lengths.items():
@@ -196,7 +202,8 @@ def _write_entry(
             digests[name].update(numbers.data)
         num_pairs = sum(len(counts) for counts in lengths["src"])
         sums = {name: digest.hexdigest() for name, digest in digests.items()}
-        meta = {"num_pairs": num_pairs, "dropped": dropped, "dtype": np.dtype(dtype).name, "sha256": sums}
+        meta = {"num_pairs": num_pairs, "dropped": dropped, "num_unknown": num_unknown}
+        meta |= {"dtype": np.dtype(dtype).name, "sha256": sums}
         (temporary / "meta.json").write_text(json.dumps(meta))
         try:
             temporary.replace(directory)

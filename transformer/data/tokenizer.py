@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import collections
-import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import sentencepiece
 
+from transformer.data.normalization import (
+    MINIMAL,
+    Normalizer,
+    rule_name,
+    surrogates_error,
+    train_sentencepiece,
+    without_control_space,
+    write_spec,
+)
 from transformer.errors import DataError
 
 PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
+
+# SentencePiece marks unknown characters with it and learns no word that has it, so it becomes a symbol of its own.
+_RESERVED = "▅"
+# Ends of lines and fields of the training format, NUL, and inside of what is spelled like a special or a byte piece.
+_NEVER_LEARNED = re.compile(rf"[\0\t\r\n{_RESERVED}]|(?<=<)(?=(?:unk|/?s|pad|0x[0-9A-F]{{2}})>)")
+_MAX_CHARACTERS = 1000  # of at most four bytes: SentencePiece skips words of more than 4,192 bytes
 
 
 class Tokenizer:
@@ -48,34 +62,48 @@ class Tokenizer:
             raise DataError(f"{path}: {error}") from None
 
     @classmethod
-    def train(cls, sentences: Iterable[str], vocab_size: int, symbols: Sequence[str] = ()) -> Tokenizer:
+    def train(
+        cls,
+        sentences: Iterable[str],
+        vocab_size: int,
+        symbols: Sequence[str] = (),
+        *,
+        normalization: str = MINIMAL,
+        character_coverage: float = 1.0,
+        byte_fallback: bool = False,
+    ) -> Tokenizer:
         """Train on sentences of both languages.
 
-        Case is kept; Unicode is normalised by SentencePiece's default (NFKC and white space). Pieces never cross white
-        space, so training needs only word counts, and memory does not grow with the number of sentences. `vocab_size`
-        includes special pieces; user-defined `symbols` are words that are never split. DataError if the text is too
-        small for that many pieces.
+        Pieces never cross white space, so training needs only word counts, and memory grows with the number of distinct
+        words only.
+
+        Args:
+            vocab_size: number of pieces, the special ones included.
+            symbols: user-defined words that are never split.
+            normalization: the rule that becomes part of the model: `minimal` or a name of SentencePiece's.
+            character_coverage: from 0.98 to 1, the part of the text whose characters become pieces.
+            byte_fallback: also make a piece of each byte, so that no character is unknown.
+
+        Raises:
+            DataError: the text is too small for that many pieces, has too many characters for them, or has surrogates.
         """
-        words = _counted_words(sentences)
-        model = io.BytesIO()
+        normalizer = Normalizer(normalization)
+        counts = _counted_words(sentences, normalizer)
+        reserved = [_RESERVED] if any(_RESERVED in word for word in counts) else []
+        optional = {"byte_fallback": True} if byte_fallback else {}  # the model records what is given
         try:
-            sentencepiece.SentencePieceTrainer.Train(
-                sentence_iterator=iter(words),
-                input_format="tsv",
-                model_writer=model,
+            model = train_sentencepiece(
+                [f"{part}\t{count}" for word, count in counts.items() for part in _learnable(word)],
                 model_type="bpe",
                 vocab_size=vocab_size,
-                character_coverage=1.0,
-                pad_id=PAD_ID,
-                unk_id=UNK_ID,
-                bos_id=BOS_ID,
-                eos_id=EOS_ID,
-                user_defined_symbols=[f"▁{symbol}" for symbol in symbols],
-                minloglevel=2,
+                character_coverage=character_coverage,
+                user_defined_symbols=[*(f"▁{symbol}" for symbol in symbols), *reserved],
+                normalization_rule_name="identity",  # the words are normalised already
+                **optional,
             )
         except RuntimeError as error:
             raise DataError(_training_error(str(error), vocab_size)) from None
-        return cls(model.getvalue())
+        return cls(write_spec(model, normalizer.spec))
 
     def __len__(self) -> int:
         return int(self._processor.GetPieceSize())
@@ -85,34 +113,60 @@ class Tokenizer:
         try:
             ids: list[list[int]] = self._processor.Encode(list(texts), out_type=int, num_threads=num_threads)
         except (TypeError, UnicodeEncodeError):
-            raise DataError(
-                "a text contains surrogates, which UTF-8 cannot encode: was it decoded correctly?"
-            ) from None
+            raise surrogates_error() from None
         return ids
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """Text of each id sequence; special ids are dropped, but unknown is `⁇`."""
-        return [str(text) for text in self._processor.Decode([list(map(int, sequence)) for sequence in ids])]
+        """Text of each id sequence; special ids are dropped, but unknown is `⁇`.
+
+        It has no line breaks or tabs, even if a model puts bytes together to one; bytes that are not UTF-8 become
+        U+FFFD.
+        """
+        texts = self._processor.Decode([list(map(int, sequence)) for sequence in ids])
+        return [without_control_space(str(text)) for text in texts]
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """Piece of each id, for display."""
         return [str(self._processor.IdToPiece(int(i))) for i in ids]
 
+    @property
+    def normalization(self) -> str:
+        """The name of the rule that the model contains, such as `minimal`."""
+        return rule_name(self.model)
 
-def _counted_words(sentences: Iterable[str]) -> list[str]:
-    """Count words, as lines of SentencePiece's tsv format.
+    def num_characters(self) -> int:
+        """How many pieces are single characters; bytes are not counted."""
+        return sum(len(piece) == 1 for piece in self.pieces(range(len(self))))
+
+
+def _counted_words(sentences: Iterable[str], normalizer: Normalizer) -> collections.Counter[str]:
+    """Count words as the encoder splits them.
 
     All of them before SentencePiece runs, which (0.2.0) may take an error or Ctrl-C in an iterator for its end.
     """
-    counts: collections.Counter[str] = collections.Counter()
+    # No rule looks across a space, so each distinct stretch without one is normalised once.
+    stretches: collections.Counter[str] = collections.Counter()
     for sentence in sentences:
-        counts.update(sentence.split())
-    return [f"{word}\t{count}" for word, count in counts.items()]
+        stretches.update(sentence.split(" "))
+    counts: collections.Counter[str] = collections.Counter()
+    for stretch, count in stretches.items():
+        for word in normalizer.words(stretch):
+            counts[word] += count
+    return counts
+
+
+def _learnable(word: str) -> Iterator[str]:
+    """Split a word where SentencePiece would otherwise skip it, or a part of it, in training."""
+    for part in _NEVER_LEARNED.split(word):
+        yield from filter(None, (part[i : i + _MAX_CHARACTERS] for i in range(0, len(part), _MAX_CHARACTERS)))
 
 
 def _training_error(message: str, vocab_size: int) -> str:
     if match := re.search(r"value <= (\d+)", message):
         return f"data.vocab_size={vocab_size} is too large for this corpus; at most {match[1]} pieces can be learned"
     if match := re.search(r"smaller than required_chars\D*\d+ vs (\d+)", message):
-        return f"data.vocab_size={vocab_size} is too small for this corpus; at least {match[1]} pieces are needed"
+        return (
+            f"data.vocab_size={vocab_size} is too small for this corpus; at least {match[1]} pieces are needed: raise "
+            "it, or lower data.character_coverage with data.byte_fallback=true, which takes 256 pieces"
+        )
     return f"the tokenizer cannot be trained: {' '.join(message.split())}"

@@ -38,11 +38,24 @@ class RunData:
         }
 
     def counts(self) -> list[str]:
-        """Lines that report how many pairs were kept and dropped."""
-        return [
+        """Lines that report how many pairs were kept and dropped, and how well the vocabulary fits them."""
+        texts = (("training", self.train), ("validation", self.validation))
+        lines = [
             f"{name} pairs: {len(pairs):,} (dropped: {', '.join(f'{why} {n}' for why, n in pairs.dropped.items())})"
-            for name, pairs in (("training", self.train), ("validation", self.validation))
+            for name, pairs in texts
         ]
+        unknown = (
+            f"{pairs.num_unknown:,} of {len(pairs.src.ids) + len(pairs.tgt.ids) - 2 * len(pairs):,} in the {name} text"
+            for name, pairs in texts
+        )
+        lines += [f"unknown pieces: {', '.join(unknown)}", f"normalization: {self.tokenizer.normalization}"]
+        num_characters, size = self.tokenizer.num_characters(), len(self.tokenizer)
+        if num_characters > size / 2:
+            lines.append(
+                f"warning: {num_characters:,} of {size:,} pieces are single characters: raise data.vocab_size, or "
+                "lower data.character_coverage with data.byte_fallback=true"
+            )
+        return lines
 
 
 def load_data(data: DataConfig, tokenizer_path: Path, context: DistributedContext) -> RunData:
@@ -54,7 +67,10 @@ def load_data(data: DataConfig, tokenizer_path: Path, context: DistributedContex
 
     def make_tokenizer() -> bytes:
         if not tokenizer_path.is_file():
-            write_atomic(tokenizer_path, corpus_tokenizer(train, data.vocab_size, data.cache_dir).model)
+            write_atomic(
+                tokenizer_path,
+                corpus_tokenizer(train, data.vocab_size, data.cache_dir, **data.tokenizer_settings).model,
+            )
         return Tokenizer.load(tokenizer_path).model
 
     tokenizer = Tokenizer(context.broadcast_from_main(make_tokenizer))

@@ -7,6 +7,7 @@ averaged/                    written by scripts/average.py, removed when trainin
 .lock                        held by the training process
 """
 
+import dataclasses
 import json
 import platform
 import re
@@ -23,6 +24,7 @@ import yaml
 from filelock import FileLock
 
 from transformer.config import Config, TrainConfig, load_config
+from transformer.config_file import read_values
 from transformer.errors import CheckpointError, ConfigError
 from transformer.files import remove_atomic, try_lock, write_atomic
 
@@ -56,6 +58,7 @@ def claim_run(config: Config) -> FileLock:
         raise ConfigError(f"run_dir={run}: the directory is not empty and contains no run; choose another")
     run.mkdir(parents=True, exist_ok=True)
     lock = lock_run(run)
+    config = keep_normalization(config)
     saved = run / "checkpoints"
     has_checkpoints = bool(checkpoints(saved))
     # A run killed in its first save may have a best checkpoint, at most a partial one here, and no average.
@@ -84,6 +87,21 @@ def claim_run(config: Config) -> FileLock:
     write_atomic(path, config.to_yaml())
     saved.mkdir(exist_ok=True)
     return lock
+
+
+def keep_normalization(config: Config) -> Config:
+    """Keep the rule of a run that is older than `data.normalization`.
+
+    It goes on with the tokenizer that it has, of the only rule that there was.
+    """
+    run = Path(config.run_dir)
+    path = run / "config.yaml"
+    if config.data.normalization == "minimal" and path.is_file() and checkpoints(run / "checkpoints"):
+        section = read_values(path, saved=True).get("data")
+        if isinstance(section, dict) and "normalization" not in section:
+            rule = load_config(path, saved=True).data.normalization
+            return dataclasses.replace(config, data=dataclasses.replace(config.data, normalization=rule))
+    return config
 
 
 def _clean_up(run: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import sys
 import time
@@ -27,7 +28,14 @@ from transformer.training.device import is_out_of_memory, resolve_device, resolv
 from transformer.training.distributed import SINGLE_PROCESS, DistributedContext
 from transformer.training.metrics import MetricsLog, NullLog
 from transformer.training.optimizer import MasterWeights, adam, noam_lr
-from transformer.training.run_directory import checkpoint_name, claim_run, prune, record_start, regular_steps
+from transformer.training.run_directory import (
+    checkpoint_name,
+    claim_run,
+    keep_normalization,
+    prune,
+    record_start,
+    regular_steps,
+)
 from transformer.training.train_step import NonfiniteGuard, Timer, accumulate_gradients, no_timer, validation_nll
 from transformer.training.training_state import Progress, TrainingState, get_rng_state, init_worker
 
@@ -78,6 +86,8 @@ class Trainer:
         UserError if the run directory belongs to another configuration or process, the corpus cannot be read or the
         device is absent; OSError if the run directory cannot be written.
         """
+        rule = context.broadcast_from_main(lambda: keep_normalization(config).data.normalization)
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, normalization=rule))
         settings, run = config.train, Path(config.run_dir)
         device = resolve_device(settings.device)
         dtype = resolve_dtype(settings.precision, device)

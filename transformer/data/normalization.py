@@ -1,0 +1,126 @@
+"""Normalisation of text before it is split into pieces, by SentencePiece itself.
+
+`minimal`, the default, only makes control white space a space, because text is read and written by lines: tabs, line
+separators and the mark that SentencePiece writes for a space (minimal.tsv, in the format of SentencePiece's rules).
+The other rules are SentencePiece's own, by name. They change more of the target than a model could put back.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+
+from transformer.errors import DataError
+
+MARK = "▁"  # SentencePiece's mark of a space
+MINIMAL = "minimal"
+_RULE_FILE = Path(__file__).with_name("minimal.tsv")
+_SPACE_RULES = (line.split() for line in _RULE_FILE.read_text(encoding="ascii").splitlines())
+_CONTROL_SPACE = "".join(chr(int(code, 16)) for code, _ in _SPACE_RULES).replace(MARK, "")
+_CONTROL_SPACES = re.compile(f"[{_CONTROL_SPACE}]")
+# Fields of SentencePiece's ModelProto and of its NormalizerSpec.
+_MODEL_NORMALIZER = 3
+_NAME, _RULE_PATH = 1, 6
+_LENGTH_DELIMITED, _FIXED_SIZES = 2, {1: 8, 5: 4}
+
+
+class Normalizer:
+    """A rule, as SentencePiece applies it; `spec` is its form in a SentencePiece model."""
+
+    def __init__(self, rule: str) -> None:
+        options = {"normalization_rule_tsv": str(_RULE_FILE)} if rule == MINIMAL else {"normalization_rule_name": rule}
+        # The smallest model: pad, unk, bos, eos, the mark and one letter.
+        model = train_sentencepiece(["a\t1"], model_type="char", vocab_size=6, **options)
+        self.spec = read_spec(model)
+        if rule == MINIMAL:  # neither the place of the installation nor a name that says nothing
+            kept = (field for number, field, _ in _fields(self.spec) if number not in (_NAME, _RULE_PATH))
+            self.spec = b"".join((_field(_NAME, rule.encode()), *kept))
+        self._processor = sentencepiece.SentencePieceProcessor()
+        self._processor.LoadFromSerializedProto(model)
+
+    def words(self, text: str) -> list[str]:
+        """The words into which the encoder splits a text, without their marks. DataError for surrogates."""
+        try:
+            return [word for word in str(self._processor.Normalize(text)).split(MARK) if word]
+        except (RuntimeError, TypeError, UnicodeEncodeError):  # which, depends on the version
+            raise surrogates_error() from None
+
+
+def surrogates_error() -> DataError:
+    return DataError("a text contains surrogates, which UTF-8 cannot encode: was it decoded correctly?")
+
+
+def train_sentencepiece(words: Sequence[str], **options: Any) -> bytes:
+    """A SentencePiece model of counted words, lines of its tsv format. RuntimeError."""
+    model = io.BytesIO()
+    ids: dict[str, Any] = {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3}
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter(words), input_format="tsv", model_writer=model, minloglevel=2, **ids, **options
+    )
+    return model.getvalue()
+
+
+def without_control_space(text: str) -> str:
+    """Spaces for control white space, so that text fits on a line."""
+    return _CONTROL_SPACES.sub(" ", text)
+
+
+def read_spec(model: bytes) -> bytes:
+    """The normaliser in the bytes of a SentencePiece model."""
+    return b"".join(content for number, _, content in _fields(model) if number == _MODEL_NORMALIZER)
+
+
+def write_spec(model: bytes, spec: bytes) -> bytes:
+    """The model with another normaliser."""
+    kept = ((number, field) for number, field, _ in _fields(model))
+    spec = _field(_MODEL_NORMALIZER, spec)
+    return b"".join(spec if number == _MODEL_NORMALIZER else field for number, field in kept)
+
+
+def rule_name(model: bytes) -> str:
+    """The name of a model's rule; empty if it has none."""
+    return "".join(content.decode() for number, _, content in _fields(read_spec(model)) if number == _NAME)
+
+
+# Just enough of the wire format of protocol buffers: a model is a list of numbered fields, and so is its normaliser.
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Number, bytes and content of each field; a number's content is empty."""
+    start = 0
+    while start < len(message):
+        tag, end = _read_varint(message, start)
+        kind = tag & 7
+        size = _FIXED_SIZES.get(kind, 0)
+        if kind not in _FIXED_SIZES:
+            number, end = _read_varint(message, end)
+            size = number if kind == _LENGTH_DELIMITED else 0
+        yield tag >> 3, message[start : end + size], message[end : end + size]
+        start = end + size
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(len(content)) + content
+
+
+def _read_varint(message: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[position]
+        value |= (byte & 127) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 128:
+            return value, position
+
+
+def _varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes((*found, value))
