@@ -24,8 +24,8 @@ PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
 
 # SentencePiece marks unknown characters with it and learns no word that has it, so it becomes a symbol of its own.
 _RESERVED = "▅"
-# Ends of lines and fields of the training format, NUL, and inside of what is spelled like a special or a byte piece.
-_NEVER_LEARNED = re.compile(rf"[\0\t\r\n{_RESERVED}]|(?<=<)(?=(?:unk|/?s|pad|0x[0-9A-F]{{2}})>)")
+# Ends of lines and fields in training, NUL, and inside of what is spelled like a special or a byte piece.
+_NEVER_LEARNED = re.compile(rf"[\0\t\r\n\x1f{_RESERVED}]|(?<=<)(?=(?:unk|/?s|pad|0x[0-9A-F]{{2}})>)")
 _MAX_CHARACTERS = 1000  # of at most four bytes: SentencePiece skips words of more than 4,192 bytes
 
 
