@@ -53,7 +53,12 @@ def smallest(text: list[str], **options: object) -> Tokenizer:
 
 
 def spaced(text: str) -> str:
-    """The text after the rules for spaces: none at either end, one between words, no other control white space."""
+    """The text after the rules for spaces: none at either end, one between words, no other control white space.
+
+    A text of nothing but what cannot be seen is empty.
+    """
+    if not re.sub("[▁\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]", "", text).strip():
+        return ""
     return " ".join(filter(None, re.split("[\t-\r\x1c-\x1f\x85\u2028\u2029▁ ]", text)))
 
 

@@ -74,7 +74,7 @@ def test_the_spelling_of_a_special_piece_in_a_text_is_not_that_piece(tokenizer: 
     assert not {PAD_ID, BOS_ID, EOS_ID} & set(ids)
 
 
-@pytest.mark.parametrize("blank", ["", " ", " \t ", "\n"])
+@pytest.mark.parametrize("blank", ["", " ", " \t ", "\n", "\u00a0", "\u3000 \u2028", "\ufeff", "\u200b\u2060", "▁ ▁"])
 def test_a_text_without_content_has_no_ids(tokenizer: Tokenizer, blank: str) -> None:
     assert tokenizer.encode([blank]) == [[]]
     assert tokenizer.encode(["Hund", blank, "Katze"])[1] == []
@@ -137,6 +137,11 @@ def test_too_small_a_vocabulary_is_refused_with_the_smallest_possible(sentences:
         Tokenizer.train(sentences, 23)
     smallest = int(str(caught.value).split("at least ")[1].split()[0])
     assert len(Tokenizer.train(sentences, smallest)) == smallest
+
+
+def test_bytes_need_room_in_the_vocabulary(sentences: list[str]) -> None:
+    with pytest.raises(DataError, match=r"^data\.vocab_size=250 is too small for this corpus; at least 3\d\d pieces"):
+        Tokenizer.train(sentences, 250, byte_fallback=True)
 
 
 @pytest.mark.parametrize("nothing", [[], [""], [" "]])

@@ -2,16 +2,78 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from transformer.config import DataConfig
+from transformer.data.builtin import builtin_pairs
 from transformer.data.dataset import PairDataset, Side
-from transformer.training.data import BatchSampler, Update, halve_batches
+from transformer.training.data import BatchSampler, RunData, Update, halve_batches, load_data
 from transformer.training.distributed import SINGLE_PROCESS, DistributedContext
 from transformer.training.training_state import Progress
+
+JUNK = "".join(chr(0x4E00 + i) for i in range(700))
+
+
+def write_corpus(directory: Path, *, junk: str = "") -> DataConfig:
+    """2,000 pairs for training, one of them followed by junk, and 50 for validation."""
+    for split, pairs in (
+        ("train", list(builtin_pairs("train", 2000))),
+        ("val", [("a man", "ein Mann"), ("Ж", "ein Ж")]),
+    ):
+        for i, lang in enumerate(("en", "de")):
+            lines = [pair[i] for pair in pairs]
+            lines[1] += junk if split == "train" else ""
+            (directory / f"{split}.{lang}").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return DataConfig(corpus=f"{directory}/{{split}}.{{lang}}", vocab_size=800, cache_dir=str(directory / "cache"))
+
+
+def load(data: DataConfig, **changes: Any) -> RunData:
+    data = dataclasses.replace(data, **changes)
+    path = Path(data.cache_dir).parent / f"{changes}.model"
+    return load_data(data, path, SINGLE_PROCESS)
+
+
+def test_a_line_of_junk_that_takes_the_vocabulary_is_seen_and_cured(tmp_path: Path) -> None:
+    """700 distinct characters in one of 2,000 lines."""
+    data = write_corpus(tmp_path, junk=JUNK)
+    taken = load(data)
+    num_characters = taken.tokenizer.num_characters()
+    assert num_characters > 700
+    assert taken.counts()[-1] == (
+        f"warning: {num_characters} of 800 pieces are single characters: raise data.vocab_size, or "
+        "lower data.character_coverage with data.byte_fallback=true"
+    )
+    sentence = ["Two dogs are playing in the park."]
+    length = len(taken.tokenizer.encode(sentence)[0])
+    for mend in ({"vocab_size": 1600}, {"character_coverage": 0.99, "byte_fallback": True}):
+        cured = load(data, **mend)
+        assert not any(line.startswith("warning") for line in cured.counts())
+        assert len(cured.tokenizer.encode(sentence)[0]) < length
+        assert cured.train.num_unknown == 0
+    assert cured.tokenizer.num_characters() < 100
+    assert cured.tokenizer.decode(cured.tokenizer.encode([JUNK])) == [JUNK]
+
+
+def test_characters_below_the_coverage_are_unknown_and_counted_without_bytes(tmp_path: Path) -> None:
+    data = write_corpus(tmp_path, junk=JUNK)
+    found = load(data, character_coverage=0.99, vocab_size=500)
+    assert found.train.num_unknown > 0
+    assert f"unknown pieces: {found.train.num_unknown:,} of " in found.counts()[2]
+
+
+def test_unknown_pieces_of_the_validation_text_are_counted(tmp_path: Path) -> None:
+    lines = load(write_corpus(tmp_path)).counts()
+    assert ", 2 of " in lines[2]
+    assert lines[2].endswith(" in the validation text")
+    assert lines[3:] == ["normalization: minimal"]
+
 
 UPDATE = Update(3, 0, 2, [torch.arange(5).numpy(), torch.arange(5, 11).numpy()])
 

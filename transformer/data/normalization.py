@@ -23,6 +23,8 @@ _RULE_FILE = Path(__file__).with_name("minimal.tsv")
 _SPACE_RULES = (line.split() for line in _RULE_FILE.read_text(encoding="ascii").splitlines())
 _CONTROL_SPACE = "".join(chr(int(code, 16)) for code, _ in _SPACE_RULES).replace(MARK, "")
 _CONTROL_SPACES = re.compile(f"[{_CONTROL_SPACE}]")
+# White space, directions and what has no width: joiners, breaks, a byte order mark.
+_BLANK = re.compile(rf"[\s{MARK}\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]*")
 # Fields of SentencePiece's ModelProto and of its NormalizerSpec.
 _MODEL_NORMALIZER = 3
 _NAME, _RULE_PATH = 1, 6
@@ -63,6 +65,11 @@ def train_sentencepiece(words: Sequence[str], **options: Any) -> bytes:
         sentence_iterator=iter(words), input_format="tsv", model_writer=model, minloglevel=2, **ids, **options
     )
     return model.getvalue()
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text has nothing to see, and so nothing to translate."""
+    return _BLANK.fullmatch(text) is not None
 
 
 def without_control_space(text: str) -> str:

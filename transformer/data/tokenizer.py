@@ -12,6 +12,7 @@ import sentencepiece
 from transformer.data.normalization import (
     MINIMAL,
     Normalizer,
+    is_blank,
     rule_name,
     surrogates_error,
     train_sentencepiece,
@@ -109,9 +110,13 @@ class Tokenizer:
         return int(self._processor.GetPieceSize())
 
     def encode(self, texts: Sequence[str], num_threads: int = 1) -> list[list[int]]:
-        """Token ids of each text, without <s> and </s>. DataError for surrogates, which UTF-8 cannot encode."""
+        """Token ids of each text, without <s> and </s>; none for a text of nothing but white space.
+
+        DataError for surrogates, which UTF-8 cannot encode.
+        """
         try:
-            ids: list[list[int]] = self._processor.Encode(list(texts), out_type=int, num_threads=num_threads)
+            texts = ["" if is_blank(text) else text for text in texts]
+            ids: list[list[int]] = self._processor.Encode(texts, out_type=int, num_threads=num_threads)
         except (TypeError, UnicodeEncodeError):
             raise surrogates_error() from None
         return ids
