@@ -25,7 +25,7 @@ from transformer.config import Config, DataConfig, ModelConfig, SearchConfig, lo
 from transformer.data.builtin import builtin_pairs
 from transformer.data.corpus import Corpus, load_split, read_lines
 from transformer.data.dataset import encode_corpus
-from transformer.data.tokenizer import Tokenizer
+from transformer.data.tokenizer import UNK_ID, Tokenizer
 from transformer.errors import UserError
 from transformer.inference.translator import Translator
 from transformer.model.alternatives.build import build_model
@@ -201,15 +201,26 @@ class Targets:
         if len(tokenizer.encode(texts)) != len(texts):
             raise InvariantError("the number of texts changed")
         tokenizer.decode([[rng.randrange(len(tokenizer)) for _ in range(20)], list(range(min(len(tokenizer), 500)))])
+        if tokenizer.num_characters() > len(tokenizer) or not isinstance(tokenizer.normalization, str):
+            raise InvariantError("pieces cannot be counted or the rule cannot be named")
 
     def train_tokenizer(self, rng: random.Random, directory: Path) -> None:  # noqa: ARG002
         """A tokenizer can be trained on any text, or that is an error."""
         texts = [mutators.text(rng) for _ in range(rng.choice((0, 1, 10)))]
         texts += [source for source, _ in self.corpus] if rng.random() < 0.7 else []
         tokenizer = Tokenizer.train(
-            texts, rng.choice((8, 200, 300, 1 << 20)), [mutators.text(rng)] if rng.random() < 0.2 else []
+            texts,
+            rng.choice((8, 200, 300, 600, 1 << 20)),
+            [mutators.text(rng)] if rng.random() < 0.2 else [],
+            normalization=rng.choice(("minimal", "identity", "nmt_nfkc")),
+            character_coverage=rng.choice((1.0, 0.98)),
+            byte_fallback=(has_bytes := rng.random() < 0.5),
         )
-        tokenizer.decode(tokenizer.encode(texts))
+        ids = tokenizer.encode(texts)
+        if has_bytes and any(UNK_ID in sequence for sequence in ids):
+            raise InvariantError("a piece is unknown, although each byte is a piece")
+        if any(len(text.splitlines()) > 1 for text in tokenizer.decode(ids)):
+            raise InvariantError("a decoded text has several lines")
 
     def load_cache(self, rng: random.Random, directory: Path) -> None:
         """A corpus cache that loads has only ids of the vocabulary."""

@@ -91,7 +91,9 @@ def write_spec(model: bytes, spec: bytes) -> bytes:
 
 def rule_name(model: bytes) -> str:
     """The name of a model's rule; empty if it has none."""
-    return "".join(content.decode() for number, _, content in _fields(read_spec(model)) if number == _NAME)
+    return "".join(
+        content.decode(errors="replace") for number, _, content in _fields(read_spec(model)) if number == _NAME
+    )
 
 
 # Just enough of the wire format of protocol buffers: a model is a list of numbered fields, and so is its normaliser.

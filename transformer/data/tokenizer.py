@@ -154,7 +154,8 @@ def _counted_words(sentences: Iterable[str], normalizer: Normalizer) -> collecti
     for sentence in sentences:
         stretches.update(sentence.split(" "))
     counts: collections.Counter[str] = collections.Counter()
-    for stretch, count in stretches.items():
+    while stretches:  # emptied, so that no word is in memory twice
+        stretch, count = stretches.popitem()
         for word in normalizer.words(stretch):
             counts[word] += count
     return counts
