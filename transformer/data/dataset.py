@@ -22,7 +22,7 @@ from transformer.data.corpus import Corpus, in_chunks
 from transformer.data.tokenizer import EOS_ID, UNK_ID, Tokenizer
 from transformer.errors import DataError
 
-_FORMAT = 2  # of cache entries; those of format 1 may hold what an older reader of tables made of the text
+_FORMAT = 2  # of cache entries; format 1 does not count unknown pieces, and its tables may be misread
 _FINGERPRINT_FORMAT = 1  # of the fingerprints that checkpoints hold
 _LOCK_SUFFIX = ".lock"
 _ENTRY = re.compile(r"[0-9a-f]{32}(\.model)?")
