@@ -143,7 +143,7 @@ class DataConfig:
     bleu_tokenizer: BleuTokenizer = "auto"
     builtin_size: BoundedCount = 30000  # training pairs of the builtin corpus or treebank
     vocab_size: VocabSize = 37000  # pieces of the joint SentencePiece BPE model of both languages
-    # what is changed in all text: with minimal, tabs and the like become spaces; the others are SentencePiece's rules
+    # changes to all text before it is split; minimal: tabs and the like become spaces; others: SentencePiece's rules
     normalization: NormalizationRule = "minimal"
     character_coverage: Coverage = 1.0  # part of the training text whose characters become pieces
     byte_fallback: bool = False  # spell other characters in 256 byte pieces, instead of as unknown

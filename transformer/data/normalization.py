@@ -2,7 +2,7 @@
 
 `minimal`, the default, only makes control white space a space, because text is read and written by lines: tabs, line
 separators and the mark that SentencePiece writes for a space (minimal.tsv, in the format of SentencePiece's rules).
-The other rules are SentencePiece's own, by name. They change more of the target than a model could put back.
+The other rules are SentencePiece's own, by name. They change the target more, and no model could undo that.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ _LENGTH_DELIMITED, _FIXED_SIZES = 2, {1: 8, 5: 4}
 
 
 class Normalizer:
-    """A rule, as SentencePiece applies it; `spec` is its form in a SentencePiece model."""
+    """A rule, as SentencePiece applies it.
+
+    `spec` is its form in a SentencePiece model.
+    """
 
     def __init__(self, rule: str) -> None:
         options = {"normalization_rule_tsv": str(_RULE_FILE)} if rule == MINIMAL else {"normalization_rule_name": rule}

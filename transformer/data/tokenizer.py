@@ -75,8 +75,8 @@ class Tokenizer:
     ) -> Tokenizer:
         """Train on sentences of both languages.
 
-        Pieces never cross white space, so training needs only word counts, and memory grows with the number of distinct
-        words only.
+        Pieces never cross white space, so training needs only word counts, and memory grows with distinct words only.
+        DataError if the text is too small for that many pieces, has too many characters for them, or has surrogates.
 
         Args:
             vocab_size: number of pieces, the special ones included.
@@ -84,9 +84,6 @@ class Tokenizer:
             normalization: the rule that becomes part of the model: `minimal` or a name of SentencePiece's.
             character_coverage: from 0.98 to 1, the part of the text whose characters become pieces.
             byte_fallback: also make a piece of each byte, so that no character is unknown.
-
-        Raises:
-            DataError: the text is too small for that many pieces, has too many characters for them, or has surrogates.
         """
         normalizer = Normalizer(normalization)
         counts = _counted_words(sentences, normalizer)
@@ -110,9 +107,9 @@ class Tokenizer:
         return int(self._processor.GetPieceSize())
 
     def encode(self, texts: Sequence[str], num_threads: int = 1) -> list[list[int]]:
-        """Token ids of each text, without <s> and </s>; none for a text of nothing but white space.
+        """Token ids of each text, without <s> and </s>.
 
-        DataError for surrogates, which UTF-8 cannot encode.
+        None for a text of nothing but white space. DataError for surrogates, which UTF-8 cannot encode.
         """
         try:
             texts = ["" if is_blank(text) else text for text in texts]

@@ -38,7 +38,7 @@ class RunData:
         }
 
     def counts(self) -> list[str]:
-        """Lines that report how many pairs were kept and dropped, and how well the vocabulary fits them."""
+        """Lines on kept and dropped pairs, and on the vocabulary's fit."""
         texts = (("training", self.train), ("validation", self.validation))
         lines = [
             f"{name} pairs: {len(pairs):,} (dropped: {', '.join(f'{why} {n}' for why, n in pairs.dropped.items())})"
