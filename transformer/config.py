@@ -176,16 +176,21 @@ class TrainConfig:
     skip_nonfinite: CountFromZero = 0  # maximum number of updates skipped because of non-finite gradients
     max_steps: Count = 100_000  # updates in total, including resumed runs
     max_hours: Limit | None = None  # hours of training in total; null: unlimited
-    patience: Count | None = None  # early stopping: stop after this many validations without improvement of the loss
+    patience: Count | None = None  # early stopping: stop after this many validations without improvement
     log_steps: Count = 50  # updates between lines of metrics
     validate_steps: Count = 1000  # updates between validations
     validation_bleu: bool = True  # also score greedy translations of the validation data
+    best_by: Literal["loss", "bleu"] = "loss"  # which checkpoint is the best, and what patience waits for
     save_steps: Count | None = None  # updates between checkpoints; null: only save_minutes
     save_minutes: Limit | None = 10.0  # minutes between checkpoints; null: only save_steps
     keep_checkpoints: Count = 5  # number of most recent checkpoints to keep; the best is kept separately
     precision: Precision = "auto"  # bf16 where the hardware supports it, else fp32; master weights are always fp32
     device: Device = "auto"  # auto: CUDA if available
     num_threads: Threads | None = None  # number of CPU threads; null: torch's default
+
+    def __post_init__(self) -> None:
+        if self.best_by == "bleu" and not self.validation_bleu:
+            raise ConfigError("train.best_by=bleu needs train.validation_bleu=true; or use train.best_by=loss")
 
 
 @one_line_errors("search.", lambda: Config().flat())

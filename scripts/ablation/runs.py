@@ -18,8 +18,8 @@ from transformer.inference.bleu import score
 from transformer.inference.translator import Translator
 from transformer.training.device import return_freed_memory
 from transformer.training.run_directory import claim_run, last_checkpoints
-from transformer.training.train_step import validation_nll
 from transformer.training.trainer import Trainer
+from transformer.training.validation import validation_nll
 
 _NAME = "score.json"
 _TOO_LARGE = 1e100  # no number in a result is larger; excludes NaN and infinity, which Python's JSON accepts

@@ -26,7 +26,7 @@ from torch.testing import assert_close
 from transformer.config import Config, load_config
 from transformer.data.batching import group_into_updates
 from transformer.data.builtin import builtin_pairs
-from transformer.errors import DeviceError, WorkerError
+from transformer.errors import WorkerError
 from transformer.inference.resumable import resumable_output
 from transformer.inference.translator import Translator
 from transformer.training import distributed
@@ -345,15 +345,33 @@ def test_machines_with_different_sentences_are_refused(config: Config, start: St
     assert line.startswith("error: data.corpus=") and line.endswith(": differs between machines")
 
 
-def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    values = {"RANK": "11", "LOCAL_RANK": "3", "WORLD_SIZE": "13", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
-    for name, value in values.items():
-        monkeypatch.setenv(name, value)
-    expected = r"^process 3 of this machine: there are 3 CUDA devices; start as many .* CUDA_VISIBLE_DEVICES=$"
-    with pytest.raises(DeviceError, match=expected), init_distributed():
-        pass
+FEW_GPUS = """
+import torch
+from transformer.errors import DeviceError
+from transformer.training.device import resolve_device
+from transformer.training.distributed import init_distributed
+torch.cuda.is_available = lambda: True
+torch.cuda.device_count = lambda: 1
+os.environ["LOCAL_WORLD_SIZE"] = "2"
+with init_distributed() as world:
+    assert resolve_device("cpu").type == "cpu"
+    assert world.sum(torch.ones(())).item() == 2
+    for name in ("auto", "cuda"):
+        try:
+            resolve_device(name)
+        except DeviceError as error:
+            world.print0(str(error))
+"""
+
+
+def test_more_processes_than_gpus_may_compute_on_the_cpu_only(start: Start) -> None:
+    job = start(2, code=FEW_GPUS)
+    assert job.statuses() == [0, 0], job.printed()
+    expected = (
+        "2 processes on this machine, but 1 CUDA devices; start as many processes with --nproc-per-node, or compute on "
+        "the CPU: train.device=cpu, --device cpu\n"
+    )
+    assert job.printed() == 2 * expected
 
 
 def test_a_rank_not_set_by_torchrun_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -405,6 +423,68 @@ def test_a_barrier_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
         DistributedContext(1, 2, 1, torch.distributed.HashStore()).main_process_first(),
     ):
         pass
+
+
+LEAVING = """
+import time
+from transformer.training.distributed import Abandoned, init_distributed
+from transformer.training.validation import StopCheck
+with init_distributed() as world:
+    should_stop = StopCheck(lambda: "SIGTERM" if world.rank == 1 else None, world)
+    later = StopCheck(lambda: None, world)
+    while not should_stop():
+        time.sleep(0.01)
+    assert should_stop.reason == (None, "SIGTERM", None)[world.rank]
+    assert not later(), "which was asked for nothing"
+    assert world.all_gather(world.rank) == [0, 1, 2]
+    try:
+        world.abandon() if world.rank == 1 else world.all_gather(world.rank)
+    except Abandoned:
+        sys.stdout.write("left\\n")
+    assert world.all_gather(world.rank) == [0, 1, 2]
+"""
+
+
+def test_a_rank_that_leaves_common_work_takes_the_others_along(start: Start) -> None:
+    job = start(3, code=LEAVING)
+    assert job.statuses() == [0, 0, 0], job.printed()
+    assert job.printed() == "left\n" * 3
+
+
+STOPPING = """
+import functools
+from pathlib import Path
+from transformer.config import load_config
+from transformer.inference.translator import greedy_bleu
+from transformer.training.distributed import init_distributed
+from transformer.training.trainer import Trainer
+with init_distributed() as world:
+    config = load_config(Path({path!r}))
+    trainer = Trainer.from_config(config, functools.partial(greedy_bleu, context=world), world)
+    asked = 0
+    def stop():
+        global asked
+        asked += trainer.progress.step == 5 and world.rank == {rank}
+        return "SIGTERM" if asked >= {number} else None
+    assert trainer.fit(stop) == {reason!r}
+    world.print0(f"{{trainer.progress.step}} {{trainer.progress.validated_step}}")
+"""
+
+
+# Before the loss, in it, and in the translation, which rank 0 has for itself: the other one is waiting.
+@pytest.mark.parametrize(("rank", "number"), [(1, 1), (1, 2), (0, 23), pytest.param(0, 2, marks=pytest.mark.slow)])
+def test_a_request_to_one_rank_in_a_validation_stops_all_and_is_made_up_for(
+    config: Config, start: Start, tmp_path: Path, rank: int, number: int
+) -> None:
+    path, _ = in_directory(config, tmp_path / "run", "train.validation_bleu=true")
+    job = start(2, code=STOPPING.format(path=str(path), rank=rank, number=number, reason="SIGTERM"))
+    assert job.statuses() == [0, 0], job.printed()
+    assert job.printed().splitlines()[-1] == "5 0"
+    assert [line["step"] for line in read_metrics(tmp_path / "run") if line["kind"] == "validation"] == []
+    job = start(2, code=STOPPING.format(path=str(path), rank=rank, number=99991, reason="train.max_steps=7 reached"))
+    assert job.statuses() == [0, 0], job.printed()
+    assert job.printed().splitlines()[-1] == "7 7"
+    assert [line["step"] for line in read_metrics(tmp_path / "run") if line["kind"] == "validation"] == [5, 7]
 
 
 # Failures and signals.
@@ -548,14 +628,17 @@ def test_translating_a_file_equals_one_process_and_resumes(
     assert job.statuses() == [0] * size, job.printed()
     assert output.read_text().splitlines() == ["what was", "there", *expected[2:]]
     assert not part.exists()
-    assert job.printed() == f"{part}: going on after line 1 of the input; delete it to start again\n"
+    going_on = f"{part}: going on after line 1 of the input; delete it to start again\n"
+    assert job.printed() == f"checkpoint: {babbler}\n{going_on}"
 
 
 def test_a_sentence_that_is_too_long_is_named_once_by_its_number(babbler: Path, start: Start) -> None:
     texts = [f"--text={text}" for text in (*SENTENCES[:2], "cat " * 1024)]
     job = in_small_batches(start, 2, "translate.py", babbler, *texts)
     assert job.statuses() == [2, 2]
-    assert re.fullmatch(r"error: sentence 3 has \d+ pieces, more than the limit of 1024: split it, .*\n", job.printed())
+    assert re.fullmatch(
+        r"checkpoint: .*\nerror: sentence 3 has \d+ pieces, more than the limit of 1024: split it, .*\n", job.printed()
+    )
 
 
 @pytest.mark.slow

@@ -22,6 +22,8 @@ from transformer.config import Config, load_config
 from transformer.errors import CheckpointError, ConfigError, InUseError
 from transformer.training import run_directory
 from transformer.training.run_directory import (
+    PLACE_KEYS,
+    adopt_config,
     checkpoint_name,
     checkpoints,
     claim_run,
@@ -46,6 +48,7 @@ FREE = {
     "train.log_steps": 11,
     "train.validate_steps": 13,
     "train.validation_bleu": False,
+    "train.best_by": "bleu",
     "train.save_steps": 17,
     "train.save_minutes": 2.5,
     "train.keep_checkpoints": 3,
@@ -83,11 +86,8 @@ FIXED = {
     "model.max_positions": 1031,
     "model.max_relative_position": 11,
     "data.corpus": "builtin",
-    "data.subset": None,
     "data.src_lang": "fr",
     "data.tgt_lang": "en",
-    "data.train_split": "all",
-    "data.validation_split": "dev",
     "data.builtin_size": 43,
     "data.vocab_size": 47,
     "data.normalization": "nfkc",
@@ -107,6 +107,9 @@ FIXED = {
     "train.clip_norm": 1.0,
     "train.precision": "fp32",
 }
+
+# Where the data are, which may change if the data do not.
+PLACES = {"data.subset": None, "data.train_split": "all", "data.validation_split": "dev"}
 
 
 def with_values(config: Config, values: dict[str, Any]) -> Config:
@@ -133,9 +136,10 @@ def config(tmp_path: Path) -> Config:
     return Config(run_dir=str(tmp_path / "runs" / "base"))
 
 
-def test_every_key_is_either_free_or_fixed() -> None:
-    assert sorted([*FREE, *FIXED, "run_dir"]) == sorted(Config().flat())
-    for key, value in (FREE | FIXED).items():
+def test_every_key_is_free_or_fixed_or_a_place() -> None:
+    assert sorted([*FREE, *FIXED, *PLACES, "run_dir"]) == sorted(Config().flat())
+    assert {*PLACES, "data.corpus"} == set(PLACE_KEYS)
+    for key, value in (FREE | FIXED | PLACES).items():
         assert Config().flat()[key] != value, key
 
 
@@ -244,9 +248,32 @@ def test_a_run_that_has_lost_its_checkpoints_does_not_restart(config: Config, lo
 def test_free_keys_may_change_and_the_new_values_are_kept(config: Config) -> None:
     claim_run(config)
     make_checkpoints(Path(config.run_dir) / "checkpoints", 3)
-    other = with_values(config, FREE)
+    other = with_values(config, FREE | {"train.validation_bleu": True})
     claim_run(other)
     assert load_config(Path(config.run_dir) / "config.yaml") == other
+    without_bleu = with_values(config, {"train.validation_bleu": False})
+    claim_run(without_bleu)
+    assert load_config(Path(config.run_dir) / "config.yaml") == without_bleu
+
+
+@pytest.mark.parametrize("key", [*PLACES, "data.corpus"])
+def test_the_place_of_the_data_may_change_but_is_kept_until_they_are_compared(config: Config, key: str) -> None:
+    claim_run(config)
+    path = Path(config.run_dir) / "config.yaml"
+    make_checkpoints(Path(config.run_dir) / "checkpoints", 3)
+    other = with_values(config, {key: (PLACES | {"data.corpus": "moved/{split}.{lang}"})[key]})
+    claim_run(other)
+    assert load_config(path) == config
+    adopt_config(other)
+    assert load_config(path) == other
+
+
+@pytest.mark.parametrize("key", [*PLACES, "data.corpus"])
+def test_the_place_of_the_data_is_fixed_while_there_is_no_checkpoint_to_compare_with(config: Config, key: str) -> None:
+    claim_run(config)
+    make_checkpoints(Path(config.run_dir) / "best", 3)
+    with pytest.raises(ConfigError, match=rf"belongs to another configuration \({key}: "):
+        claim_run(with_values(config, {key: (PLACES | {"data.corpus": "moved/{split}.{lang}"})[key]}))
 
 
 @pytest.mark.parametrize("key", FIXED)
@@ -260,7 +287,8 @@ def test_a_fixed_key_may_not_change_and_both_values_are_shown(config: Config, ke
     with pytest.raises(ConfigError) as error:
         claim_run(with_values(config, {key: FIXED[key]}))
     assert str(error.value) == (
-        f"{run} belongs to another configuration {shown}; choose another run_dir or restore these values"
+        f"{run} belongs to another configuration {shown}; choose another run_dir (by default runs/ and the name of the "
+        "file, so files of one name share it) or restore these values"
     )
     assert (run / "config.yaml").read_bytes() == before
 

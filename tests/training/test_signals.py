@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: training finishes its update, saves and prints how to resume; a second one acts as usual."""
+"""Signals: training finishes its update, saves and prints how to resume; a second Ctrl-C or SIGTERM acts as usual."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +17,12 @@ from types import FrameType
 import pytest
 
 from transformer.config import Config, load_config
-from transformer.training.signals import StopRequest
+from transformer.training import signals as signals_module
+from transformer.training.signals import StopRequest, ctrl_c_ends_at_once
 
 TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
 BOTH = (signal.SIGINT, signal.SIGTERM)
+WARNINGS = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def received() -> Iterator[list[int]]:
     def receive(number: int, _frame: FrameType | None) -> None:
         numbers.append(number)
 
-    previous = {number: signal.signal(number, receive) for number in BOTH}
+    previous = {number: signal.signal(number, receive) for number in (*BOTH, *WARNINGS)}
     yield numbers
     for number, handler in previous.items():
         signal.signal(number, handler)
@@ -43,7 +46,7 @@ def test_without_a_signal_there_is_no_request(received: list[int]) -> None:
     assert received == []
 
 
-@pytest.mark.parametrize("number", BOTH)
+@pytest.mark.parametrize("number", [*BOTH, *WARNINGS])
 def test_the_first_signal_is_remembered(received: list[int], number: signal.Signals) -> None:
     with StopRequest() as stop:
         signal.raise_signal(number)
@@ -63,6 +66,78 @@ def test_a_second_signal_acts_as_usual(received: list[int], first: signal.Signal
         assert stop.signal is first
 
 
+@pytest.mark.parametrize("first", [*BOTH, *WARNINGS])
+@pytest.mark.parametrize("second", WARNINGS)
+def test_a_warning_never_ends_training_at_once(
+    received: list[int], first: signal.Signals, second: signal.Signals
+) -> None:
+    """A closed terminal sends SIGHUP twice, and schedulers may repeat theirs."""
+    with StopRequest() as stop:
+        for number in (first, second, second):
+            signal.raise_signal(number)
+        assert stop.signal is first
+    assert received == []
+
+
+@pytest.mark.parametrize("warning", WARNINGS)
+def test_after_a_warning_the_first_sigterm_lets_training_save(received: list[int], warning: signal.Signals) -> None:
+    with StopRequest() as stop:
+        signal.raise_signal(warning)
+        signal.raise_signal(signal.SIGTERM)
+        assert received == []
+        signal.raise_signal(signal.SIGTERM)
+        assert received == [signal.SIGTERM]
+        assert stop.signal is warning
+
+
+@pytest.mark.parametrize("number", WARNINGS)
+def test_a_warning_that_was_ignored_stays_ignored(received: list[int], number: signal.Signals) -> None:
+    """As nohup does with SIGHUP."""
+    signal.signal(number, signal.SIG_IGN)
+    with StopRequest() as stop:
+        signal.raise_signal(number)
+        assert stop() is None
+    assert signal.getsignal(number) == signal.SIG_IGN
+    assert received == []
+
+
+def test_where_there_are_no_such_signals_the_others_are_heeded(
+    received: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signals_module, "_WARNINGS", ())  # as on Windows
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop() == "SIGTERM"
+    assert received == []
+
+
+def test_in_long_library_calls_ctrl_c_ends_at_once() -> None:
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises(ZeroDivisionError), ctrl_c_ends_at_once():
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+        _ = 1 // 0
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_handler_of_a_caller_is_left_alone_in_long_library_calls(received: list[int]) -> None:
+    with ctrl_c_ends_at_once():
+        signal.raise_signal(signal.SIGINT)
+    assert received == [signal.SIGINT]
+
+
+def test_other_threads_leave_the_handlers_alone() -> None:
+    seen = []
+
+    def run() -> None:
+        with ctrl_c_ends_at_once():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [signal.default_int_handler]
+
+
 def test_a_second_ctrl_c_interrupts(received: list[int]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with StopRequest():
@@ -72,14 +147,14 @@ def test_a_second_ctrl_c_interrupts(received: list[int]) -> None:
     assert received == []
 
 
-@pytest.mark.parametrize("number", [None, *BOTH])
+@pytest.mark.parametrize("number", [None, *BOTH, *WARNINGS])
 def test_the_handlers_are_restored(received: list[int], number: signal.Signals | None) -> None:
-    before = [signal.getsignal(other) for other in BOTH]
+    before = [signal.getsignal(other) for other in (*BOTH, *WARNINGS)]
     with StopRequest():
-        assert [signal.getsignal(other) for other in BOTH] != before
+        assert all(signal.getsignal(other) not in before for other in (*BOTH, *WARNINGS))
         if number is not None:
             signal.raise_signal(number)
-    assert [signal.getsignal(other) for other in BOTH] == before
+    assert [signal.getsignal(other) for other in (*BOTH, *WARNINGS)] == before
     signal.raise_signal(signal.SIGTERM)
     assert received == [signal.SIGTERM]
 
@@ -92,7 +167,11 @@ def test_the_handlers_are_restored_after_an_error(received: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+    ("number", "status"),
+    [
+        (signal.SIGINT, 130),
+        *(pytest.param(number, 128 + number, marks=pytest.mark.slow) for number in (signal.SIGTERM, *WARNINGS)),
+    ],
 )
 def test_a_signal_saves_and_ends_training(
     tiny_config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: signal.Signals, status: int

@@ -26,8 +26,9 @@ from transformer.training.data import Update
 from transformer.training.loss import label_smoothed_cross_entropy
 from transformer.training.metrics import read_metrics
 from transformer.training.optimizer import MasterWeights
-from transformer.training.train_step import NonfiniteGuard, accumulate_gradients, batch_loss, validation_nll
+from transformer.training.train_step import NonfiniteGuard, accumulate_gradients, batch_loss
 from transformer.training.trainer import Trainer
+from transformer.training.validation import validation_nll
 
 VOCAB_SIZE = 31
 

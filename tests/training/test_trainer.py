@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import io
+import json
 import math
 import os
 import shutil
@@ -30,6 +32,7 @@ from transformer.model.alternatives.build import build_model
 from transformer.model.transformer import Transformer
 from transformer.training import integrity
 from transformer.training import trainer as trainer_module
+from transformer.training import validation as validation_module
 from transformer.training.metrics import MetricsLog, read_metrics
 from transformer.training.optimizer import MasterWeights, adam, noam_lr
 from transformer.training.train_step import accumulate_gradients
@@ -87,7 +90,7 @@ class Clock:
 def fake_validation(monkeypatch: pytest.MonkeyPatch, losses: Sequence[float]) -> Iterator[float]:
     """Replace the validation losses."""
     iterator = iter(losses)
-    monkeypatch.setattr(trainer_module, "validation_nll", lambda *_: next(iterator))
+    monkeypatch.setattr(validation_module, "validation_nll", lambda *_: next(iterator))
     return iterator
 
 
@@ -106,7 +109,7 @@ def test_training_overfits_a_small_corpus(tiny_config: Config) -> None:
         *("train.max_steps=89", "train.log_steps=11", "train.validate_steps=1000", "train.save_steps=null"),
     )
     Trainer.from_config(config).fit()
-    first, *_, last = read_metrics(config.run_dir)
+    first, *_, last = (line for line in read_metrics(config.run_dir) if line["kind"] == "train")
     assert last["nll"] < first["nll"] / 2, "better than the frequencies of the pieces would do"
     assert last["loss"] == last["nll"], "there is no smoothing"
     assert last["ppl"] == math.exp(last["nll"])
@@ -307,10 +310,9 @@ def test_the_scorer_sees_the_validation_pairs_and_its_score_is_logged(small_conf
     config = changed(small_config, "train.validation_bleu=true", "train.validate_steps=2", "train.max_steps=3")
     trainer = Trainer.from_config(config, scorer)
     trainer.fit()
-    assert modes == [False]
+    assert modes == [False, False], "after step 2, and at the end"
     assert trainer.weights.model.training, "training goes on with dropout"
-    (line,) = [line for line in read_metrics(trainer.run) if line["kind"] == "validation"]
-    assert line["bleu"] == 23.5
+    assert [line["bleu"] for line in read_metrics(trainer.run) if line["kind"] == "validation"] == [23.5, 23.5]
 
 
 def test_without_validation_bleu_the_scorer_is_not_called(small_config: Config) -> None:
@@ -368,12 +370,10 @@ def test_a_full_disk_is_reported_and_the_same_command_resumes(
 
     trainer = Trainer.from_config(small_config)
     with monkeypatch.context() as patch:
-        answers = iter([None] * 5)
 
         def fill_the_disk_after_step_4() -> None:
             if trainer.progress.step == 4:
                 patch.setattr(integrity, "save_file", full)
-            return next(answers)
 
         # Step 5 validates and writes the best checkpoint.
         with pytest.raises(CheckpointError, match=r"best/step-00000005: cannot be written \(.*No space left on device"):
@@ -383,13 +383,13 @@ def test_a_full_disk_is_reported_and_the_same_command_resumes(
     again = Trainer.from_config(small_config)
     assert again.progress.step == 4
     assert again.fit() == "train.max_steps=7 reached"
-    assert names(trainer.run / "best") == ["step-00000005"]
+    assert names(trainer.run / "best") == ["step-00000007"]
 
 
 def test_a_failing_checkpoint_says_that_earlier_ones_are_intact(
     small_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = Trainer.from_config(changed(small_config, "train.max_steps=3"))
+    trainer = Trainer.from_config(changed(small_config, "train.max_steps=5", "train.save_steps=3"))
     monkeypatch.setattr(trainer_module, "save_checkpoint", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only")))
     expected = (
         r"checkpoints/step-00000003: cannot be written \(Read-only\); earlier checkpoints are intact: rerun the "
@@ -439,14 +439,14 @@ def test_metrics_that_cannot_be_written_end_training_with_the_file_name(
 
 def test_an_error_between_updates_leaves_what_was_logged_and_saved_before(small_config: Config) -> None:
     def fail() -> str | None:
-        if trainer.progress.step == 5:
+        if trainer.progress.step == 6:
             raise RuntimeError("from outside")
         return None
 
     trainer = Trainer.from_config(small_config)
     with pytest.raises(RuntimeError, match="from outside"):
         trainer.fit(fail)
-    assert [line["step"] for line in read_metrics(trainer.run)] == [1, 3, 5]
+    assert [line["step"] for line in read_metrics(trainer.run)] == [1, 3, 5, 6]
     assert steps(trainer.run / "checkpoints") == [4]
 
 
@@ -465,7 +465,7 @@ def test_leftovers_of_killed_writes_are_removed(small_config: Config) -> None:
         (remains / "model.safetensors").touch()
     Trainer.from_config(small_config).fit()
     assert names(run / "checkpoints") == ["step-00000004", "step-00000007"]
-    assert names(run / "best") == ["step-00000005"]
+    assert names(run / "best") == ["step-00000007"]
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
@@ -476,6 +476,90 @@ def test_changed_data_are_refused(small_config: Config, split: str) -> None:
     expected = f"step-00000002: the {split} data of data.corpus have changed since; restore them or choose another"
     with pytest.raises(CheckpointError, match=expected):
         Trainer.from_config(changed(small_config, "train.max_steps=3"))
+
+
+def move(corpus: str, directory: Path, *, suffix: str = "{lang}") -> str:
+    """Move the files of a corpus elsewhere and rename them; returns their new pattern."""
+    directory.mkdir()
+    for path in Path(corpus).parent.iterdir():
+        split, lang = path.name.split(".")
+        path.rename(directory / f"{split}-of-mine.{suffix.replace('{lang}', lang)}")
+    return f"{directory}/{{split}}-of-mine.{suffix}"
+
+
+def test_moved_data_are_those_of_the_run(small_config: Config, tmp_path: Path) -> None:
+    whole = Trainer.from_config(changed(small_config, f"run_dir={tmp_path / 'whole'}"))
+    whole.fit()
+    Trainer.from_config(changed(small_config, "train.max_steps=5")).fit()
+    moved = changed(small_config, f"data.corpus={move(small_config.data.corpus, tmp_path / 'elsewhere')}")
+    moved = changed(moved, "data.subset=null", "data.train_split=trai", f"data.cache_dir={tmp_path / 'other-cache'}")
+    trainer = Trainer.from_config(moved)
+    assert load_config(trainer.run / "config.yaml") == moved
+    trainer.fit()
+    last = "checkpoints/step-00000007/model.safetensors"
+    assert (trainer.run / last).read_bytes() == (whole.run / last).read_bytes()
+
+
+def test_a_relative_place_is_that_of_the_working_directory(
+    small_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    relative = changed(small_config, "data.corpus=corpus/{split}.{lang}", "run_dir=run", "data.cache_dir=cache")
+    Trainer.from_config(changed(relative, "train.max_steps=2")).fit()
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    here = changed(small_config, "data.corpus=../corpus/{split}.{lang}", "run_dir=../run", "data.cache_dir=../cache")
+    assert Trainer.from_config(here).progress.step == 2
+
+
+def test_a_run_that_is_reached_by_a_link_is_the_same_run(small_config: Config, tmp_path: Path) -> None:
+    Trainer.from_config(changed(small_config, "train.max_steps=2")).fit()
+    (tmp_path / "link").symlink_to(small_config.run_dir)
+    trainer = Trainer.from_config(changed(small_config, f"run_dir={tmp_path / 'link'}"))
+    trainer.fit()
+    assert steps(Path(small_config.run_dir) / "checkpoints") == [4, 7]
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize("change", ["other text", "compressed"])
+def test_other_data_at_another_place_are_refused_and_the_run_keeps_its_configuration(
+    small_config: Config, tmp_path: Path, split: str, change: str
+) -> None:
+    Trainer.from_config(changed(small_config, "train.max_steps=2")).fit()
+    before = (Path(small_config.run_dir) / "config.yaml").read_bytes()
+    corpus = move(
+        small_config.data.corpus, tmp_path / "elsewhere", suffix="{lang}.gz" if change != "other text" else "{lang}"
+    )
+    for path in (tmp_path / "elsewhere").iterdir():
+        text = path.read_bytes()
+        if change == "compressed":
+            text = gzip.compress(text, mtime=0)
+        elif path.name.startswith(split):
+            text = text.replace(b"ein", b"kein", 1).replace(b"the", b"a", 1)
+        path.write_bytes(text)
+    expected = (
+        rf"step-00000002: the run has other {'train' if change == 'compressed' else split} data \(data\.corpus: .* "
+        r"there, .* here\): files may move, but every byte counts, so a \.gz file is not its text; restore these "
+        r"values or choose another run_dir \(by default runs/ and the name of the file, so files of one name share it\)"
+    )
+    with pytest.raises(CheckpointError, match=expected):
+        Trainer.from_config(changed(small_config, f"data.corpus={corpus}"))
+    assert (Path(small_config.run_dir) / "config.yaml").read_bytes() == before
+
+
+def test_a_run_without_a_fingerprint_of_its_validation_data_does_not_move(small_config: Config, tmp_path: Path) -> None:
+    """The first versions did not save it."""
+    run = Trainer.from_config(changed(small_config, "train.max_steps=2")).run
+    Trainer.from_config(changed(small_config, "train.max_steps=2")).fit()
+    last = run / "checkpoints" / "step-00000002"
+    (last / "SHA256SUMS").unlink()
+    saved = json.loads((last / "training.json").read_text())
+    del saved["fingerprints"]["validation"]
+    (last / "training.json").write_text(json.dumps(saved))
+    assert Trainer.from_config(small_config).progress.step == 2
+    moved = changed(small_config, f"data.corpus={move(small_config.data.corpus, tmp_path / 'elsewhere')}")
+    with pytest.raises(CheckpointError, match="the run has other validation data"):
+        Trainer.from_config(moved)
 
 
 def test_training_progress_without_fingerprints_is_a_damaged_checkpoint(small_config: Config) -> None:

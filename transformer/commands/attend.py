@@ -13,6 +13,7 @@ from transformer.inference.translator import Translator
 from transformer.inspection.attention import as_json, draw, page, sentence_attention
 from transformer.inspection.canvas import THEMES, save, theme
 from transformer.training.outputs import check_output
+from transformer.training.selection import report_checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_output(arguments.out)
     # In bf16, rows of weights would not sum to 1.
     translator = Translator.load(arguments.run, device=arguments.device, precision="fp32")
+    report_checkpoint(arguments.run, str(translator.origin))
     uses = sentence_attention(translator, arguments.sentence, arguments.translation)
     if write := {".html": page, ".json": as_json}.get(arguments.out.suffix):
         write_atomic(arguments.out, write(uses))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transformer.training.checkpoint import average_checkpoints, load_checkpoint, save_checkpoint
-from transformer.training.run_directory import last_checkpoints, lock_run
+from transformer.training.run_directory import last_checkpoints, lock_run, step_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     directories = last_checkpoints(arguments.run, arguments.last)
     config, tokenizer, _ = load_checkpoint(directories[-1])
     averaged = arguments.run / "averaged"
-    save_checkpoint(averaged, config, tokenizer, average_checkpoints(directories))
+    steps = [step_of(path) for path in directories]
+    save_checkpoint(averaged, config, tokenizer, average_checkpoints(directories), averaged_steps=steps)
     print(f"averaged {', '.join(path.name for path in directories)} into {averaged}")
     return 0

@@ -39,6 +39,7 @@ from transformer.training.checkpoint import locate_checkpoint
 from transformer.training.device import tune_process
 from transformer.training.distributed import DistributedContext, init_distributed
 from transformer.training.outputs import check_output
+from transformer.training.selection import report_checkpoint
 
 _TRANSLATED = """\
 {checkpoint} on {corpus}: {sentences} sentences, beam {beam}, alpha {alpha}
@@ -71,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _evaluate(arguments: argparse.Namespace, context: DistributedContext) -> int:
     tune_process()
     task = context.broadcast_from_main(lambda: _read(arguments))
+    if task.origin is not None and context.is_main:
+        report_checkpoint(arguments.run, task.origin)
     # Before the work, so that what scoring lacks is an error now.
     scorer = Scorer(task.tokenize, arguments.metrics, lowercase=arguments.lowercase) if context.is_main else None
     hypotheses = task.hypotheses

@@ -20,6 +20,7 @@ from transformer.parsing.treebank import sentence_pairs
 from transformer.parsing.trees import bracketed, restore
 from transformer.training.checkpoint import locate_checkpoint
 from transformer.training.device import tune_process
+from transformer.training.selection import report_checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError("--split goes with --evaluate, and without FILE")
 
     tune_process()
-    checkpoint, _ = locate_checkpoint(arguments.run)
+    checkpoint, origin = locate_checkpoint(arguments.run)
+    report_checkpoint(arguments.run, origin)
     translator = Translator.load(checkpoint, device=arguments.device, precision=arguments.precision)
     translator.search = override(translator.search, beam=arguments.beam, alpha=arguments.alpha)
     if not arguments.evaluate:

@@ -24,6 +24,7 @@ from transformer.inference.text_checks import signs_of_other_words
 from transformer.inference.validation_bleu import ValidationBleu
 from transformer.training.device import tune_process
 from transformer.training.distributed import SINGLE_PROCESS, DistributedContext, init_distributed
+from transformer.training.lost_output import lasting_output
 from transformer.training.signals import StopRequest
 from transformer.training.trainer import Trainer
 
@@ -52,6 +53,11 @@ def _train(path: str, overrides: Sequence[str], context: DistributedContext) -> 
     # Only the revision is taken from the main process: paths may differ from machine to machine.
     revision = context.broadcast_from_main(lambda: pin_data(config).data.revision)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, revision=revision))
+    with lasting_output(Path(config.run_dir)):
+        return _run(config, path, overrides, context)
+
+
+def _run(config: Config, path: str, overrides: Sequence[str], context: DistributedContext) -> int:
     context.print0(config.to_yaml())
     tune_process()
     scorer = _scorer(config, context)

@@ -27,6 +27,7 @@ from transformer.training.checkpoint import locate_checkpoint
 from transformer.training.device import tune_process
 from transformer.training.distributed import DistributedContext, init_distributed
 from transformer.training.outputs import check_output
+from transformer.training.selection import report_checkpoint
 
 # Enough lines to batch well by length; memory use does not grow with the input.
 _LINES_AT_A_TIME = 4000
@@ -55,8 +56,8 @@ def _translate(arguments: argparse.Namespace, context: DistributedContext) -> in
     source = _source(arguments) if context.is_main else None
     tune_process()
     translator = Translator.load(arguments.run, device=arguments.device, precision=arguments.precision)
-    if is_model_id(arguments.run) and context.is_main:
-        print(f"model: {translator.origin}", file=sys.stderr)
+    if context.is_main:
+        report_checkpoint(arguments.run, str(translator.origin))
     apply_search_options(arguments, translator)
     translator.context = context
     if not 1 <= arguments.nbest <= translator.search.beam:

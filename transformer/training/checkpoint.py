@@ -33,10 +33,13 @@ def save_checkpoint(
     tokenizer: Tokenizer | None,
     weights: dict[str, Tensor],
     state: TrainingState | None = None,
+    *,
+    averaged_steps: Sequence[int] = (),
 ) -> None:
     """Write a checkpoint atomically, replacing an existing one.
 
-    Without `tokenizer` it cannot translate, without `state` not resume. OSError leaves an existing checkpoint intact.
+    Without `tokenizer` it cannot translate, without `state` not resume; an average names its steps. OSError leaves an
+    existing checkpoint intact.
     """
     temporary = directory.with_name(f".{directory.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -45,7 +48,7 @@ def save_checkpoint(
         (temporary / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
         if tokenizer is not None:
             (temporary / "tokenizer.model").write_bytes(tokenizer.model)
-        integrity.save_tensors(temporary / "model.safetensors", weights)
+        integrity.save_tensors(temporary / "model.safetensors", weights, averaged_steps)
         if state is not None:
             save_state(temporary, state, list(weights))
         integrity.write_checksums(temporary)
@@ -211,12 +214,12 @@ def _check_fit(model: Transformer, shapes: dict[str, tuple[int, ...]], path: Pat
 
 
 def resume(
-    run: Path, model: Transformer, optimizer: Optimizer, fingerprints: Mapping[str, str]
+    run: Path, model: Transformer, optimizer: Optimizer, fingerprints: Mapping[str, str], moved: Sequence[str] = ()
 ) -> tuple[Progress, list[RNGState]]:
     """Load a run's last checkpoint, if any, into model, optimizer and RNG.
 
     Returns the progress and the RNG states of the workers. CheckpointError if it is damaged, of another model, or of
-    data with other `train` or `validation` fingerprints.
+    data with other `train` or `validation` fingerprints; its message names the keys by which the data have `moved`.
     """
     found = checkpoints(run / "checkpoints")
     step = step_of(found[-1]) if found else 0
@@ -230,17 +233,25 @@ def resume(
     integrity.verify(last)
     load_weights(model, last)
     progress, worker_states = load_state(last, optimizer, list(model.state_dict()))
-    if progress.step != step or progress.num_nonfinite > step:
+    if progress.step != step or max(progress.num_nonfinite, progress.validated_step) > step:
         raise CheckpointError(f"{last}: contains the state after step {progress.step}, not after that of its name")
     # The first versions did not save the fingerprint of the validation data.
-    saved = {"validation": fingerprints["validation"], **progress.fingerprints}
+    saved = ({} if moved else {"validation": fingerprints["validation"]}) | progress.fingerprints
     for split in ("train", "validation"):
         if saved.get(split) != fingerprints[split]:
-            raise CheckpointError(
-                f"{last}: the {split} data of data.corpus have changed since; restore them or choose another run_dir"
-            )
+            raise CheckpointError(f"{last}: {_changed_data(split, moved)}")
     progress.fingerprints = dict(fingerprints)
     return progress, worker_states
+
+
+def _changed_data(split: str, moved: Sequence[str]) -> str:
+    if not moved:
+        return f"the {split} data of data.corpus have changed since; restore them or choose another run_dir"
+    return (
+        f"the run has other {split} data ({'; '.join(moved)}): files may move, but every byte counts, so a .gz file is "
+        "not its text; restore these values or choose another run_dir (by default runs/ and the name of the file, so "
+        "files of one name share it)"
+    )
 
 
 def average_checkpoints(directories: Sequence[Path]) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from transformer.data.tokenizer import Tokenizer
 from transformer.errors import DataError
 from transformer.files import write_atomic
 from transformer.training.distributed import DistributedContext
+from transformer.training.signals import ctrl_c_ends_at_once
 from transformer.training.training_state import Progress
 
 
@@ -67,10 +68,9 @@ def load_data(data: DataConfig, tokenizer_path: Path, context: DistributedContex
 
     def make_tokenizer() -> bytes:
         if not tokenizer_path.is_file():
-            write_atomic(
-                tokenizer_path,
-                corpus_tokenizer(train, data.vocab_size, data.cache_dir, **data.tokenizer_settings).model,
-            )
+            with ctrl_c_ends_at_once():
+                tokenizer = corpus_tokenizer(train, data.vocab_size, data.cache_dir, **data.tokenizer_settings)
+            write_atomic(tokenizer_path, tokenizer.model)
         return Tokenizer.load(tokenizer_path).model
 
     tokenizer = Tokenizer(context.broadcast_from_main(make_tokenizer))

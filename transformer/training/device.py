@@ -16,12 +16,31 @@ _OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "could 
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`. DeviceError if torch sees no such device."""
+    """The device for `auto`, `cpu` or `cuda`.
+
+    DeviceError if torch sees no such device, or fewer than `torchrun` started processes.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise DeviceError(f"device={name}: torch {torch.__version__} sees no CUDA device; use cpu or auto")
+    if name.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise DeviceError(f"device={name}: torch {torch.__version__} sees no CUDA device; use cpu or auto")
+        if torch.distributed.is_available() and torch.distributed.is_initialized() and not has_own_cuda_device():
+            raise DeviceError(
+                f"{num_local_processes()} processes on this machine, but {torch.cuda.device_count()} CUDA devices; "
+                "start as many processes with --nproc-per-node, or compute on the CPU: train.device=cpu, --device cpu"
+            )
     return torch.device(name)
+
+
+def num_local_processes() -> int:
+    """How many processes `torchrun` started on this machine, as far as known."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", int(os.environ.get("LOCAL_RANK", "0")) + 1))
+
+
+def has_own_cuda_device() -> bool:
+    """Whether each process that `torchrun` started on this machine can have a CUDA device of its own."""
+    return torch.cuda.is_available() and num_local_processes() <= torch.cuda.device_count()
 
 
 def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from transformer.errors import DeviceError, UserError, WorkerError
+from transformer.errors import UserError, WorkerError
+from transformer.training.device import has_own_cuda_device
 
 T = TypeVar("T")
 
@@ -52,6 +53,14 @@ def _worker_errors() -> Iterator[None]:
         raise WorkerError(
             f"another process of this job has exited or does not respond ({reason}); rerun the same command to resume"
         ) from None
+
+
+class Abandoned(Exception):  # noqa: N818 (it ends the work, not the program)
+    """A rank has left the work that all ranks share."""
+
+
+class _Leaving:
+    """Takes the place of the value of a rank that leaves."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +110,25 @@ class DistributedContext:
 
     @_worker_errors()
     def all_gather(self, value: T) -> list[T]:
-        """The values of all ranks, in order."""
+        """The values of all ranks, in order. `Abandoned` if a rank has called `abandon` instead."""
         values = [value] * self.size
         if self.size > 1:
             dist.all_gather_object(values, value)
+        if any(isinstance(value, _Leaving) for value in values):
+            raise Abandoned
         return values
+
+    def abandon(self) -> NoReturn:
+        """Leave work whose next exchange is `all_gather`; raises `Abandoned`, there and here."""
+        self.all_gather(_Leaving())
+        raise Abandoned
+
+    @_worker_errors()
+    def any_rank(self, flag: str, *, is_set: bool) -> bool:
+        """Whether this or another rank has set a flag so far; waits for none."""
+        if self.store is None:
+            return is_set
+        return bool(self.store.add(f"flag {flag}", int(is_set)) > 0)
 
     def broadcast_from_main(self, make: Callable[[], T]) -> T:
         """The result of `make`, called on rank 0 only; may take days."""
@@ -189,21 +212,16 @@ def init_distributed() -> Iterator[DistributedContext]:
     """Connect the processes that `torchrun` started; without it, `SINGLE_PROCESS`.
 
     Tensors are exchanged by gloo on a CPU and by NCCL on CUDA, where each process uses the device of its local rank.
-    The first `UserError` of any process propagates; the other processes exit with status 2. DeviceError if a machine
-    has CUDA devices, but fewer than processes; WorkerError if the processes cannot connect.
+    With fewer devices than processes, `resolve_device` accepts the CPU only. The first `UserError` of any process
+    propagates; the other processes exit with status 2. WorkerError if the processes cannot connect.
     """
     if not os.environ.keys() >= _SET_BY_TORCHRUN:
         yield SINGLE_PROCESS
         return
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     backend = "gloo"
-    if torch.cuda.is_available():
+    if has_own_cuda_device():
         backend = "cpu:gloo,cuda:nccl"
-        if local_rank >= torch.cuda.device_count():
-            raise DeviceError(
-                f"process {local_rank} of this machine: there are {torch.cuda.device_count()} CUDA devices; start as "
-                "many processes with --nproc-per-node, or hide the devices with CUDA_VISIBLE_DEVICES="
-            )
         torch.cuda.set_device(local_rank)
     with _worker_errors(), _silent_stdout():
         shared, rank, size = next(rendezvous("env://", timeout=_COLLECTIVE_TIMEOUT))

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -89,15 +89,28 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def save_tensors(path: Path, tensors: dict[str, Tensor], averaged_steps: Sequence[int] = ()) -> None:
     """Write a safetensors file beside `config.yaml`, with the same permissions. OSError."""
+    metadata = {"format": str(_FORMAT)}
+    if averaged_steps:
+        metadata["averaged_steps"] = " ".join(map(str, averaged_steps))
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(contiguous, path, metadata={"format": str(_FORMAT)})
+        save_file(contiguous, path, metadata=metadata)
         # Safetensors makes the file unreadable for others, whatever the umask.
         shutil.copymode(path.with_name("config.yaml"), path)
     except SafetensorError as error:
         raise OSError(f"{path}: {error}") from None
+
+
+def averaged_steps(path: Path) -> list[int]:
+    """The steps whose mean a file of weights says that it is; empty if it does not say so, or cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            words = (file.metadata() or {}).get("averaged_steps", "").split()
+    except _UNREADABLE:
+        return []
+    return [int(word) for word in words if word.isdecimal() and word.isascii()]
 
 
 def load_tensors(path: Path, names: Collection[str] = ()) -> dict[str, Tensor]:

@@ -20,11 +20,13 @@ _BAR_FORMATS = {"loss": ".3f", "nll": ".3f", "ppl": ".2f", "lr": ".2e", "tokens_
 class MetricsLog:
     """Logs to `metrics.jsonl`, TensorBoard and a progress bar."""
 
-    def __init__(self, run: Path, first_step: int, last_step: int) -> None:
+    def __init__(self, run: Path, first_step: int, last_step: int, *, is_validated: bool = True) -> None:
         self._path = run / "metrics.jsonl"
         with self._writing():
             # Updates after `first_step` were logged before an interruption and will be repeated.
             kept = [record for record in read_metrics(run) if record["step"] <= first_step]
+            if not is_validated:  # a validation of `first_step` was logged, but not saved
+                kept = [record for record in kept if (record["step"], record["kind"]) != (first_step, "validation")]
             write_atomic(self._path, "".join(json.dumps(record) + "\n" for record in kept))
             self._file = self._path.open("a", encoding="utf-8")
             self._tensorboard = _EventFile(run / "tensorboard", first_step + 1)

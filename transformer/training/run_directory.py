@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -38,18 +38,23 @@ FREE_KEYS = {
     "data.bleu_tokenizer",
     *("data.cache_dir", "data.revision", "data.test_split"),  # other data would have another fingerprint
     *("train.max_steps", "train.max_hours", "train.patience", "train.skip_nonfinite"),
-    *("train.log_steps", "train.validate_steps", "train.validation_bleu"),
+    *("train.log_steps", "train.validate_steps", "train.validation_bleu", "train.best_by"),
     *("train.save_steps", "train.save_minutes", "train.keep_checkpoints"),
     *("train.device", "train.num_threads"),
     *("search.beam", "search.alpha", "search.max_length_offset", "search.max_source_length"),
 }
 
+# Where the data are: another place is as good if the data found there have the fingerprints of the run.
+PLACE_KEYS = ("data.corpus", "data.subset", "data.train_split", "data.validation_split")
+_GENERATED = ("builtin", "treebank")  # have no place
+
 
 def claim_run(config: Config) -> FileLock:
     """Create or check the run directory; returns a lock against other processes.
 
-    ConfigError if the directory belongs to a run with other values of keys that shape the result; CheckpointError if
-    the run has lost its checkpoints; InUseError if another process has claimed it; OSError.
+    If the place of the data differs, `config.yaml` stays as it is until `adopt_config`. ConfigError if the directory
+    belongs to a run with other values of keys that shape the result; CheckpointError if the run has lost its
+    checkpoints; InUseError if another process has claimed it; OSError.
     """
     run = Path(config.run_dir)
     path = run / "config.yaml"
@@ -68,23 +73,23 @@ def claim_run(config: Config) -> FileLock:
             f"{run}: contains a best checkpoint, but those in {saved}, needed to resume, are gone; "
             "restore them or choose another run_dir"
         )
+    is_elsewhere = False
     if path.is_file():
-        before, now = load_config(path, saved=True).flat(), config.flat()
-        differing = [
-            f"{key}: {yaml_value(before[key])} there, {yaml_value(now[key])} here"
-            for key in now
-            if key not in FREE_KEYS and before[key] != now[key]
-        ]
+        before = load_config(path, saved=True)
+        is_elsewhere = has_checkpoints and bool(moved_places(before, config))
+        ignored = {*FREE_KEYS, *(PLACE_KEYS if is_elsewhere else ())}
+        differing = differing_keys(before, config, ignored)
         # Until its first checkpoint, a run may change: it may have failed on a wrong file name.
         if differing and (has_checkpoints or checkpoints(run / "best")):
             raise ConfigError(
-                f"{run} belongs to another configuration ({'; '.join(differing)}); "
-                "choose another run_dir or restore these values"
+                f"{run} belongs to another configuration ({'; '.join(differing)}); choose another run_dir (by default "
+                "runs/ and the name of the file, so files of one name share it) or restore these values"
             )
         if not has_checkpoints:  # it may be of another corpus; the cache has the tokenizer of the same one
             (run / "tokenizer.model").unlink(missing_ok=True)
     _clean_up(run)
-    write_atomic(path, config.to_yaml())
+    if not is_elsewhere:
+        write_atomic(path, config.to_yaml())
     saved.mkdir(exist_ok=True)
     return lock
 
@@ -102,6 +107,30 @@ def keep_normalization(config: Config) -> Config:
             rule = load_config(path, saved=True).data.normalization
             return dataclasses.replace(config, data=dataclasses.replace(config.data, normalization=rule))
     return config
+
+
+def adopt_config(config: Config) -> None:
+    """Write the configuration of a claimed run, once its data are known to be those of the run. OSError."""
+    path, text = Path(config.run_dir) / "config.yaml", config.to_yaml()
+    if path.read_text(encoding="utf-8") != text:
+        write_atomic(path, text)
+
+
+def differing_keys(before: Config, now: Config, ignored: Collection[str] = ()) -> list[str]:
+    """`key: value there, value here` for each key with another value."""
+    there, here = before.flat(), now.flat()
+    return [
+        f"{key}: {yaml_value(there[key])} there, {yaml_value(here[key])} here"
+        for key in here
+        if key not in ignored and there[key] != here[key]
+    ]
+
+
+def moved_places(before: Config, now: Config) -> list[str]:
+    """The differing keys that say where the data are; none if data of the built-in grammar are involved."""
+    if before.data.corpus in _GENERATED or now.data.corpus in _GENERATED:
+        return []
+    return differing_keys(before, now, now.flat().keys() - set(PLACE_KEYS))
 
 
 def _clean_up(run: Path) -> None:

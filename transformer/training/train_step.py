@@ -1,4 +1,4 @@
-"""Gradient accumulation, the non-finite guard and validation (sections 5.1, 5.4).
+"""Gradient accumulation, the and the non-finite guard (sections 5.1, 5.4).
 
 Dimension key: B sentences, T target length, N non-pad target tokens, D model size.
 """
@@ -6,16 +6,13 @@ Dimension key: B sentences, T target length, N non-pad target tokens, D model si
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from transformer.data.batching import Batch, bucket_by_length, collate
-from transformer.data.dataset import PairDataset
+from transformer.data.batching import Batch
 from transformer.model.transformer import Transformer
 from transformer.training.data import Update
-from transformer.training.distributed import SINGLE_PROCESS, DistributedContext
 from transformer.training.loss import linear_cross_entropy
 from transformer.training.optimizer import MasterWeights
 
@@ -91,18 +88,3 @@ class NonfiniteGuard:
             return []
         finite: list[bool] = torch.stack([is_finite for _, is_finite in unread]).tolist()
         return [update for (update, _), is_finite in zip(unread, finite, strict=True) if not is_finite]
-
-
-@torch.no_grad()
-def validation_nll(
-    model: Transformer, dataset: PairDataset, max_tokens: int, context: DistributedContext = SINGLE_PROCESS
-) -> float:
-    """NLL in nats per target token, without dropout; ranks share the batches."""
-    was_training = model.training
-    model.eval()
-    total = torch.zeros((), device=model.embedding.output_weight.device)
-    batches = bucket_by_length(dataset.src.lengths, dataset.tgt.lengths, max_tokens, np.random.default_rng(0))
-    for indices in context.shard(batches):
-        total += batch_loss(model, collate(dataset, indices).to(total.device), 0.0)[1]
-    model.train(was_training)
-    return context.sum(total).item() / int(dataset.tgt.lengths.sum())

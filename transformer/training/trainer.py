@@ -7,7 +7,7 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,17 +17,16 @@ from torch.optim import Optimizer
 
 from transformer.config import Config
 from transformer.data.batching import Batch, collate
-from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, TrainingError
 from transformer.files import remove_atomic
 from transformer.model.alternatives.build import build_model
-from transformer.model.transformer import Transformer
-from transformer.training.checkpoint import resume, save_checkpoint
+from transformer.training.checkpoint import save_checkpoint
 from transformer.training.data import BatchSampler, RunData, Update, halve_batches, load_data
 from transformer.training.device import is_out_of_memory, resolve_device, resolve_dtype, return_freed_memory
-from transformer.training.distributed import SINGLE_PROCESS, DistributedContext
+from transformer.training.distributed import SINGLE_PROCESS, Abandoned, DistributedContext
 from transformer.training.metrics import MetricsLog, NullLog
 from transformer.training.optimizer import MasterWeights, adam, noam_lr
+from transformer.training.resumption import resume_run
 from transformer.training.run_directory import (
     checkpoint_name,
     claim_run,
@@ -36,16 +35,13 @@ from transformer.training.run_directory import (
     record_start,
     regular_steps,
 )
-from transformer.training.train_step import NonfiniteGuard, Timer, accumulate_gradients, no_timer, validation_nll
+from transformer.training.train_step import NonfiniteGuard, Timer, accumulate_gradients, no_timer
 from transformer.training.training_state import Progress, TrainingState, get_rng_state, init_worker
+from transformer.training.validation import Scorer, StopCheck, record_validation, unvalidated_line, validate
 
 # A trim takes 0.1 s, and as much again to reallocate what is needed.
 _TRIM_STEPS = 25
 _ADVICE = "lower train.lr_factor, raise train.warmup_steps or set train.clip_norm, in a new run_dir"
-
-# BLEU of a model's translations of sources against references: the `bleu` of `validation_bleu`. If it has an attribute
-# `tokenize`, the name of BLEU's tokenizer, that is recorded with each score.
-Scorer = Callable[[Transformer, Tokenizer, Sequence[str], Sequence[str]], float]
 
 
 class Trainer:
@@ -66,6 +62,8 @@ class Trainer:
         self.config, self.run, self.context, self._lock = config, Path(config.run_dir), context, lock
         self.data, self.weights, self.optimizer, self.progress = data, weights, optimizer, progress
         self.scorer = scorer if config.train.validation_bleu else None
+        if scorer is None and config.train.best_by == "bleu":
+            raise ValueError("train.best_by=bleu needs a scorer")
         self.timer: Timer = no_timer  # may be set to time the phases of an update
         weight = next(weights.model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
@@ -75,7 +73,7 @@ class Trainer:
         settings = config.train
         self._sampler = BatchSampler(data.train, settings.max_tokens, settings.tokens_per_update, config.seed, context)
         self._guard = NonfiniteGuard()
-        self._saved_at = (progress.step, time.monotonic())
+        self._saved, self._saved_at = (progress.step, progress.validated_step), time.monotonic()
 
     @classmethod
     def from_config(
@@ -98,49 +96,72 @@ class Trainer:
         torch.manual_seed(config.seed)
         master = build_model(len(data.tokenizer), config.model).to(device)
         optimizer = adam(master.parameters(), settings)
-        progress, worker_states = context.broadcast_from_main(lambda: resume(run, master, optimizer, data.fingerprints))
+        progress, worker_states = context.broadcast_from_main(lambda: resume_run(config, master, optimizer, data))
         context.broadcast_state(master, optimizer, progress.step - progress.num_nonfinite)
-        if context.is_main:
-            # The last save may have been killed before pruning, and there may be no other.
-            prune(run / "checkpoints", settings.keep_checkpoints, regular_steps(settings))
-        else:
+        if not context.is_main:
             init_worker(progress, worker_states, config.seed, context.rank)
         weights = MasterWeights(master, dtype)
         return cls(config, data, weights, optimizer, progress, scorer=scorer, context=context, lock=lock)
 
     def fit(self, stop: Callable[[], str | None] = lambda: None) -> str:
-        """Train until there is a reason to stop, such as `stop()`; save and return it."""
+        """Train until there is a reason to stop; save and return it.
+
+        `stop()` is asked between updates, and during validations between batches and decoding steps. If it has a
+        reason, the validation is left, and made up for on resumption. Without one, the last step is validated too.
+        """
         settings, progress, is_main = self.config.train, self.progress, self.context.is_main
         if self._reason_to_stop() is None and is_main:
             if (averaged := self.run / "averaged").is_dir():
                 # It averages earlier checkpoints and would take precedence over better ones from now on.
                 remove_atomic(averaged)
             record_start(self.run, progress.step, self.device, self.data.fingerprints)
-        metrics = MetricsLog(self.run, progress.step, settings.max_steps) if is_main else NullLog()
+        is_validated = progress.validated_step == progress.step
+        metrics = (
+            MetricsLog(self.run, progress.step, settings.max_steps, is_validated=is_validated) if is_main else NullLog()
+        )
+        should_stop = StopCheck(stop, self.context)
         with contextlib.closing(metrics) as log:
-            started = time.monotonic() - progress.elapsed_s
-            while (reason := self._agree(self._reason_to_stop() or stop())) is None:
-                began = time.monotonic()
-                self.update()
-                step = progress.step
-                progress.running_s += time.monotonic() - began
-                progress.elapsed_s = time.monotonic() - started
-                logs, validates = step == 1 or step % settings.log_steps == 0, step % settings.validate_steps == 0
-                saves = self._save_is_due()
-                if self.device.type == "cpu" or logs or validates or saves:
-                    self._check_skipped(log)
-                if logs:
-                    self._log(log)
-                if validates:
-                    self._validate(log)
-                if saves:
-                    self._save()
-                if step % _TRIM_STEPS == 0:
-                    return_freed_memory()
-                log.advance()
-            if self._saved_at[0] != progress.step:
+            try:
+                reason = self._train(log, should_stop)
+            except Abandoned:
+                reason = self._first(should_stop.reason)
+            if (progress.step, progress.validated_step) != self._saved:
                 self._check_skipped(log)
                 self._save()
+            if is_main and (line := unvalidated_line(self.run, progress)) is not None:
+                log.print(line)
+        return reason
+
+    def _train(self, log: MetricsLog, should_stop: StopCheck) -> str:
+        """Update and validate until training ends by itself; `Abandoned` if any rank is asked to stop."""
+        settings, progress = self.config.train, self.progress
+        if progress.step % settings.validate_steps == 0 and progress.validated_step < progress.step:
+            # The run was stopped in this validation.
+            self._validate(log, should_stop)
+            self._save()
+        started = time.monotonic() - progress.elapsed_s
+        while (reason := self._reason_to_end(should_stop)) is None:
+            began = time.monotonic()
+            self.update()
+            step = progress.step
+            progress.running_s += time.monotonic() - began
+            progress.elapsed_s = time.monotonic() - started
+            logs, validates = step == 1 or step % settings.log_steps == 0, step % settings.validate_steps == 0
+            saves = self._save_is_due()
+            if self.device.type == "cpu" or logs or validates or saves:
+                self._check_skipped(log)
+            if logs:
+                self._log(log)
+            if validates:
+                self._validate(log, should_stop)
+            if saves:
+                self._save()
+            if step % _TRIM_STEPS == 0:
+                return_freed_memory()
+            log.advance()
+        if progress.validated_step < progress.step:
+            self._check_skipped(log)
+            self._validate(log, should_stop)
         return reason
 
     def summary(self) -> str:
@@ -234,13 +255,21 @@ class Trainer:
         if settings.max_hours is not None and progress.elapsed_s >= settings.max_hours * 3600:
             return f"train.max_hours={settings.max_hours} reached"
         if settings.patience is not None and progress.num_bad_validations >= settings.patience:
-            return f"no better validation loss in train.patience={settings.patience} validations"
+            measure = {"loss": "loss", "bleu": "BLEU"}[settings.best_by]
+            return f"no better validation {measure} in train.patience={settings.patience} validations"
         return None
 
-    def _agree(self, reason: str | None) -> str | None:
-        """The reason of the lowest rank that has one: clocks and signals differ."""
-        (has_reason,) = self.context.max(reason is not None)
-        return next(filter(None, self.context.all_gather(reason))) if has_reason else None
+    def _reason_to_end(self, should_stop: StopCheck) -> str | None:
+        """Why training ends by itself; `Abandoned` if a rank is asked to stop: clocks and signals differ."""
+        own = self._reason_to_stop()
+        has_own, is_asked = self.context.max(own is not None, own is None and should_stop.ask() is not None)
+        if is_asked and not has_own:
+            raise Abandoned
+        return self._first(own) if has_own else None
+
+    def _first(self, reason: str | None) -> str:
+        """The reason of the lowest rank that has one."""
+        return next(filter(None, self.context.all_gather(reason)))
 
     def _log(self, log: MetricsLog) -> None:
         progress = self.progress
@@ -270,32 +299,28 @@ class Trainer:
             rate = f"{self.learning_rate(self.progress.step):.2e}"
             raise TrainingError(f"step {self.progress.step}: the loss is not finite (learning rate {rate}); {_ADVICE}")
 
-    def _validate(self, log: MetricsLog) -> None:
-        progress, model = self.progress, self.weights.model
-        nll = validation_nll(model, self.data.validation, self.config.train.max_tokens, self.context)
-        self._check_finite(nll)
-        values = {"nll": nll, "ppl": math.exp(min(nll, 700.0)), "elapsed_s": progress.elapsed_s}
-        if self.scorer is not None:
-            sources, references = zip(*self.data.validation_text, strict=True)
-            model.eval()
-            values["bleu"] = self.scorer(model, self.data.tokenizer, sources, references)
-            model.train()
-        is_best = progress.best_nll is None or nll < progress.best_nll
-        progress.num_bad_validations = 0 if is_best else progress.num_bad_validations + 1
+    def _validate(self, log: MetricsLog, should_stop: StopCheck) -> None:
+        """Validate, log and keep the best; `Abandoned`, with nothing changed, if a rank is asked to stop."""
+        progress, settings = self.progress, self.config.train
+        scores = validate(self.weights.model, self.data, settings.max_tokens, self.scorer, self.context, should_stop)
+        self._check_finite(scores["nll"])
+        is_regular = progress.step % settings.validate_steps == 0
+        is_best = record_validation(
+            progress, scores["nll"], scores.get("bleu"), settings.best_by, is_regular=is_regular
+        )
         names = {"bleu_tokenizer": name} if (name := getattr(self.scorer, "tokenize", None)) else {}
-        log.log("validation", progress.step, **values, **names)
-        shown = "  ".join(f"{name} {values[name]:.3f}" for name in ("nll", "ppl", "bleu") if name in values)
+        log.log("validation", progress.step, **scores, elapsed_s=progress.elapsed_s, **names)
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
         log.print(f"step {progress.step}: validation {shown}{'  (best)' if is_best else ''}")
         if is_best:
-            progress.best_nll = nll
-            self._write(self.run / "best", 1)
+            self._write(self.run / "best")
 
     def _save_is_due(self) -> bool:
         settings = self.config.train
         by_step = settings.save_steps is not None and self.progress.step % settings.save_steps == 0
         if by_step or settings.save_minutes is None:
             return by_step
-        (seconds,) = self.context.max(time.monotonic() - self._saved_at[1])
+        (seconds,) = self.context.max(time.monotonic() - self._saved_at)
         return seconds >= settings.save_minutes * 60
 
     def _save(self) -> None:
@@ -306,10 +331,14 @@ class Trainer:
         self._check_finite(sum(weight.sum().item() for weight in self.weights.master.parameters()))
         _, *worker_states = self.context.all_gather(get_rng_state())
         state = TrainingState(self.optimizer, progress, worker_states)
-        self._write(self.run / "checkpoints", self.config.train.keep_checkpoints, state)
-        self._saved_at = (progress.step, time.monotonic())
+        self._write(self.run / "checkpoints", state)
+        if self.context.is_main:
+            prune(self.run / "checkpoints", self.config.train.keep_checkpoints, regular_steps(self.config.train))
+            # Only now: a kill before the checkpoint was written makes the earlier best one the best again.
+            prune(self.run / "best", 1)
+        self._saved, self._saved_at = (progress.step, progress.validated_step), time.monotonic()
 
-    def _write(self, parent: Path, keep: int, state: TrainingState | None = None) -> None:
+    def _write(self, parent: Path, state: TrainingState | None = None) -> None:
         if not self.context.is_main:
             return
         if not (self.run / "config.yaml").is_file():
@@ -323,4 +352,3 @@ class Trainer:
                 f"{directory}: cannot be written ({error.strerror or error}); earlier checkpoints are intact: rerun "
                 "the same command to resume from the last one"
             ) from None
-        prune(parent, keep, regular_steps(self.config.train))

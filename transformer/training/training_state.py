@@ -34,7 +34,7 @@ KEYS_IN_FILE = {
     "running_s": "window_s",
 }
 # Keys that the first versions did not write.
-_OPTIONAL_KEYS = {"num_nonfinite", "num_split"}
+_OPTIONAL_KEYS = {"num_nonfinite", "num_split", "best_bleu", "validated_step"}
 _LARGEST_INT = 2**63 - 1
 
 
@@ -46,7 +46,8 @@ class Progress:
     epoch: int = 0  # with `update`, the position in the data
     update: int = 0
     elapsed_s: float = 0.0
-    best_nll: float | None = None
+    best_nll: float | None = None  # of the best checkpoint, as is the next
+    best_bleu: float | None = None  # None: unknown
     num_bad_validations: int = 0  # since the best one
     running_loss: float = 0.0  # this and the next three: sums since the last log line
     running_nll: float = 0.0
@@ -55,6 +56,7 @@ class Progress:
     fingerprints: dict[str, str] = field(default_factory=dict)  # of the data
     num_nonfinite: int = 0  # updates skipped because of non-finite gradients
     num_split: int = 0  # how often batches were halved for lack of memory
+    validated_step: int = 0  # the last one that was validated; -1: not known, as the first versions did not save it
 
 
 def _read_progress(path: Path) -> Progress:
@@ -68,7 +70,7 @@ def _read_progress(path: Path) -> Progress:
         for key, value in saved.items():
             if not _is_valid(fields[key], value):
                 raise ValueError(f"{key} cannot be {str(value)[:100]!r}")
-        return Progress(**{fields[key]: value for key, value in saved.items()})
+        return Progress(**{"validated_step": -1} | {fields[key]: value for key, value in saved.items()})
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from None
 
@@ -76,7 +78,7 @@ def _read_progress(path: Path) -> Progress:
 def _is_valid(name: str, value: Any) -> bool:
     if name == "fingerprints":
         return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
-    if name == "best_nll" and value is None:
+    if name in ("best_nll", "best_bleu") and value is None:
         return True
     if type(getattr(Progress, name, None)) is int:
         return type(value) is int and 0 <= value <= _LARGEST_INT

@@ -1,0 +1,381 @@
+"""Validation: what is the best, how patience counts, and stopping in the middle of one without losing it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from transformer.config import Config, load_config
+from transformer.data.builtin import builtin_pairs
+from transformer.errors import ConfigError
+from transformer.inference.translator import greedy_bleu
+from transformer.training import validation as validation_module
+from transformer.training.distributed import Abandoned
+from transformer.training.metrics import MetricsLog, read_metrics
+from transformer.training.trainer import Trainer
+from transformer.training.training_state import Progress
+from transformer.training.validation import StopCheck, record_validation, validate
+
+TIMES = {"elapsed_s", "window_s", "tokens_per_s"}
+Scorer = Callable[..., float]
+
+
+@pytest.fixture
+def config(tiny_config: Config, tmp_path: Path) -> Config:
+    """101 pairs, 17 for validation, 7 updates, a validation after update 5."""
+    for split, size in (("train", 101), ("validation", 17)):
+        for lang, sentences in zip(("en", "de"), zip(*builtin_pairs(split, size), strict=True), strict=True):
+            (tmp_path / f"{split}.{lang}").write_text("".join(f"{sentence}\n" for sentence in sentences))
+    return changed(
+        tiny_config, f"data.corpus={tmp_path}/{{split}}.{{lang}}", "data.vocab_size=197", "train.max_steps=7"
+    )
+
+
+def changed(config: Config, *overrides: str) -> Config:
+    """The configuration with other values."""
+    path = Path(config.run_dir).with_name("changed.yaml")
+    path.write_text(config.to_yaml())
+    return load_config(path, overrides)
+
+
+def validated(run: Path) -> list[int]:
+    return [record["step"] for record in read_metrics(run) if record["kind"] == "validation"]
+
+
+def steps(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+
+
+def state(run: Path, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tensors (weights, moments, random numbers) and progress after a step."""
+    directory = run / "checkpoints" / f"step-{step:08d}"
+    tensors = {file: load_file(directory / f"{file}.safetensors") for file in ("model", "optimizer")}
+    progress = json.loads((directory / "training.json").read_text())
+    return tensors, {name: value for name, value in progress.items() if name not in TIMES}
+
+
+def without_times(run: Path) -> list[dict[str, Any]]:
+    return [{name: x for name, x in record.items() if name not in TIMES} for record in read_metrics(run)]
+
+
+def assert_same(actual: Path, expected: Path, step: int = 7) -> None:
+    """Every bit of the last checkpoints, the records and the kept checkpoints agree."""
+    (tensors, progress), (expected_tensors, expected_progress) = state(actual, step), state(expected, step)
+    assert_close(tensors, expected_tensors, rtol=0, atol=0)
+    assert progress == expected_progress
+    assert without_times(actual) == without_times(expected)
+    for name in ("best", "checkpoints"):
+        assert steps(actual / name) == steps(expected / name)
+
+
+def fake_losses(monkeypatch: pytest.MonkeyPatch, losses: Sequence[float]) -> None:
+    iterator = iter(losses)
+    monkeypatch.setattr(validation_module, "validation_nll", lambda *_: next(iterator))
+
+
+def scores(values: Sequence[float]) -> Scorer:
+    """A scorer with these results."""
+    iterator = iter(values)
+    return lambda *_: next(iterator)
+
+
+# The last step.
+
+
+@pytest.mark.parametrize("reason", ["train.max_steps=7", "train.max_hours=1.0e-09"])
+def test_the_last_step_is_validated_before_it_is_saved(config: Config, reason: str) -> None:
+    trainer = Trainer.from_config(changed(config, reason))
+    assert trainer.fit() == f"{reason.replace('1.0e', '1e')} reached"
+    last = trainer.progress.step
+    assert validated(trainer.run)[-1] == last
+    assert state(trainer.run, last)[1]["validated_step"] == last
+    assert steps(trainer.run / "best")[-1] == f"step-{last:08d}", "this small a run improves until its end"
+
+
+def test_a_last_step_that_was_just_validated_is_not_validated_again(config: Config) -> None:
+    trainer = Trainer.from_config(changed(config, "train.max_steps=5"))
+    trainer.fit()
+    assert validated(trainer.run) == [5]
+
+
+def test_a_run_that_ended_and_goes_on_has_the_weights_of_one_that_did_not_end(config: Config) -> None:
+    whole = Trainer.from_config(changed(config, f"run_dir={config.run_dir}-whole", "train.max_steps=11"))
+    whole.fit()
+    Trainer.from_config(config).fit()
+    trainer = Trainer.from_config(changed(config, "train.max_steps=11"))
+    trainer.fit()
+    tensors, progress = state(trainer.run, 11)
+    expected, expected_progress = state(whole.run, 11)
+    assert_close(tensors, expected, rtol=0, atol=0)
+    assert progress == expected_progress
+    extra = [record for record in without_times(trainer.run) if (record["kind"], record["step"]) == ("validation", 7)]
+    assert len(extra) == 1
+    assert [record for record in without_times(trainer.run) if record not in extra] == without_times(whole.run)
+
+
+def test_patience_does_not_count_the_extra_validation_of_an_end(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = ("train.validate_steps=2", "train.patience=2")
+    fake_losses(monkeypatch, [3.0, 4.0, 5.0, 6.0])
+    for max_steps, step in ((3, 3), (29, 6)):  # validated after 2, 3, 4 and 6
+        trainer = Trainer.from_config(changed(config, *values, f"train.max_steps={max_steps}"))
+        trainer.fit()
+        assert trainer.progress.step == step
+    assert validated(trainer.run) == [2, 3, 4, 6]
+
+
+def test_an_extra_validation_that_is_better_is_the_best(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_losses(monkeypatch, [3.0, 2.0, 2.5])
+    Trainer.from_config(config).fit()
+    trainer = Trainer.from_config(changed(config, "train.max_steps=10"))
+    assert (trainer.progress.best_nll, trainer.progress.num_bad_validations) == (2.0, 0)
+    trainer.fit()
+    assert (trainer.progress.best_nll, trainer.progress.num_bad_validations) == (2.0, 1)
+    assert steps(trainer.run / "best") == ["step-00000007"]
+
+
+def test_after_a_request_to_stop_a_line_says_what_was_not_validated(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = Trainer.from_config(config)
+    assert trainer.fit(lambda: "SIGTERM" if trainer.progress.step == 6 else None) == "SIGTERM"
+    assert validated(trainer.run) == [5]
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"step 6 is newer than the best (step 5) and was not validated; it is kept in {trainer.run}/checkpoints"
+    )
+
+
+def test_without_a_best_there_is_no_such_line(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = Trainer.from_config(config)
+    trainer.fit(lambda: "SIGTERM" if trainer.progress.step == 3 else None)
+    assert "newer than" not in capsys.readouterr().out
+
+
+def test_a_run_that_an_earlier_version_ended_is_validated_by_the_same_command(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_losses(monkeypatch, [3.0, 2.0])
+    trainer = Trainer.from_config(changed(config, "train.max_steps=11"))
+    trainer.fit(lambda: "stop" if trainer.progress.step == 7 else None)
+    assert validated(trainer.run) == [5]
+    forget(trainer.run, 7)
+    again = Trainer.from_config(config)
+    assert (again.progress.validated_step, again.progress.best_nll) == (5, 3.0)
+    assert again.fit() == "train.max_steps=7 reached"
+    assert validated(again.run) == [5, 7]
+    assert steps(again.run / "best") == ["step-00000007"]
+
+
+def forget(run: Path, step: int) -> None:
+    """Make a checkpoint one of the first versions, without the keys added since and checksums."""
+    directory = run / "checkpoints" / f"step-{step:08d}"
+    (directory / "SHA256SUMS").unlink()
+    saved = json.loads((directory / "training.json").read_text())
+    for key in ("best_bleu", "validated_step"):
+        del saved[key]
+    (directory / "training.json").write_text(json.dumps(saved))
+
+
+# Stopping.
+
+
+def stop_in_validation(trainer: Trainer, step: int, number: int) -> Callable[[], str | None]:
+    """A stop request that comes when it is asked for the `number`-th time after the update `step`."""
+    asked = 0
+
+    def stop() -> str | None:
+        nonlocal asked
+        asked += trainer.progress.step == step
+        return "SIGTERM" if asked >= number else None
+
+    return stop
+
+
+# 17 sentences make a few batches for the loss; their translation takes many steps.
+@pytest.mark.parametrize("number", [1, 2, 4, 11, 23])
+def test_a_run_stopped_in_a_validation_makes_up_for_it(config: Config, number: int) -> None:
+    config = changed(config, "train.validation_bleu=true", "train.validate_steps=4")
+    whole = Trainer.from_config(changed(config, f"run_dir={config.run_dir}-whole"), greedy_bleu)
+    whole.fit()
+    trainer = Trainer.from_config(config, greedy_bleu)
+    assert trainer.fit(stop_in_validation(trainer, 4, number)) == "SIGTERM"
+    assert trainer.progress.step == 4
+    assert validated(trainer.run) == [], "nothing is recorded of a validation that was left"
+    assert steps(trainer.run / "best") == []
+    assert steps(trainer.run / "checkpoints") == ["step-00000004"]
+    assert trainer.weights.model.training
+    assert not trainer.weights.model.decoder._forward_pre_hooks
+    Trainer.from_config(config, greedy_bleu).fit()
+    assert_same(trainer.run, whole.run)
+    assert_same(trainer.run, whole.run, step=4)
+
+
+def test_a_run_stopped_in_its_last_validation_makes_up_for_it(config: Config) -> None:
+    whole = Trainer.from_config(changed(config, f"run_dir={config.run_dir}-whole"))
+    whole.fit()
+    trainer = Trainer.from_config(config)
+    assert trainer.fit(stop_in_validation(trainer, 7, 1)) == "SIGTERM"
+    assert validated(trainer.run) == [5]
+    Trainer.from_config(config).fit()
+    assert_same(trainer.run, whole.run)
+
+
+@pytest.mark.parametrize("where", ["log", "best", "save"])
+def test_a_validation_killed_before_it_was_saved_is_repeated(
+    config: Config, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Step 4 is saved when it is validated because training ends."""
+    config = changed(config, "train.validate_steps=3", "train.max_steps=4")
+    whole = Trainer.from_config(changed(config, f"run_dir={config.run_dir}-whole"))
+    whole.fit()
+    trainer = Trainer.from_config(config)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        kill_after(patch, trainer, where)
+        trainer.fit()
+    assert validated(trainer.run) == [3, 4]
+    assert steps(trainer.run / "best")[0] == "step-00000003", "the best that is saved is still there"
+    Trainer.from_config(config).fit()
+    assert_same(trainer.run, whole.run, step=4)
+
+
+def kill_after(patch: pytest.MonkeyPatch, trainer: Trainer, where: str) -> None:
+    """Fail after the validation of step 4 is logged, its best written, or before its progress is saved."""
+    log, write, save = MetricsLog.log, trainer._write, trainer._save
+
+    def killed_log(self: MetricsLog, kind: str, step: int, **values: float) -> None:
+        log(self, kind, step, **values)
+        if where == "log" and (kind, step) == ("validation", 4):
+            raise KeyboardInterrupt
+
+    def killed_write(parent: Path, *rest: Any) -> None:
+        write(parent, *rest)
+        if where == "best" and trainer.progress.step == 4 and parent.name == "best":
+            raise KeyboardInterrupt
+
+    def killed_save() -> None:
+        if where == "save" and trainer.progress.validated_step == 4:
+            raise KeyboardInterrupt
+        save()
+
+    patch.setattr(MetricsLog, "log", killed_log)
+    patch.setattr(trainer, "_write", killed_write)
+    patch.setattr(trainer, "_save", killed_save)
+
+
+def test_a_validation_draws_no_random_numbers(config: Config) -> None:
+    trainer = Trainer.from_config(config)
+    before = torch.get_rng_state()
+    validate(trainer.weights.model, trainer.data, 211, greedy_bleu, trainer.context, lambda: False)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_validation_that_is_left_raises_and_leaves_the_model_as_it_was(config: Config) -> None:
+    trainer = Trainer.from_config(config)
+    model = trainer.weights.model
+    with pytest.raises(Abandoned):
+        validate(model, trainer.data, 211, None, trainer.context, lambda: True)
+    assert model.training
+    assert not model.encoder._forward_pre_hooks
+
+
+def test_the_first_reason_to_stop_is_kept() -> None:
+    answers: Iterator[str | None] = iter([None, "SIGHUP", None])
+    should_stop = StopCheck(lambda: next(answers))
+    assert [should_stop() for _ in range(5)] == [False, True, True, True, True]
+    assert should_stop.reason == "SIGHUP"
+
+
+# The best.
+
+
+@pytest.mark.parametrize(
+    ("best_by", "nll", "bleu", "is_best"),
+    [
+        ("loss", 1.9, 10.0, True),
+        ("loss", 2.0, 90.0, False),
+        ("loss", 1.9, None, True),
+        ("bleu", 9.0, 31.0, True),
+        ("bleu", 1.0, 30.0, False),
+    ],
+)
+def test_only_a_better_value_of_the_measure_is_the_best(
+    best_by: str, nll: float, bleu: float | None, is_best: bool
+) -> None:
+    progress = Progress(step=13, best_nll=2.0, best_bleu=30.0, num_bad_validations=3)
+    assert record_validation(progress, nll, bleu, best_by, is_regular=True) is is_best
+    assert progress.validated_step == 13
+    found = (progress.best_nll, progress.best_bleu, progress.num_bad_validations)
+    assert found == ((nll, bleu, 0) if is_best else (2.0, 30.0, 4))
+
+
+def test_the_best_by_bleu_has_the_highest_bleu_and_patience_waits_for_bleu(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = ("train.validation_bleu=true", "train.best_by=bleu", "train.validate_steps=1", "train.patience=2")
+    fake_losses(monkeypatch, [5.0, 4.0, 3.0, 2.0])
+    trainer = Trainer.from_config(changed(config, *values), scores([7.0, 11.0, 11.0, 3.0]))
+    assert trainer.fit() == "no better validation BLEU in train.patience=2 validations"
+    assert steps(trainer.run / "best") == ["step-00000002"]
+    assert (trainer.progress.best_nll, trainer.progress.best_bleu) == (4.0, 11.0)
+
+
+def test_best_by_bleu_needs_validation_bleu(config: Config) -> None:
+    with pytest.raises(ConfigError, match=r"^train\.best_by=bleu needs train\.validation_bleu=true; or use "):
+        changed(config, "train.best_by=bleu", "train.validation_bleu=false")
+
+
+def test_best_by_bleu_needs_a_scorer(config: Config) -> None:
+    with pytest.raises(ValueError, match=r"^train\.best_by=bleu needs a scorer$"):
+        Trainer.from_config(changed(config, "train.best_by=bleu", "train.validation_bleu=true"))
+
+
+@pytest.mark.parametrize("is_old", [False, True], ids=["this version", "an earlier version"])
+def test_another_measure_keeps_the_best_until_a_later_one_is_better(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_old: bool
+) -> None:
+    fake_losses(monkeypatch, [3.0, 4.0, 5.0, 6.0, 7.0])
+    values = ("train.validation_bleu=true", "train.validate_steps=2", "train.save_steps=1")
+    Trainer.from_config(changed(config, *values, "train.max_steps=4"), scores([23.0, 17.0])).fit()
+    if is_old:
+        forget(Path(config.run_dir), 4)
+    by_bleu = (*values, "train.best_by=bleu", "train.max_steps=8")
+    trainer = Trainer.from_config(changed(config, *by_bleu), scores([19.0, 29.0]))
+    assert trainer.progress.num_bad_validations == 0, "it counted losses"
+    expected = "train.best_by: loss before, bleu now; step 2 (validation BLEU 23.000) stays the best until a later one"
+    assert expected in capsys.readouterr().out
+    trainer.fit()
+    assert steps(trainer.run / "best") == ["step-00000008"], "not step 6, whose BLEU is 19"
+    back = Trainer.from_config(changed(config, *values, "train.best_by=loss", "train.max_steps=8"))
+    assert "train.best_by: bleu before, loss now; step 8 (validation loss 6.000) stays" in capsys.readouterr().out
+    assert back.progress.best_nll == 6.0
+
+
+def test_a_best_of_unknown_bleu_is_replaced_by_the_next(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_losses(monkeypatch, [3.0, 4.0])
+    values = ("train.validate_steps=2",)
+    Trainer.from_config(changed(config, *values, "train.max_steps=2")).fit()
+    by_bleu = ("train.best_by=bleu", "train.validation_bleu=true", "train.max_steps=4")
+    trainer = Trainer.from_config(changed(config, *values, *by_bleu), scores([1.0]))
+    assert "loss before, bleu now; the next validation becomes the best" in capsys.readouterr().out
+    trainer.fit()
+    assert steps(trainer.run / "best") == ["step-00000004"]
+
+
+def test_a_best_that_was_deleted_leaves_its_place_to_the_next(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_losses(monkeypatch, [3.0, 4.0])
+    Trainer.from_config(changed(config, "train.max_steps=5")).fit()
+    shutil.rmtree(Path(config.run_dir) / "best")
+    trainer = Trainer.from_config(config)
+    trainer.fit()
+    assert steps(trainer.run / "best") == ["step-00000007"]

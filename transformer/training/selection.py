@@ -1,0 +1,40 @@
+"""Which checkpoint of a run a command took, in words."""
+
+from pathlib import Path
+
+from transformer.config import load_config
+from transformer.hub import is_model_id
+from transformer.training.integrity import averaged_steps
+from transformer.training.lost_output import print_aside
+from transformer.training.metrics import read_metrics
+from transformer.training.run_directory import checkpoints, step_of
+
+
+def report_checkpoint(given: str | Path, taken: str) -> None:
+    """Print on standard error which checkpoint was taken, and a note if it is not the newest.
+
+    Args:
+        given: a run, a checkpoint or a hub id, as for `locate_checkpoint`.
+        taken: the name that `locate_checkpoint` returned for it.
+    """
+    if is_model_id(given) or Path(given) == Path(taken):
+        print_aside(f"checkpoint: {taken}")
+        return
+    run, path = Path(given), Path(taken)
+    steps = averaged_steps(path / "model.safetensors") if step_of(path) < 0 else []
+    validated = [record["step"] for record in read_metrics(run) if record["kind"] == "validation"]
+    print_aside(f"checkpoint: {taken} ({_kind(run, path, steps, len(validated))})")
+    newest = max([*checkpoints(run / "checkpoints"), *checkpoints(run / "best")], key=step_of, default=path)
+    if steps and step_of(newest) > max(steps):
+        print_aside(f"note: {newest} is newer than this average")
+    elif step_of(newest) > step_of(path) >= 0 and step_of(newest) not in validated:
+        print_aside(f"note: {newest} is newer and was not validated")
+
+
+def _kind(run: Path, path: Path, steps: list[int], num_validations: int) -> str:
+    if step_of(path) < 0:
+        return f"average of the steps {', '.join(map(str, steps))}" if steps else "average"
+    if path.parent != run / "best":
+        return "the last; none is kept as the best"
+    measure = {"loss": "loss", "bleu": "BLEU"}[load_config(path / "config.yaml", saved=True).train.best_by]
+    return f"best validation {measure} of {num_validations}" if num_validations else f"best validation {measure}"

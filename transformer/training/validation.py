@@ -1,0 +1,151 @@
+"""Validation (section 5.4): scores of the current weights, which are the best, and stopping in the middle of it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from transformer.data.batching import bucket_by_length, collate
+from transformer.data.dataset import PairDataset
+from transformer.data.tokenizer import Tokenizer
+from transformer.model.transformer import Transformer
+from transformer.training.data import RunData
+from transformer.training.distributed import SINGLE_PROCESS, DistributedContext
+from transformer.training.run_directory import checkpoints, step_of
+from transformer.training.train_step import batch_loss
+from transformer.training.training_state import Progress
+
+# BLEU of a model's translations of sources against references. Called on every rank; may communicate by `all_gather`.
+Scorer = Callable[[Transformer, Tokenizer, Sequence[str], Sequence[str]], float]
+
+# Between two looks at whether another rank was asked to stop, each of which is a message to the store of the job.
+_POLL_S = 0.2
+_NUMBERS = itertools.count()  # the same on all ranks
+
+
+class StopCheck:
+    """Asks whether to stop; cheap enough for every batch and decoding step."""
+
+    def __init__(self, stop: Callable[[], str | None], context: DistributedContext = SINGLE_PROCESS) -> None:
+        self.reason: str | None = None  # the first one in this process
+        self._stop, self._context = stop, context
+        self._next_look, self._is_seen = 0.0, False
+        self._flag = f"stop {next(_NUMBERS)}"
+
+    def ask(self) -> str | None:
+        """The reason to stop in this process, if any; it does not change any more."""
+        if self.reason is None:
+            self.reason = self._stop()
+        return self.reason
+
+    def __call__(self) -> bool:
+        """Whether this process is asked to stop, or another one was at the last look."""
+        is_asked = self.ask() is not None
+        if self._context.store is None:
+            return is_asked
+        if not self._is_seen and (is_asked or time.monotonic() >= self._next_look):
+            self._is_seen = self._context.any_rank(self._flag, is_set=is_asked)
+            self._next_look = time.monotonic() + _POLL_S
+        return self._is_seen
+
+
+class _StopNowError(Exception):
+    """Leaves a computation of this rank."""
+
+
+def validate(
+    model: Transformer,
+    data: RunData,
+    max_tokens: int,
+    scorer: Scorer | None,
+    context: DistributedContext,
+    should_stop: Callable[[], bool],
+) -> dict[str, float]:
+    """NLL in nats per target token, perplexity and, with a scorer, BLEU; draws no random numbers.
+
+    `Abandoned` is raised on all ranks if `should_stop()` on one, before a batch or a decoding step.
+    """
+    was_training = model.training
+    try:
+        with _stopping(model, should_stop):
+            nll = validation_nll(model, data.validation, max_tokens, context)
+            values = {"nll": nll, "ppl": math.exp(min(nll, 700.0))}
+            if scorer is not None:
+                sources, references = zip(*data.validation_text, strict=True)
+                model.eval()
+                values["bleu"] = scorer(model, data.tokenizer, sources, references)
+        context.all_gather(None)
+    except _StopNowError:
+        context.abandon()
+    finally:
+        model.train(was_training)
+    return values
+
+
+@contextlib.contextmanager
+def _stopping(model: Transformer, should_stop: Callable[[], bool]) -> Iterator[None]:
+    """Make the model raise `_StopNowError` before a batch or a decoding step."""
+
+    def check(*_: object) -> None:
+        if should_stop():
+            raise _StopNowError
+
+    # A scorer and its search need not know of this.
+    hooks = [stack.register_forward_pre_hook(check) for stack in (model.encoder, model.decoder)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@torch.no_grad()
+def validation_nll(
+    model: Transformer, dataset: PairDataset, max_tokens: int, context: DistributedContext = SINGLE_PROCESS
+) -> float:
+    """NLL in nats per target token, without dropout; ranks share the batches."""
+    was_training = model.training
+    model.eval()
+    total = torch.zeros((), device=model.embedding.output_weight.device)
+    batches = bucket_by_length(dataset.src.lengths, dataset.tgt.lengths, max_tokens, np.random.default_rng(0))
+    for indices in context.shard(batches):
+        total += batch_loss(model, collate(dataset, indices).to(total.device), 0.0)[1]
+    model.train(was_training)
+    context.all_gather(None)  # `Abandoned` if a rank has stopped: it would not take part in the sum
+    return context.sum(total).item() / int(dataset.tgt.lengths.sum())
+
+
+def record_validation(progress: Progress, nll: float, bleu: float | None, best_by: str, *, is_regular: bool) -> bool:
+    """Count a validation of the last update; returns whether it is the best so far.
+
+    An earlier one stays the best if it is as good. Without a better one, only regular validations count for patience:
+    a run that was validated because it ended, and goes on, then stops where it would have stopped.
+    """
+    if best_by == "bleu" and bleu is not None:
+        is_best = progress.best_bleu is None or bleu > progress.best_bleu
+    else:
+        is_best = progress.best_nll is None or nll < progress.best_nll
+    if is_best:
+        progress.best_nll, progress.best_bleu, progress.num_bad_validations = nll, bleu, 0
+    else:
+        progress.num_bad_validations += is_regular
+    progress.validated_step = progress.step
+    return is_best
+
+
+def unvalidated_line(run: Path, progress: Progress) -> str | None:
+    """Says, after the end of training, that the last step is newer than the best one and was not validated."""
+    best = checkpoints(run / "best")
+    if not best or progress.validated_step == progress.step:
+        return None
+    return (
+        f"step {progress.step} is newer than the best (step {step_of(best[-1])}) and was not validated; it is kept in "
+        f"{run / 'checkpoints'}"
+    )
