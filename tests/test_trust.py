@@ -261,7 +261,7 @@ def test_scripts_print_the_commit_of_a_hub_model(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(snapshot))
     (tmp_path / "text").write_text("A man is sleeping.\n")
     assert end_of("translate", "org/name", tmp_path / "text") == 0
-    assert capfd.readouterr().err.startswith(f"model: org/name@{COMMIT}\n")
+    assert capfd.readouterr().err.startswith(f"checkpoint: org/name@{COMMIT}\n")
     files = ("--src", tmp_path / "text", "--ref", tmp_path / "text")
     assert end_of("evaluate", "org/name@main", *files, "--json") == 0
     assert json.loads(capfd.readouterr().out)["checkpoint"] == f"org/name@{COMMIT}"

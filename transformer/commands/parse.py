@@ -39,9 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     tune_process()
     checkpoint, origin = locate_checkpoint(arguments.run)
-    report_checkpoint(arguments.run, origin)
     translator = Translator.load(checkpoint, device=arguments.device, precision=arguments.precision)
     translator.search = override(translator.search, beam=arguments.beam, alpha=arguments.alpha)
+    report_checkpoint(arguments.run, origin)
     if not arguments.evaluate:
         _parse(translator, arguments.file or "-")
     elif arguments.file is not None:

@@ -56,12 +56,12 @@ def _translate(arguments: argparse.Namespace, context: DistributedContext) -> in
     source = _source(arguments) if context.is_main else None
     tune_process()
     translator = Translator.load(arguments.run, device=arguments.device, precision=arguments.precision)
-    if context.is_main:
-        report_checkpoint(arguments.run, str(translator.origin))
     apply_search_options(arguments, translator)
     translator.context = context
     if not 1 <= arguments.nbest <= translator.search.beam:
         raise ConfigError(f"--nbest {arguments.nbest} must be between 1 and the beam size, {translator.search.beam}")
+    if context.is_main:
+        report_checkpoint(arguments.run, str(translator.origin))
     if source is None:
         for number, lines in context.stream_from_main(_numbered((), 1)):
             translator.translate_nbest(lines, nbest=arguments.nbest, first_number=number)

@@ -2,7 +2,7 @@
 
 config.yaml  tokenizer.model  metrics.jsonl  tensorboard/
 starts.jsonl                 one line per start: command, versions, revision and data
-checkpoints/step-00001000/   the last ones          best/step-00000800/   the lowest validation loss
+checkpoints/step-00001000/   the last ones          best/step-00000800/   the best validation
 averaged/                    written by scripts/average.py, removed when training resumes
 .lock                        held by the training process
 """
