@@ -43,6 +43,8 @@ SIGNALS = {
     "INT": [signal.SIGINT],
     "INT INT": [signal.SIGINT, signal.SIGINT],
 }
+# A closed terminal, which is not drawn at random.
+CLOSED = {"HUP HUP": [signal.SIGHUP, signal.SIGHUP]}
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,7 @@ class Harness:
                     "number": kill.number,
                     "limit": kill.limit,
                     "delay_s": kill.delay_s,
-                    "signals": SIGNALS.get(kill.signals, []),
+                    "signals": (SIGNALS | CLOSED).get(kill.signals, []),
                 }
             )
             after = last_step(lifecycle.root)
@@ -326,7 +328,7 @@ def status_faults(kill: Kill, ending: Ending) -> list[str]:
         return [f"status {ending.status} without a kill: {ending.printed[-300:]}"]
     if kill.point == "importing" and kill.signals.startswith("INT"):
         return []  # libraries may turn the interruption into another error, as numpy does
-    number = signal.SIGXFSZ if kill.signals == "XFSZ" else SIGNALS[kill.signals][0]
+    number = signal.SIGXFSZ if kill.signals == "XFSZ" else (SIGNALS | CLOSED)[kill.signals][0]
     if ending.status not in (-number, 128 + number):
         return [f"status {ending.status}: {ending.printed[-300:]}"]
     return []

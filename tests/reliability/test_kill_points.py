@@ -29,6 +29,8 @@ TRAINING = [
     Kill("pruning", 3, "KILL"),  # of the best
     Kill("pruning", 6, "KILL"),
     Kill("inference", 2, "INT INT", delay_s=0.05),
+    Kill("inference", 1, "TERM"),
+    Kill("inference", 1, "HUP HUP", delay_s=0.02),
     Kill("writing metrics", 5, "INT"),
     Kill("final save", 13, "KILL"),
 ]
@@ -118,6 +120,7 @@ def test_an_incomplete_checkpoint_is_a_fault(lifecycle: Lifecycle) -> None:
         ("INT", 130, True),
         ("INT INT", 130, True),
         ("INT", 2, False),
+        ("HUP HUP", 129, True),
         ("INT", 0, True),
     ],
 )
