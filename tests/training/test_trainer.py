@@ -562,6 +562,17 @@ def test_a_run_without_a_fingerprint_of_its_validation_data_does_not_move(small_
         Trainer.from_config(moved)
 
 
+def test_a_checkpoint_that_was_validated_after_its_last_step_is_damaged(small_config: Config) -> None:
+    trainer = Trainer.from_config(changed(small_config, "train.max_steps=2"))
+    trainer.fit()
+    last = trainer.run / "checkpoints" / "step-00000002"
+    (last / "SHA256SUMS").unlink()
+    progress = json.loads((last / "training.json").read_text()) | {"validated_step": 3}
+    (last / "training.json").write_text(json.dumps(progress))
+    with pytest.raises(CheckpointError, match=r"contains the state after step 2, not after that of its name"):
+        Trainer.from_config(small_config)
+
+
 def test_training_progress_without_fingerprints_is_a_damaged_checkpoint(small_config: Config) -> None:
     trainer = Trainer.from_config(changed(small_config, "train.max_steps=2"))
     trainer.fit()

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -20,6 +20,7 @@ from transformer.inference.translator import greedy_bleu
 from transformer.training import validation as validation_module
 from transformer.training.distributed import Abandoned
 from transformer.training.metrics import MetricsLog, read_metrics
+from transformer.training.resumption import restore_best
 from transformer.training.trainer import Trainer
 from transformer.training.training_state import Progress
 from transformer.training.validation import StopCheck, record_validation, validate
@@ -370,6 +371,35 @@ def test_a_best_of_unknown_bleu_is_replaced_by_the_next(
     assert "loss before, bleu now; the next validation becomes the best" in capsys.readouterr().out
     trainer.fit()
     assert steps(trainer.run / "best") == ["step-00000004"]
+
+
+class Tokenizing:
+    """A configuration whose BLEU has this tokenizer."""
+
+    def __init__(self, config: Config, tokenizer: str) -> None:
+        self.train, self._values = config.train, config.flat() | {"data.bleu_tokenizer": tokenizer}
+
+    def flat(self) -> dict[str, Any]:
+        return self._values
+
+
+@pytest.mark.parametrize("best_by", ["loss", "bleu"])
+def test_bleu_by_another_tokenizer_is_not_compared(config: Config, best_by: str) -> None:
+    config = changed(config, f"train.best_by={best_by}", "train.validation_bleu=true")
+    run = Path(config.run_dir)
+    (run / "best" / "step-00000005").mkdir(parents=True)
+    (run / "best" / "step-00000005" / "model.safetensors").touch()
+    progress = Progress(step=7, validated_step=7, best_nll=2.0, best_bleu=0.3, num_bad_validations=2)
+    before, now = (cast(Config, Tokenizing(config, tokenizer)) for tokenizer in ("13a", "zh"))
+    line = restore_best(progress, run, before, now)
+    assert (progress.best_nll, progress.best_bleu) == (2.0, None)
+    if best_by == "bleu":
+        assert line == "data.bleu_tokenizer: 13a before, zh now; the next validation becomes the best"
+        assert progress.num_bad_validations == 0
+    else:
+        assert line is None
+        assert progress.num_bad_validations == 2
+    assert restore_best(progress, run, now, now) is None
 
 
 def test_a_best_that_was_deleted_leaves_its_place_to_the_next(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
