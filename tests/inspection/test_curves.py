@@ -134,3 +134,61 @@ def test_updates_are_whole_numbers_at_the_places_of_their_labels(last: int) -> N
         labels = [label.get_text().replace("\N{MINUS SIGN}", "-") for label in axes.get_xticklabels()]
         assert labels == [f"{tick:,.0f}" for tick in ticks]
         assert all(tick == int(tick) for tick in ticks)
+
+
+def visible_numbers(axis: Any) -> list[str]:
+    """The labels of the ticks that lie on the axis."""
+    low, high = axis.get_view_interval()
+    labels = zip(axis.get_majorticklocs(), axis.get_majorticklabels(), strict=True)
+    return [label.get_text() for place, label in labels if low <= place <= high and label.get_visible()]
+
+
+ONE_VALIDATION = [{"kind": "train", "step": 1, "loss": 6.9, "ppl": 990.0, "lr": 1e-5}]
+ONE_VALIDATION += [{"kind": "validation", "step": 1, "ppl": 720.0, "bleu": 0.0}]
+RUNS_AT_THE_EDGE: dict[str, list[dict[str, Any]]] = {
+    "one validation": ONE_VALIDATION,
+    "one update": ONE_VALIDATION[:1],
+    "nothing": [],
+    "within a decade": [{"kind": "validation", "step": step, "ppl": 7.0 + step, "bleu": 0.0} for step in range(60)],
+    "a decade": [{"kind": "validation", "step": step, "ppl": 10.0**step} for step in (0, 1)],
+    "diverged": [{"kind": "train", "step": step, "ppl": 10.0 ** (70 * step)} for step in range(5)],
+}
+
+
+@pytest.mark.parametrize("records", RUNS_AT_THE_EDGE.values(), ids=RUNS_AT_THE_EDGE)
+@pytest.mark.parametrize("form", ["png", "svg", "pdf"])
+def test_every_panel_of_a_file_has_two_numbers_on_each_axis(
+    records: list[dict[str, Any]], form: str, tmp_path: Path
+) -> None:
+    with theme():
+        figure = draw_training({"a": records})
+        save(figure, tmp_path / f"a.{form}")
+    for axes in figure.axes:
+        assert min(len([text for text in visible_numbers(axis) if text]) for axis in (axes.xaxis, axes.yaxis)) >= 2
+
+
+def test_a_png_has_200_dots_per_inch(tmp_path: Path) -> None:
+    from PIL import Image
+
+    save(draw_training({"a": RECORDS}), tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert [round(dpi) for dpi in image.info["dpi"]] == [200, 200]
+
+
+@pytest.mark.parametrize("scores", [[0.0], [0.0, 0.0025, 0.0], [37.0, 37.5]])
+def test_bleu_is_not_negative_and_differences_of_nothing_are_not_magnified(scores: list[float]) -> None:
+    records = [{"kind": "validation", "step": step, "bleu": score} for step, score in enumerate(scores)]
+    low, high = draw_training({"a": records}).axes[2].get_ylim()
+    assert (low, high) == (pytest.approx(min(scores) - 0.05), pytest.approx(min(scores) + 1.05))
+
+
+def test_a_curve_of_one_point_is_visible() -> None:
+    (loss,) = draw_training({"a": RECORDS[:1]}).axes[0].lines
+    assert loss.get_marker() == "."
+    assert draw_training({"a": RECORDS}).axes[0].lines[0].get_marker() == "None"
+
+
+def test_more_runs_than_colours_still_look_different() -> None:
+    figure = draw_training({f"run {number}": RECORDS for number in range(19)})
+    looks = [(line.get_color(), line.get_linestyle(), line.get_marker()) for line in figure.axes[1].lines]
+    assert len({*looks}) == len(looks) == 38

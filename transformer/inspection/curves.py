@@ -26,8 +26,10 @@ _PANELS = (
 _NAMES = {"train": "training", "validation": "validation"}
 _STYLES: dict[str, dict[str, Any]] = {
     "train": {"linewidth": 1},
-    "validation": {"linewidth": 1.4, "linestyle": "--", "marker": "o", "markersize": 4},
+    "validation": {"linewidth": 1.4, "linestyle": "--", "markersize": 4},
 }
+# For the first runs in the palette's colours, and for those after them that repeat a colour.
+_LINES, _MARKERS = ("-", ":", "-."), ("o", "s", "^")
 _NUM_POSITIONS = 100  # of the curves of `draw_positions`: more would fill the panel
 
 
@@ -92,13 +94,13 @@ def draw_learning_rates(schedules: Sequence[tuple[int, int]]) -> Figure:
 def draw_training(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """Loss, perplexity, BLEU and learning rate of runs against updates; `runs` maps names to `read_metrics`."""
     figure = new_figure(9, 6)
-    last = max((record["step"] for records in runs.values() for record in records), default=1)
+    last = max((1, *(record["step"] for records in runs.values() for record in records)))
     for axes, (title, keys) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
-        for (name, records), colour in zip(runs.items(), itertools.cycle(palette()), strict=False):
+        for number, (name, records) in enumerate(runs.items()):
             for kind, key in keys.items():
                 points = [(line["step"], line[key]) for line in records if line["kind"] == kind and key in line]
                 if points:
-                    style = {"color": colour, "label": f"{name}, {_NAMES[kind]}", **_STYLES[kind]}
+                    style = {**_style(number, kind, alone=len(points) == 1), "label": f"{name}, {_NAMES[kind]}"}
                     axes.plot(*zip(*points, strict=True), **style)
         axes.set_xlim(-0.02 * last, 1.02 * last)
         _label(axes, _bleu_title(title, runs) if "BLEU" in title else title)
@@ -116,6 +118,15 @@ def _bleu_title(title: str, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
     return f"{title.removesuffix(')')}; {', '.join(names)})"
 
 
+def _style(number: int, kind: str, *, alone: bool) -> dict[str, Any]:
+    """Of a run's curve of this kind; a point `alone` is no line, and would be invisible without a marker."""
+    repeat, colour = divmod(number, len(palette()))
+    style = {"color": palette()[colour], **_STYLES[kind]}
+    if kind == "train":
+        return {"linestyle": _LINES[repeat % len(_LINES)], **style, **({"marker": "."} if alone else {})}
+    return {"marker": _MARKERS[repeat % len(_MARKERS)], **style}
+
+
 def _label(axes: Axes, title: str) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
@@ -125,8 +136,17 @@ def _label(axes: Axes, title: str) -> None:
     axes.grid()
     if title.startswith("perplexity"):
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        low, high = axes.get_ylim()
+        # Within a decade, 1, 2 and 5 are too few numbers; of many decades, LogLocator shows none of them.
+        wide = LogLocator() if high > 1e6 * low else LogLocator(subs=(1, 2, 5))
+        axes.yaxis.set_major_locator(wide if high > 10 * low else MaxNLocator(5))
         axes.yaxis.set_major_formatter("{x:,.6g}")
         axes.yaxis.set_minor_locator(NullLocator())
+    elif "BLEU" in title:
+        drawn: list[Any] = [line.get_ydata() for line in axes.lines]
+        values: list[float] = [value for curve in drawn for value in curve if math.isfinite(value)]
+        low = min(values, default=0.0)
+        if max(values, default=0.0) < low + 1:  # differences that mean nothing; and no BLEU is negative
+            axes.set_ylim(low - 0.05, low + 1.05)
     elif title == "learning rate":
         axes.ticklabel_format(axis="y", scilimits=(-3, 3), useMathText=True)
