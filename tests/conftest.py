@@ -1,9 +1,11 @@
-"""Fixtures that several rooms share: a configuration that trains in seconds, and a run trained with it."""
+"""Fixtures that several rooms share: a configuration that trains in seconds, a run trained with it, a terminal."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before torch is imported here, and for the processes that tests start: they share few cores.
@@ -12,6 +14,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 import pytest
 import torch
 
+from transformer import progress
 from transformer.config import Config, load_config
 from transformer.data.builtin import builtin_pairs
 from transformer.training.trainer import Trainer
@@ -72,3 +75,68 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: str) -> P
     config = write_tiny_config(tmp_path_factory.mktemp("trained"), tiny_corpus)
     Trainer.from_config(config).fit()
     return Path(config.run_dir)
+
+
+class Terminal:
+    """A terminal of some columns: what a program writes to it, and what it then shows."""
+
+    def __init__(self, columns: int) -> None:
+        fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
+        self._resize = lambda size: fcntl.ioctl(
+            self.program_end, termios.TIOCSWINSZ, size.to_bytes(2, sys.byteorder).join((b"\x18\x00", b"\0\0\0\0"))
+        )
+        self._screen_end, self.program_end = os.openpty()
+        os.set_blocking(self._screen_end, False)
+        self.stream = os.fdopen(self.program_end, "w", encoding="utf-8")
+        self.resize(columns)
+        self.written = ""
+
+    def resize(self, columns: int) -> None:
+        self.columns = columns
+        self._resize(columns)
+
+    def read(self) -> str:
+        """All that has been written."""
+        self.stream.flush()
+        try:
+            while block := os.read(self._screen_end, 1 << 16):
+                self.written += block.decode()
+        except BlockingIOError:
+            pass
+        return self.written
+
+    def texts(self) -> list[str]:
+        """What stood between two carriage returns or line feeds."""
+        return [text.rstrip() for text in re.split(r"[\r\n]+", self.read()) if text.strip()]
+
+    def screen(self) -> list[str]:
+        """The lines as they are shown."""
+        lines, column = [""], 0
+        for character in self.read().replace("\r\n", "\n"):
+            if character == "\n":
+                lines.append("")
+                column = 0
+            elif character == "\r":
+                column = 0
+            else:
+                assert column < self.columns, "wraps"
+                lines[-1] = f"{lines[-1][:column].ljust(column)}{character}{lines[-1][column + 1 :]}"
+                column += 1
+        return [line.rstrip() for line in lines]
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Terminal]]:
+    """Make a terminal of some columns, which becomes stderr."""
+    made = []
+
+    def make(columns: int) -> Terminal:
+        made.append(Terminal(columns))
+        monkeypatch.setattr(sys, "stderr", made[-1].stream)
+        return made[-1]
+
+    yield make
+    progress._lines.clear()
+    for one in made:
+        one.stream.close()
+        os.close(one._screen_end)

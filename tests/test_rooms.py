@@ -25,6 +25,7 @@ ROOMS = [
     "config_errors",
     "shipped",
     "files",
+    "progress",
     "cli",
     "errors",
 ]

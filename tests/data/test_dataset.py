@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from transformer import progress
 from transformer.data import dataset as dataset_module
 from transformer.data.builtin import builtin_pairs
 from transformer.data.corpus import Corpus
@@ -441,3 +443,40 @@ def test_unknown_pieces_of_kept_pairs_are_counted_on_both_sides(
 def test_no_tokenizer_is_trained_on_an_empty_corpus(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
     with pytest.raises(DataError, match=r"^nothing: the corpus is empty$"):
         corpus_tokenizer(Corpus("nothing", "x", lambda: iter(pairs)), 151, tmp_path)
+
+
+def test_each_stage_of_the_work_is_shown_with_the_pairs_that_are_done(tmp_path: Path, pairs: Pairs) -> None:
+    shown: list[str] = []
+
+    @contextlib.contextmanager
+    def stage(what: str, unit: str = "", total: int | None = None) -> Iterator[Callable[[int], None]]:
+        counts: list[int] = []
+        shown.append(f"{what} begins")
+        yield counts.append
+        shown.append(f"{what} ends with {sum(counts)} {unit} of {total}")
+
+    corpus = Corpus("the shelf", "shelf", lambda: iter([("", "no source"), *pairs]))
+    for _ in range(2):  # the second time from the cache
+        tokenizer = corpus_tokenizer(corpus, 211, tmp_path, stage=stage)
+        dataset = encode_corpus(corpus, tokenizer, tmp_path, stage=stage)
+    assert (len(dataset), dataset.dropped["empty"]) == (101, 1)
+    assert shown == [
+        "reading for the tokenizer begins",
+        "reading for the tokenizer ends with 102 pairs of None",
+        "learning 211 pieces begins",
+        "learning 211 pieces ends with 0  of None",
+        "encoding begins",
+        "encoding ends with 102 pairs of None",
+    ]
+
+
+def test_a_corpus_that_cannot_be_read_ends_the_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def read() -> Iterator[tuple[str, str]]:
+        yield "a", "b"
+        raise DataError("the shelf: torn")
+
+    before = threading.active_count()
+    with pytest.raises(DataError, match="torn"):
+        corpus_tokenizer(Corpus("the shelf", "torn", read), 211, tmp_path, stage=progress.stage)
+    assert threading.active_count() == before
+    assert capsys.readouterr() == ("", "")

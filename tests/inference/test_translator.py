@@ -700,3 +700,12 @@ def test_prepacking_twice_is_refused_and_another_projection_is_kept(tokenizer: T
     scaled.prepack()
     hidden = torch.randn(3, 22)
     assert torch.equal(scaled.logits(hidden), model.logits(hidden))
+
+
+def test_progress_counts_the_texts_with_content(tokenizer: Tokenizer) -> None:
+    translator = Translator(random_model(tokenizer), tokenizer)
+    silent = translator.translate([*TEXTS, "", "We"], batch_tokens=37)
+    counts: list[int] = []
+    translator.progress = counts.append
+    assert translator.translate([*TEXTS, "", "We"], batch_tokens=37) == silent
+    assert (sum(counts), len(counts) > 2) == (len(TEXTS) + 1, True)

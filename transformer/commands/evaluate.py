@@ -35,6 +35,7 @@ from transformer.inference.text_checks import (
     signs_of_tokenisation,
 )
 from transformer.inference.translator import Translator
+from transformer.progress import no_stage, stage
 from transformer.training.checkpoint import locate_checkpoint
 from transformer.training.device import tune_process
 from transformer.training.distributed import DistributedContext, init_distributed
@@ -104,7 +105,9 @@ def _translate(
     translator.search = override(translator.search, beam=arguments.beam, alpha=arguments.alpha)
     translator.context = context
     began = time.perf_counter()
-    hypotheses = translator.translate(task.texts.sources)
+    sources = task.texts.sources
+    with (stage if context.is_main else no_stage)("translating", "sentences", len(sources)) as translator.progress:
+        hypotheses = translator.translate(sources)
     seconds = time.perf_counter() - began
     return hypotheses, {
         "checkpoint": task.origin,

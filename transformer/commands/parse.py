@@ -18,6 +18,7 @@ from transformer.inference.translator import Translator
 from transformer.parsing.f1 import score_outputs
 from transformer.parsing.treebank import sentence_pairs
 from transformer.parsing.trees import bracketed, restore
+from transformer.progress import stage
 from transformer.training.checkpoint import locate_checkpoint
 from transformer.training.device import tune_process
 from transformer.training.selection import report_checkpoint
@@ -56,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(translator: Translator, file: str) -> None:
     # Words that are brackets, written as the treebank does.
     lines = [line.replace("(", "-LRB-").replace(")", "-RRB-") for line in _lines(file)]
-    for line, output in zip(lines, translator.translate(lines), strict=True):
+    with stage("parsing", "sentences", len(lines)) as translator.progress:
+        outputs = translator.translate(lines)
+    for line, output in zip(lines, outputs, strict=True):
         print(bracketed(restore(output, line.split())) if line.split() else "")
 
 
@@ -64,7 +67,8 @@ def _evaluate(translator: Translator, name: str, pairs: list[tuple[str, str]], c
     if not pairs:
         raise DataError(f"{name}: holds no trees")
     began = time.perf_counter()
-    outputs = translator.translate([source for source, _ in pairs])
+    with stage("parsing", "sentences", len(pairs)) as translator.progress:
+        outputs = translator.translate([source for source, _ in pairs])
     seconds = time.perf_counter() - began
     score, num_repaired = score_outputs(outputs, pairs)
     search = translator.search

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from transformer.data.corpus import Corpus, in_chunks
 from transformer.data.tokenizer import EOS_ID, UNK_ID, Tokenizer
 from transformer.errors import DataError
+from transformer.progress import Stage, no_stage
 
 _FORMAT = 2  # of cache entries; format 1 does not count unknown pieces, and its tables may be misread
 _FINGERPRINT_FORMAT = 1  # of the fingerprints that checkpoints hold
@@ -67,11 +68,12 @@ def encode_corpus(
     *,
     max_length: int = 256,
     max_ratio: float | None = None,
+    stage: Stage = no_stage,
 ) -> PairDataset:
     """Encode a corpus, or load it from the cache, which is keyed by content.
 
     Only lengths are held in memory, about 24 bytes per pair. Pairs with an empty side, with more than `max_length` ids
-    on a side (</s> included) or with a length ratio above `max_ratio` are dropped and counted.
+    on a side (</s> included) or with a length ratio above `max_ratio` are dropped and counted. `stage` shows the work.
 
     Raises:
         DataError: no pair is left, the corpus cannot be read, or its cache entry is damaged.
@@ -84,7 +86,8 @@ def encode_corpus(
         directory.parent.mkdir(parents=True, exist_ok=True)
         with _locked(directory):
             if not (directory / "meta.json").is_file():
-                _write_entry(directory, corpus, tokenizer, max_length, max_ratio)
+                with stage("encoding", "pairs") as advance:
+                    _write_entry(directory, corpus, tokenizer, max_length, max_ratio, advance)
     try:
         meta = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
         num_pairs, dropped, dtype, num_unknown = (meta[x] for x in ("num_pairs", "dropped", "dtype", "num_unknown"))
@@ -106,8 +109,10 @@ def encode_corpus(
     return PairDataset(src, tgt, dropped, fingerprint, num_unknown)
 
 
-def corpus_tokenizer(corpus: Corpus, vocab_size: int, cache_dir: str | Path, **settings: Any) -> Tokenizer:
-    """Train a tokenizer on a corpus, or load it from the cache.
+def corpus_tokenizer(
+    corpus: Corpus, vocab_size: int, cache_dir: str | Path, stage: Stage = no_stage, **settings: Any
+) -> Tokenizer:
+    """Train a tokenizer on a corpus, or load it from the cache; `stage` shows the work.
 
     `settings` are the others of `Tokenizer.train`. DataError if the corpus is empty or does not suit `vocab_size`.
     """
@@ -120,8 +125,9 @@ def corpus_tokenizer(corpus: Corpus, vocab_size: int, cache_dir: str | Path, **s
             if not path.is_file():
                 if not any(source.strip() or target.strip() for source, target in corpus):
                     raise DataError(f"{corpus.name}: the corpus is empty")
-                sentences = itertools.chain.from_iterable(corpus)
-                tokenizer = Tokenizer.train(sentences, vocab_size, corpus.symbols(), **settings)
+                with contextlib.ExitStack() as learning:
+                    sentences = _sentences(corpus, stage, learning, f"learning {vocab_size:,} pieces")
+                    tokenizer = Tokenizer.train(sentences, vocab_size, corpus.symbols(), **settings)
                 temporary = _temporary(path)
                 temporary.write_bytes(tokenizer.model)
                 temporary.replace(path)
@@ -129,6 +135,15 @@ def corpus_tokenizer(corpus: Corpus, vocab_size: int, cache_dir: str | Path, **s
     if len(tokenizer) != vocab_size:
         raise DataError(f"{path}: damaged (it has {len(tokenizer)} pieces, not {vocab_size}); delete it")
     return tokenizer
+
+
+def _sentences(corpus: Corpus, stage: Stage, after: contextlib.ExitStack, what: str) -> Iterator[str]:
+    """Both sides of all pairs; the stage `what` begins when they have been read."""
+    with stage("reading for the tokenizer", "pairs") as advance:
+        for pair in corpus:
+            yield from pair
+            advance(1)
+    after.enter_context(stage(what))
 
 
 @contextlib.contextmanager
@@ -175,7 +190,12 @@ def _digest(parts: Sequence[object]) -> str:
 
 
 def _write_entry(
-    directory: Path, corpus: Corpus, tokenizer: Tokenizer, max_length: int, max_ratio: float | None
+    directory: Path,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    max_length: int,
+    max_ratio: float | None,
+    advance: Callable[[int], None],
 ) -> None:
     temporary = _temporary(directory)
     temporary.mkdir()
@@ -196,6 +216,7 @@ def _write_entry(
                     num_unknown += int((ids == UNK_ID).sum())
                     digests[name].update(ids.data)
                     lengths[name].append(np.fromiter(map(len, sentences), dtype=np.int32))
+                advance(len(chunk))
         for name, counts in lengths.items():
             numbers = np.concatenate([np.zeros(0, np.int32), *counts])
             np.save(temporary / f"{name}.lengths.npy", numbers)

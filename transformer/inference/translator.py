@@ -52,6 +52,7 @@ class Translator:
         languages: codes of source and target, by which sentences are split and joined.
         too_long, split_sentences: defaults for the arguments of `translate`.
         notes: if set, counts the texts that a user should know of, such as copied ones.
+        progress: called with the number of texts of each batch that is done, of all processes.
     """
 
     origin: str | None = None
@@ -59,6 +60,7 @@ class Translator:
     too_long: TooLong = "error"
     split_sentences: bool = False
     notes: InputNotes | None = None
+    progress: Callable[[int], None] | None = None
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer, search: SearchConfig | None = None) -> None:
         self.model = model.eval()
@@ -194,6 +196,8 @@ class Translator:
         for indices in self.context.shard(list(_batches([source.ids for source in sources], batch_tokens))):
             found = self._search([sources[i].ids for i in indices], beam, alpha, max_length_offset, nbest)
             mine |= zip(indices, map(self._translations, found), strict=True)
+            if self.progress is not None:
+                self.progress(len(indices) * self.context.size)  # the others have done about as many
         results = {i: found for part in self.context.all_gather(mine) for i, found in part.items()}
         found_of_sources = (results.get(i) or [Translation(x.output, 0.0, 0.0)] for i, x in enumerate(sources))
         return [self._join([next(found_of_sources) for _ in x], nbest) for x in sources_of_texts]

@@ -15,6 +15,7 @@ from transformer.data.dataset import Ints, PairDataset, corpus_tokenizer, encode
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import DataError
 from transformer.files import write_atomic
+from transformer.progress import Stage, no_stage
 from transformer.training.distributed import DistributedContext
 from transformer.training.signals import ctrl_c_ends_at_once
 from transformer.training.training_state import Progress
@@ -59,8 +60,9 @@ class RunData:
         return lines
 
 
-def load_data(data: DataConfig, tokenizer_path: Path, context: DistributedContext) -> RunData:
+def load_data(data: DataConfig, tokenizer_path: Path, context: DistributedContext, stage: Stage = no_stage) -> RunData:
     """Load and encode the data of a run; train its tokenizer if absent. DataError."""
+    stage = stage if context.is_main else no_stage
     with context.main_process_first():
         train, validation = (load_split(data, split) for split in (data.train_split, data.validation_split))
     if train.name == validation.name:
@@ -69,14 +71,17 @@ def load_data(data: DataConfig, tokenizer_path: Path, context: DistributedContex
     def make_tokenizer() -> bytes:
         if not tokenizer_path.is_file():
             with ctrl_c_ends_at_once():
-                tokenizer = corpus_tokenizer(train, data.vocab_size, data.cache_dir, **data.tokenizer_settings)
+                settings = data.tokenizer_settings
+                tokenizer = corpus_tokenizer(train, data.vocab_size, data.cache_dir, stage, **settings)
             write_atomic(tokenizer_path, tokenizer.model)
         return Tokenizer.load(tokenizer_path).model
 
     tokenizer = Tokenizer(context.broadcast_from_main(make_tokenizer))
     with context.main_process_first():
         encoded, validation_encoded = (
-            encode_corpus(corpus, tokenizer, data.cache_dir, max_length=data.max_length, max_ratio=max_ratio)
+            encode_corpus(
+                corpus, tokenizer, data.cache_dir, max_length=data.max_length, max_ratio=max_ratio, stage=stage
+            )
             for corpus, max_ratio in ((train, data.max_ratio), (validation, None))
         )
     # Each rank samples the same updates from the lengths of its sentences.

@@ -1,26 +1,30 @@
-"""Metrics of a run: metrics.jsonl, TensorBoard and a progress bar."""
+"""Metrics of a run: metrics.jsonl, TensorBoard and the display."""
 
 import contextlib
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from transformer.errors import CheckpointError
 from transformer.files import write_atomic
-
-_BAR_FORMATS = {"loss": ".3f", "nll": ".3f", "ppl": ".2f", "lr": ".2e", "tokens_per_s": ".0f"}
+from transformer.training.display import Display
 
 
 class MetricsLog:
-    """Logs to `metrics.jsonl`, TensorBoard and a progress bar."""
+    """Logs to `metrics.jsonl`, TensorBoard and the display; `max_seconds` is the time that training may take."""
 
-    def __init__(self, run: Path, first_step: int, last_step: int, *, is_validated: bool = True) -> None:
+    def __init__(
+        self,
+        run: Path,
+        first_step: int,
+        last_step: int,
+        max_seconds: float | None = None,
+        *,
+        is_validated: bool = True,
+    ) -> None:
         self._path = run / "metrics.jsonl"
         with self._writing():
             # Updates after `first_step` were logged before an interruption and will be repeated.
@@ -30,12 +34,11 @@ class MetricsLog:
             write_atomic(self._path, "".join(json.dumps(record) + "\n" for record in kept))
             self._file = self._path.open("a", encoding="utf-8")
             self._tensorboard = _EventFile(run / "tensorboard", first_step + 1)
-        interval = 0.5 if sys.stderr.isatty() else 30.0
-        self._bar = tqdm(total=last_step, initial=first_step, unit="step", mininterval=interval, maxinterval=interval)
+        self._display = Display(first_step, last_step, max_seconds)
 
     def advance(self) -> None:
-        """Advance the bar by one update."""
-        self._bar.update()
+        """Advance the display by one update."""
+        self._display.advance()
 
     def log(self, kind: str, step: int, **values: float | str) -> None:
         """Record values of one kind, such as "train"; text is not for TensorBoard. CheckpointError if a disk fails."""
@@ -45,17 +48,19 @@ class MetricsLog:
             self._file.flush()
             self._tensorboard.add(numbers, step)
         if kind == "train":
-            shown = {name: f"{values[name]:{spec}}" for name, spec in _BAR_FORMATS.items() if name in values}
-            self._bar.set_postfix(shown, refresh=False)
+            self._display.show(step, values)
 
     def print(self, line: str) -> None:
-        """Print a line above the bar."""
-        self._bar.write(line, file=sys.stdout)
-        sys.stdout.flush()
+        """Print a line on stdout."""
+        self._display.print(line)
+
+    def note(self, text: str) -> None:
+        """Show what is done until the next update."""
+        self._display.note(text)
 
     def close(self) -> None:
-        """Close the bar and the files. CheckpointError if the disk fails."""
-        self._bar.close()
+        """Close the display and the files. CheckpointError if the disk fails."""
+        self._display.close()
         with self._writing():
             self._file.close()
             self._tensorboard.file.close()
@@ -108,7 +113,7 @@ class NullLog(MetricsLog):
     def _discard(self, *_: Any, **__: Any) -> None:
         pass
 
-    advance = log = print = close = _discard
+    advance = log = print = note = close = _discard
 
 
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from transformer.data.batching import Batch, collate
 from transformer.errors import CheckpointError, TrainingError
 from transformer.files import remove_atomic
 from transformer.model.alternatives.build import build_model
+from transformer.progress import Stage, no_stage, say
 from transformer.training.checkpoint import save_checkpoint
 from transformer.training.data import BatchSampler, RunData, Update, halve_batches, load_data
 from transformer.training.device import is_out_of_memory, resolve_device, resolve_dtype, return_freed_memory
@@ -77,9 +77,13 @@ class Trainer:
 
     @classmethod
     def from_config(
-        cls, config: Config, scorer: Scorer | None = None, context: DistributedContext = SINGLE_PROCESS
+        cls,
+        config: Config,
+        scorer: Scorer | None = None,
+        context: DistributedContext = SINGLE_PROCESS,
+        stage: Stage = no_stage,
     ) -> Trainer:
-        """Create a configuration's run, or resume it from its last checkpoint.
+        """Create a configuration's run, or resume it from its last checkpoint; `stage` shows the preparation of data.
 
         UserError if the run directory belongs to another configuration or process, the corpus cannot be read or the
         device is absent; OSError if the run directory cannot be written.
@@ -92,7 +96,7 @@ class Trainer:
         if settings.num_threads is not None:
             torch.set_num_threads(settings.num_threads)
         lock = claim_run(config) if context.is_main else None
-        data = load_data(config.data, run / "tokenizer.model", context)
+        data = load_data(config.data, run / "tokenizer.model", context, stage)
         torch.manual_seed(config.seed)
         master = build_model(len(data.tokenizer), config.model).to(device)
         optimizer = adam(master.parameters(), settings)
@@ -115,10 +119,7 @@ class Trainer:
                 # It averages earlier checkpoints and would take precedence over better ones from now on.
                 remove_atomic(averaged)
             record_start(self.run, progress.step, self.device, self.data.fingerprints)
-        is_validated = progress.validated_step == progress.step
-        metrics = (
-            MetricsLog(self.run, progress.step, settings.max_steps, is_validated=is_validated) if is_main else NullLog()
-        )
+        metrics = self._metrics_log() if is_main else NullLog()
         should_stop = StopCheck(stop, self.context)
         with contextlib.closing(metrics) as log:
             try:
@@ -132,6 +133,12 @@ class Trainer:
                 log.print(line)
         return reason
 
+    def _metrics_log(self) -> MetricsLog:
+        settings, progress = self.config.train, self.progress
+        seconds = None if settings.max_hours is None else settings.max_hours * 3600 - progress.elapsed_s
+        is_validated = progress.validated_step == progress.step
+        return MetricsLog(self.run, progress.step, settings.max_steps, seconds, is_validated=is_validated)
+
     def _train(self, log: MetricsLog, should_stop: StopCheck) -> str:
         """Update and validate until training ends by itself; `Abandoned` if any rank is asked to stop."""
         settings, progress = self.config.train, self.progress
@@ -143,6 +150,7 @@ class Trainer:
         while (reason := self._reason_to_end(should_stop)) is None:
             began = time.monotonic()
             self.update()
+            log.advance()
             step = progress.step
             progress.running_s += time.monotonic() - began
             progress.elapsed_s = time.monotonic() - started
@@ -158,7 +166,6 @@ class Trainer:
                 self._save()
             if step % _TRIM_STEPS == 0:
                 return_freed_memory()
-            log.advance()
         if progress.validated_step < progress.step:
             self._check_skipped(log)
             self._validate(log, should_stop)
@@ -228,10 +235,9 @@ class Trainer:
                 torch.cuda.empty_cache()
             return_freed_memory()
             self.progress.num_split += 1
-            print(
+            say(
                 f"{update}: a batch did not fit into memory, halving the batches ({self.progress.num_split} times so "
-                "far); to avoid this, lower train.max_tokens",
-                file=sys.stderr,
+                "far); to avoid this, lower train.max_tokens"
             )
             indices = halve_batches(indices)
 
@@ -302,6 +308,7 @@ class Trainer:
     def _validate(self, log: MetricsLog, should_stop: StopCheck) -> None:
         """Validate, log and keep the best; `Abandoned`, with nothing changed, if a rank is asked to stop."""
         progress, settings = self.progress, self.config.train
+        log.note("validating")
         scores = validate(self.weights.model, self.data, settings.max_tokens, self.scorer, self.context, should_stop)
         self._check_finite(scores["nll"])
         is_regular = progress.step % settings.validate_steps == 0
