@@ -20,6 +20,7 @@ from transformer.config import Config, DataConfig, ModelConfig, SearchConfig, Tr
 from transformer.config_file import RENAMED_KEYS
 from transformer.errors import ConfigError, UserError
 from transformer.model.alternatives.build import build_model
+from transformer.shipped import shipped_configs
 from transformer.training.trainer import Trainer
 
 FORMAT_1 = Path(__file__).parent / "checkpoints" / "format_1"
@@ -871,6 +872,23 @@ def test_to_yaml_contains_every_key_in_the_order_of_the_code() -> None:
     assert list(written) == ["run_dir", "seed", "model", "data", "train", "search"]
     for section, cls in SECTIONS.items():
         assert list(written[section]) == [field.name for field in dataclasses.fields(cls)]
+
+
+@pytest.mark.parametrize("name", sorted(shipped_configs()))
+def test_the_differences_from_the_defaults_are_a_configuration_that_equals_the_whole(tmp_path: Path, name: str) -> None:
+    config = load_config(name)
+    assert load(tmp_path, config.differences()) == config
+
+
+def test_what_differs_from_the_defaults_is_a_line_per_section() -> None:
+    config = Config(run_dir="runs/x", seed=7, model=ModelConfig(num_layers=2, d_k=5), search=SearchConfig(beam=4))
+    assert config.differences() == "run_dir: runs/x\nseed: 7\nmodel: {num_layers: 2, d_k: 5}\n"
+    assert Config().differences() == "run_dir: runs/base\n"
+
+
+def test_long_sections_of_differences_are_wrapped() -> None:
+    lines = load_config("parsing_wsj").differences().splitlines() + load_config("quickstart").differences().splitlines()
+    assert max(map(len, lines)) <= 80
 
 
 def test_flat_gives_every_value_by_its_dotted_key() -> None:

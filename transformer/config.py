@@ -228,6 +228,19 @@ class Config:
         """The complete configuration, defaults included, in the format of `load_config`."""
         return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, allow_unicode=True)
 
+    def differences(self) -> str:
+        """The values that differ from the defaults, and `run_dir`, in the format of `load_config`."""
+        defaults, tree = dataclasses.asdict(Config()), dataclasses.asdict(self)
+        shown: dict[str, Any] = {"run_dir": tree.pop("run_dir")}
+        for name, value in tree.items():
+            if isinstance(value, dict):
+                value = {key: one for key, one in value.items() if one != defaults[name][key]}
+                if value:
+                    shown[name] = value
+            elif value != defaults[name]:
+                shown[name] = value
+        return "".join(_dump({name: value}, in_line=isinstance(value, dict)) for name, value in shown.items())
+
     def flat(self) -> dict[str, Any]:
         """Values by dotted key, such as `train.max_steps`."""
         return _flatten(dataclasses.asdict(self))
@@ -279,6 +292,13 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = (), *, saved
                 raise ConfigError(f"{name}: expected a section of keys, got {values[name]!r}")
             values[name] = section(**{str(key): value for key, value in values[name].items()})
     return Config(**{str(key): value for key, value in values.items()})
+
+
+def _dump(tree: dict[str, Any], *, in_line: bool = False) -> str:
+    """As YAML, the innermost mappings in lines of about 80 characters or one key per line."""
+    style = None if in_line else False
+    # A line ends with the first key beyond the width.
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, default_flow_style=style, width=55)
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
