@@ -158,19 +158,26 @@ def test_training_averaging_scoring_and_translating_work_one_after_the_other(
 
     trained = script("train", tiny_yaml, *values)
     assert trained.status == 0
-    assert trained.out.startswith(f"run_dir: {run_dir}\nseed: 7\n"), "the whole configuration is shown"
+    begun = f"# differs from the defaults; complete: {run_dir / 'config.yaml'}\nrun_dir: {run_dir}\nseed: 7\n"
+    assert trained.out.startswith(begun)
     assert re.search(r"\nparameters: [\d,]+ \(vocabulary of 307\)\n", trained.out)
     assert re.search(r"\nstep 5: validation nll [\d.]+  ppl [\d.]+  bleu [\d.]+  \(best\)\n", trained.out)
-    assert trained.out.endswith(
-        f"\ntrain.max_steps=5 reached after step 5; checkpoints are in {run_dir}\n"
-        f"translate with: {sys.executable} {SCRIPTS['translate']} {run_dir}\n"
+    ended = trained.out.partition("\ntrain.max_steps=5 reached ")[2]
+    assert ended == (
+        f"after step 5; checkpoints are in {run_dir}\n"
+        f"checkpoint to translate and score with: {run_dir / 'best' / 'step-00000005'}\n"
+        "next:\n"
+        f"  {sys.executable} {SCRIPTS['translate']} {run_dir}\n"
+        f"  {sys.executable} {SCRIPTS['evaluate']} {run_dir}\n"
+        f"  {sys.executable} {SCRIPTS['average']} {run_dir} --last 3\n"
     )
+    assert "\nstep 3  loss " in trained.err
     assert [line["step"] for line in read_metrics(run_dir)] == [1, 3, 5]
 
     again = script("train", tiny_yaml, *values)
     assert again.status == 0
     assert "\nresuming after step 5\n" in again.out
-    assert "\ntrain.max_steps=5 reached after step 5; " in again.out
+    assert again.out.partition("\ntrain.max_steps=5 reached ")[2] == ended
 
     averaged = script("average", run_dir, "--last", 2)
     names = "step-00000004, step-00000005"
@@ -216,6 +223,20 @@ def test_a_translation_scored_against_itself_is_perfect(
     status, out, _ = script("evaluate", babbler, "--src", tmp_path / "src", "--ref", tmp_path / "ref")
     assert status == 0
     assert out.splitlines()[-1].startswith("BLEU = 100.00  nrefs:1|")
+
+
+def test_scoring_that_takes_long_is_shown_on_stderr(
+    script: Script, babbler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("src", "ref"):
+        (tmp_path / name).write_text("A man is sleeping.\n" * 7)
+    command = ("evaluate", babbler, "--src", tmp_path / "src", "--ref", tmp_path / "ref", "--json")
+    quick = script(*command)
+    monkeypatch.setattr("transformer.progress._LONG_S", 1e-9)
+    long = script(*command)
+    assert (quick.status, quick.err, long.status) == (0, "", 0)
+    assert long.err.splitlines()[-1] == "translating: 7 sentences in 0s"
+    assert [json.loads(done.out)["bleu"] for done in (quick, long)][1] == json.loads(quick.out)["bleu"]
 
 
 class Words:

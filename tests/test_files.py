@@ -16,7 +16,7 @@ import pytest
 
 from transformer import files
 from transformer.errors import ConfigError, InUseError
-from transformer.files import check_replaceable, expand_home, remove_atomic, try_lock, write_atomic
+from transformer.files import check_replaceable, expand_home, is_locked, remove_atomic, try_lock, write_atomic
 
 
 @pytest.mark.parametrize("content", ["Zwei Hündchen\n", b"\x00\xff"])
@@ -126,6 +126,31 @@ def test_a_lock_is_held_until_its_object_is_deleted(tmp_path: Path) -> None:
         ):
             try_lock(path, "the file x=1")
     try_lock(path, "the file x=1")
+
+
+def test_a_lock_that_is_held_is_seen_and_not_disturbed(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert not is_locked(path)
+    assert not path.exists()
+    lock = try_lock(path, "this")
+    assert is_locked(path)
+    assert is_locked(path), "looking does not release it"
+    del lock
+    assert not is_locked(path)
+    with path.open("rb") as other:  # another process that looks at the same time
+        fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        assert not is_locked(path)
+
+
+def test_a_lock_file_that_cannot_be_locked_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int, operation: int) -> None:  # noqa: ARG001
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    (tmp_path / "lock").touch()
+    monkeypatch.setattr(fcntl, "flock", fail)
+    assert not is_locked(tmp_path / "lock")
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    assert not is_locked(tmp_path / "lock"), "Windows"
 
 
 @pytest.mark.slow

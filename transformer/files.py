@@ -103,6 +103,26 @@ def try_lock(path: Path, what: str) -> FileLock:
     return lock
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a lock file, which is not created; False where the system cannot tell."""
+    try:
+        import fcntl
+
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except (ImportError, OSError):  # Windows; no such file, or not readable
+        return False
+    try:
+        # Shared, so that two processes that look do not see each other.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def remove_atomic(directory: Path) -> None:
     """Rename a directory to `.NAME.removed`, then delete it.
 

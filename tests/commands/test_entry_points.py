@@ -11,11 +11,11 @@ import pytest
 
 from transformer.cli import run
 from transformer.commands import __main__ as entry
-from transformer.commands import train
+from transformer.commands import end_summary
 
 ROOT = Path(__file__).parents[2]
 MODULES = {path.stem for path in (ROOT / "transformer" / "commands").glob("*.py")}
-COMMANDS = sorted(MODULES - {"__init__", "__main__", "overfit_check"})
+COMMANDS = sorted(MODULES - {"__init__", "__main__", "end_summary", "overfit_check"})
 
 
 @pytest.fixture
@@ -86,13 +86,13 @@ def test_printed_commands_have_the_form_in_which_training_was_started(
 ) -> None:
     places = {"scripts": str(ROOT / "scripts"), "python": shlex.quote(sys.executable)}
     monkeypatch.setattr(sys, "orig_argv", [part.format(**places) for part in started_as])
-    assert train._command("translate", "my run") == next_one.format(**places)
+    assert end_summary.command("translate", "my run") == next_one.format(**places)
 
 
 def test_a_console_script_on_the_path_is_printed_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "transformer"
     script.touch(mode=0o755)
     monkeypatch.setattr(sys, "orig_argv", ["python", str(script), "train", "x"])
-    assert train._command("translate", "my run") == f"{script} translate 'my run'"
+    assert end_summary.command("translate", "my run") == f"{script} translate 'my run'"
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert train._command("translate", "my run") == "transformer translate 'my run'"
+    assert end_summary.command("translate", "my run") == "transformer translate 'my run'"

@@ -114,6 +114,14 @@ def pairs(updates: list[Update]) -> list[int]:
     return [int(i) for update in updates for batch in update.batches for i in batch]
 
 
+@pytest.mark.parametrize("number", [0, 1, 7, 30])
+def test_the_tokens_of_a_run_are_those_of_its_updates(dataset: PairDataset, number: int) -> None:
+    progress = Progress()
+    done = pairs(take(dataset, progress, number, SINGLE_PROCESS))
+    sampler = BatchSampler(dataset, max_tokens=37, tokens_per_update=97, seed=7, context=SINGLE_PROCESS)
+    assert sampler.num_tokens(progress) == tuple(sum(side.lengths[done]) for side in (dataset.src, dataset.tgt))
+
+
 def test_each_epoch_contains_every_pair_once_in_another_order(dataset: PairDataset) -> None:
     updates = take(dataset, Progress(), 20, SINGLE_PROCESS)
     first, second = ([update for update in updates if update.epoch == epoch] for epoch in (0, 1))

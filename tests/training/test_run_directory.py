@@ -461,7 +461,7 @@ def _written(config: Config) -> Path:
 
 
 def test_a_line_has_command_versions_device_and_time(tmp_path: Path) -> None:
-    record_start(tmp_path, 7, CPU, {"train": "abc"})
+    record_start(tmp_path, 7, CPU, {"train": "abc"}, 11)
     (start,) = starts(tmp_path)
     assert start["command"] == sys.orig_argv
     versions = start["versions"]
@@ -469,7 +469,7 @@ def test_a_line_has_command_versions_device_and_time(tmp_path: Path) -> None:
     assert versions["python"] == platform.python_version()
     assert versions["torch"] == metadata.version("torch")
     assert (start["step"], start["device"], start["threads"]) == (7, "cpu", torch.get_num_threads())
-    assert start["data"] == {"train": "abc"}
+    assert (start["data"], start["pairs"]) == ({"train": "abc"}, 11)
     assert datetime.fromisoformat(str(start["time"])).tzinfo is not None
 
 

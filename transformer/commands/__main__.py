@@ -14,6 +14,7 @@ _COMMANDS = {
     "parse": "parse sentences with a model trained on trees",
     "attend": "draw the attention of a translation",
     "plot": "print or draw learning curves; draw positions and learning rates",
+    "runs": "list runs with their state, scores and time",
     "configs": "list the configurations of the package, or print one",
 }
 _USAGE = "\n".join(

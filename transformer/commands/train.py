@@ -8,13 +8,11 @@ torchrun --nproc-per-node=GPUS -m transformer.commands train CONFIG [section.key
 import argparse
 import dataclasses
 import itertools
-import shlex
-import shutil
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from transformer.commands.end_summary import command, next_commands, results
 from transformer.commands.overfit_check import overfit_check
 from transformer.config import Config, load_config
 from transformer.data.corpus import Corpus
@@ -22,6 +20,7 @@ from transformer.errors import warn
 from transformer.hub import pin_data
 from transformer.inference.text_checks import signs_of_other_words
 from transformer.inference.validation_bleu import ValidationBleu
+from transformer.progress import stage
 from transformer.training.device import tune_process
 from transformer.training.distributed import SINGLE_PROCESS, DistributedContext, init_distributed
 from transformer.training.lost_output import lasting_output
@@ -58,22 +57,26 @@ def _train(path: str, overrides: Sequence[str], context: DistributedContext) -> 
 
 
 def _run(config: Config, path: str, overrides: Sequence[str], context: DistributedContext) -> int:
-    context.print0(config.to_yaml())
+    complete = Path(config.run_dir) / "config.yaml"
+    context.print0(f"# differs from the defaults; complete: {complete}\n{config.differences()}")
     tune_process()
     scorer = _scorer(config, context)
-    trainer = Trainer.from_config(config, scorer=scorer, context=context)
+    trainer = Trainer.from_config(config, scorer=scorer, context=context, stage=stage)
     context.print0(trainer.summary())
     if scorer is not None and context.is_main:
         context.print0(f"validation BLEU: tokenizer {scorer.tokenize}")
         _check_references(trainer.data.validation_text, scorer.tokenize)
     with StopRequest(ignore_repeats=context is not SINGLE_PROCESS) as stop:
         reason = trainer.fit(stop)
+        if context.is_main:
+            print(results(trainer))
         context.print0(f"{reason} after step {trainer.progress.step}; checkpoints are in {trainer.run}")
     if reason not in signal.Signals.__members__:
-        context.print0(f"translate with: {_command('translate', str(trainer.run))}")
+        if context.is_main:
+            print(next_commands(trainer), flush=True)
         return 0
     if context is SINGLE_PROCESS:
-        context.print0(f"go on with: {_command('train', path, *overrides)}")
+        context.print0(f"go on with: {command('train', path, *overrides)}")
     else:
         context.print0("go on with: the same torchrun command; it may start another number of processes")
     return 128 + int(signal.Signals[reason])
@@ -88,15 +91,3 @@ def _check_references(validation: Corpus, tokenize: str) -> None:
     references = [target for _, target in itertools.islice(validation, 1000)]
     for sign in signs_of_other_words(references, tokenize, ["bleu"]):
         warn(f"{sign}: data.bleu_tokenizer")
-
-
-def _command(name: str, *arguments: str) -> str:
-    """The shell command for a program, in the form in which this one was started."""
-    started = Path(sys.orig_argv[1] if len(sys.orig_argv) > 1 else sys.executable)
-    if started.stem == "transformer":  # the console script
-        on_path = shutil.which("transformer")
-        is_on_path = on_path is not None and Path(on_path).resolve() == started.resolve()
-        return shlex.join(["transformer" if is_on_path else str(started), name, *arguments])
-    script = started.with_name(f"{name}.py")
-    program = [str(script)] if started.name == "train.py" and script.is_file() else ["-m", "transformer.commands", name]
-    return shlex.join([sys.executable, *program, *arguments])

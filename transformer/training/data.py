@@ -130,6 +130,15 @@ class BatchSampler:
         progress.update += 1
         return Update(progress.step + 1, progress.epoch, progress.update, self._updates[progress.update - 1])
 
+    def num_tokens(self, progress: Progress) -> tuple[int, int]:
+        """Source and target tokens, </s> included, before a position in the data."""
+        if self._epoch != progress.epoch:
+            self._start_epoch(progress.epoch)
+        batches = [batch for update in self._updates[: progress.update] for batch in update]
+        pairs = np.concatenate([np.zeros(0, np.int64), *batches])
+        src, tgt = (progress.epoch * int(side.sum()) + int(side[pairs].sum()) for side in self._lengths)
+        return src, tgt
+
     def _start_epoch(self, epoch: int) -> None:
         self._epoch, self._updates = epoch, self._plan(epoch=epoch)
 

@@ -48,7 +48,7 @@ class MetricsLog:
             self._file.flush()
             self._tensorboard.add(numbers, step)
         if kind == "train":
-            self._display.show(step, values)
+            self._display.show(step, {name: value for name, value in values.items() if not isinstance(value, str)})
 
     def print(self, line: str) -> None:
         """Print a line on stdout."""

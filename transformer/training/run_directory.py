@@ -225,7 +225,7 @@ def find_checkpoint(run: str | Path) -> Path:
     raise CheckpointError(f"{run}: contains no checkpoint; train first, or name a directory with model.safetensors")
 
 
-def record_start(run: Path, step: int, device: torch.device, data: Mapping[str, str]) -> None:
+def record_start(run: Path, step: int, device: torch.device, data: Mapping[str, str], pairs: int) -> None:
     """Append to `starts.jsonl` how a run was started after `step` updates. OSError."""
     path = run / "starts.jsonl"
     before = path.read_bytes() if path.is_file() else b""
@@ -239,6 +239,7 @@ def record_start(run: Path, step: int, device: torch.device, data: Mapping[str, 
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "data": dict(data),
+        "pairs": pairs,
     }
     write_atomic(path, before + json.dumps(start).encode() + b"\n")
 

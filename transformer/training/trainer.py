@@ -118,7 +118,7 @@ class Trainer:
             if (averaged := self.run / "averaged").is_dir():
                 # It averages earlier checkpoints and would take precedence over better ones from now on.
                 remove_atomic(averaged)
-            record_start(self.run, progress.step, self.device, self.data.fingerprints)
+            record_start(self.run, progress.step, self.device, self.data.fingerprints, len(self.data.train))
         metrics = self._metrics_log() if is_main else NullLog()
         should_stop = StopCheck(stop, self.context)
         with contextlib.closing(metrics) as log:
@@ -186,6 +186,10 @@ class Trainer:
         if self.progress.step:
             lines.append(f"resuming after step {self.progress.step}")
         return "\n".join(lines)
+
+    def num_tokens(self) -> tuple[int, int]:
+        """Source and target tokens of all updates so far."""
+        return self._sampler.num_tokens(self.progress)
 
     def update(self) -> list[Batch]:
         """Run one update; returns the batches of this rank."""

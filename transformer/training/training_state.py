@@ -59,7 +59,8 @@ class Progress:
     validated_step: int = 0  # the last one that was validated; -1: not known, as the first versions did not save it
 
 
-def _read_progress(path: Path) -> Progress:
+def read_progress(path: Path) -> Progress:
+    """Read training.json. CheckpointError."""
     fields = {KEYS_IN_FILE.get(field.name, field.name): field.name for field in dataclasses.fields(Progress)}
     try:
         if is_special_file(path):
@@ -123,7 +124,7 @@ def save_state(directory: Path, state: TrainingState, names: Sequence[str]) -> N
 
 def load_state(directory: Path, optimizer: Optimizer, names: Sequence[str]) -> tuple[Progress, list[RNGState]]:
     """Restore moments and RNG state; returns progress and worker states. CheckpointError."""
-    progress = _read_progress(directory / "training.json")
+    progress = read_progress(directory / "training.json")
     path = directory / "optimizer.safetensors"
     tensors = load_tensors(path, names)
     for name, parameter in zip(names, optimizer.param_groups[0]["params"], strict=True):
