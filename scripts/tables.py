@@ -17,6 +17,8 @@ from ablation.report import table as ablation_table
 
 from transformer.cli import run
 from transformer.errors import ConfigError
+from transformer.progress import duration
+from transformer.training.display import metric_parts
 from transformer.training.metrics import read_metrics
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +27,8 @@ DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 _BLOCK = re.compile(r"(?<=<!-- results: )(\w+)( -->\n)(.*?)(?=<!-- end of results -->)", re.DOTALL)
 # Of what the quickstart prints; the configuration and the progress are left out.
 _QUICKSTART_LINES = (
-    r"(parameters|peak learning rate|training pairs|validation pairs|device|step \d+): |.* on builtin test|BLEU|chrF2"
+    r"(parameters|peak learning rate|training pairs|validation pairs|device|step \d+|best checkpoint|time): "
+    r"|.* on builtin test|BLEU|chrF2"
 )
 
 # Of each layer: sequential operations in Table 1, the longest path as a formula, the longest path in Table 1.
@@ -72,6 +75,18 @@ def quickstart() -> str:
     lines = (RESULTS / "quickstart" / "output.txt").read_text(encoding="utf-8").splitlines()
     shown = [line for line in lines if re.match(_QUICKSTART_LINES, line)]
     return "\n".join(["```", *shown, lines[-1], "```", ""])
+
+
+def training_lines() -> str:
+    """What the quickstart shows before and at its first validation."""
+    records = read_metrics(RESULTS / "quickstart")
+    at = next(number for number, record in enumerate(records) if record["kind"] == "validation")
+    step, values = records[at - 1]["step"], records[at - 1]
+    left = values["elapsed_s"] / step * (records[-1]["step"] - step)
+    parts = [f"step {step}", *(part.text for part in metric_parts(values)), f"{duration(left)} left"]
+    output = (RESULTS / "quickstart" / "output.txt").read_text(encoding="utf-8")
+    validation = next(line for line in output.splitlines() if line.startswith("step "))
+    return "\n".join(["```", "  ".join(parts), validation, "```", ""])
 
 
 def multi30k() -> str:
@@ -149,7 +164,8 @@ def table1_paths() -> str:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
-    block.__name__: block for block in (quickstart, multi30k, multi30k_curve, table3, scaling, table1, table1_paths)
+    block.__name__: block
+    for block in (quickstart, training_lines, multi30k, multi30k_curve, table3, scaling, table1, table1_paths)
 }
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def test_a_changed_figure_is_noticed(tmp_path: Path) -> None:
 def test_an_unknown_name_of_results_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "page.md"
     path.write_text("<!-- results: table4 -->\n<!-- end of results -->\n")
-    with pytest.raises(ConfigError, match=r"^page\.md: table4 is not one of the results quickstart, multi30k, "):
+    with pytest.raises(ConfigError, match=r"^page\.md: table4 is not one of the results quickstart, training_lines, "):
         tables.with_results(path)
 
 

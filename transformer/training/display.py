@@ -19,6 +19,20 @@ from transformer.progress import (
 )
 
 
+def metric_parts(values: Mapping[str, float]) -> list[Part]:
+    """Loss, perplexity, learning rate and speed, as far as they are known."""
+    parts = []
+    if "loss" in values:
+        parts.append(Part(f"loss {short(values['loss'], 4)}", 2))
+    if "ppl" in values:
+        parts.append(Part(f"ppl {short(values['ppl'])}", 4))
+    if "lr" in values:
+        parts.append(Part(f"lr {values['lr']:.2e}", 5))
+    if "tokens_per_s" in values:
+        parts.append(Part(f"{rate(values['tokens_per_s'])} tokens/s", 3))
+    return parts
+
+
 class Display:
     """Shows the progress of training on stderr.
 
@@ -45,7 +59,7 @@ class Display:
         """Show the metrics of an update, which `advance` may not have counted yet."""
         self._values = values
         if self._line is None:
-            parts = [Part(f"step {step}", 0), *self._metrics(), *self._left(step)]
+            parts = [Part(f"step {step}", 0), *metric_parts(values), *self._left(step)]
             say(fit(parts, COLUMNS))
 
     def note(self, text: str) -> None:
@@ -70,23 +84,10 @@ class Display:
         self._next_draw = time.monotonic() + DRAW_S
 
     def _parts(self) -> list[Part]:
-        return [self._position(), *self._metrics(), *self._left(self._step)]
+        return [self._position(), *metric_parts(self._values), *self._left(self._step)]
 
     def _position(self) -> Part:
         return Part(f"{self._step}/{self._last}", 0)
-
-    def _metrics(self) -> list[Part]:
-        values = self._values
-        parts = []
-        if "loss" in values:
-            parts.append(Part(f"loss {short(values['loss'], 4)}", 2))
-        if "ppl" in values:
-            parts.append(Part(f"ppl {short(values['ppl'])}", 4))
-        if "lr" in values:
-            parts.append(Part(f"lr {values['lr']:.2e}", 5))
-        if "tokens_per_s" in values:
-            parts.append(Part(f"{rate(values['tokens_per_s'])} tokens/s", 3))
-        return parts
 
     def _left(self, step: int) -> list[Part]:
         """The time until the last update, or until the time is up."""
