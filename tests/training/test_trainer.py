@@ -315,6 +315,20 @@ def test_the_scorer_sees_the_validation_pairs_and_its_score_is_logged(small_conf
     assert [line["bleu"] for line in read_metrics(trainer.run) if line["kind"] == "validation"] == [23.5, 23.5]
 
 
+def test_the_line_of_a_diverged_validation_has_80_columns(
+    small_config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(trainer_module, "validation_nll", lambda *_: 699.5)
+    trainer = Trainer.from_config(
+        changed(small_config, "train.validation_bleu=true", "train.validate_steps=1", "train.max_steps=1"),
+        lambda *_: 0.0,
+    )
+    trainer.fit()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == f"step 1: validation nll 699.500  ppl {math.exp(699.5):.3e}  bleu 0.000  (best)"
+    assert len(line) <= 80
+
+
 def test_without_validation_bleu_the_scorer_is_not_called(small_config: Config) -> None:
     def scorer(*_: object) -> float:
         raise AssertionError("not wanted")

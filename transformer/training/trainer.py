@@ -321,7 +321,8 @@ class Trainer:
         )
         names = {"bleu_tokenizer": name} if (name := getattr(self.scorer, "tokenize", None)) else {}
         log.log("validation", progress.step, **scores, elapsed_s=progress.elapsed_s, **names)
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
+        # Of a diverged model, perplexity has hundreds of digits.
+        shown = "  ".join(f"{name} {value:{'.3f' if value < 1e6 else '.3e'}}" for name, value in scores.items())
         log.print(f"step {progress.step}: validation {shown}{'  (best)' if is_best else ''}")
         if is_best:
             self._write(self.run / "best")
