@@ -774,7 +774,12 @@ def assert_one_line(result: Result, pattern: str) -> None:
     [
         (["model.d_modell=512"], r"unknown key model\.d_modell; did you mean model\.d_model\?"),
         (["dropout=0.1"], r"unknown key dropout; did you mean model\.dropout\?"),
-        (["train.adam_eps=1e-9"], r"train\.adam_eps must be a number, got '1e-9', which YAML .* write 1\.0e-09"),
+        (["train.adam_eps=small"], r"train\.adam_eps must be a number, got 'small'"),
+        (["--train.max_steps=5"], r"unknown argument --train\.max_steps=5; keys have no dashes: train\.max_steps=5"),
+        (
+            ["--train.max_steps", "5"],
+            r"unknown argument --train\.max_steps; keys have no dashes: train\.max_steps=VALUE",
+        ),
         (["train.max_steps=many"], r"train\.max_steps must be a whole number, got 'many'"),
         (["model.dropout=1.5"], r"model\.dropout=1\.5 must be less than 1"),
         (["model.d_k=null", "model.d_model=23"], r"d_model=23 is not a multiple of model\.num_heads=2"),

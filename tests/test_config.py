@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
-from transformer import config_file
+from transformer import config_file, config_hints
 from transformer.config import Config, DataConfig, ModelConfig, SearchConfig, TrainConfig, load_config
 from transformer.config_file import RENAMED_KEYS
 from transformer.errors import ConfigError, UserError
@@ -290,19 +291,89 @@ def test_type_errors_name_the_key_the_value_and_what_is_accepted(tmp_path: Path,
         load(tmp_path, text)
 
 
-@pytest.mark.parametrize("written", ["1e-9", "1e9", "3e-4", "1.5e3", "1E-5", "inf", "-inf"])
-def test_numbers_that_yaml_reads_as_text_are_refused_with_a_spelling_that_works(tmp_path: Path, written: str) -> None:
-    with pytest.raises(ConfigError, match=r"train\.adam_eps must be a number, got '.*', which YAML reads as text") as e:
-        load(tmp_path, f"train: {{adam_eps: {written}}}")
-    advice = str(e.value).rpartition("write ")[2]
-    assert yaml.safe_load(advice) == float(written)
+@pytest.mark.parametrize("written", ["1e-9", "1e9", "3e-4", "1.5e3", "1E-5", ".5e-3", "+1e-9", "2.e3"])
+def test_a_number_is_one_in_every_notation(tmp_path: Path, written: str) -> None:
+    for attempt in ((f"train: {{adam_eps: {written}}}",), ("", f"train.adam_eps={written}")):
+        assert load(tmp_path, *attempt).train.adam_eps == float(written)
 
 
-def test_the_papers_epsilon_is_refused_with_its_yaml_spelling(tmp_path: Path) -> None:
-    for attempt in (("train: {adam_eps: 1e-9}",), ("", "train.adam_eps=1e-9")):
-        with pytest.raises(ConfigError, match=r"got '1e-9', which YAML reads as text; write 1\.0e-0?9$"):
-            load(tmp_path, *attempt)
-    assert load(tmp_path, "train: {adam_eps: 1.0e-9}").train.adam_eps == 1e-9
+@pytest.mark.parametrize("written", ["inf", ".inf", "+inf"])
+def test_infinity_switches_a_limit_off_however_it_is_written(tmp_path: Path, written: str) -> None:
+    for attempt in ((f"train: {{clip_norm: {written}}}",), ("", f"train.clip_norm={written}")):
+        assert load(tmp_path, *attempt).train.clip_norm == float("inf")
+    with pytest.raises(ConfigError, match=r"^train\.adam_eps=inf must be finite$"):
+        load(tmp_path, "", f"train.adam_eps={written}")
+
+
+@pytest.mark.parametrize("written", ["1e", "e5", "1e-", "nan", "1_0", "one", "1,5", "0x1p3", "١", "1e5 "])
+def test_what_is_no_decimal_number_is_refused(tmp_path: Path, written: str) -> None:
+    with pytest.raises(ConfigError, match=r"^train\.adam_eps must be a number, got "):
+        TrainConfig(adam_eps=written)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^train\.max_steps must be a whole number, got '1e5'$"):
+        load(tmp_path, "", "train.max_steps=1e5")
+
+
+# What YAML takes for something else than text.
+WORDS = ["no", "on", "off", "yes", "true", "2024", "1e5", "1.5", "2024-01-01", "0100", "1:30", "~", "[a]", "a: b", "#"]
+
+
+@pytest.mark.parametrize("word", [*WORDS, "null", "it's", "a'b'", "&x", "*x", "!x", "%", "@x", "x #1"])
+def test_for_a_text_key_what_stands_after_the_equals_sign_is_the_text(tmp_path: Path, word: str) -> None:
+    config = load(tmp_path, "", f"run_dir={word}", f"data.src_lang={word}", f"data.cache_dir={word}")
+    assert (config.run_dir, config.data.src_lang, config.data.cache_dir) == (word, word, word)
+    if word != "null":
+        assert load(tmp_path, "", f"data.revision={word}").data.revision == word
+
+
+@pytest.mark.parametrize("written", ["'no'", '"no"', " no "])
+def test_quotes_and_spaces_around_the_text_are_not_part_of_it(tmp_path: Path, written: str) -> None:
+    assert load(tmp_path, "", f"data.src_lang={written}").data.src_lang == "no"
+
+
+def test_null_is_none_where_a_text_may_be_missing_and_quoted_the_word(tmp_path: Path) -> None:
+    assert load(tmp_path, "", "data.subset=null").data.subset is None
+    assert load(tmp_path, "", "data.subset='null'").data.subset == "null"
+    assert load(tmp_path, "", "data.subset=").data.subset == ""
+
+
+def test_a_word_of_a_choice_is_read_as_text(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^model\.norm='no' is not one of post, pre$"):
+        load(tmp_path, "", "model.norm=no")
+
+
+@pytest.mark.parametrize(
+    "word", [word for word in WORDS if word not in ("1e5", "~", "[a]", "a: b", "#", "0100", "1:30")]
+)
+def test_in_a_file_such_words_are_refused_with_the_mend(tmp_path: Path, word: str) -> None:
+    with pytest.raises(ConfigError, match=r"^data\.src_lang must be text, got .*; in YAML, put quotes around it$"):
+        load(tmp_path, f"data: {{src_lang: {word}}}")
+    assert load(tmp_path, f"data: {{src_lang: '{word}'}}").data.src_lang == word
+
+
+def test_numbers_of_numpy_and_torch_are_numbers() -> None:
+    config = TrainConfig(
+        max_steps=np.int64(7),  # type: ignore[arg-type]
+        lr_factor=np.float32(0.5),  # type: ignore[arg-type]
+        adam_eps=np.float64(1e-8),
+        warmup_steps=torch.tensor(13),  # type: ignore[arg-type]
+        validation_bleu=np.bool_(False),  # type: ignore[arg-type]
+    )
+    assert config == TrainConfig(max_steps=7, lr_factor=0.5, adam_eps=1e-8, warmup_steps=13, validation_bleu=False)
+    assert type(config.adam_eps) is float
+    assert yaml.safe_load(Config(train=config).to_yaml())["train"]["adam_eps"] == 1e-8
+    with pytest.raises(ConfigError, match=r"^train\.max_steps must be a whole number, got 7\.0$"):
+        TrainConfig(max_steps=np.float64(7))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^train\.max_steps must be a whole number, got array\(\[7\]\)$"):
+        TrainConfig(max_steps=np.array([7]))  # type: ignore[arg-type]
+
+
+def test_a_path_is_the_text_of_a_text_key_only() -> None:
+    config = Config(run_dir=Path("a/b"), data=DataConfig(corpus=Path("c/{split}.tsv"), cache_dir=Path("d")))  # type: ignore[arg-type]
+    assert (config.run_dir, config.data.corpus, config.data.cache_dir) == ("a/b", "c/{split}.tsv", "d")
+    with pytest.raises(ConfigError, match=r"^seed must be a whole number, got PosixPath\('3'\)$"):
+        Config(seed=Path("3"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^run_dir must be text, got b'x'$"):
+        Config(run_dir=b"x")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("written", ["0100", "1:30", "0x10", "0b11", "-017", "0o17", "1:30:00"])
@@ -386,6 +457,45 @@ def test_a_misspelt_section_is_answered_with_a_key_of_the_section_that_was_meant
     for attempt in ((f"{section}: {{{name}: 3}}",), ("", f"{section}.{name}=3")):
         with pytest.raises(ConfigError, match=rf"unknown key {section}.*\b{meant}\b"):
             load(tmp_path, *attempt)
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("train.load_model", "a run resumes from its last checkpoint by itself"),
+        ("train.optimizer", "the optimizer is always Adam, with equation 3"),
+        ("batch_size", "did you mean train.max_tokens or train.tokens_per_update?"),
+        ("train.learning-rate", "did you mean train.lr_factor?"),
+        ("epochs", "did you mean train.max_steps?"),
+        ("model.n_layers", "did you mean model.num_layers?"),
+        ("modle.hidden_size", "did you mean model.d_model?"),
+        ("train.max-steps", "did you mean train.max_steps?"),
+        ("Train.Max_Steps", "did you mean train.max_steps?"),
+        ("trian.max_step", "did you mean train.max_steps?"),
+        ("max_step", "did you mean train.max_steps?"),
+        ("trian", "did you mean the section train?"),
+        ("search.nonsense", "keys of search: search.beam, search.alpha, "),
+        ("serch.nonsense", "keys of search: search.beam, search.alpha, "),
+        ("nowhere.nonsense", "known keys: run_dir, seed, "),
+    ],
+)
+def test_a_hint_is_alike_or_known_from_elsewhere(tmp_path: Path, key: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^unknown key {re.escape(key)}; {re.escape(hint)}"):
+        load(tmp_path, "", f"{key}=3")
+
+
+def test_names_from_elsewhere_are_none_of_ours_and_each_stands_for_a_key() -> None:
+    ours = {key.rpartition(".")[2] for key in HINTS}
+    for name, meaning in config_hints._KEYS.items():
+        assert name not in ours, name
+        assert {*meaning.split(" or ")} <= {*HINTS} or (" " in meaning and "." not in meaning), meaning
+
+
+def test_a_key_without_a_value_is_answered_with_its_form(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"section\.key=value: write train\.max_steps=VALUE$"):
+        load(tmp_path, "", "train.max_steps", "5")
+    with pytest.raises(ConfigError, match=r"^'max_step' is not of the form section\.key=value$"):
+        load(tmp_path, "", "max_step", "5")
 
 
 def test_a_key_unlike_any_other_is_answered_with_all_keys(tmp_path: Path) -> None:

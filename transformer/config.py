@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from transformer.config_errors import one_line_errors
 from transformer.config_file import MAX_INT, apply_override, plain_name, plain_text, read_values
+from transformer.config_hints import unknown_key
 from transformer.errors import ConfigError
 from transformer.files import expand_home
 from transformer.shipped import find_config
@@ -247,6 +248,12 @@ class Config:
 
 
 _SECTIONS = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig, "search": SearchConfig}
+_HINTS = {
+    f"{prefix}{name}": hint
+    for prefix, cls in {"": Config, **{f"{name}.": cls for name, cls in _SECTIONS.items()}}.items()
+    for name, hint in typing.get_type_hints(cls).items()
+    if name not in _SECTIONS
+}
 
 
 def override(
@@ -285,12 +292,15 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = (), *, saved
         data.setdefault("normalization", "nmt_nfkc")  # the only rule of versions that did not name it
     values.setdefault("run_dir", f"runs/{path.stem if path.suffix in ('.yaml', '.yml') else path.name}")
     for override in overrides:
-        apply_override(values, override)
+        apply_override(values, override, _HINTS)
     for name, section in _SECTIONS.items():
         if name in values:
             if not isinstance(values[name], dict):
                 raise ConfigError(f"{name}: expected a section of keys, got {values[name]!r}")
             values[name] = section(**{str(key): value for key, value in values[name].items()})
+    for name, value in values.items():
+        if name not in _HINTS and isinstance(value, dict) and value:  # a section that does not exist
+            raise ConfigError(unknown_key(f"{name}.{next(iter(value))}", _HINTS))
     return Config(**{str(key): value for key, value in values.items()})
 
 

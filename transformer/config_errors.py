@@ -1,17 +1,17 @@
 """pydantic's errors as one line each: the key, the value, what is accepted."""
 
-import contextlib
 import dataclasses
-import difflib
+import datetime
 import inspect
 import typing
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from transformer.config_hints import unknown_key
+from transformer.config_values import plain_value
 from transformer.errors import ConfigError
 
 _Section = TypeVar("_Section")
@@ -46,7 +46,7 @@ def one_line_errors(
 
         def init(self: _Section, **values: Any) -> None:
             try:
-                validate(self, **values)
+                validate(self, **{name: plain_value(value, hints.get(name)) for name, value in values.items()})
             except ValidationError as error:
                 raise ConfigError(_message(error.errors(), section, cls, known_keys)) from None
 
@@ -78,20 +78,10 @@ def _signature(cls: type, hints: dict[str, Any]) -> inspect.Signature:
     return inspect.Signature(parameters)
 
 
-def _unknown_key(key: str, known: Iterable[str]) -> str:
-    """The message for a key that does not exist, with the nearest one that does."""
-    known = list(known)
-    # The same name in another section is a better guess than a similar spelling.
-    same_name = [other for other in known if other.rsplit(".")[-1] == key.rsplit(".")[-1]]
-    nearest = same_name or difflib.get_close_matches(key, known, n=1, cutoff=0.3)
-    hint = f"did you mean {nearest[0]}?" if nearest else f"known keys: {', '.join(known)}"
-    return f"unknown key {key}; {hint}"
-
-
 def _message(errors: list[ErrorDetails], section: str, cls: type, known_keys: Callable[[], Iterable[str]]) -> str:
     for error in errors:
         if error["type"] == "unexpected_keyword_argument":
-            return _unknown_key(f"{section}{error['loc'][0]}", known_keys())
+            return unknown_key(f"{section}{error['loc'][0]}", known_keys())
     kind, value, context = errors[0]["type"], errors[0]["input"], errors[0].get("ctx", {})
     if not errors[0]["loc"]:  # from __post_init__
         return str(context["error"])
@@ -115,11 +105,9 @@ def _message(errors: list[ErrorDetails], section: str, cls: type, known_keys: Ca
 
 
 def _advice(kind: str, value: Any) -> str:
-    """YAML 1.1 reads 1e-9 as text."""
-    if kind == "float_type" and isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            return f", which YAML reads as text; write {yaml.safe_dump(float(value)).splitlines()[0]}"
-    return ""
+    """YAML reads no, on, 2024 and 2024-01-01 as something else than text."""
+    is_scalar = isinstance(value, bool | int | float | datetime.date)
+    return "; in YAML, put quotes around it" if kind == "string_type" and is_scalar else ""
 
 
 def _accepted(cls: type, name: str) -> list[str]:

@@ -7,12 +7,14 @@ import functools
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode
 
+from transformer.config_values import takes_null, takes_text
 from transformer.errors import ConfigError, one_line
 from transformer.files import is_special_file
 from transformer.shipped import hint, shipped_config
@@ -67,21 +69,25 @@ def read_values(path: Path, *, saved: bool, derived: tuple[Path, ...] = ()) -> d
     return _merge(inherited, values)
 
 
-def apply_override(values: dict[str, Any], override: str) -> None:
-    """Apply `section.key=value` to nested values. ConfigError if malformed."""
+def apply_override(values: dict[str, Any], override: str, hints: Mapping[str, Any]) -> None:
+    """Apply `section.key=value` to nested values. ConfigError if malformed.
+
+    For a key that takes text, what stands after `=` is the text, but for quotes around it, and `null` where the key may
+    be null; for others it is a value in YAML.
+
+    Args:
+        values: changed in place.
+        override: as on the command line.
+        hints: the types of all keys.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise ConfigError(f"{override!r} is not of the form section.key=value")
-    try:
-        value = _parse_yaml(text) if text.strip() else ""
-    except ValueError:
-        value = text  # such as a pattern with braces
-    # "#" starts a comment in YAML, but may occur in a path.
-    if isinstance(value, dict | list) or ("#" in text and text.lstrip()[0] not in "'\""):
-        value = text
+        example = f": write {override}=VALUE" if override in hints else ""
+        raise ConfigError(f"{override!r} is not of the form section.key=value{example}")
     if key in RENAMED_KEYS:
         _report_renamed(key)
         key = RENAMED_KEYS[key]
+    value = _override_value(text.strip(), hints.get(key))
     *sections, name = key.split(".")
     for section in sections:
         if values.get(section) is None:
@@ -90,6 +96,17 @@ def apply_override(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise ConfigError(f"{override!r}: {section} is not a section")
     values[name] = value
+
+
+def _override_value(text: str, hint: Any) -> Any:
+    if takes_text(hint) and not (text == "null" and takes_null(hint)) and text[:1] not in ("'", '"'):
+        return text
+    try:
+        value = _parse_yaml(text) if text else ""
+    except ValueError:
+        return text  # such as a quote that is not closed
+    is_value = isinstance(value, str) if takes_text(hint) and text != "null" else not isinstance(value, dict | list)
+    return value if is_value else text
 
 
 def plain_text(value: str) -> str:

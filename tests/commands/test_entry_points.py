@@ -38,13 +38,15 @@ def test_a_command_of_the_package_is_started_by_its_name(trained_run: Path) -> N
     assert done.stdout.startswith("| step | minutes |")
 
 
-@pytest.mark.parametrize("arguments", [(), ("overfit_check",), ("Train",), ("../train",)])
+@pytest.mark.parametrize("arguments", [(), ("overfit_check",), ("Train",), ("trian",), ("nonsense",)])
 def test_an_unknown_command_is_one_line_that_names_all(start, arguments: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
     status, out, err = start(*arguments)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith(f"error: {arguments[0]!r} is not one" if arguments else "error: give one of the commands ")
     names = err.partition("commands ")[2].partition(";")[0].split(", ")
     assert sorted(names) == COMMANDS
+    hint = "did you mean train?" if arguments in (("Train",), ("trian",)) else "transformer --help describes them"
+    assert err.endswith(f"; {hint}\n")
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])

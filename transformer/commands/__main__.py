@@ -4,6 +4,7 @@ import importlib
 import sys
 
 from transformer.cli import run
+from transformer.config_hints import near_miss
 from transformer.errors import ConfigError
 
 _COMMANDS = {
@@ -41,7 +42,8 @@ def _main() -> int:
         return 0
     if name not in _COMMANDS:
         given = f"{name!r} is not one of the commands" if name else "give one of the commands"
-        raise ConfigError(f"{given} {', '.join(_COMMANDS)}; transformer --help describes them")
+        hint = near_miss(name, _COMMANDS) or "; transformer --help describes them"
+        raise ConfigError(f"{given} {', '.join(_COMMANDS)}{hint}")
     sys.argv[0] = f"transformer {name}"  # what argparse calls the program in usage lines
     return importlib.import_module(f"transformer.commands.{name}").main(argv)
 

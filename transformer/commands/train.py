@@ -15,8 +15,9 @@ from pathlib import Path
 from transformer.commands.end_summary import command, next_commands, results
 from transformer.commands.overfit_check import overfit_check
 from transformer.config import Config, load_config
+from transformer.config_hints import unknown_option
 from transformer.data.corpus import Corpus
-from transformer.errors import warn
+from transformer.errors import ConfigError, warn
 from transformer.hub import pin_data
 from transformer.inference.text_checks import signs_of_other_words
 from transformer.inference.validation_bleu import ValidationBleu
@@ -34,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", metavar="section.key=value", nargs="*", help="such as train.max_steps=1000")
     parser.add_argument("--check", action="store_true", help="only overfit one batch and translate it back")
     parser.add_argument("--skip-nonfinite", metavar="N", type=int, help="short for train.skip_nonfinite=N")
-    arguments = parser.parse_intermixed_args(argv)
+    arguments, unknown = parser.parse_known_intermixed_args(argv)
+    if unknown:
+        raise ConfigError(unknown_option(unknown[0], Config().flat()))
     overrides = list(arguments.overrides)
     if arguments.skip_nonfinite is not None:
         overrides.append(f"train.skip_nonfinite={arguments.skip_nonfinite}")

@@ -1,0 +1,43 @@
+"""Values as people write them, turned into those of the configuration.
+
+YAML takes words and numbers for values where text is meant, and 1e-9 for text. numpy's numbers and paths come from
+Python programs.
+"""
+
+import os
+import re
+import types
+import typing
+from typing import Any
+
+_NUMBER = re.compile(r"[-+]?((\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|\.?inf)", re.ASCII)
+
+
+def plain_value(value: Any, hint: Any) -> Any:
+    """The Python value for a key of this type, if there is one; else the value as it is.
+
+    Args:
+        value: also a number of numpy or torch, a path, or the text of a number.
+        hint: type of the key, without constraints.
+    """
+    if isinstance(value, os.PathLike) and takes_text(hint):
+        return os.fspath(value)
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        return value.item()
+    if isinstance(value, str) and float in _alternatives(hint) and _NUMBER.fullmatch(value):
+        return float(value.replace(".inf", "inf"))
+    return value
+
+
+def takes_text(hint: Any) -> bool:
+    """Whether a key of this type takes text, or one of some words."""
+    return any(kind is str or typing.get_origin(kind) is typing.Literal for kind in _alternatives(hint))
+
+
+def takes_null(hint: Any) -> bool:
+    """Whether a key of this type may be null."""
+    return type(None) in _alternatives(hint)
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
