@@ -23,11 +23,15 @@ ROOMS = [
     "config",
     "config_file",
     "config_errors",
+    "config_hints",
+    "config_values",
     "shipped",
     "files",
     "progress",
     "cli",
     "errors",
+    "cpus",
+    "lazy",
 ]
 CORE = ("attention", "layers", "embeddings", "transformer")
 

@@ -1,21 +1,43 @@
 """Attention Is All You Need in PyTorch. Importing this starts nothing and prints nothing."""
 
+from typing import TYPE_CHECKING
+
 from transformer import parsing as parsing  # registers its corpora
 from transformer.config import Config, ModelConfig, SearchConfig, load_config
 from transformer.data.corpus import Corpus, register_corpus
 from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 from transformer.errors import UserError
-from transformer.inference.sampling import sample
-from transformer.inference.search import Hypothesis, SearchState, beam_search, greedy_search, length_penalty
-from transformer.inference.translator import Translation, Translator
-from transformer.model.alternatives.build import build_model
-from transformer.model.attention import DotProductAttention, KeyValue, MultiHeadAttention, causal_mask, padding_mask
-from transformer.model.embeddings import SharedEmbedding, SinusoidalPositions, sinusoidal_positions
-from transformer.model.layers import FeedForward, Layer
-from transformer.model.transformer import Decoder, DecoderState, Encoder, Transformer
-from transformer.training.checkpoint import load_checkpoint, load_model, save_checkpoint, save_model
-from transformer.training.loss import label_smoothed_cross_entropy, linear_cross_entropy
-from transformer.training.optimizer import noam_lr
+from transformer.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from transformer.inference.sampling import sample
+    from transformer.inference.search import Hypothesis, SearchState, beam_search, greedy_search, length_penalty
+    from transformer.inference.translator import Translation, Translator
+    from transformer.model.alternatives.build import build_model
+    from transformer.model.attention import DotProductAttention, KeyValue, MultiHeadAttention, causal_mask, padding_mask
+    from transformer.model.embeddings import SharedEmbedding, SinusoidalPositions, sinusoidal_positions
+    from transformer.model.layers import FeedForward, Layer
+    from transformer.model.transformer import Decoder, DecoderState, Encoder, Transformer
+    from transformer.training.checkpoint import load_checkpoint, load_model, save_checkpoint, save_model
+    from transformer.training.loss import label_smoothed_cross_entropy, linear_cross_entropy
+    from transformer.training.optimizer import noam_lr
+else:  # they need torch, which takes over a second to import: not for a command that only lists or prints
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "transformer.inference.sampling": "sample",
+            "transformer.inference.search": "Hypothesis SearchState beam_search greedy_search length_penalty",
+            "transformer.inference.translator": "Translation Translator",
+            "transformer.model.alternatives.build": "build_model",
+            "transformer.model.attention": "DotProductAttention KeyValue MultiHeadAttention causal_mask padding_mask",
+            "transformer.model.embeddings": "SharedEmbedding SinusoidalPositions sinusoidal_positions",
+            "transformer.model.layers": "FeedForward Layer",
+            "transformer.model.transformer": "Decoder DecoderState Encoder Transformer",
+            "transformer.training.checkpoint": "load_checkpoint load_model save_checkpoint save_model",
+            "transformer.training.loss": "label_smoothed_cross_entropy linear_cross_entropy",
+            "transformer.training.optimizer": "noam_lr",
+        },
+    )
 
 __version__ = "0.2.0"
 
@@ -62,3 +84,7 @@ __all__ = [
     "save_model",
     "sinusoidal_positions",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

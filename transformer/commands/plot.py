@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from transformer.errors import CheckpointError, ConfigError
 from transformer.inspection.canvas import THEMES, save, theme
-from transformer.inspection.curves import draw_learning_rates, draw_positions, draw_training
 from transformer.training.metrics import bleu_tokenizers, read_metrics
 from transformer.training.outputs import check_output
 
@@ -38,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _draw(arguments: argparse.Namespace) -> "Figure":
+    # Not needed for a table, and it imports torch.
+    from transformer.inspection.curves import draw_learning_rates, draw_positions, draw_training
+
     if arguments.positions is not None:
         return draw_positions(*arguments.positions)
     if arguments.schedule is not None:

@@ -17,7 +17,6 @@ from transformer.config import SearchConfig, override
 from transformer.data.batching import pad
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from transformer.errors import DeviceError
-from transformer.inference.bleu import score
 from transformer.inference.prepacked import PrepackedLinear, QuantizedLinear, can_prepack, can_quantize, prepack_linears
 from transformer.inference.search import Hypothesis, beam_search, greedy_search
 from transformer.inference.sentences import separator
@@ -316,6 +315,8 @@ def greedy_bleu(
     Length limits are the defaults of `SearchConfig`. A source that is too long is not translated, and costs BLEU.
     `tokenize` is sacreBLEU's tokenizer. All processes get the score of the main one.
     """
+    from transformer.inference.bleu import score  # imports sacreBLEU, which a translation does not need
+
     translator = Translator(model, tokenizer)
     translator.context = context
     limit = translator._source_limit()

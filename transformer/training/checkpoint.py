@@ -5,6 +5,7 @@ optimizer.safetensors, training.json               besides, to resume training e
 SHA256SUMS                                         checksums of the other files
 """
 
+import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -164,19 +165,10 @@ def _load(directory: Path, vocab_size: int, config: ModelConfig) -> Transformer:
 
 
 class _SkipInit(TorchFunctionMode):
-    """Leaves out random numbers and constants: on the meta device they take a second of imports, for nothing."""
+    """Leaves out in-place functions: they give values, and on the meta device take a second of imports."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.__name__ in (
-            "uniform_",
-            "normal_",
-            "kaiming_uniform_",
-            "fill_",
-            "zero_",
-            "constant_",
-            "ones_",
-            "zeros_",
-        ):
+        if re.fullmatch(r"[a-z]\w*[a-z0-9]_", func.__name__) and func.__name__ != "requires_grad_":
             return args[0] if args else kwargs["tensor"]
         return func(*args, **(kwargs or {}))
 

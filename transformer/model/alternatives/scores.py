@@ -42,8 +42,9 @@ class GeneralAttention(DotAttention):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        eye = torch.eye(self.weight.size(1), device=self.weight.device)
-        self.weight.data.copy_(eye / math.sqrt(len(eye)))
+        nn.init.zeros_(self.weight)
+        with torch.no_grad():
+            self.weight.diagonal(dim1=1, dim2=2).fill_(1).div_(math.sqrt(self.weight.size(1)))
 
     def queries(self, q: Tensor, start: int) -> Tensor:
         return super().queries(q @ self.weight, start)
