@@ -279,12 +279,31 @@ def test_tune_process_applies_all_settings(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1021")
     monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
     called: list[str] = []
-    for name in ("keep_freed_memory", "use_onednn_for_float32"):
+    for name in ("limit_threads", "keep_freed_memory", "use_onednn_for_float32"):
         monkeypatch.setattr(device_module, name, lambda name=name: called.append(name))
     tune_process()
-    assert called == ["keep_freed_memory", "use_onednn_for_float32"]
+    assert called == ["limit_threads", "keep_freed_memory", "use_onednn_for_float32"]
     assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "1021"  # the user's choice is kept
     assert int(os.environ["LRU_CACHE_CAPACITY"]) < 1024
     monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
     tune_process()
     assert int(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) < 1024
+
+
+@pytest.mark.parametrize(
+    ("threads", "num_cpus", "variable", "expected"), [(3, 2, None, 2), (3, 5, None, 3), (3, 2, "3", 3)]
+)
+def test_threads_are_at_most_the_cpus_of_the_process_unless_the_user_says_how_many(
+    monkeypatch: pytest.MonkeyPatch, threads: int, num_cpus: int, variable: str | None, expected: int
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if variable is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    monkeypatch.setattr(device_module, "num_cpus", lambda: num_cpus)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        device_module.limit_threads()
+        assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)

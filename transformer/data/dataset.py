@@ -5,7 +5,6 @@ import errno
 import hashlib
 import itertools
 import json
-import os
 import re
 import shutil
 import uuid
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
+from transformer.cpus import num_cpus
 from transformer.data.corpus import Corpus, in_chunks
 from transformer.data.tokenizer import EOS_ID, UNK_ID, Tokenizer
 from transformer.errors import DataError
@@ -243,8 +243,7 @@ def _encode_and_filter(
     max_ratio: float | None,
     dropped: dict[str, int],
 ) -> Iterator[tuple[list[int], list[int]]]:
-    num_threads = os.cpu_count() or 1
-    sources, targets = (tokenizer.encode(side, num_threads) for side in zip(*chunk, strict=True))
+    sources, targets = (tokenizer.encode(side, num_cpus()) for side in zip(*chunk, strict=True))
     for src, tgt in zip(sources, targets, strict=True):
         shorter, longer = sorted((len(src), len(tgt)))
         if not shorter:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from transformer.cpus import num_cpus
 from transformer.errors import DeviceError
 
 # Parameters of mallopt(3).
@@ -69,8 +70,18 @@ def tune_process() -> None:
     # Batch shapes rarely repeat across batches, while the layers of one batch need far fewer entries.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
+    limit_threads()
     keep_freed_memory()
     use_onednn_for_float32()
+
+
+def limit_threads() -> None:
+    """Use as many threads as the process has CPUs, unless OMP_NUM_THREADS is set.
+
+    torch's default does not know of the quota of a container, which more threads use up waiting for each other.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), num_cpus()))
 
 
 def keep_freed_memory() -> bool:
