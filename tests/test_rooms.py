@@ -30,7 +30,7 @@ ROOMS = [
     "progress",
     "cli",
     "errors",
-    "cpus",
+    "machine",
     "lazy",
 ]
 CORE = ("attention", "layers", "embeddings", "transformer")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from transformer.errors import UserError, one_line
+from transformer.errors import ConfigError, UserError, one_line
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -20,6 +20,7 @@ def run(main: Callable[[], int | None]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors=errors)
     try:
+        _check_working_directory()
         status = main() or 0
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output has exited, like `head`
@@ -35,6 +36,14 @@ def run(main: Callable[[], int | None]) -> None:
         print("interrupted", file=sys.stderr)
         status = 130
     sys.exit(status)
+
+
+def _check_working_directory() -> None:
+    """ConfigError if it has been deleted: paths would have no meaning, and torch's libraries end the process."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise ConfigError("the working directory has been deleted; change to another one") from None
 
 
 def _print_error(message: str) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,6 +60,23 @@ def test_a_theme_colours_all_of_a_figure_and_ends_with_its_block(name: str) -> N
         assert palette() == THEMES[name].colours
         assert to_hex(colour_map()(0.0)) == to_hex(colour_map(diverging=True)(0.5)) == THEMES[name].background
     assert dict(rcParams) == before
+
+
+def test_without_a_place_for_its_cache_the_error_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
+    monkeypatch.setattr("builtins.__import__", refuse_matplotlib)
+    with pytest.raises(ConfigError, match="has no place for its cache: set MPLCONFIGDIR to a writable directory"):
+        new_figure(1, 1)
+
+
+real_import = builtins.__import__
+
+
+def refuse_matplotlib(name: str, *arguments: Any) -> Any:
+    """As matplotlib does where nothing is writable."""
+    if name.startswith("matplotlib"):
+        raise OSError("Matplotlib requires access to a writable cache directory")
+    return real_import(name, *arguments)
 
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

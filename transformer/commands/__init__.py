@@ -1,5 +1,7 @@
 """The commands of the package: each module has a `main(argv)`."""
 
-from transformer.cpus import let_threads_sleep
+from transformer.machine import do_without_temporary_files, let_threads_sleep
 
-let_threads_sleep()  # here, because the commands import torch
+# Here, because both come before torch is imported, and the commands import it.
+do_without_temporary_files()
+let_threads_sleep()

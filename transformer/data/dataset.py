@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
-from transformer.cpus import num_cpus
 from transformer.data.corpus import Corpus, in_chunks
 from transformer.data.tokenizer import EOS_ID, UNK_ID, Tokenizer
 from transformer.errors import DataError
+from transformer.machine import num_cpus
 from transformer.progress import Stage, no_stage
 
 _FORMAT = 2  # of cache entries; format 1 does not count unknown pieces, and its tables may be misread

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,11 +65,15 @@ def theme(name: str = "light") -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches; ConfigError without matplotlib."""
+    """An empty figure of this size in inches; ConfigError without matplotlib or a place for its cache."""
+    # Without a home directory it says in several lines that it uses a temporary one.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise ConfigError("a figure needs matplotlib: pip install matplotlib") from None
+    except OSError:
+        raise ConfigError("matplotlib has no place for its cache: set MPLCONFIGDIR to a writable directory") from None
     return Figure(figsize=(width, height), layout="constrained")
 
 

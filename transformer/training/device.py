@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from transformer.cpus import num_cpus
 from transformer.errors import DeviceError
+from transformer.machine import num_cpus
 
 # Parameters of mallopt(3).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from transformer import cpus
+from transformer import machine
 
 
 @pytest.fixture
@@ -18,14 +19,14 @@ def cpus_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no
 
     def count(groups: str, files: dict[str, str]) -> int:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4, 5, 6}, raising=False)
-        monkeypatch.setattr(cpus, "_PROCESS", tmp_path / "cgroup")
-        monkeypatch.setattr(cpus, "_MOUNTED", tmp_path / "mounted")
+        monkeypatch.setattr(machine, "_PROCESS", tmp_path / "cgroup")
+        monkeypatch.setattr(machine, "_MOUNTED", tmp_path / "mounted")
         (tmp_path / "cgroup").write_text(groups)
         for name, content in files.items():
             path = tmp_path / "mounted" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
-        return cpus.num_cpus()
+        return machine.num_cpus()
 
     return count
 
@@ -69,13 +70,13 @@ def test_quotas_of_the_first_version_of_control_groups_count(cpus_by) -> None:  
 
 def test_without_control_groups_the_affinity_or_the_machine_counts(cpus_by, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     assert cpus_by("nothing like it\n::\n", {}) == 7
-    monkeypatch.setattr(cpus, "_PROCESS", Path("/nonexistent/cgroup"))
-    assert cpus.num_cpus() == 7
+    monkeypatch.setattr(machine, "_PROCESS", Path("/nonexistent/cgroup"))
+    assert machine.num_cpus() == 7
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 5)
-    assert cpus.num_cpus() == 5
+    assert machine.num_cpus() == 5
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert cpus.num_cpus() == 1
+    assert machine.num_cpus() == 1
 
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
@@ -101,9 +102,23 @@ def test_a_users_own_setting_is_kept(monkeypatch: pytest.MonkeyPatch, name: str)
         monkeypatch.delenv(other, raising=False)
     monkeypatch.setenv(name, "7")
     before = dict(os.environ)
-    cpus.let_threads_sleep()
+    machine.let_threads_sleep()
     assert dict(os.environ) == before
     monkeypatch.delenv(name)
-    cpus.let_threads_sleep()
+    machine.let_threads_sleep()
     assert os.environ == {**{k: v for k, v in before.items() if k != name}, "OMP_WAIT_POLICY": "PASSIVE"}
     monkeypatch.delenv("OMP_WAIT_POLICY")
+
+
+def test_a_machine_without_a_place_for_temporary_files_is_no_reason_not_to_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "missing")])
+    with pytest.raises(FileNotFoundError, match="No usable temporary directory"):
+        tempfile.gettempdir()
+    machine.do_without_temporary_files()
+    assert tempfile.gettempdir() == "/tmp"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    machine.do_without_temporary_files()
+    assert tempfile.gettempdir() == str(tmp_path)

@@ -1,8 +1,9 @@
-"""The CPUs that this process may use, and how the threads of OpenMP wait for each other."""
+"""The machine of this process: its CPUs, how its threads wait for each other, and no place for temporary files."""
 
 import math
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -52,3 +53,14 @@ def let_threads_sleep() -> None:
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def do_without_temporary_files() -> None:
+    """Let torch be imported where no temporary file can be written, as in a read-only container.
+
+    Importing it asks for the directory of temporary files, which is an error if there is none; it writes none there.
+    """
+    try:
+        tempfile.gettempdir()
+    except OSError:
+        tempfile.tempdir = "/tmp"
