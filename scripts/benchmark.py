@@ -6,8 +6,10 @@ noisy machine, use `compare`, which runs two commands alternately.
 
 from __future__ import annotations
 
+import transformer.commands  # noqa: F401 (first, as it prepares the process for torch)
+
+# isort: split
 import argparse
-import os
 import signal
 import sys
 import tempfile
@@ -40,6 +42,7 @@ from transformer.cli import run
 from transformer.config import load_config
 from transformer.data.corpus import load_split, read_lines
 from transformer.errors import ConfigError
+from transformer.machine import num_cpus
 from transformer.training.device import resolve_device, tune_process
 from transformer.training.outputs import check_output
 from transformer.training.trainer import Trainer
@@ -177,7 +180,7 @@ def scaling(arguments: argparse.Namespace) -> Report:
 
 def _scaling_sizes(against: str) -> list[int]:
     if against == "threads":
-        return [1 << i for i in range((os.cpu_count() or 1).bit_length())]
+        return [1 << i for i in range(num_cpus().bit_length())]
     return _SCALING_SIZES[against]
 
 

@@ -39,7 +39,8 @@ This page is generated from [transformer/config.py](../transformer/config.py) by
 [configs/schema.json](../configs/schema.json), which gives completion and hints in editors with a YAML language server;
 your own file names it in its first line: `# yaml-language-server: $schema=PATH/TO/configs/schema.json`.
 
-YAML reads `1e-9` as text: write `1.0e-9`. `null` means that a value is not given.
+`null` means that a value is not given. In a file, put
+quotes around text that YAML reads as another value, such as `no` or `2024`.
 """
 
 

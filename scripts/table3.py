@@ -6,6 +6,9 @@ was stopped. Several processes may share one --out: each run is done by one of t
 
 from __future__ import annotations
 
+import transformer.commands  # noqa: F401 (first, as it prepares the process for torch)
+
+# isort: split
 import argparse
 import functools
 import sys

@@ -187,7 +187,7 @@ class TrainConfig:
     keep_checkpoints: Count = 5  # number of most recent checkpoints to keep; the best is kept separately
     precision: Precision = "auto"  # bf16 where the hardware supports it, else fp32; master weights are always fp32
     device: Device = "auto"  # auto: CUDA if available
-    num_threads: Threads | None = None  # number of CPU threads; null: torch's default
+    num_threads: Threads | None = None  # CPU threads; null: torch's default, at most the CPUs of the process
 
     def __post_init__(self) -> None:
         if self.best_by == "bleu" and not self.validation_bleu:
