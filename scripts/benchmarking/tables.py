@@ -25,7 +25,7 @@ _ROWS_PER_READ = 1000
 
 
 def benchmark_tables(directory: Path, *, rows: int, repeat: int = 3, log: Callable[[str], None] = print) -> Report:
-    """Read a csv and a jsonl table of `rows` rows, and of a tenth of that, from the first row to the last.
+    """Read tables of `rows` rows, and of a tenth of that, by both readers.
 
     Args:
         directory: an empty directory with room for about 600 bytes a row.
@@ -69,7 +69,7 @@ def _summary(found: list[dict[str, Any]], rows: int) -> Report:
 
 
 def write_table(path: Path, rows: int) -> None:
-    """Write a table of builtin pairs, repeated, as Python's csv and json write it."""
+    """Write a table of repeated builtin pairs by Python's csv or json."""
     with path.open("w", encoding="utf-8", newline="") as file:
         if path.suffix == ".csv":
             writer = csv.writer(file)
@@ -100,7 +100,7 @@ def _read_ours(path: str, cache: str) -> dict[str, Any]:  # noqa: ARG001 (it has
 
 
 def _read_datasets(path: str, cache: str) -> dict[str, Any]:
-    """Convert the table to the format of `datasets` in an empty cache, and read that."""
+    """Convert a table by `datasets`, in an empty cache, and read that."""
     import datasets
 
     datasets.disable_progress_bars()

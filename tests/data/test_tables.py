@@ -280,7 +280,7 @@ def test_tsv_is_read_with_and_without_a_header(tmp_path: Path, content: str, pai
         ("a b.\tc d.\n\ne\tf\tg\n", ", line 3: 3 fields, but the lines before have 2"),
         ("en\tde\tx\na\tb\n", ", line 2: 2 fields, but the header has 3"),
         ("en\tfr\na\tb\n", ": needs columns 'en' and 'de', has ['en', 'fr']"),
-        ("deu\teng\na\tb\n", ": needs columns 'en' and 'de', has ['deu', 'eng']"),
+        ("deu\teng\na\tb\n", ": needs columns 'en' and 'de', has ['deu', 'eng']; if that is a pair, put a line with "),
         ("EN\tDE\na\tb\n", ": needs columns 'en' and 'de', has ['EN', 'DE']"),
         ("Source\tTarget\na\tb\n", ": needs columns 'en' and 'de', has ['Source', 'Target']"),
         ("en\tde\ten\na\tb\tc\n", ": 2 columns are called 'en': rename all but one"),

@@ -24,7 +24,7 @@ Row = dict[str, str]
 
 
 def read_table(rng: random.Random, directory: Path) -> None:
-    """A table that loads has pairs of text, the same at each reading."""
+    """A table that loads has the same pairs of text each time."""
     suffix = rng.choice(_SUFFIXES)
     data = _table(rng, suffix)
     if rng.random() < 0.3:
@@ -83,7 +83,7 @@ def read_parquet(rng: random.Random, directory: Path) -> None:
 
 
 def read_written_table(rng: random.Random, directory: Path) -> None:
-    """A table that Python's csv or json wrote gives what was written, and what they read from it."""
+    """A table that Python wrote gives what Python reads from it."""
     suffix = rng.choice(_SUFFIXES)
     rows = _rows(rng)
     if suffix in (".tsv", ".tab"):
@@ -100,7 +100,7 @@ def read_written_table(rng: random.Random, directory: Path) -> None:
 
 
 def _rows(rng: random.Random) -> list[Row]:
-    """Rows of any text: other scripts, controls, quotes, line breaks; seldom longer than the csv module's limit."""
+    """Rows of any text, with quotes, separators and line breaks."""
     rows = []
     for _ in range(rng.choice((0, 1, 2, 5, 17))):
         row = {}

@@ -18,7 +18,7 @@ _BUFFER_SIZE = 1 << 17
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """A file with the size and the CRC-32 of its bytes, which every reading confirms."""
+    """A file with size and CRC-32, which every reading confirms."""
 
     path: Path
     size: int
@@ -64,7 +64,7 @@ def open_binary(file: Path | CheckedFile) -> Iterator[BinaryIO]:
 
 
 class _Counting(io.RawIOBase):
-    """A raw file that computes size and CRC-32 of what is read from it."""
+    """A raw file that computes size and CRC-32 of its bytes."""
 
     def __init__(self, raw: io.RawIOBase) -> None:
         self._raw, self.size, self.crc = raw, 0, 0
@@ -146,7 +146,7 @@ class _XzStreams(io.RawIOBase):
                 return len(found)
 
     def _after_stream(self) -> bytes:
-        """The beginning of the next stream, after padding with zeros; empty at the end of the file."""
+        """The beginning of the next stream, if any, after padding with zeros."""
         block = self._stream.unused_data.lstrip(b"\0")
         while not block:
             more = self._packed.read(_BUFFER_SIZE)

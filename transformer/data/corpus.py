@@ -192,7 +192,7 @@ def _table(path: Path, src_lang: str, tgt_lang: str) -> Corpus:
 
 
 def _repository(data: DataConfig, split: str) -> Corpus:
-    """A local directory with the layout of the hub: tables, or else what `datasets` makes of it."""
+    """A local directory of tables, or else of what `datasets` reads."""
     found = repository_pairs(Path(data.corpus), data.subset, split, data.src_lang, data.tgt_lang)
     if found is None:
         return _hub(data, split, cache_dir=Path(data.cache_dir) / "datasets")

@@ -17,17 +17,27 @@ _ROWS_PER_READ = 1000  # about ten times as fast as single rows
 def hub_pairs(
     data: DataConfig, split: str, cache_dir: Path | None = None
 ) -> tuple[str, str, Callable[[], Iterator[tuple[str, str]]]]:
-    """The name of a split, its fingerprint, and a function that reads it.
+    """Name and fingerprint of a split, and a function that reads it.
 
     Downloads are kept where HF_HOME says, and without `cache_dir` so are converted ones. DataError if it is unknown,
     cannot be downloaded or kept, or lacks a column.
     """
     if cache_dir is None:
         check_home("HF_HOME")
+    rows = _load(data, split, cache_dir)
+    name = " ".join(part for part in (data.corpus, data.subset, split) if part)
+    return (
+        name,
+        f"{rows._fingerprint} {data.src_lang} {data.tgt_lang}",
+        row_reader(name, rows, data.src_lang, data.tgt_lang),
+    )
+
+
+def _load(data: DataConfig, split: str, cache_dir: Path | None) -> Any:
     import datasets
 
     try:
-        rows = datasets.load_dataset(
+        return datasets.load_dataset(
             data.corpus,
             data.subset,
             split=split,
@@ -50,12 +60,6 @@ def hub_pairs(
             f"data.corpus={data.corpus}: cannot load {split!r} from the hub ({reason}); without a network, give "
             "local files as data.corpus='path/{split}.{lang}', or data.corpus=builtin"
         ) from None
-    name = " ".join(part for part in (data.corpus, data.subset, split) if part)
-    return (
-        name,
-        f"{rows._fingerprint} {data.src_lang} {data.tgt_lang}",
-        row_reader(name, rows, data.src_lang, data.tgt_lang),
-    )
 
 
 def row_reader(name: str, rows: Any, src_lang: str, tgt_lang: str) -> Callable[[], Iterator[tuple[str, str]]]:

@@ -15,9 +15,10 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def json_pairs(stream: BinaryIO, name: str, src_lang: str, tgt_lang: str) -> Iterator[tuple[str, str]]:
-    """The pairs of objects {"en": ..., "de": ...} or {"translation": {"en": ..., "de": ...}}.
+    """The pairs of objects with a text per language.
 
-    DataError names the row of an object that is malformed, has a key twice or lacks a text.
+    They are {"en": ..., "de": ...} or {"translation": {"en": ..., "de": ...}}. DataError names the row
+    of an object that is malformed, has a key twice or lacks a text.
     """
     langs = (src_lang, tgt_lang)
     for number, row in enumerate(_values(stream, name), start=1):
@@ -52,7 +53,7 @@ def _missing(place: str, row: Any, pair: Any, langs: tuple[str, str]) -> DataErr
 
 
 def _values(stream: BinaryIO, name: str) -> Iterator[Any]:
-    """The values of a stream, or those of the one array that it holds; only a value at a time is in memory."""
+    """The values of a stream, or of its one array, one by one."""
     text = _Text(stream, name)
     text.skip_space()
     is_array = text.peek() == "["
@@ -108,7 +109,10 @@ class _Text:
             self._read(_BLOCK)
 
     def lines(self) -> Iterator[Any]:
-        """The objects that fill lines, as in jsonl, up to one that may be the last, of another form or malformed."""
+        """The objects that fill lines, as in jsonl.
+
+        Ends before one that may be the last of the text that was read, or is malformed.
+        """
         decode, buffer, starts_line = self._decode, self._buffer, self._buffer.startswith
         try:
             while True:

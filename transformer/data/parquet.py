@@ -12,7 +12,7 @@ _ROWS_PER_READ = 1000  # about ten times as fast as single rows
 
 
 def parquet_pairs(file: Path | CheckedFile, src_lang: str, tgt_lang: str) -> Iterator[tuple[str, str]]:
-    """The pairs of text columns called as the languages, or of a struct column `translation`.
+    """The pairs of two text columns, or of a struct column `translation`.
 
     DataError for a missing column, one that does not hold text, a null, and a file that is damaged or has changed.
     """
@@ -39,7 +39,7 @@ def parquet_pairs(file: Path | CheckedFile, src_lang: str, tgt_lang: str) -> Ite
 
 
 def _check_content(file: CheckedFile, stream: BinaryIO) -> None:
-    """DataError if the content has changed; rows are read from the same open file."""
+    """DataError if the content of an open file has changed."""
     size = crc = 0
     while block := stream.read(1 << 16):
         size, crc = size + len(block), zlib.crc32(block, crc)

@@ -134,7 +134,7 @@ class Repository:
         return files
 
     def _by_name(self, base: Path) -> dict[str, list[Path]]:
-        """The splits that the names of files and directories tell: shards in data/, directories, files, or one."""
+        """The splits by names: of shards in data/, directories, or files."""
         files = [path for path in _visible(base) if is_table(path) and path.name not in _NOT_DATA]
         in_data = [path for path in files if path.parent == base / "data"]
         if shards := {path: match[1] for path in in_data if (match := _SHARD.fullmatch(path.name))}:
@@ -162,7 +162,7 @@ class Repository:
                     )
 
     def _check_copies(self) -> None:
-        """DataError if a split would read a table twice, as it is and compressed."""
+        """DataError if a table is there twice, plain and compressed."""
         for paths in self.splits.values():
             seen: dict[str, Path] = {}
             for path in paths:
@@ -174,9 +174,10 @@ class Repository:
 def repository_pairs(
     root: Path, subset: str | None, split: str, src_lang: str, tgt_lang: str
 ) -> tuple[str, Callable[[], Iterator[tuple[str, str]]]] | None:
-    """The fingerprint of a split, or of slices such as `train[:10%]+test`, and a function that reads it.
+    """The fingerprint of a split, and a function that reads it.
 
-    None if the repository does not consist of tables. DataError as in `Repository` and `table_pairs`.
+    A split may be slices, such as `train[:10%]+test`. None if the repository does not consist of
+    tables. DataError as in `Repository` and `table_pairs`.
     """
     repository = Repository(root, subset)
     if not repository.is_readable:
@@ -210,7 +211,10 @@ def _slices(place: str, split: str, sizes: dict[str, int]) -> list[tuple[str, in
 
 
 def _visible(directory: Path) -> list[Path]:
-    """The files below a directory, but for hidden ones and directories with two underscores."""
+    """The files below a directory that are not hidden.
+
+    Directories with two underscores are.
+    """
     found = []
     for place, directories, names in os.walk(directory):
         directories[:] = [name for name in directories if not name.startswith((".", "__"))]
@@ -219,5 +223,5 @@ def _visible(directory: Path) -> list[Path]:
 
 
 def _names(part: str, words: Sequence[str]) -> bool:
-    """Whether a part of a path has one of the words, set off by separators."""
+    """Whether a name has one of the words, between separators."""
     return any(re.search(f"(^|{_SEPARATOR}){word}($|{_SEPARATOR})", part) for word in words)

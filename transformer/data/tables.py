@@ -28,7 +28,7 @@ def is_table(path: str | Path) -> bool:
 
 
 def check_table(path: Path, src_lang: str, tgt_lang: str) -> None:
-    """DataError unless the file is a table with these columns and a valid first row."""
+    """DataError unless columns and first row of a table are valid."""
     if not is_table(path):
         raise DataError(
             f"{path}: without {{lang}} in data.corpus the file must be one of {', '.join(TABLE_SUFFIXES)}, "
@@ -69,7 +69,7 @@ def _csv_pairs(stream: BinaryIO, name: str, src_lang: str, tgt_lang: str) -> Ite
 
 
 def _tsv_pairs(stream: BinaryIO, path: Path, src_lang: str, tgt_lang: str) -> Iterator[tuple[str, str]]:
-    """The pairs of a tab-separated file, in which quotes are text, with or without a header."""
+    """The pairs of a tab-separated file, in which quotes are text."""
     name = str(path)
     records = (
         (number, line.removesuffix("\n").removesuffix("\r").split("\t"))
@@ -80,7 +80,7 @@ def _tsv_pairs(stream: BinaryIO, path: Path, src_lang: str, tgt_lang: str) -> It
     if first is None:
         return
     if _is_header(first, src_lang, tgt_lang):
-        src, tgt = _columns(first, name, src_lang, tgt_lang)
+        src, tgt = _columns(first, name, src_lang, tgt_lang, "; if that is a pair, put a line with the names before it")
         yield from _pairs(records, name, len(first), src, tgt, "the header has {}")
         return
     if len(first) != 2:
@@ -103,13 +103,13 @@ def _pairs(
         yield fields[src], fields[tgt]
 
 
-def _columns(header: Sequence[str], name: str, src_lang: str, tgt_lang: str) -> list[int]:
+def _columns(header: Sequence[str], name: str, src_lang: str, tgt_lang: str, hint: str = "") -> list[int]:
     """The positions of both languages in a header."""
     for lang in (src_lang, tgt_lang):
         if header.count(lang) > 1:
             raise DataError(f"{name}: {header.count(lang)} columns are called {lang!r}: rename all but one")
         if lang not in header:
-            raise DataError(f"{name}: needs columns {src_lang!r} and {tgt_lang!r}, has {list(header)}")
+            raise DataError(f"{name}: needs columns {src_lang!r} and {tgt_lang!r}, has {list(header)}{hint}")
     return [header.index(src_lang), header.index(tgt_lang)]
 
 
@@ -117,9 +117,10 @@ _HEADER_WORDS = {"source", "target", "src", "tgt", "translation", "sentence", "t
 
 
 def _is_header(fields: Sequence[str], src_lang: str, tgt_lang: str) -> bool:
-    """Whether a first row names columns; if it does not name both languages, `_columns` reports it.
+    """Whether a first row names columns.
 
-    Such a row must not become a pair, with columns in the wrong order after it.
+    If it does not name both languages, `_columns` reports it: such a row must not become a pair, with columns in
+    the wrong order after it.
     """
     words = [field.strip().lower() for field in fields]
     is_named = {src_lang.lower(), tgt_lang.lower()} & set(words) or _HEADER_WORDS & set(words)
@@ -127,7 +128,10 @@ def _is_header(fields: Sequence[str], src_lang: str, tgt_lang: str) -> bool:
 
 
 def _order(file_name: str, src_lang: str, tgt_lang: str) -> tuple[int, int]:
-    """The columns of a file without a header: as its name says (`train.de-en.tsv`), else source first."""
+    """Source and target column of a file without a header.
+
+    As its name says (`train.de-en.tsv`), else source first.
+    """
     src, tgt = re.escape(src_lang), re.escape(tgt_lang)
     is_named = {
         order: re.search(rf"(?<![^\W\d_]){order[0]}[-_]{order[1]}(?![^\W\d_])", file_name, re.IGNORECASE) is not None
@@ -159,7 +163,7 @@ def _csv_records(stream: BinaryIO, name: str) -> Iterator[Record]:
 
 
 def _quoted_record(line: str, lines: Iterator[str], place: str) -> tuple[list[str], int]:
-    """The fields of a record that begins with `line`, and the number of lines that it takes."""
+    """The fields of a record, and the number of its lines."""
     fields: list[str] = []
     num_lines, begin = 1, 0
     while True:
@@ -182,7 +186,10 @@ def _quoted_record(line: str, lines: Iterator[str], place: str) -> tuple[list[st
 
 
 def _quoted_field(line: str, begin: int, lines: Iterator[str], place: str) -> tuple[str, str, int, int]:
-    """A field from after its opening quote, its last line, where its closing quote is, and the further lines."""
+    """A field in quotes, its last line, the end in it, and further lines.
+
+    `begin` is the place after the opening quote, the end that of the closing one.
+    """
     parts: list[str] = []
     size = num_further = 0
     search = begin

@@ -61,9 +61,9 @@ def aligned_lines(src: Path | CheckedFile, tgt: Path | CheckedFile) -> Iterator[
 
 
 def checked_files(*paths: Path) -> tuple[str, list[CheckedFile]]:
-    """SHA-256 of the files' content, and the files such that they are checked to be the same when they are read.
+    """SHA-256 of the files' content, and the files with their checksums.
 
-    DataError if one cannot be read.
+    A reading of these confirms that they are the same. DataError if one cannot be read.
     """
     digest = hashlib.sha256()
     files = []
