@@ -237,6 +237,8 @@ def test_a_long_field_is_read_without_changing_the_limit_of_the_csv_module(tmp_p
 def test_a_quote_that_is_not_closed_does_not_take_the_rest_of_the_file(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", 'en,de\n"a,b\n' + "a line without any quote\n" * 400_000)
     assert error_of(path) == ", line 2: a field of more than 4194304 characters: is a quote not closed?"
+    path = write(tmp_path / "c.csv", "en,de\n" + '"a line\n",' * 700_000)
+    assert error_of(path) == ", line 2: a record of more than 4194304 characters: is a quote not closed?"
     path = write(tmp_path / "b.csv", "en,de\n" + "x" * (4 << 20) + ",y\n")
     assert error_of(path) == ", line 2: longer than 4194304 bytes: is it text?"
 

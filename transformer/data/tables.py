@@ -165,7 +165,7 @@ def _csv_records(stream: BinaryIO, name: str) -> Iterator[Record]:
 def _quoted_record(line: str, lines: Iterator[str], place: str) -> tuple[list[str], int]:
     """The fields of a record, and the number of its lines."""
     fields: list[str] = []
-    num_lines, begin = 1, 0
+    num_lines, begin, size = 1, 0, 0
     while True:
         if not line.startswith('"', begin):
             end = line.find(",", begin)
@@ -178,6 +178,9 @@ def _quoted_record(line: str, lines: Iterator[str], place: str) -> tuple[list[st
         field, line, end, further = _quoted_field(line, begin + 1, lines, place)
         fields.append(field)
         num_lines += further
+        size += len(field)
+        if size > MAX_LINE:
+            raise DataError(f"{place}: a record of more than {MAX_LINE} characters: is a quote not closed?")
         begin = end + 2
         if not line.startswith(",", end + 1):
             if line[end + 1 :] in ("", "\n", "\r\n", "\r"):
