@@ -228,8 +228,8 @@ def test_a_translation_scored_against_itself_is_perfect(
 def test_scoring_that_takes_long_is_shown_on_stderr(
     script: Script, babbler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("src", "ref"):
-        (tmp_path / name).write_text("A man is sleeping.\n" * 7)
+    for name, line in (("src", "A man is sleeping.\n"), ("ref", "Ein Mann schläft.\n")):
+        (tmp_path / name).write_text(line * 7)
     command = ("evaluate", babbler, "--src", tmp_path / "src", "--ref", tmp_path / "ref", "--json")
     quick = script(*command)
     monkeypatch.setattr("transformer.progress._LONG_S", 1e-9)

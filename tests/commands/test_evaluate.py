@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import Mock
 
 import pytest
 from sacrebleu.metrics.bleu import BLEU
@@ -48,7 +50,8 @@ def call(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
             run(lambda: evaluate.main([str(argument) for argument in arguments]))
-        return Ended(ended.value.code, *capfd.readouterr())
+        out, err = capfd.readouterr()
+        return Ended(ended.value.code, out, re.sub(r"^checkpoint: .*\n", "", err, flags=re.MULTILINE))
 
     return call
 
@@ -57,6 +60,7 @@ class Parrot:
     """Stands in for a translator; remembers what it has translated."""
 
     search = SearchConfig(beam=3)
+    source_reader = Mock()
     translations: Sequence[str] = HYPOTHESES
 
     def __init__(self) -> None:

@@ -140,10 +140,10 @@ def test_a_text_is_split_into_its_sentences_if_they_fit(tokenizer: Tokenizer) ->
 
 
 def test_white_space_at_the_ends_that_has_pieces_is_dropped_where_it_does_not_fit(tokenizer: Tokenizer) -> None:
-    assert len(tokenizer.encode(["We \u0085"])[0]) > len(tokenizer.encode(["We"])[0]), "U+0085 is unknown here"
+    assert len(tokenizer.encode(["We \u3000"])[0]) > len(tokenizer.encode(["We"])[0]), "U+3000 is unknown here"
     (ids,) = tokenizer.encode(["We"])
     found = reader(tokenizer, limit=len(ids) + 1, too_long="split")
-    assert found.read(["We \u0085", "\u0085 \u0085"]) == [[Source([*ids, EOS_ID])], [Source([])]]
+    assert found.read(["We \u3000", "\u3000 \u3000"]) == [[Source([*ids, EOS_ID])], [Source([])]]
     assert found.notes == InputNotes(num_lines=2)
 
 

@@ -72,7 +72,8 @@ def parse(capfd: pytest.CaptureFixture[str]) -> Parse:
         with pytest.raises(SystemExit) as end:
             run(lambda: main([str(argument) for argument in argv]))
         assert isinstance(end.value.code, int)
-        return Result(end.value.code, *capfd.readouterr())
+        out, err = capfd.readouterr()
+        return Result(end.value.code, out, re.sub(r"^checkpoint: .*\n", "", err, flags=re.MULTILINE))
 
     return call
 

@@ -218,7 +218,7 @@ def test_a_newer_format_is_refused_before_its_configuration_is_read(copied: Path
         load_checkpoint(copied)
 
 
-@pytest.mark.parametrize(("section", "key"), [("model", "model.experts"), ("planning", "planning")])
+@pytest.mark.parametrize(("section", "key"), [("model", "model.experts"), ("planning", "planning.experts")])
 def test_an_option_of_a_later_version_is_refused_by_file_and_name(copied: Path, section: str, key: str) -> None:
     change_config(copied, section, experts=8)
     with pytest.raises(ConfigError, match=rf"copied/config\.yaml: unknown key {key}; ") as caught:

@@ -107,7 +107,7 @@ def test_kept_results_without_checkpoints_have_their_metrics(run: Path) -> None:
     for name in ("checkpoints", "best"):
         shutil.rmtree(run / name)
     found = overview(run)
-    assert (found.state, found.step, found.parameters) == ("no checkpoint", 10, None)
+    assert (found.state, found.step, found.parameters) == ("no checkpoint", 11, None)
 
 
 @pytest.mark.parametrize("held", [False, True])

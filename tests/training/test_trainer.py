@@ -270,7 +270,7 @@ def test_the_logged_loss_is_the_mean_over_tokens_since_the_last_line(
         seen.append((loss.item(), nll.item(), sum(batch.num_tokens for batch in batches)))
         return loss, nll
 
-    monkeypatch.setattr(trainer_module, "accumulate_gradients", remember)
+    monkeypatch.setattr("transformer.training.train_step.accumulate_gradients", remember)
     Trainer.from_config(small_config).fit()
     lines = [line for line in read_metrics(small_config.run_dir) if line["kind"] == "train"]
     assert [line["step"] for line in lines] == [1, 3, 6]
@@ -318,7 +318,7 @@ def test_the_scorer_sees_the_validation_pairs_and_its_score_is_logged(small_conf
 def test_the_line_of_a_diverged_validation_has_80_columns(
     small_config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(trainer_module, "validation_nll", lambda *_: 699.5)
+    monkeypatch.setattr("transformer.training.validation.validation_nll", lambda *_: 699.5)
     trainer = Trainer.from_config(
         changed(small_config, "train.validation_bleu=true", "train.validate_steps=1", "train.max_steps=1"),
         lambda *_: 0.0,

@@ -7,12 +7,14 @@ be left out: transformer evaluate --hyp FILE --ref FILE ... --lang de
 import argparse
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformer.commands.search_options import SEARCH_DEFAULTS, add_search_options, apply_search_options
 from transformer.config import DataConfig, load_config, override
 from transformer.errors import ConfigError, DataError, warn
 from transformer.files import write_atomic
@@ -27,6 +29,7 @@ from transformer.inference.evaluation_set import (
     signs_of_swapped_files,
 )
 from transformer.inference.scoring import METRICS, Scorer
+from transformer.inference.sources import InputNotes
 from transformer.inference.text_checks import (
     signs_of_copies,
     signs_of_other_words,
@@ -50,7 +53,12 @@ _COMPOUND_SPLIT = """\
 tokenised, compound-split BLEU (as the paper's authors counted; not comparable with the last line): \
 {compound_split_details}  {compound_split_signature}"""
 # Options of the translation, which --hyp replaces, with their defaults.
-_TRANSLATION = {"beam": None, "alpha": None, "output": None, "device": "auto", "precision": "auto"}
+_TRANSLATION = {
+    **SEARCH_DEFAULTS,
+    "output": None,
+    "device": "auto",
+    "precision": "auto",
+}
 
 
 @dataclass(frozen=True)
@@ -102,12 +110,15 @@ def _translate(
     """The translations, and how they were made."""
     assert task.checkpoint is not None and task.texts.sources is not None
     translator = Translator.load(task.checkpoint, device=arguments.device, precision=arguments.precision)
-    translator.search = override(translator.search, beam=arguments.beam, alpha=arguments.alpha)
-    translator.context = context
+    apply_search_options(arguments, translator)
+    translator.context, translator.notes = context, InputNotes()
     began = time.perf_counter()
     sources = task.texts.sources
     with (stage if context.is_main else no_stage)("translating", "sentences", len(sources)) as translator.progress:
         hypotheses = translator.translate(sources)
+    if context.is_main:
+        for note in translator.notes.messages():
+            print(note, file=sys.stderr)
     seconds = time.perf_counter() - began
     return hypotheses, {
         "checkpoint": task.origin,
@@ -260,8 +271,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--compound-split", action="store_true", help="also print BLEU as the paper's authors counted it"
     )
-    parser.add_argument("--beam", type=int)
-    parser.add_argument("--alpha", type=float, help="exponent of the length penalty")
+    add_search_options(parser)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "int8"))
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the translations to this file")
@@ -292,6 +302,8 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ConfigError("--hyp needs its references: --ref FILE, or RUN for those of its corpus")
         for name, default in _TRANSLATION.items():
             if getattr(arguments, name) != default:
-                raise ConfigError(f"--{name} is of a translation by RUN; with --hyp nothing is translated")
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} is of a translation by RUN; with --hyp nothing is translated"
+                )
     if arguments.lang is not None and arguments.run is not None:
         raise ConfigError("--lang is for --hyp without RUN, whose data.tgt_lang it would contradict")

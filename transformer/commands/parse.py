@@ -42,21 +42,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     checkpoint, origin = locate_checkpoint(arguments.run)
     translator = Translator.load(checkpoint, device=arguments.device, precision=arguments.precision)
     translator.search = override(translator.search, beam=arguments.beam, alpha=arguments.alpha)
-    report_checkpoint(arguments.run, origin)
-    if not arguments.evaluate:
-        _parse(translator, arguments.file or "-")
-    elif arguments.file is not None:
-        _evaluate(translator, arguments.file, list(sentence_pairs(_lines(arguments.file), arguments.file)), checkpoint)
+    if arguments.evaluate:
+        name, pairs = _reference_trees(arguments, checkpoint)
+        report_checkpoint(arguments.run, origin)
+        _evaluate(translator, name, pairs, checkpoint)
     else:
-        data = load_config(checkpoint / "config.yaml", saved=True).data
-        corpus = load_split(data, arguments.split or data.test_split)
-        _evaluate(translator, corpus.name, list(corpus), checkpoint)
+        # Words that are brackets, written as the treebank does.
+        lines = [line.replace("(", "-LRB-").replace(")", "-RRB-") for line in _lines(arguments.file or "-")]
+        report_checkpoint(arguments.run, origin)
+        _parse(translator, lines)
     return 0
 
 
-def _parse(translator: Translator, file: str) -> None:
-    # Words that are brackets, written as the treebank does.
-    lines = [line.replace("(", "-LRB-").replace(")", "-RRB-") for line in _lines(file)]
+def _reference_trees(arguments: argparse.Namespace, checkpoint: Path) -> tuple[str, list[tuple[str, str]]]:
+    """Name and pairs of the trees to evaluate on. DataError if there are none."""
+    if arguments.file is not None:
+        name, pairs = arguments.file, list(sentence_pairs(_lines(arguments.file), arguments.file))
+    else:
+        data = load_config(checkpoint / "config.yaml", saved=True).data
+        corpus = load_split(data, arguments.split or data.test_split)
+        name, pairs = corpus.name, list(corpus)
+    if not pairs:
+        raise DataError(f"{name}: holds no trees")
+    return name, pairs
+
+
+def _parse(translator: Translator, lines: list[str]) -> None:
     with stage("parsing", "sentences", len(lines)) as translator.progress:
         outputs = translator.translate(lines)
     for line, output in zip(lines, outputs, strict=True):
@@ -64,8 +75,6 @@ def _parse(translator: Translator, file: str) -> None:
 
 
 def _evaluate(translator: Translator, name: str, pairs: list[tuple[str, str]], checkpoint: Path) -> None:
-    if not pairs:
-        raise DataError(f"{name}: holds no trees")
     began = time.perf_counter()
     with stage("parsing", "sentences", len(pairs)) as translator.progress:
         outputs = translator.translate([source for source, _ in pairs])

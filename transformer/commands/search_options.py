@@ -6,6 +6,16 @@ from transformer.config import override
 from transformer.inference.sources import TOO_LONG
 from transformer.inference.translator import Translator
 
+# What the options mean that are not given.
+SEARCH_DEFAULTS = {
+    "beam": None,
+    "alpha": None,
+    "max_length_offset": None,
+    "max_source_length": None,
+    "too_long": "error",
+    "split_sentences": False,
+}
+
 
 def add_search_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `apply_search_options` reads."""

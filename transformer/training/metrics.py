@@ -6,11 +6,15 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from transformer.config import TrainConfig
 from transformer.errors import CheckpointError
 from transformer.files import write_atomic
 from transformer.training.display import Display
+
+if TYPE_CHECKING:  # which imports torch
+    from transformer.training.training_state import Progress
 
 
 class MetricsLog:
@@ -35,6 +39,13 @@ class MetricsLog:
             self._file = self._path.open("a", encoding="utf-8")
             self._tensorboard = _EventFile(run / "tensorboard", first_step + 1)
         self._display = Display(first_step, last_step, max_seconds)
+
+    @classmethod
+    def of_run(cls, run: Path, settings: TrainConfig, progress: "Progress") -> "MetricsLog":
+        """The log of a run that goes on from here."""
+        seconds = None if settings.max_hours is None else settings.max_hours * 3600 - progress.elapsed_s
+        is_validated = progress.validated_step == progress.step
+        return cls(run, progress.step, settings.max_steps, seconds, is_validated=is_validated)
 
     def advance(self) -> None:
         """Advance the display by one update."""

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformer.config import TrainConfig, load_config
+from transformer.config import load_config
 from transformer.errors import CheckpointError, UserError, one_line
 from transformer.files import is_locked
 from transformer.training.integrity import read_shapes
 from transformer.training.metrics import read_metrics
 from transformer.training.run_directory import checkpoints, step_of
-from transformer.training.training_state import Progress, read_progress
+from transformer.training.training_state import read_progress, reason_to_stop
 
 _OF_A_RUN = {"checkpoints", "best", "averaged", "tensorboard"}
 
@@ -112,19 +112,11 @@ def _read_directory(run: Path, found: Overview) -> None:
         found.parameters = sum(math.prod(shape) for shape in read_shapes(saved[-1] / "model.safetensors").values())
         if not is_running:  # updates after the last checkpoint will be repeated
             found.step, found.elapsed_s = progress.step, progress.elapsed_s
-            found.state = "finished" if _is_finished(settings, progress) else "stopped"
+            found.state = "stopped" if reason_to_stop(settings, progress) is None else "finished"
     elif not is_running:
         found.state = "no checkpoint"
     if is_running:
         found.state = "running"
-
-
-def _is_finished(settings: TrainConfig, progress: Progress) -> bool:
-    return (
-        progress.step >= settings.max_steps
-        or progress.elapsed_s >= 3600 * (math.inf if settings.max_hours is None else settings.max_hours)
-        or progress.num_bad_validations >= (math.inf if settings.patience is None else settings.patience)
-    )
 
 
 def _read_metrics(run: Path, found: Overview) -> None:

@@ -18,8 +18,8 @@ from collections.abc import Collection, Mapping
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 import yaml
 from filelock import FileLock
 
@@ -27,6 +27,9 @@ from transformer.config import Config, TrainConfig, load_config
 from transformer.config_file import read_values
 from transformer.errors import CheckpointError, ConfigError
 from transformer.files import remove_atomic, try_lock, write_atomic
+
+if TYPE_CHECKING:
+    import torch
 
 CHECKSUMS = "SHA256SUMS"
 _PACKAGES = ("torch", "numpy", "sentencepiece", "datasets", "sacrebleu", "safetensors")  # may change results
@@ -225,8 +228,10 @@ def find_checkpoint(run: str | Path) -> Path:
     raise CheckpointError(f"{run}: contains no checkpoint; train first, or name a directory with model.safetensors")
 
 
-def record_start(run: Path, step: int, device: torch.device, data: Mapping[str, str], pairs: int) -> None:
+def record_start(run: Path, step: int, device: "torch.device", data: Mapping[str, str], pairs: int) -> None:
     """Append to `starts.jsonl` how a run was started after `step` updates. OSError."""
+    import torch  # takes a second, and commands that only read runs do not need it
+
     path = run / "starts.jsonl"
     before = path.read_bytes() if path.is_file() else b""
     start = {

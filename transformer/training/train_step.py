@@ -1,4 +1,4 @@
-"""Gradient accumulation, the and the non-finite guard (sections 5.1, 5.4).
+"""Gradient accumulation and the non-finite guard (sections 5.1, 5.4).
 
 Dimension key: B sentences, T target length, N non-pad target tokens, D model size.
 """
@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from transformer.data.batching import Batch
+from transformer.data.batching import Batch, collate
+from transformer.data.dataset import Ints, PairDataset
 from transformer.model.transformer import Transformer
-from transformer.training.data import Update
+from transformer.training.data import Update, halve_batches
+from transformer.training.device import is_out_of_memory, return_freed_memory
 from transformer.training.loss import linear_cross_entropy
 from transformer.training.optimizer import MasterWeights
 
@@ -59,6 +61,40 @@ def accumulate_gradients(
         total_loss += loss.detach()
         total_nll += nll
     return total_loss, total_nll
+
+
+def accumulate_in_memory(
+    weights: MasterWeights,
+    dataset: PairDataset,
+    indices: list[Ints],
+    label_smoothing: float,
+    num_tokens: int,
+    report_halving: Callable[[], None],
+    timer: Timer = no_timer,
+) -> tuple[list[Batch], Tensor, Tensor]:
+    """`accumulate_gradients` of batches of pair indices, which are halved until they fit into memory.
+
+    Gradients are sums over pairs, so halving does not change them but for rounding. Also returns the batches.
+    MemoryError if a single pair does not fit.
+    """
+    device = weights.model.embedding.output_weight.device
+    while True:
+        with timer("data"):
+            batches = [collate(dataset, batch).to(device) for batch in indices]
+        try:
+            return batches, *accumulate_gradients(weights, batches, label_smoothing, num_tokens, timer)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if all(len(batch) == 1 for batch in indices):
+                raise MemoryError(str(error)) from None
+        # Outside the except clause, where the traceback no longer keeps the attempt's tensors alive.
+        weights.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        return_freed_memory()
+        report_halving()
+        indices = halve_batches(indices)
 
 
 class NonfiniteGuard:

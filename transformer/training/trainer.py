@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from transformer.config import Config
-from transformer.data.batching import Batch, collate
+from transformer.data.batching import Batch
 from transformer.errors import CheckpointError, TrainingError
 from transformer.files import remove_atomic
 from transformer.model.alternatives.build import build_model
 from transformer.progress import Stage, no_stage, say
 from transformer.training.checkpoint import save_checkpoint
-from transformer.training.data import BatchSampler, RunData, Update, halve_batches, load_data
-from transformer.training.device import is_out_of_memory, resolve_device, resolve_dtype, return_freed_memory
+from transformer.training.data import BatchSampler, RunData, Update, load_data
+from transformer.training.device import resolve_device, resolve_dtype, return_freed_memory
 from transformer.training.distributed import SINGLE_PROCESS, Abandoned, DistributedContext
 from transformer.training.metrics import MetricsLog, NullLog
 from transformer.training.optimizer import MasterWeights, adam, noam_lr
@@ -35,9 +35,16 @@ from transformer.training.run_directory import (
     record_start,
     regular_steps,
 )
-from transformer.training.train_step import NonfiniteGuard, Timer, accumulate_gradients, no_timer
-from transformer.training.training_state import Progress, TrainingState, get_rng_state, init_worker
-from transformer.training.validation import Scorer, StopCheck, record_validation, unvalidated_line, validate
+from transformer.training.train_step import NonfiniteGuard, Timer, accumulate_in_memory, no_timer
+from transformer.training.training_state import Progress, TrainingState, get_rng_state, init_worker, reason_to_stop
+from transformer.training.validation import (
+    Scorer,
+    StopCheck,
+    record_validation,
+    unvalidated_line,
+    validate,
+    validation_line,
+)
 
 # A trim takes 0.1 s, and as much again to reallocate what is needed.
 _TRIM_STEPS = 25
@@ -113,13 +120,13 @@ class Trainer:
         `stop()` is asked between updates, and during validations between batches and decoding steps. If it has a
         reason, the validation is left, and made up for on resumption. Without one, the last step is validated too.
         """
-        settings, progress, is_main = self.config.train, self.progress, self.context.is_main
-        if self._reason_to_stop() is None and is_main:
+        progress, is_main = self.progress, self.context.is_main
+        if reason_to_stop(self.config.train, progress) is None and is_main:
             if (averaged := self.run / "averaged").is_dir():
                 # It averages earlier checkpoints and would take precedence over better ones from now on.
                 remove_atomic(averaged)
             record_start(self.run, progress.step, self.device, self.data.fingerprints, len(self.data.train))
-        metrics = self._metrics_log() if is_main else NullLog()
+        metrics = MetricsLog.of_run(self.run, self.config.train, progress) if is_main else NullLog()
         should_stop = StopCheck(stop, self.context)
         with contextlib.closing(metrics) as log:
             try:
@@ -132,12 +139,6 @@ class Trainer:
             if is_main and (line := unvalidated_line(self.run, progress)) is not None:
                 log.print(line)
         return reason
-
-    def _metrics_log(self) -> MetricsLog:
-        settings, progress = self.config.train, self.progress
-        seconds = None if settings.max_hours is None else settings.max_hours * 3600 - progress.elapsed_s
-        is_validated = progress.validated_step == progress.step
-        return MetricsLog(self.run, progress.step, settings.max_steps, seconds, is_validated=is_validated)
 
     def _train(self, log: MetricsLog, should_stop: StopCheck) -> str:
         """Update and validate until training ends by itself; `Abandoned` if any rank is asked to stop."""
@@ -217,33 +218,25 @@ class Trainer:
 
     def _accumulate_gradients(self, update: Update) -> tuple[list[Batch], Tensor, Tensor]:
         """This rank's batches, loss and NLL, with gradients on the master weights."""
-        # If a batch runs out of memory, all are halved until they fit: gradients are sums over pairs.
-        label_smoothing = self.config.train.label_smoothing
-        num_tokens = sum(int(self.data.train.tgt.lengths[batch].sum()) for batch in update.batches)
+        data, settings = self.data.train, self.config.train
+        num_tokens = sum(int(data.tgt.lengths[batch].sum()) for batch in update.batches)
         indices = self._sampler.shard(update)
-        while True:
-            with self.timer("data"):
-                batches = [collate(self.data.train, batch).to(self.device) for batch in indices]
-            try:
-                return batches, *accumulate_gradients(self.weights, batches, label_smoothing, num_tokens, self.timer)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if all(len(batch) == 1 for batch in indices):
-                    raise TrainingError(
-                        f"{update}: a single pair does not fit into memory ({error}); lower data.max_length"
-                    ) from None
-            # Outside the except clause, where the traceback no longer keeps the attempt's tensors alive.
-            self.weights.zero_grad()
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            return_freed_memory()
+
+        def report_halving() -> None:
             self.progress.num_split += 1
             say(
                 f"{update}: a batch did not fit into memory, halving the batches ({self.progress.num_split} times so "
                 "far); to avoid this, lower train.max_tokens"
             )
-            indices = halve_batches(indices)
+
+        try:
+            return accumulate_in_memory(
+                self.weights, data, indices, settings.label_smoothing, num_tokens, report_halving, self.timer
+            )
+        except MemoryError as error:
+            raise TrainingError(
+                f"{update}: a single pair does not fit into memory ({error}); lower data.max_length"
+            ) from None
 
     def _check_skipped(self, log: MetricsLog) -> None:
         """Count and log skipped updates; TrainingError if there are too many."""
@@ -258,20 +251,9 @@ class Trainer:
             log.log("nonfinite", update.step, epoch=update.epoch, update=update.number, count=progress.num_nonfinite)
             log.print(f"{fault}; update skipped ({progress.num_nonfinite} of train.skip_nonfinite={limit})")
 
-    def _reason_to_stop(self) -> str | None:
-        settings, progress = self.config.train, self.progress
-        if progress.step >= settings.max_steps:
-            return f"train.max_steps={settings.max_steps} reached"
-        if settings.max_hours is not None and progress.elapsed_s >= settings.max_hours * 3600:
-            return f"train.max_hours={settings.max_hours} reached"
-        if settings.patience is not None and progress.num_bad_validations >= settings.patience:
-            measure = {"loss": "loss", "bleu": "BLEU"}[settings.best_by]
-            return f"no better validation {measure} in train.patience={settings.patience} validations"
-        return None
-
     def _reason_to_end(self, should_stop: StopCheck) -> str | None:
         """Why training ends by itself; `Abandoned` if a rank is asked to stop: clocks and signals differ."""
-        own = self._reason_to_stop()
+        own = reason_to_stop(self.config.train, self.progress)
         has_own, is_asked = self.context.max(own is not None, own is None and should_stop.ask() is not None)
         if is_asked and not has_own:
             raise Abandoned
@@ -316,14 +298,11 @@ class Trainer:
         scores = validate(self.weights.model, self.data, settings.max_tokens, self.scorer, self.context, should_stop)
         self._check_finite(scores["nll"])
         is_regular = progress.step % settings.validate_steps == 0
-        is_best = record_validation(
-            progress, scores["nll"], scores.get("bleu"), settings.best_by, is_regular=is_regular
-        )
+        nll, bleu = scores["nll"], scores.get("bleu")
+        is_best = record_validation(progress, nll, bleu, settings.best_by, is_regular=is_regular)
         names = {"bleu_tokenizer": name} if (name := getattr(self.scorer, "tokenize", None)) else {}
         log.log("validation", progress.step, **scores, elapsed_s=progress.elapsed_s, **names)
-        # Of a diverged model, perplexity has hundreds of digits.
-        shown = "  ".join(f"{name} {value:{'.3f' if value < 1e6 else '.3e'}}" for name, value in scores.items())
-        log.print(f"step {progress.step}: validation {shown}{'  (best)' if is_best else ''}")
+        log.print(validation_line(progress.step, scores, is_best=is_best))
         if is_best:
             self._write(self.run / "best")
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from transformer.config import TrainConfig
 from transformer.errors import CheckpointError
 from transformer.files import is_special_file
 from transformer.training.integrity import check_finite, check_like, load_tensors, save_tensors
@@ -57,6 +58,18 @@ class Progress:
     num_nonfinite: int = 0  # updates skipped because of non-finite gradients
     num_split: int = 0  # how often batches were halved for lack of memory
     validated_step: int = 0  # the last one that was validated; -1: not known, as the first versions did not save it
+
+
+def reason_to_stop(settings: TrainConfig, progress: Progress) -> str | None:
+    """Why training is at its end, if it is."""
+    if progress.step >= settings.max_steps:
+        return f"train.max_steps={settings.max_steps} reached"
+    if settings.max_hours is not None and progress.elapsed_s >= settings.max_hours * 3600:
+        return f"train.max_hours={settings.max_hours} reached"
+    if settings.patience is not None and progress.num_bad_validations >= settings.patience:
+        measure = {"loss": "loss", "bleu": "BLEU"}[settings.best_by]
+        return f"no better validation {measure} in train.patience={settings.patience} validations"
+    return None
 
 
 def read_progress(path: Path) -> Progress:

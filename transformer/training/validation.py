@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +138,13 @@ def record_validation(progress: Progress, nll: float, bleu: float | None, best_b
         progress.num_bad_validations += is_regular
     progress.validated_step = progress.step
     return is_best
+
+
+def validation_line(step: int, scores: Mapping[str, float], *, is_best: bool) -> str:
+    """The scores of a step, for the user."""
+    # Of a diverged model, perplexity has hundreds of digits.
+    shown = "  ".join(f"{name} {value:{'.3f' if value < 1e6 else '.3e'}}" for name, value in scores.items())
+    return f"step {step}: validation {shown}{'  (best)' if is_best else ''}"
 
 
 def unvalidated_line(run: Path, progress: Progress) -> str | None:
