@@ -39,7 +39,7 @@ else:  # they need torch, which takes over a second to import: not for a command
         },
     )
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "BOS_ID",
