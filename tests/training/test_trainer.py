@@ -291,7 +291,7 @@ def test_an_epoch_sees_every_pair_once_and_the_next_in_another_order(
         return collate(dataset, indices)
 
     trainer = Trainer.from_config(changed(small_config, "train.max_steps=29", "train.validate_steps=1000"))
-    monkeypatch.setattr(trainer_module, "collate", remember)
+    monkeypatch.setattr("transformer.training.train_step.collate", remember)
     trainer.fit(lambda: "enough" if trainer.progress.epoch == 2 else None)
     assert trainer.progress.epoch == 2
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(101))
