@@ -5,10 +5,12 @@ Each stage runs in its own process, so that its peak memory is measured separate
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -207,7 +209,8 @@ def _start(config: Config) -> dict[str, Any]:
             # From here: the first update also waits for the plan of the epoch, which is timed as a stage.
             trainer.timer = stopwatch
 
-    trainer.fit(after_an_update)
+    with contextlib.redirect_stdout(sys.stderr):  # the line of the last validation; the report is on stdout
+        trainer.fit(after_an_update)
     return {**found, "data_share": stopwatch.shares(sum(stopwatch.seconds.values()), rest="host")["data"]}
 
 
