@@ -48,8 +48,10 @@ def read_values(path: Path, *, saved: bool, derived: tuple[Path, ...] = ()) -> d
             text = file.read(_MAX_CHARACTERS + 1)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file{wanted_by}{hint(path)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: cannot be read: it is not text in UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     if len(text) > _MAX_CHARACTERS:
         raise ConfigError(f"{path}: not a configuration: more than {_MAX_CHARACTERS} characters")
     try:

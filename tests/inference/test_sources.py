@@ -55,13 +55,13 @@ def test_a_text_with_a_known_word_or_nothing_unknown_is_searched(tokenizer: Toke
     found = reader(tokenizer)
     (ids,) = tokenizer.encode([text])
     assert found.read([text]) == [[Source([*ids, EOS_ID])]]
-    assert found.notes == InputNotes(num_lines=1)
+    assert found.notes == InputNotes(unknown=[1] if UNK_ID in ids else [], num_lines=1)
 
 
 def test_a_text_with_more_unknown_than_known_words_is_doubtful(tokenizer: Tokenizer) -> None:
     found = reader(tokenizer)
     found.read(["Two dogs.", "a здесь спит кошка", "здесь a"], first_number=3)
-    assert found.notes == InputNotes(doubtful=[4], num_lines=3)
+    assert found.notes == InputNotes(doubtful=[4], unknown=[5], num_lines=3)
 
 
 # Sentences
@@ -87,7 +87,7 @@ def test_several_sentences_are_noted_only_if_they_are_not_split(
     for language, several in ((None, [1, 3]), ("en", [])):
         found = reader(tokenizer, language=language)
         found.read(texts)
-        assert found.notes == InputNotes(several=several, num_lines=3)
+        assert found.notes == InputNotes(several=several, unknown=[3], num_lines=3), "the exclamation mark"
 
 
 # Length
@@ -104,8 +104,8 @@ def test_a_text_at_the_limit_is_one_source(tokenizer: Tokenizer, too_long: str) 
 def test_too_long_a_text_is_an_error_with_its_number_and_the_ways_out(tokenizer: Tokenizer) -> None:
     (ids,) = tokenizer.encode(["Two dogs and three cats."])
     message = rf"^sentence 8 has {len(ids) + 1} pieces, more than the limit of {len(ids)}: split it, "
-    for is_raisable, ways in ((True, "raise max_source_length, or set"), (False, "or set")):
-        with pytest.raises(DataError, match=rf"{message}{ways} too_long to truncate or split$"):
+    for is_raisable, ways in ((True, r"raise the limit \(--max-source-length\), or"), (False, "or")):
+        with pytest.raises(DataError, match=rf"{message}{ways} choose --too-long truncate or split$"):
             reader(tokenizer, limit=len(ids), is_raisable=is_raisable).read(
                 ["We", "Two dogs and three cats."], first_number=7
             )
@@ -171,10 +171,12 @@ def test_surrogates_are_an_error(tokenizer: Tokenizer, language: str | None) -> 
 
 def test_notes_are_one_line_per_kind() -> None:
     assert InputNotes(num_lines=5).messages() == []
-    notes = InputNotes(copied=[4, 9, 12], doubtful=[2], truncated=list(range(1, 14)), several=[7, 8], num_lines=100)
+    cut, unknown = list(range(1, 14)), [5, 6]
+    notes = InputNotes([4, 9, 12], doubtful=[2], unknown=unknown, truncated=cut, several=[7, 8], num_lines=100)
     assert notes.messages() == [
         "3 lines without a known word are copied: 4, 9, 12",
         "1 line of mostly unknown words has a doubtful translation: 2",
+        "2 lines with unknown characters are translated without them: 5, 6",
         "13 lines beyond the limit are cut: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 3 more",
         "2 of 100 lines seem to have several sentences; a model trained on single sentences drops all but the first: "
         "--split-sentences",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 
 from transformer.data.builtin import builtin_pairs
 from transformer.inference.text_checks import (
     needs_other_tokenizer,
     signs_of_copies,
+    signs_of_nothing,
+    signs_of_other_composition,
     signs_of_other_words,
     signs_of_pieces,
     signs_of_scores,
@@ -82,6 +86,22 @@ def test_tokenised_text_is_noticed_by_its_full_stops() -> None:
     assert [*signs_of_tokenisation(tokenised, "x", "none")] == []
     assert [*signs_of_tokenisation(raw, "x", "13a")] == []
     assert [*signs_of_tokenisation([], "x", "13a")] == []
+
+
+def test_another_unicode_composition_is_noticed_on_either_side() -> None:
+    composed = ["Der Hund läuft.", "Er ist grün."]
+    decomposed = [unicodedata.normalize("NFD", line) for line in composed]
+    (sign,) = signs_of_other_composition(decomposed, composed, "the translation")
+    assert sign.startswith("2 of 2 lines of the translation are not in Unicode's composed form")
+    (sign,) = signs_of_other_composition(composed, [composed[0], decomposed[1]], "the translation")
+    assert sign.startswith("1 of 2 lines of the references are not")
+    for lines in (composed, decomposed):
+        assert [*signs_of_other_composition(lines, lines, "the translation")] == []
+
+
+def test_a_text_of_empty_lines_is_noticed() -> None:
+    assert [*signs_of_nothing(["", " "], "it")] == ["every line of it is empty"]
+    assert [*signs_of_nothing(["", "a"], "it")] == []
 
 
 def test_the_toy_corpus_gives_no_signs() -> None:

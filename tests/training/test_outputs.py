@@ -71,6 +71,12 @@ def test_files_of_the_corpus_are_inputs_whatever_their_split(tmp_path: Path, for
     check_output(directory / "hypotheses.txt", (), data)
 
 
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
+def test_an_output_is_not_called_compressed(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(ConfigError, match=rf"out{suffix}: outputs are not compressed; leave out {suffix}$"):
+        check_output(tmp_path / f"out{suffix}")
+
+
 def test_a_corpus_in_a_directory_keeps_its_files(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path)

@@ -98,6 +98,14 @@ def test_scores_are_of_the_best_checkpoint_and_the_highest_bleu_of_all(run: Path
     assert (overview(run).best_step, overview(run).best_nll) == (5, 1.25), "without that checkpoint, by the loss"
 
 
+def test_the_highest_bleu_is_among_those_by_the_tokenizer_of_the_last(run: Path) -> None:
+    with (run / "metrics.jsonl").open("a") as file:
+        for step, bleu, name in ((3, 29.0, '"char"'), (5, 7.0, '"13a"'), (7, 5.0, '"13a"'), (9, "NaN", '"char"')):
+            line = f'{{"kind": "validation", "step": {step}, "bleu": {bleu}, "bleu_tokenizer": {name}}}'
+            file.write(f"{line}\n")
+    assert (overview(run).highest_bleu, overview(run).highest_bleu_step) == (7.0, 5)
+
+
 def test_a_run_without_metrics_has_its_checkpoints(run: Path) -> None:
     (run / "metrics.jsonl").unlink()
     found = overview(run)
@@ -225,7 +233,7 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["absent", "file"])
 def test_a_directory_that_does_not_exist_is_an_error(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match=rf"^{tmp_path / name}: no such directory$"):
+    with pytest.raises(CheckpointError, match=rf"^{tmp_path / name}: (no such|not a) directory$"):
         next(find_runs(tmp_path / name))
 
 

@@ -416,6 +416,7 @@ def test_a_checkpoint_is_found_in_the_order_of_preference(tmp_path: Path) -> Non
     (run / "averaged" / "model.safetensors").touch()
     assert find_checkpoint(str(run)) == run / "averaged"
     assert find_checkpoint(run / "checkpoints" / "step-00000003") == run / "checkpoints" / "step-00000003"
+    assert find_checkpoint(run / "checkpoints") == run / "checkpoints" / "step-00000007", "the last of them"
 
 
 def test_an_absent_directory_is_named(tmp_path: Path) -> None:

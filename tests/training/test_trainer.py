@@ -671,6 +671,8 @@ def test_the_optimizer_is_adam_with_the_configured_constants(small_config: Confi
 def test_resuming_removes_an_average_of_older_checkpoints(small_config: Config) -> None:
     run = Trainer.from_config(changed(small_config, "train.max_steps=2")).run
     (run / "averaged").mkdir()
+    Trainer.from_config(changed(small_config, "train.max_steps=2")).fit(lambda: "SIGTERM")
+    assert (run / "averaged").exists(), "stopped before the first update"
     Trainer.from_config(changed(small_config, "train.max_steps=2")).fit()
     assert not (run / "averaged").exists()
     (run / "averaged").mkdir()

@@ -32,6 +32,8 @@ from transformer.inference.scoring import METRICS, Scorer
 from transformer.inference.sources import InputNotes
 from transformer.inference.text_checks import (
     signs_of_copies,
+    signs_of_nothing,
+    signs_of_other_composition,
     signs_of_other_words,
     signs_of_pieces,
     signs_of_scores,
@@ -232,7 +234,12 @@ def _warn_of_references(
 
 def _warn_of_hypotheses(hypotheses: list[str], task: _Task) -> None:
     name, texts = "the translation", task.texts
-    signs = [*signs_of_pieces(hypotheses, name), *signs_of_tokenisation(hypotheses, name, task.tokenize)]
+    signs = [
+        *signs_of_nothing(hypotheses, name),
+        *signs_of_pieces(hypotheses, name),
+        *signs_of_tokenisation(hypotheses, name, task.tokenize),
+        *signs_of_other_composition(hypotheses, texts.references[0], name),
+    ]
     if task.hypotheses is not None:
         others = dict(zip(texts.names, texts.references, strict=True))
         others |= {} if texts.sources is None else {"the source": texts.sources}

@@ -32,6 +32,7 @@ class InputNotes:
 
     copied: list[int] = field(default_factory=list)  # with a part of which no word is known
     doubtful: list[int] = field(default_factory=list)  # more unknown than known words
+    unknown: list[int] = field(default_factory=list)  # with unknown characters, but fewer than that
     truncated: list[int] = field(default_factory=list)
     several: list[int] = field(default_factory=list)  # seem to have several sentences, and are not split
     num_lines: int = 0
@@ -44,6 +45,9 @@ class InputNotes:
         if self.doubtful:
             what = _lines(self.doubtful, "of mostly unknown words", "has", "have")
             lines.append(f"{what} a doubtful translation: {_list(self.doubtful)}")
+        if self.unknown:
+            what = _lines(self.unknown, "with unknown characters", "is", "are")
+            lines.append(f"{what} translated without them: {_list(self.unknown)}")
         if self.truncated:
             lines.append(f"{_lines(self.truncated, 'beyond the limit', 'is', 'are')} cut: {_list(self.truncated)}")
         if self.several:
@@ -98,7 +102,8 @@ class SourceReader:
     def check_length(self, num_pieces: int, number: int) -> None:
         """DataError if text `number` has more pieces, </s> included, than the limit."""
         if num_pieces > self.limit:
-            ways = f"split it{', raise max_source_length' * self.is_raisable}, or set too_long to truncate or split"
+            way = ", raise the limit (--max-source-length)" * self.is_raisable
+            ways = f"split it{way}, or choose --too-long truncate or split"
             raise DataError(f"sentence {number} has {num_pieces} pieces, more than the limit of {self.limit}: {ways}")
 
     def _sources(self, text: str, ids: list[int], number: int) -> list[Source]:
@@ -135,11 +140,11 @@ class SourceReader:
         num_words = sum(any(map(str.isalnum, piece)) for piece in known)
         if not num_words:
             self._note("copied", number)
-        elif ids.count(UNK_ID) > num_words:
-            self._note("doubtful", number)
+        else:
+            self._note("doubtful" if ids.count(UNK_ID) > num_words else "unknown", number)
         return not num_words
 
-    def _note(self, kind: Literal["copied", "doubtful", "truncated", "several"], number: int) -> None:
+    def _note(self, kind: Literal["copied", "doubtful", "unknown", "truncated", "several"], number: int) -> None:
         if self.notes is not None and getattr(self.notes, kind)[-1:] != [number]:
             getattr(self.notes, kind).append(number)
 

@@ -1,6 +1,7 @@
 """Signs that text is not what it is scored as, which would give a wrong score without an error."""
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 
 # Thai, Lao, Tibetan, Myanmar, Khmer, kana and Han: scripts written without spaces.
@@ -64,10 +65,30 @@ def signs_of_tokenisation(lines: Sequence[str], name: str, tokenize: str) -> Ite
         )
 
 
+def signs_of_other_composition(lines: Sequence[str], references: Sequence[str], name: str) -> Iterator[str]:
+    """A line if one text has its accents in one code point with the letter (NFC), and the other has not."""
+    composed, composed_references = (
+        [unicodedata.is_normalized("NFC", line) for line in side[:_NUM_CHECKED]] for side in (lines, references)
+    )
+    if all(composed) != all(composed_references):
+        where = "the references" if all(composed) else name
+        number = max(composed.count(False), composed_references.count(False))
+        yield (
+            f"{number} of {len(composed)} lines of {where} are not in Unicode's composed form (NFC), unlike "
+            "the other text: letters that look alike count as different"
+        )
+
+
 def signs_of_scores(lines: Sequence[str], name: str) -> Iterator[str]:
     """A line if each line begins with a score and a tab, which would be compared with words."""
     if any(lines) and all(_SCORED.match(line) for line in lines if line):
         yield f"every line of {name} begins with a number and a tab, as translate --scores writes: cut it off"
+
+
+def signs_of_nothing(lines: Sequence[str], name: str) -> Iterator[str]:
+    """A line if all lines are empty."""
+    if not any(map(str.strip, lines)):
+        yield f"every line of {name} is empty"
 
 
 def signs_of_copies(name: str, lines: Sequence[str], others: Mapping[str, Sequence[str]]) -> Iterator[str]:

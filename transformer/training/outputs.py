@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from transformer.config import DataConfig
+from transformer.data.compression import COMPRESSION_SUFFIXES
 from transformer.errors import ConfigError
 from transformer.files import check_not_input, check_replaceable
 from transformer.training.run_directory import CHECKSUMS
@@ -22,14 +23,16 @@ def check_output(path: Path, inputs: Iterable[Path] = (), data: DataConfig | Non
         data: of the run that it reads; no file of its corpus may be replaced either.
 
     Raises:
-        ConfigError: it is an input or a file of the corpus, also by way of a link, belongs to a run or a checkpoint, or
-            is not a regular file.
+        ConfigError: it is an input or a file of the corpus, also by way of a link, belongs to a run or a checkpoint, is
+            not a regular file, or has the name of a compressed one.
         OSError: the directory is not writable.
     """
     check_not_input(path, inputs)
     if data is not None:
         _check_no_part_of_a_corpus(path, Path(data.corpus).expanduser())
     _check_no_part_of_a_run(path)
+    if path.suffix in COMPRESSION_SUFFIXES:
+        raise ConfigError(f"{path}: outputs are not compressed; leave out {path.suffix}")
     check_replaceable(path)
 
 

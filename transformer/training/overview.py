@@ -45,7 +45,7 @@ def find_runs(directory: Path) -> Iterator[Path]:
     A directory that cannot be read is among them, since it may be one.
     """
     if not directory.is_dir():
-        raise CheckpointError(f"{directory}: no such directory")
+        raise CheckpointError(f"{directory}: {'not a' if directory.exists() else 'no such'} directory")
     yield from _find_runs(directory, set())
 
 
@@ -125,8 +125,10 @@ def _read_metrics(run: Path, found: Overview) -> None:
     if records:
         found.step, found.elapsed_s = records[-1]["step"], records[-1].get("elapsed_s")
     validations = [record for record in records if record["kind"] == "validation"]
-    scored = [record for record in validations if "bleu" in record]
+    scored = [record for record in validations if math.isfinite(record.get("bleu", math.nan))]
     if scored:
+        tokenizer = scored[-1].get("bleu_tokenizer", "13a")  # scores by another cannot be compared
+        scored = [record for record in scored if record.get("bleu_tokenizer", "13a") == tokenizer]
         highest = max(scored, key=lambda record: (record["bleu"], record["step"]))
         found.highest_bleu, found.highest_bleu_step = highest["bleu"], highest["step"]
     kept = checkpoints(run / "best")

@@ -3,7 +3,7 @@
 config.yaml  tokenizer.model  metrics.jsonl  tensorboard/
 starts.jsonl                 one line per start: command, versions, revision and data
 checkpoints/step-00001000/   the last ones          best/step-00000800/   the best validation
-averaged/                    written by scripts/average.py, removed when training resumes
+averaged/                    written by `transformer average`, removed with the next checkpoint
 .lock                        held by the training process
 """
 
@@ -64,7 +64,10 @@ def claim_run(config: Config) -> FileLock:
     # A killed start leaves the hidden files.
     if run.is_dir() and not path.is_file() and {file.name for file in run.iterdir()} - {".lock", ".config.yaml.tmp"}:
         raise ConfigError(f"run_dir={run}: the directory is not empty and contains no run; choose another")
-    run.mkdir(parents=True, exist_ok=True)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ConfigError(f"run_dir={run}: is a file; choose another") from None
     lock = lock_run(run)
     config = keep_normalization(config)
     saved = run / "checkpoints"
@@ -216,9 +219,12 @@ def last_checkpoints(run: Path, number: int) -> list[Path]:
 
 
 def find_checkpoint(run: str | Path) -> Path:
-    """A checkpoint itself; of a run its average, best or last one. CheckpointError."""
+    """A checkpoint itself; of a run its average, best or last one; of a directory of checkpoints the last.
+
+    CheckpointError if there is none.
+    """
     run = Path(run)
-    trained = reversed([*checkpoints(run / "checkpoints"), *checkpoints(run / "best")])
+    trained = reversed([*checkpoints(run), *checkpoints(run / "checkpoints"), *checkpoints(run / "best")])
     # `.averaged.old` is the average if its replacement was killed between two renames.
     for path in (run, run / "averaged", run / ".averaged.old", *trained):
         if _is_checkpoint(path):

@@ -122,9 +122,6 @@ class Trainer:
         """
         progress, is_main = self.progress, self.context.is_main
         if reason_to_stop(self.config.train, progress) is None and is_main:
-            if (averaged := self.run / "averaged").is_dir():
-                # It averages earlier checkpoints and would take precedence over better ones from now on.
-                remove_atomic(averaged)
             record_start(self.run, progress.step, self.device, self.data.fingerprints, len(self.data.train))
         metrics = MetricsLog.of_run(self.run, self.config.train, progress) if is_main else NullLog()
         should_stop = StopCheck(stop, self.context)
@@ -335,6 +332,9 @@ class Trainer:
         if not (self.run / "config.yaml").is_file():
             # Its disk may have been unmounted: the same path would now be on another disk.
             raise CheckpointError(f"{self.run}: the run directory is gone; nothing is saved")
+        if (averaged := self.run / "averaged").is_dir():
+            # It averages earlier checkpoints and would take precedence over better ones from now on.
+            remove_atomic(averaged)
         directory = parent / checkpoint_name(self.progress.step)
         try:
             save_checkpoint(directory, self.config, self.data.tokenizer, self.weights.master.state_dict(), state)
