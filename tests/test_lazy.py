@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import transformer
+from transformer import inspection
 from transformer.lazy import lazy_names
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +48,26 @@ def test_packages_are_attributes_before_a_name_of_theirs_is_used() -> None:
 
 def test_all_names_are_imported_by_a_star_and_listed() -> None:
     assert run("from transformer import *\nprint(Transformer.__name__, sample.__name__)") == "Transformer sample"
-    assert {*transformer.__all__} <= {*dir(transformer)}
+    for module in (transformer, inspection):
+        assert {*module.__all__} <= {*dir(module)}
+
+
+def test_threads_may_use_names_for_the_first_time_together() -> None:
+    # Modules that import torch in different ways, and torch itself, as a program that has it anyway.
+    program = """
+import importlib, threading, transformer, transformer.inspection
+uses = [lambda name=name: getattr(transformer, name) for name in ("Layer", "sinusoidal_positions", "Translator")]
+uses += [lambda: transformer.inspection.attention_maps, lambda: importlib.import_module("torch")]
+together, done = threading.Barrier(len(uses)), []
+def use(one):
+    together.wait()
+    done.append(one().__name__)
+threads = [threading.Thread(target=use, args=(one,)) for one in uses]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(*sorted(done))
+"""
+    assert run(program) == "Layer Translator attention_maps sinusoidal_positions torch"
 
 
 def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:

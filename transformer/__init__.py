@@ -37,6 +37,7 @@ else:  # they need torch, which takes over a second to import: not for a command
             "transformer.training.loss": "label_smoothed_cross_entropy linear_cross_entropy",
             "transformer.training.optimizer": "noam_lr",
         },
+        first="torch",
     )
 
 __version__ = "0.3.0"
