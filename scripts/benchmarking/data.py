@@ -28,7 +28,7 @@ from transformer.data.builtin import builtin_pairs
 from transformer.data.corpus import Corpus, load_split
 from transformer.data.dataset import PairDataset, corpus_tokenizer, encode_corpus
 from transformer.data.tokenizer import Tokenizer
-from transformer.inference.translator import greedy_bleu
+from transformer.inference.validation_bleu import greedy_bleu
 from transformer.training.device import tune_process
 from transformer.training.trainer import Trainer
 

@@ -185,3 +185,11 @@ def test_notes_are_one_line_per_kind() -> None:
 
 def test_without_notes_nothing_is_counted(tokenizer: Tokenizer) -> None:
     assert len(reader(tokenizer, notes=None).read(["здесь", "We. They."])) == 2
+
+
+@pytest.mark.parametrize(("is_raisable", "way"), [(True, "; raise max_source_length"), (False, "")])
+def test_a_limit_that_leaves_nothing_of_any_text_is_refused(tokenizer: Tokenizer, is_raisable: bool, way: str) -> None:
+    message = f"too_long=truncate would leave nothing of any text: the limit of 1 piece includes </s>{way}"
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        reader(tokenizer, limit=1, too_long="truncate", is_raisable=is_raisable)
+    assert reader(tokenizer, limit=2, too_long="truncate").read(["Two dogs."])[0][0].ids[-1] == EOS_ID

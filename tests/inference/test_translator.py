@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -29,7 +30,8 @@ from transformer.inference.bleu import score
 from transformer.inference.prepacked import PrepackedLinear, QuantizedLinear, can_prepack, can_quantize
 from transformer.inference.search import beam_search
 from transformer.inference.sources import InputNotes
-from transformer.inference.translator import Translation, Translator, greedy_bleu
+from transformer.inference.translator import Translation, Translator
+from transformer.inference.validation_bleu import greedy_bleu
 from transformer.model.alternatives.build import build_model
 from transformer.model.transformer import Transformer
 from transformer.training.device import resolve_dtype
@@ -260,11 +262,11 @@ def test_the_best_of_n_is_the_translation(translator: Translator) -> None:
     assert best == translator.translate(TEXTS)
 
 
-@pytest.mark.parametrize(("nbest", "beam"), [(3, 2), (0, 2), (1, 0)])
-def test_more_translations_than_the_beam_holds_are_refused(translator: Translator, nbest: int, beam: int) -> None:
-    with pytest.raises(ValueError, match=rf"nbest={nbest} must be between 1 and beam={beam}"):
+@pytest.mark.parametrize(("nbest", "beam"), [(3, 2), (0, 2), (2.0, 2)])
+def test_more_translations_than_the_beam_holds_are_refused(translator: Translator, nbest: Any, beam: int) -> None:
+    with pytest.raises(ConfigError, match=rf"nbest={nbest} must be a whole number between 1 and beam={beam}"):
         translator.translate_nbest(TEXTS, nbest=nbest, beam=beam)
-    with pytest.raises(ValueError, match=r"nbest=5 must be between 1 and beam=3"):
+    with pytest.raises(ValueError, match=r"nbest=5 must be a whole number between 1 and beam=3"):
         translator.translate_nbest([], nbest=5)
 
 
@@ -657,6 +659,22 @@ def test_a_directory_that_is_there_is_not_asked_for(
     assert_loaded(Translator.load("runs/mine", precision="fp32"), tmp_path / "runs" / "mine")
 
 
+def test_a_home_directory_is_found(trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(trained_run.parent))
+    expected = Translator.load(trained_run).origin
+    assert Translator.load(f"~/{trained_run.name}").origin == expected
+    assert Translator.load(Path("~") / trained_run.name).origin == expected
+
+
+def test_devices_are_names_or_those_of_torch(trained_run: Path) -> None:
+    for device in ("cpu", torch.device("cpu")):
+        assert Translator.load(trained_run, device=device).model.embedding.weight.device.type == "cpu"
+    with pytest.raises(DeviceError, match=r"^device=mps is not one of auto, cpu and cuda$"):
+        Translator.load(trained_run, device="mps")
+    with pytest.raises(DeviceError, match=r"^precision='fp16' is not one of auto, fp32, bf16, int8$"):
+        Translator.load(trained_run, precision="fp16")
+
+
 # Scoring
 
 
@@ -673,9 +691,57 @@ def test_greedy_bleu_is_the_score_of_greedy_translations(tokenizer: Tokenizer) -
     assert by_characters == score(translations, references, "char").bleu != bleu
 
 
-def test_one_string_is_not_a_list_of_sentences(trained_run: Path) -> None:
-    with pytest.raises(TypeError, match="a list of sentences, not one string"):
-        Translator.load(trained_run).translate("A dog.")
+@pytest.mark.parametrize("texts", ["A dog.", b"A dog."])
+def test_one_string_is_not_a_list_of_sentences(translator: Translator, texts: Any) -> None:
+    for call in (translator.translate, translator.encode):
+        with pytest.raises(TypeError, match=r"^texts must be a list of sentences, not one string$"):
+            call(texts)
+
+
+@pytest.mark.parametrize("what", [None, math.nan, 3, b"x", ["A dog."]])
+def test_what_is_not_text_is_named_by_its_number(translator: Translator, what: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^texts: sentence 12 is {re.escape(repr(what))}, not text$"):
+        translator.translate_nbest(["Two dogs.", what], nbest=1, first_number=11)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"alpha": math.nan}, "search.alpha=nan must be finite"),
+        ({"alpha": 1e6}, "search.alpha=1000000.0 must be at most 10"),
+        ({"alpha": "much"}, "search.alpha must be a number, got 'much'"),
+        ({"beam": 0}, "search.beam=0 must be at least 1"),
+        ({"beam": 2.0}, "search.beam must be a whole number, got 2.0"),
+        ({"max_length_offset": -3}, "search.max_length_offset=-3 must be at least 0"),
+        ({"max_source_length": 0}, "search.max_source_length=0 must be at least 1"),
+        ({"batch_tokens": 1e4}, "batch_tokens=10000.0 must be a whole number of at least 1"),
+        ({"batch_tokens": 0}, "batch_tokens=0 must be a whole number of at least 1"),
+        ({"split_sentences": "no"}, "split_sentences='no' must be True or False"),
+    ],
+    ids=str,
+)
+def test_an_argument_out_of_its_range_is_refused(translator: Translator, option: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        translator.translate(TEXTS, **option)
+
+
+def test_numbers_of_numpy_and_text_of_numbers_are_arguments(translator: Translator) -> None:
+    expected = translator.translate(TEXTS, beam=2, alpha=0.5, batch_tokens=23)
+    assert translator.translate(TEXTS, beam=np.int64(2), alpha="0.5", batch_tokens=np.int64(23)) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("notes", [None, InputNotes()])
+def test_texts_may_come_from_a_generator(translator: Translator, notes: InputNotes | None) -> None:
+    counting = Translator(translator.model, translator.tokenizer, translator.search)
+    counting.notes = notes
+    assert counting.translate(text for text in TEXTS) == translator.translate(TEXTS)
+    assert notes is None or notes.num_lines == len(TEXTS)
+
+
+def test_the_tokenizer_of_another_model_is_refused(translator: Translator) -> None:
+    other = Tokenizer.train(TEXTS, 53)
+    with pytest.raises(DataError, match=r"^the tokenizer has 53 pieces, and the model 211: take the tokenizer that"):
+        Translator(translator.model, other)
 
 
 def test_a_model_that_was_put_into_training_mode_translates_without_dropout(

@@ -457,7 +457,7 @@ STOPPING = """
 import functools
 from pathlib import Path
 from transformer.config import load_config
-from transformer.inference.translator import greedy_bleu
+from transformer.inference.validation_bleu import greedy_bleu
 from transformer.training.distributed import init_distributed
 from transformer.training.trainer import Trainer
 with init_distributed() as world:

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from transformer.config import Config, load_config
 from transformer.data.builtin import builtin_pairs
 from transformer.errors import ConfigError
-from transformer.inference.translator import greedy_bleu
+from transformer.inference.validation_bleu import greedy_bleu
 from transformer.training import validation as validation_module
 from transformer.training.distributed import Abandoned
 from transformer.training.metrics import MetricsLog, read_metrics

@@ -70,7 +70,7 @@ class SourceReader:
         notes: count what a user should know of here.
 
     Raises:
-        ConfigError: `too_long` is none of these.
+        ConfigError: `too_long` is none of these, or would cut every text to nothing.
     """
 
     tokenizer: Tokenizer
@@ -83,6 +83,11 @@ class SourceReader:
     def __post_init__(self) -> None:
         if self.too_long not in TOO_LONG:
             raise ConfigError(f"too_long={self.too_long!r} must be one of {', '.join(TOO_LONG)}")
+        if self.too_long == "truncate" and self.limit < 2:
+            raise ConfigError(
+                f"too_long=truncate would leave nothing of any text: the limit of {self.limit} piece includes </s>"
+                f"{'; raise max_source_length' * self.is_raisable}"
+            )
 
     def read(self, texts: Sequence[str], *, first_number: int = 1) -> list[list[Source]]:
         """The sources of each text, at least one.
@@ -96,7 +101,7 @@ class SourceReader:
         for number, parts_of_text in enumerate(parts, start=first_number):
             sources.append([x for part in parts_of_text for x in self._sources(part, next(encoded), number)])
         if self.notes is not None:
-            self.notes.num_lines += len(texts)
+            self.notes.num_lines += len(parts)
         return sources
 
     def check_length(self, num_pieces: int, number: int) -> None:

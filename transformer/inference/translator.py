@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,16 @@ from torch import Tensor
 from transformer.config import SearchConfig, override
 from transformer.data.batching import pad
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
-from transformer.errors import DeviceError
+from transformer.errors import ConfigError, DataError, DeviceError
+from transformer.inference.arguments import check_count, check_precision, device_of, path_of, text_list
 from transformer.inference.prepacked import PrepackedLinear, QuantizedLinear, can_prepack, can_quantize, prepack_linears
 from transformer.inference.search import Hypothesis, beam_search, greedy_search
 from transformer.inference.sentences import separator
 from transformer.inference.sources import InputNotes, SourceReader, TooLong
 from transformer.model.transformer import DecoderState, Transformer
 from transformer.training.checkpoint import load_checkpoint, locate_checkpoint
-from transformer.training.device import resolve_device, resolve_dtype
-from transformer.training.distributed import SINGLE_PROCESS, DistributedContext
+from transformer.training.device import resolve_dtype
+from transformer.training.distributed import SINGLE_PROCESS
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class Translator:
         too_long, split_sentences: defaults for the arguments of `translate`.
         notes: if set, counts the texts that a user should know of, such as copied ones.
         progress: called with the number of texts of each batch that is done, of all processes.
+
+    Raises:
+        DataError: model and tokenizer have different numbers of pieces.
     """
 
     origin: str | None = None
@@ -62,6 +66,11 @@ class Translator:
     progress: Callable[[int], None] | None = None
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer, search: SearchConfig | None = None) -> None:
+        if len(tokenizer) != len(model.embedding.output_weight):
+            raise DataError(
+                f"the tokenizer has {len(tokenizer)} pieces, and the model {len(model.embedding.output_weight)}: "
+                "take the tokenizer that the model was trained with"
+            )
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.search = SearchConfig() if search is None else search
@@ -70,7 +79,7 @@ class Translator:
 
     @classmethod
     def load(
-        cls, path: str | Path, *, device: str = "auto", precision: str = "auto", prepack: bool = True
+        cls, path: str | Path, *, device: str | torch.device = "auto", precision: str = "auto", prepack: bool = True
     ) -> Translator:
         """Load a run directory, a checkpoint directory or a Hugging Face hub id.
 
@@ -78,7 +87,7 @@ class Translator:
         without a revision, the newest commit. `origin` says which it is.
 
         Args:
-            device: `auto`, `cpu` or `cuda`.
+            device: `auto`, `cpu`, `cuda` or one of several, as `cuda:1`.
             precision: `fp32`, `bf16`, `int8` (on CPUs: 8-bit products, the rest as `auto`), or `auto`: bf16 where the
                 hardware multiplies it.
             prepack: on a CPU, pack and freeze the weights (`Translator.prepack`); `load_model` gives a trainable model.
@@ -87,11 +96,12 @@ class Translator:
             CheckpointError: there is no such directory or hub model, its weights are damaged, or one of its files is a
                 link to elsewhere.
             DataError: its tokenizer is damaged.
-            DeviceError: there is no such device, or it does not multiply 8-bit integers.
+            DeviceError: there is no such device or precision, or the device does not multiply 8-bit integers.
         """
-        checkpoint, origin = locate_checkpoint(path)
+        check_precision(precision)
+        where = device_of(device)
+        checkpoint, origin = locate_checkpoint(path_of(path))
         config, tokenizer, model = load_checkpoint(checkpoint)
-        where = resolve_device(device)
         translator = cls(model.to(where, resolve_dtype(precision, where)), tokenizer, config.search)
         if prepack or precision == "int8":
             translator.prepack(quantize=precision == "int8")
@@ -119,7 +129,7 @@ class Translator:
 
     def translate(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         beam: int | None = None,
         alpha: float | None = None,
@@ -144,9 +154,9 @@ class Translator:
             batch_tokens: source pieces searched at a time, padding included; changes speed and memory only.
 
         Raises:
-            ConfigError: `too_long` is something else, or `max_source_length` is less than 1.
+            ConfigError: an argument is out of its range, which is that of the key `search` has for it.
             DataError: a text is too long, or `sentencex` is not installed.
-            TypeError: `texts` is one string.
+            TypeError: `texts` is one string, or one of them is not text.
         """
         found = self.translate_nbest(
             texts,
@@ -163,7 +173,7 @@ class Translator:
 
     def translate_nbest(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         nbest: int,
         beam: int | None = None,
@@ -179,21 +189,18 @@ class Translator:
 
         Fewer come back only where the search found fewer: of a text that is empty or copied one, with score 0. Scores
         and log P of parts that are translated apart add up, and the best of all combinations are taken. Errors count
-        the texts from `first_number`. ValueError if `nbest` is more than `beam`.
+        the texts from `first_number`. ConfigError if `nbest` is more than `beam`.
         """
-        if isinstance(texts, str):
-            raise TypeError("texts must be a list of sentences, not one string")
-        beam = self.search.beam if beam is None else beam
-        alpha = self.search.alpha if alpha is None else alpha
-        max_length_offset = self.search.max_length_offset if max_length_offset is None else max_length_offset
-        if not 1 <= nbest <= beam:
-            raise ValueError(f"nbest={nbest} must be between 1 and beam={beam}")
+        texts = text_list(texts, first_number=first_number)
+        search = override(self.search, beam=beam, alpha=alpha, max_length_offset=max_length_offset)
+        check_count("nbest", nbest, search.beam, "beam")
+        check_count("batch_tokens", batch_tokens)
         reader = self.source_reader(max_source_length, too_long, split_sentences)
         sources_of_texts = reader.read(texts, first_number=first_number)
         sources = [source for sources_of_text in sources_of_texts for source in sources_of_text]
         mine: dict[int, list[Translation]] = {}
         for indices in self.context.shard(list(_batches([source.ids for source in sources], batch_tokens))):
-            found = self._search([sources[i].ids for i in indices], beam, alpha, max_length_offset, nbest)
+            found = self._search([sources[i].ids for i in indices], search, nbest)
             mine |= zip(indices, map(self._translations, found), strict=True)
             if self.progress is not None:
                 self.progress(len(indices) * self.context.size)  # the others have done about as many
@@ -211,6 +218,8 @@ class Translator:
         chosen = override(self.search, max_source_length=max_source_length).max_source_length
         limit = min(chosen, self.model.max_length or sys.maxsize)
         is_split = self.split_sentences if split_sentences is None else split_sentences
+        if is_split not in (True, False):  # text such as "no" would count as true
+            raise ConfigError(f"split_sentences={is_split!r} must be True or False")
         return SourceReader(
             self.tokenizer,
             limit,
@@ -239,21 +248,19 @@ class Translator:
             **rules,
         }
 
-    def _search(
-        self, sources: list[list[int]], beam: int, alpha: float, max_length_offset: int, nbest: int
-    ) -> list[list[Hypothesis]]:
+    def _search(self, sources: list[list[int]], search: SearchConfig, nbest: int) -> list[list[Hypothesis]]:
         with torch.no_grad():
             state = self.model.eval().encode(self._tensor(sources))
         limit = self.model.max_length or sys.maxsize
         # Without </s>: the input's length is that of its text.
-        max_lengths = [max(1, min(len(src) - 1 + max_length_offset, limit)) for src in sources]
+        max_lengths = [max(1, min(len(src) - 1 + search.max_length_offset, limit)) for src in sources]
         device = self.model.embedding.weight.device
-        options: Any = {"bos_id": BOS_ID, "eos_id": EOS_ID, "alpha": alpha, "device": device}
-        if beam == 1:
+        options: Any = {"bos_id": BOS_ID, "eos_id": EOS_ID, "alpha": search.alpha, "device": device}
+        if search.beam == 1:
             return [[found] for found in greedy_search(self._decode, state, max_lengths, **options)]
         # Different pieces may spell the same text.
         key = None if nbest == 1 else lambda ids: self._texts([ids])[0]
-        return beam_search(self._decode, state, max_lengths, beam=beam, nbest=nbest, key=key, **options)
+        return beam_search(self._decode, state, max_lengths, beam=search.beam, nbest=nbest, key=key, **options)
 
     def _texts(self, ids: Sequence[Sequence[int]]) -> list[str]:
         return [" ".join(text.split("\n")) for text in self.tokenizer.decode(ids)]
@@ -278,16 +285,14 @@ class Translator:
         hidden, state = self.model.decode(tokens[:, None], state)
         return self.logits(hidden[:, -1]), state
 
-    def encode(self, texts: Sequence[str], *, first_number: int = 1) -> list[list[int]]:
+    def encode(self, texts: Iterable[str], *, first_number: int = 1) -> list[list[int]]:
         """Source ids with </s>; none for a text without content. DataError as of `translate_nbest`."""
+        texts = text_list(texts, first_number=first_number)
         reader = self.source_reader(too_long="error", split_sentences=False)
         sources = [[*ids, EOS_ID] if ids else [] for ids in self.tokenizer.encode(texts)]
         for number, src in enumerate(sources, start=first_number):
             reader.check_length(len(src), number)
         return sources
-
-    def _source_limit(self) -> int:
-        return self.source_reader().limit  # </s> included
 
     def _tensor(self, sentences: Sequence[Sequence[int]]) -> Tensor:
         return pad(sentences).to(self.model.embedding.weight.device)
@@ -300,27 +305,3 @@ def _batches(sources: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[li
         size = max(1, batch_tokens // len(sources[order[0]]))
         yield order[:size]
         order = order[size:]
-
-
-def greedy_bleu(
-    model: Transformer,
-    tokenizer: Tokenizer,
-    sources: Sequence[str],
-    references: Sequence[str],
-    context: DistributedContext = SINGLE_PROCESS,
-    tokenize: str = "13a",
-) -> float:
-    """sacreBLEU of greedy translations, to follow training; leaves the model in `eval` mode.
-
-    Length limits are the defaults of `SearchConfig`. A source that is too long is not translated, and costs BLEU.
-    `tokenize` is sacreBLEU's tokenizer. All processes get the score of the main one.
-    """
-    from transformer.inference.bleu import score  # imports sacreBLEU, which a translation does not need
-
-    translator = Translator(model, tokenizer)
-    translator.context = context
-    limit = translator._source_limit()
-    fitting = [x if len(ids) < limit else "" for x, ids in zip(sources, tokenizer.encode(sources), strict=True)]
-    translations = translator.translate(fitting, beam=1)
-    # On another machine the tokenizer's library might be another, and the score of each process decides what is best.
-    return context.broadcast_from_main(lambda: score(translations, references, tokenize).bleu)

@@ -8,11 +8,34 @@ from pathlib import Path
 
 from transformer.config import Config
 from transformer.data.tokenizer import Tokenizer
+from transformer.inference.bleu import score
 from transformer.inference.bleu_tokenizer import resolve_tokenizer
-from transformer.inference.translator import greedy_bleu
+from transformer.inference.translator import Translator
 from transformer.model.transformer import Transformer
 from transformer.training.distributed import SINGLE_PROCESS, DistributedContext
 from transformer.training.metrics import bleu_tokenizers, read_metrics
+
+
+def greedy_bleu(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    sources: Sequence[str],
+    references: Sequence[str],
+    context: DistributedContext = SINGLE_PROCESS,
+    tokenize: str = "13a",
+) -> float:
+    """sacreBLEU of greedy translations, to follow training; leaves the model in `eval` mode.
+
+    Length limits are the defaults of `SearchConfig`. A source that is too long is not translated, and costs BLEU.
+    `tokenize` is sacreBLEU's tokenizer. All processes get the score of the main one.
+    """
+    translator = Translator(model, tokenizer)
+    translator.context = context
+    limit = translator.source_reader().limit  # </s> included
+    fitting = [x if len(ids) < limit else "" for x, ids in zip(sources, tokenizer.encode(sources), strict=True)]
+    translations = translator.translate(fitting, beam=1)
+    # On another machine the tokenizer's library might be another, and the score of each process decides what is best.
+    return context.broadcast_from_main(lambda: score(translations, references, tokenize).bleu)
 
 
 @dataclass(frozen=True)
