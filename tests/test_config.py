@@ -414,6 +414,35 @@ def test_plain_dataclasses_that_extend_a_section_are_checked_too() -> None:
             Mine(**wrong)  # type: ignore[arg-type]
 
 
+def test_plain_dataclasses_that_extend_a_section_have_converted_values() -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Mine(ModelConfig):
+        extra: int = 0
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Whole(Config):
+        extra: int = 0
+
+    mine = Mine(dropout="0.25", d_ff=np.int64(3), extra=5)  # type: ignore[arg-type]
+    assert (mine.dropout, type(mine.d_ff), mine.extra) == (0.25, int, 5)
+    whole = Whole(model=mine, run_dir=Path("runs/x"), extra=7)  # type: ignore[arg-type]
+    assert (whole.run_dir, whole.model is mine, whole.extra) == ("runs/x", True, 7)
+    assert yaml.safe_load(whole.to_yaml())["model"]["d_ff"] == 3
+
+
+def test_values_without_their_keys_are_refused_by_the_name_of_the_section() -> None:
+    for cls in (*SECTIONS.values(), Config):
+        with pytest.raises(TypeError, match=rf"^{cls.__name__}.__init__\(\) takes 1 positional argument but 2 were"):
+            cls(512)
+
+
+@pytest.mark.parametrize("overrides", ["model.d_model=64", ["seed=3", None], [("seed", 3)]])
+def test_overrides_are_a_list_of_texts(overrides: Any) -> None:
+    message = f"overrides={overrides!r} must be a list of texts such as train.max_steps=1000"
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        load_config("base", overrides)
+
+
 def test_the_signature_of_a_section_has_plain_types() -> None:
     assert str(inspect.signature(SearchConfig)) == (
         "(*, beam: int = 4, alpha: float = 0.6, max_length_offset: int = 50, max_source_length: int = 1024)"

@@ -285,7 +285,10 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = (), *, saved
     Raises:
         ConfigError: missing file, invalid YAML, circular `base`, unknown key, wrong type, value out of range or
             incompatible options.
+        TypeError: `overrides` is one string, or one of them is not text.
     """
+    if isinstance(overrides, str) or not all(isinstance(override, str) for override in overrides):
+        raise TypeError(f"overrides={overrides!r} must be a list of texts such as train.max_steps=1000")
     path = Path(path) if saved else find_config(path)
     values = read_values(path, saved=saved)
     if saved and isinstance(data := values.get("data"), dict):

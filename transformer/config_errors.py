@@ -52,10 +52,14 @@ def one_line_errors(
 
         def post_init(self: _Section) -> None:
             if type(self).__init__ is not init:  # of a subclass that is a plain dataclass: pydantic has not seen it
-                init(cls.__new__(cls), **{name: getattr(self, name) for name in hints})
+                checked = cls.__new__(cls)
+                init(checked, **{name: getattr(self, name) for name in hints})
+                for name in hints:  # converted
+                    object.__setattr__(self, name, getattr(checked, name))
             elif check is not None:
                 check(self)
 
+        init.__qualname__ = f"{cls.__qualname__}.__init__"  # for Python's message about positional arguments
         cls.__init__ = init  # type: ignore[method-assign, assignment]
         cls.__signature__ = _signature(cls, hints)  # type: ignore[attr-defined]
         cls.__post_init__ = post_init  # type: ignore[attr-defined]
