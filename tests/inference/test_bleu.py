@@ -41,6 +41,16 @@ def test_scores_are_those_of_sacrebleu(tokenize: str) -> None:
     assert found.chrf == sacrebleu.corpus_chrf(HYPOTHESES, [REFERENCES]).score
 
 
+def test_one_string_in_the_place_of_a_list_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"^hypotheses must be a list"):
+        score("abc", "abc")
+    for references in ("abc", [None] * len(HYPOTHESES)):
+        with pytest.raises(TypeError, match=r"^references"):
+            score(HYPOTHESES, references)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"^references"):
+            compound_split_score(HYPOTHESES, [references], None)  # type: ignore[list-item]
+
+
 def test_the_default_tokenizer_is_13a() -> None:
     assert score(HYPOTHESES, REFERENCES) == score(HYPOTHESES, REFERENCES, "13a")
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import numpy as np
 import pytest
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 from sacrebleu.tokenizers.tokenizer_ter import TercomTokenizer
 
-from transformer.errors import DataError
+from transformer.errors import ConfigError, DataError
 from transformer.inference.bleu_tokenizer import make_bleu
 from transformer.inference.scoring import METRICS, MetricScore, Scorer, mark_missing
 
@@ -109,6 +111,33 @@ def test_the_scorer_is_refused_before_there_is_a_text() -> None:
     with pytest.raises(DataError, match="the BLEU tokenizer 'klingon' is not one of"):
         Scorer("klingon")
     assert Scorer("klingon", ["chrf"]).score(["a"], [["a"]])["chrf"].score == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize("metrics", [("BLEU",), ["bleu", "rouge"], "chrf++", ()])
+def test_unknown_metrics_are_refused(metrics: Any) -> None:
+    message = f"metrics={metrics!r} must be a list of some of bleu, chrf, chrf++, ter"
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        Scorer("13a", metrics)
+
+
+@pytest.mark.parametrize(
+    ("hypotheses", "references", "message"),
+    [
+        ("abc", [["a", "b", "c"]], "hypotheses must be a list of sentences, not one string"),
+        (["a"], ["a"], "references must be a list of sentences, not one string"),
+        (["a"], "a", "references must be a list of sentences, not one string"),
+        (["a", None], [["a", "b"]], "hypotheses: sentence 2 is None, not text"),
+        (["a", "b"], [["a", "b"], ["a", None]], "references: sentence 2 is None, not text"),
+    ],
+)
+def test_one_string_and_what_is_not_text_are_refused(hypotheses: Any, references: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=f"^{message}$"):
+        Scorer().score(hypotheses, references)
+
+
+def test_lines_may_be_in_an_array() -> None:
+    found = Scorer().score(np.array(HYPOTHESES), [np.array(FIRST)])  # type: ignore[arg-type, list-item]
+    assert found == Scorer().score(HYPOTHESES, [FIRST])
 
 
 def test_no_line_stays_in_the_cache_of_ter() -> None:

@@ -8,7 +8,8 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 from sacrebleu.tokenizers.tokenizer_re import TokenizerRegexp
 
-from transformer.errors import DataError
+from transformer.errors import ConfigError, DataError
+from transformer.inference.arguments import text_list
 from transformer.inference.bleu_tokenizer import make_bleu
 
 METRICS = ("bleu", "chrf", "chrf++", "ter")
@@ -33,10 +34,13 @@ class Scorer:
         lowercase: ignore case in BLEU and chrF; TER, as sacreBLEU computes it, always does.
 
     Raises:
+        ConfigError: a metric is not one of `METRICS`, or there is none.
         DataError: the tokenizer is unknown or cannot be used.
     """
 
     def __init__(self, tokenize: str = "13a", metrics: Sequence[str] = ("bleu",), *, lowercase: bool = False) -> None:
+        if isinstance(metrics, str) or not metrics or not {*metrics} <= {*METRICS}:
+            raise ConfigError(f"metrics={metrics!r} must be a list of some of {', '.join(METRICS)}")
         self.tokenize = tokenize
         # By default TER counts the words between spaces; its own rules for Chinese split the characters.
         is_chinese = tokenize == "zh"
@@ -57,6 +61,7 @@ class Scorer:
 
         Raises:
             DataError: the sides differ in length, or there is nothing to score.
+            TypeError: a side is one string, or a line of it is not text.
         """
         check_sides(hypotheses, references)
         streams = mark_missing(references)
@@ -84,11 +89,16 @@ def _mark_missing(row: Sequence[str]) -> list[str | None]:
 
 
 def check_sides(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-    """DataError, with both counts, unless every reference has as many lines as the hypotheses, and at least one."""
+    """Check that every reference has as many lines as the hypotheses, and at least one.
+
+    DataError with both counts; TypeError for one string in the place of lines, and for a line that is not text.
+    """
+    text_list(hypotheses, "hypotheses")
     for one in references:
+        text_list(one, "references")
         if len(hypotheses) != len(one):
             raise DataError(f"{len(hypotheses)} translations cannot be scored against {len(one)} references")
-    if not hypotheses or not references:
+    if not len(hypotheses) or not len(references):
         raise DataError("there is nothing to score: the references are empty")
 
 
