@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow
 import pytest
 
 from transformer.config import Config, DataConfig
@@ -16,6 +19,13 @@ from transformer.inference.evaluation_set import (
     read_hypotheses,
     signs_of_swapped_files,
 )
+
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda data: bytes(pyarrow.compress(data, codec="zstd", asbytes=True)),
+}
 
 
 def write(directory: Path, **texts: str) -> list[Path]:
@@ -52,11 +62,17 @@ def test_texts_of_different_length_are_an_error_with_every_count(tmp_path: Path)
     check_lengths({"a": 5, "b": 5})
 
 
-@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_set_without_a_reference_is_refused(tmp_path: Path) -> None:
+    (src,) = write(tmp_path, src="a\n")
+    with pytest.raises(DataError, match=r"^there is no reference to score against$"):
+        EvaluationSet.from_files(src, [])
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".xz", ".zst"])
 def test_hypotheses_are_read_without_line_ends_which_are_reported(tmp_path: Path, suffix: str) -> None:
     def put(name: str, data: bytes) -> Path:
         path = tmp_path / f"{name}{suffix}"
-        path.write_bytes(gzip.compress(data) if suffix else data)
+        path.write_bytes(PACK[suffix](data))
         return path
 
     assert read_hypotheses(put("unix", b"a\n\nc d")) == (["a", "", "c d"], False)
@@ -65,7 +81,9 @@ def test_hypotheses_are_read_without_line_ends_which_are_reported(tmp_path: Path
         read_hypotheses(put("binary", b"a\n\xff\n"))
 
 
-@pytest.mark.parametrize(("name", "data"), [("absent", None), ("plain.gz", b"text"), ("short.gz", b"\x1f\x8b\x08")])
+@pytest.mark.parametrize(
+    ("name", "data"), [("absent", None), ("plain.gz", b"text"), ("short.gz", b"\x1f\x8b\x08"), ("plain.xz", b"text")]
+)
 def test_hypotheses_that_cannot_be_read_are_named(tmp_path: Path, name: str, data: bytes | None) -> None:
     if data is not None:
         (tmp_path / name).write_bytes(data)

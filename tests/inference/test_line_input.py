@@ -19,6 +19,11 @@ def test_texts_are_lines() -> None:
     assert (source.pace, source.path) == ("memory", None)
 
 
+def test_one_string_is_not_a_list_of_texts() -> None:
+    with pytest.raises(TypeError, match=r"^texts must be a list of sentences, not one string$"):
+        texts_input("abc")
+
+
 def test_a_file_can_be_read_twice(tmp_path: Path) -> None:
     (tmp_path / "in").write_text("a\n\nb")
     source = file_input(str(tmp_path / "in"))
@@ -66,6 +71,21 @@ def test_standard_input_has_several_names(name: str, monkeypatch: pytest.MonkeyP
     source = file_input(name)
     assert (source.name, source.pace, source.path) == ("standard input", "memory", None)
     assert list(source.read()) == ["a", "b"]
+
+
+def test_a_program_may_put_text_in_the_place_of_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("ä\r\n\nb\u2028c"))
+    source = file_input("-")
+    assert (list(source.read()), source.pace, source.path) == (["ä", "", "b\u2028c"], "memory", None)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a\n\ud800"))
+    with pytest.raises(DataError, match=r"^standard input, line 2: not UTF-8 \(byte 1 of the line\)$"):
+        list(file_input("-").read())
+
+
+def test_a_closed_standard_input_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(DataError, match=r"^standard input is closed; give a file$"):
+        file_input("-")
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def differences(translator: Translator, lines: Sequence[str], num_threads: int) 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", metavar="RUN", type=Path)
-    parser.add_argument("file", metavar="FILE", type=Path, help="sentences, plain or .gz")
+    parser.add_argument("file", metavar="FILE", type=Path, help="sentences, plain or compressed")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args(argv)
     tune_process()

@@ -37,7 +37,7 @@ _CHARACTERS_AT_A_TIME = 1 << 20
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", metavar="RUN", help="a run or checkpoint directory, or a hub id as owner/name@revision")
-    parser.add_argument("file", metavar="FILE", nargs="?", help="text, plain or .gz; - is standard input")
+    parser.add_argument("file", metavar="FILE", nargs="?", help="text, plain or compressed; - is standard input")
     parser.add_argument("--text", action="append", help="translate this instead; may be repeated")
     add_search_options(parser)
     parser.add_argument("--nbest", type=int, default=1, help="print this many lines per input line, best first")

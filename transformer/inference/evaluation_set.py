@@ -1,13 +1,12 @@
 """What is scored: sources with one or more references each."""
 
-import gzip
 import io
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from transformer.config import DataConfig
+from transformer.data.compression import open_binary
 from transformer.data.corpus import decode_lines, load_split, published_test_set, read_lines
 from transformer.errors import ConfigError, DataError
 
@@ -39,7 +38,12 @@ class EvaluationSet:
 
     @classmethod
     def from_files(cls, src: Path | None, refs: Sequence[Path], name: str | None = None) -> "EvaluationSet":
-        """Read aligned files, plain or `.gz`, or pipes. DataError if they differ in length, with all counts."""
+        """Read aligned files, plain or compressed, or pipes.
+
+        DataError if they differ in length, with all counts, or if there is no reference.
+        """
+        if not refs:
+            raise DataError("there is no reference to score against")
         paths = [*([] if src is None else [src]), *refs]
         texts = [list(read_lines(path)) for path in paths]
         check_lengths({str(path): len(lines) for path, lines in zip(paths, texts, strict=True)})
@@ -58,11 +62,8 @@ class EvaluationSet:
 
 def read_hypotheses(path: Path) -> tuple[list[str], bool]:
     """The lines of a translation, and whether some end in CR LF. DataError as of `read_lines`."""
-    try:
-        data = path.read_bytes()
-        data = gzip.decompress(data) if path.suffix == ".gz" else data
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    with open_binary(path) as file:
+        data = file.read()
     return list(decode_lines(io.BytesIO(data), str(path))), b"\r\n" in data
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal, TextIO
 
 from transformer.data.corpus import decode_lines, in_chunks, read_lines
 from transformer.errors import DataError
+from transformer.inference.arguments import text_list
 from transformer.inference.arriving import arriving_chunks
 
 # Names of standard input that cannot be opened when it is a socket, or not twice.
@@ -49,12 +51,13 @@ class LineInput:
 
 
 def texts_input(texts: Sequence[str]) -> LineInput:
-    """The lines are given."""
-    return LineInput("--text", lambda: iter(texts), "memory")
+    """The lines are given. TypeError if they are one string, or one of them is not text."""
+    lines = text_list(texts)
+    return LineInput("--text", lambda: iter(lines), "memory")
 
 
 def file_input(file: str) -> LineInput:
-    """The lines of a file, plain or .gz, of a named pipe, or of standard input, whose name is `-`.
+    """The lines of a file, plain or compressed, of a named pipe, or of standard input, whose name is `-`.
 
     DataError if there is no such file or it is a directory.
     """
@@ -81,7 +84,11 @@ def _is_absent(file: str) -> bool:
 
 
 def _standard_input() -> LineInput:
-    name, stream = "standard input", sys.stdin.buffer
+    name = "standard input"
+    if sys.stdin is None:
+        raise DataError(f"{name} is closed; give a file")
+    if (stream := getattr(sys.stdin, "buffer", None)) is None:  # a program has put text in its place
+        return LineInput(name, lambda: decode_lines(_as_bytes(sys.stdin), name), "memory")
     path = Path("/dev/stdin") if os.name == "posix" else None
     try:
         descriptor = sys.stdin.fileno()
@@ -93,3 +100,7 @@ def _standard_input() -> LineInput:
     # A stream of its own: at exit Python closes `sys.stdin`, which it could not while a thread waits in it.
     opened = open(descriptor, "rb", closefd=False)  # noqa: SIM115 (a descriptor, open until exit)
     return LineInput(name, lambda: decode_lines(opened, name), "arriving", path)
+
+
+def _as_bytes(text: TextIO) -> BinaryIO:
+    return io.BytesIO(text.read().encode(errors="surrogatepass"))  # `decode_lines` refuses them with the line's number
