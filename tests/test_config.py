@@ -441,6 +441,7 @@ def test_overrides_are_a_list_of_texts(overrides: Any) -> None:
     message = f"overrides={overrides!r} must be a list of texts such as train.max_steps=1000"
     with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
         load_config("base", overrides)
+    assert load_config("base", (text for text in ("seed=3", "model.d_ff=5"))).flat()["seed"] == 3
 
 
 def test_the_signature_of_a_section_has_plain_types() -> None:

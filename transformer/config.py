@@ -270,7 +270,7 @@ def override(
     return dataclasses.replace(search, **{name: value for name, value in values.items() if value is not None})
 
 
-def load_config(path: str | Path, overrides: typing.Sequence[str] = (), *, saved: bool = False) -> Config:
+def load_config(path: str | Path, overrides: typing.Iterable[str] = (), *, saved: bool = False) -> Config:
     """Read a YAML file, apply `section.key=value` overrides and validate.
 
     A file may inherit from another by `base: PATH`, relative to itself, or by the name of a shipped configuration;
@@ -287,6 +287,7 @@ def load_config(path: str | Path, overrides: typing.Sequence[str] = (), *, saved
             incompatible options.
         TypeError: `overrides` is one string, or one of them is not text.
     """
+    overrides = overrides if isinstance(overrides, str) else [*overrides]
     if isinstance(overrides, str) or not all(isinstance(override, str) for override in overrides):
         raise TypeError(f"overrides={overrides!r} must be a list of texts such as train.max_steps=1000")
     path = Path(path) if saved else find_config(path)
