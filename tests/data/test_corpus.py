@@ -179,6 +179,20 @@ def test_bytes_that_are_not_utf8_are_an_error_with_file_line_and_byte(tmp_path: 
         list(read_lines(path))
 
 
+@pytest.mark.parametrize("name", ["train.en", "train.en.gz"])
+@pytest.mark.parametrize("mark", [b"\xff\xfe", b"\xfe\xff"])
+def test_utf16_is_an_error_that_says_so_at_the_beginning_of_a_file_only(tmp_path: Path, name: str, mark: bytes) -> None:
+    with pytest.raises(DataError, match=r"train\.en(\.gz)?: is UTF-16; save it as UTF-8$"):
+        list(read_lines(write(tmp_path / name, mark + b"a\0\n\0")))
+    with pytest.raises(DataError, match=r", line 2: not UTF-8 \(byte 1 of the line\)$"):
+        list(read_lines(write(tmp_path / name, b"a\n" + mark)))
+
+
+def test_a_file_without_line_feeds_that_is_too_long_for_a_line_is_an_error_that_asks_for_them(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r", line 1: longer than 4194304 bytes: does each line end with a line feed\?$"):
+        list(read_lines(write(tmp_path / "train.en", b"a dog\r" * 700_001)))
+
+
 @pytest.mark.parametrize(
     "odd",
     [

@@ -72,6 +72,20 @@ def test_a_cell_is_the_text_that_stands_there_whatever_it_looks_like(tmp_path: P
     assert list(load(path)) == rows
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".tsv", ".jsonl", ".json"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_a_table_in_utf16_is_called_so(tmp_path: Path, suffix: str, encoding: str) -> None:
+    mark = "" if encoding == "utf-16" else "\ufeff"  # which the first writes itself
+    content = f"{mark}en,de\na,b\n".encode(encoding)
+    error = error_of(write(tmp_path / f"a{suffix}", content))
+    assert error in (": is UTF-16; save it as UTF-8", ", row 1: UTF-16; save it as UTF-8")
+
+
+def test_a_tab_separated_line_without_line_feeds_is_called_so(tmp_path: Path) -> None:
+    error = error_of(write(tmp_path / "a.tsv", "a b\tc d\re f\tg h\r"))
+    assert error.endswith("among them; each line must end with a line feed, not with a carriage return alone")
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
 def test_a_table_replaced_at_the_same_path_and_time_is_read_anew(tmp_path: Path, suffix: str) -> None:
     def content(word: str) -> str:
@@ -191,6 +205,8 @@ def test_the_fingerprint_of_a_table_is_that_of_older_checkpoints(tmp_path: Path)
         ("en,de\na\0b,c\rd\n", [("a\0b", "c\rd")]),
         ("en,de\na\u2028b,c\x0bd\x85\n", [("a\u2028b", "c\x0bd\x85")]),
         ('en,de\n" a , b ", c\n', [(" a , b ", " c")]),
+        ('en,de\n"a, ""b""","c,  ""d"", e"\n', [('a, "b"', 'c,  "d", e')]),
+        ('en,de\n" ""a""\n, ""b""",c "d"\n', [(' "a"\n, "b"', 'c "d"')]),
         ("a b,en,x y,de\n1,2,3,4\n", [("2", "4")]),
         ("en,de\n", []),
     ],
@@ -208,9 +224,13 @@ def test_csv_is_read_as_rfc_4180_defines_it(tmp_path: Path, content: str, pairs:
         ('en,de\n""\n', ", line 2: 1 field, but the header has 2"),
         ("en,de\n   \n", ", line 2: 1 field, but the header has 2"),
         ("en,fr\na,b\n", ": needs columns 'en' and 'de', has ['en', 'fr']"),
-        ("en, de\na,b\n", ": needs columns 'en' and 'de', has ['en', ' de']"),
-        ("en;de\na;b\n", ": needs columns 'en' and 'de', has ['en;de']"),
-        ("en,de\ra,b\r", ": needs columns 'en' and 'de', has ['en', 'de\\ra', 'b']"),
+        ("en, de\na,b\n", ": needs columns 'en' and 'de', has ['en', ' de']; case and spaces count: rename the"),
+        ("EN,DE\na,b\n", ": needs columns 'en' and 'de', has ['EN', 'DE']; case and spaces count: rename the columns"),
+        ("en;de\na;b\n", ": needs columns 'en' and 'de', has ['en;de']; the fields are separated by semicolons, and"),
+        ("en\tde\na\tb\n", ": needs columns 'en' and 'de', has ['en\\tde']; the fields are separated by tabs, and m"),
+        ("sep=;\nen;de\n", ": needs columns 'en' and 'de', has ['sep=;']; remove this line, and separate the fields b"),
+        ("sep=,\nen,de\n", ": needs columns 'en' and 'de', has ['sep=', '']; remove this line, and separate the fiel"),
+        ("en,de\ra,b\r", ": needs columns 'en' and 'de', has ['en', 'de\\ra', 'b']; each line must end with a line "),
         ("en,de,de\na,b,c\n", ": 2 columns are called 'de': rename all but one"),
         ("", ": is empty; the first line must name the columns"),
         ("\n\n", ": is empty; the first line must name the columns"),
@@ -218,6 +238,10 @@ def test_csv_is_read_as_rfc_4180_defines_it(tmp_path: Path, content: str, pairs:
         ('en,de\n"a"b,c\n', ", line 2: text follows a closing quote; a quote inside a field must be doubled"),
         ('en,de\n"a" ,c\n', ", line 2: text follows a closing quote"),
         ('en,de\n"a\nb"c,d\n', ", line 2: text follows a closing quote"),
+        ('"en", "de"\n', ", line 1: a space stands before an opening quote: remove it, or quote the whole field and"),
+        ('en,de\n"A man", "Ein Mann"\n', ", line 2: a space stands before an opening quote"),
+        ('en,de\na,b\n  "A man, old", b\n', ", line 3: a space stands before an opening quote"),
+        ('en,de\n"a\nb",\t"c"\n', ", line 2: a space stands before an opening quote"),
         ("e\0n\0,\0d\0e\0\n\0", ": needs columns 'en' and 'de', has ['e\\x00n"),
     ],
 )
@@ -283,7 +307,7 @@ def test_tsv_is_read_with_and_without_a_header(tmp_path: Path, content: str, pai
         ("en\tde\tx\na\tb\n", ", line 2: 2 fields, but the header has 3"),
         ("en\tfr\na\tb\n", ": needs columns 'en' and 'de', has ['en', 'fr']"),
         ("deu\teng\na\tb\n", ": needs columns 'en' and 'de', has ['deu', 'eng']; if that is a pair, put a line with "),
-        ("EN\tDE\na\tb\n", ": needs columns 'en' and 'de', has ['EN', 'DE']"),
+        ("EN\tDE\na\tb\n", ": needs columns 'en' and 'de', has ['EN', 'DE']; case and spaces count: rename the col"),
         ("Source\tTarget\na\tb\n", ": needs columns 'en' and 'de', has ['Source', 'Target']"),
         ("en\tde\ten\na\tb\tc\n", ": 2 columns are called 'en': rename all but one"),
         ("a b.\t" + "x" * (4 << 20) + "\n", ", line 1: longer than 4194304 bytes: is it text?"),

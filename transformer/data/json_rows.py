@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from transformer.data.text_files import MAX_LINE
+from transformer.data.text_files import MAX_LINE, is_utf16
 from transformer.errors import DataError
 
 _BLOCK = 1 << 18
@@ -165,7 +165,8 @@ class _Text:
             self._buffer += self._utf8.decode(block, final=not block)
         except UnicodeDecodeError as error:
             self._buffer += error.object[: error.start].decode()
-            self._invalid = "not UTF-8"
+            is_first = self._row == 1 and not self._buffer  # the only block that may begin with a byte order mark
+            self._invalid = "UTF-16; save it as UTF-8" if is_first and is_utf16(error.object) else "not UTF-8"
         self._is_complete = not block or self._invalid is not None
 
 

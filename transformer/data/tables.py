@@ -19,6 +19,9 @@ from transformer.errors import DataError
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".json", ".parquet")
 
 _STRICT = csv.reader((), strict=True).dialect  # made once, which saves half of the time of a line
+_INDENTED_QUOTE = re.compile(r'[ \t]+"')
+_MAYBE_INDENTED = re.compile(r'(?:^|,)[ \t]+"')  # also found within a quoted field
+_NO_LINE_FEEDS = "; each line must end with a line feed, not with a carriage return alone"
 Record = tuple[int, list[str]]  # number of its first line, and its fields
 
 
@@ -84,9 +87,10 @@ def _tsv_pairs(stream: BinaryIO, path: Path, src_lang: str, tgt_lang: str) -> It
         yield from _pairs(records, name, len(first), src, tgt, "the header has {}")
         return
     if len(first) != 2:
+        hint = _NO_LINE_FEEDS if "\r" in "".join(first) else ""
         raise DataError(
             f"{name}: {len(first)} columns and no header: keep two, or put a line before them that names the columns, "
-            f"{src_lang!r} and {tgt_lang!r} among them"
+            f"{src_lang!r} and {tgt_lang!r} among them{hint}"
         )
     src, tgt = _order(path.name, src_lang, tgt_lang)
     yield first[src], first[tgt]
@@ -109,8 +113,24 @@ def _columns(header: Sequence[str], name: str, src_lang: str, tgt_lang: str, hin
         if header.count(lang) > 1:
             raise DataError(f"{name}: {header.count(lang)} columns are called {lang!r}: rename all but one")
         if lang not in header:
-            raise DataError(f"{name}: needs columns {src_lang!r} and {tgt_lang!r}, has {list(header)}{hint}")
+            needed = f"needs columns {src_lang!r} and {tgt_lang!r}"
+            raise DataError(f"{name}: {needed}, has {list(header)}{_hint(header, (src_lang, tgt_lang)) or hint}")
     return [header.index(src_lang), header.index(tgt_lang)]
+
+
+def _hint(header: Sequence[str], langs: Sequence[str]) -> str:
+    """How a header that lacks a column can be mended."""
+    line = ",".join(header)
+    if "\r" in line:
+        return _NO_LINE_FEEDS
+    if line.startswith("sep="):
+        return "; remove this line, and separate the fields by commas"
+    for separator, word in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and separator in line:
+            return f"; the fields are separated by {word}, and must be by commas"
+    if {lang.lower() for lang in langs} <= {field.strip().lower() for field in header}:
+        return "; case and spaces count: rename the columns"
+    return ""
 
 
 _HEADER_WORDS = {"source", "target", "src", "tgt", "translation", "sentence", "text"}
@@ -153,8 +173,10 @@ def _csv_records(stream: BinaryIO, name: str) -> Iterator[Record]:
         if '"' in line:
             num_lines = 1
             try:
-                fields = next(csv.reader((line,), _STRICT))
+                fields = [] if _MAYBE_INDENTED.search(line) else next(csv.reader((line,), _STRICT))
             except csv.Error:  # the record goes on, has a field of more than 128 KiB, or is malformed
+                fields = []
+            if not fields:
                 fields, num_lines = _quoted_record(line, lines, f"{name}, line {number}")
             yield number, fields
             number += num_lines - 1
@@ -169,6 +191,11 @@ def _quoted_record(line: str, lines: Iterator[str], place: str) -> tuple[list[st
     while True:
         if not line.startswith('"', begin):
             end = line.find(",", begin)
+            if _INDENTED_QUOTE.match(line, begin):
+                raise DataError(
+                    f"{place}: a space stands before an opening quote: remove it, or quote the whole field and double "
+                    "the quotes in it"
+                )
             if end < 0:
                 fields.append(line[begin:].removesuffix("\n").removesuffix("\r"))
                 return fields, num_lines

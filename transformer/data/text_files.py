@@ -1,5 +1,6 @@
 """Text files: lines, plain or compressed, and which files belong to a split."""
 
+import codecs
 import functools
 import hashlib
 import itertools
@@ -36,12 +37,20 @@ def lines_with_ends(stream: BinaryIO, name: str) -> Iterator[str]:
     """Decode UTF-8 lines with their ends, without a byte order mark. DataError as in `decode_lines`."""
     for number, line in enumerate(iter(functools.partial(stream.readline, MAX_LINE + 1), b""), start=1):
         if len(line) > MAX_LINE:
-            raise DataError(f"{name}, line {number}: longer than {MAX_LINE} bytes: is it text?")
+            hint = "does each line end with a line feed?" if b"\r" in line else "is it text?"
+            raise DataError(f"{name}, line {number}: longer than {MAX_LINE} bytes: {hint}")
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:
+            if number == 1 and is_utf16(line):
+                raise DataError(f"{name}: is UTF-16; save it as UTF-8") from None
             raise DataError(f"{name}, line {number}: not UTF-8 (byte {error.start + 1} of the line)") from None
         yield text.removeprefix("\ufeff") if number == 1 else text
+
+
+def is_utf16(beginning: bytes) -> bool:
+    """Whether a file begins with the byte order mark of UTF-16."""
+    return beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
 
 
 def aligned_lines(src: Path | CheckedFile, tgt: Path | CheckedFile) -> Iterator[tuple[str, str]]:
