@@ -792,7 +792,7 @@ def assert_one_line(result: Result, pattern: str) -> None:
             ["data.corpus=builtin", "data.train_split=tarin"],
             r"unknown split 'tarin': the built-in corpus has train, validation, test",
         ),
-        (["data.max_length=2"], r"no sentence pair is left to use; dropped: .*'too_long': 397"),
+        (["data.max_length=2"], r"no sentence pair is left to use; dropped: .*too_long 397"),
     ],
     ids=str,
 )

@@ -147,11 +147,19 @@ def test_a_corpus_of_which_nothing_is_left_is_an_error_with_the_reasons(
     num_empty, num_ratio = (1, 1) if useless else (0, 0)
     message = (
         "^the shelf: no sentence pair is left to use; "
-        rf"dropped: {{'empty': {num_empty}, 'too_long': 0, 'ratio': {num_ratio}}}$"
+        rf"dropped: empty {num_empty}, too_long 0, ratio {num_ratio}$"
     )
     for _ in range(2):  # the second time from the cache
         with pytest.raises(DataError, match=message):
             encode_corpus(Shelf(useless).corpus, tokenizer, tmp_path, max_ratio=2.0)
+
+
+def test_a_corpus_without_line_feeds_of_which_nothing_is_left_is_an_error_that_asks_for_them(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    message = r"dropped: empty 0, too_long 1, ratio 0; the first holds carriage returns: each line must end with a lin"
+    with pytest.raises(DataError, match=message):
+        encode_corpus(Shelf([("a dog\r" * 101, "a cat\r" * 101)]).corpus, tokenizer, tmp_path)
 
 
 # The cache
@@ -216,6 +224,41 @@ def test_a_corpus_that_fails_midway_leaves_nothing_behind(
         encode_corpus(Corpus("broken", "shelf", broken), tokenizer, tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert_holds(encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path), tokenizer, pairs)  # mended
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="a device of Linux")
+@pytest.mark.parametrize("name", ["src.ids", "tgt.ids", "src.lengths.npy", "tgt.lengths.npy", "meta.json"])
+def test_a_full_disk_is_an_error_that_names_the_cache_and_leaves_nothing_behind(
+    tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer, name: str
+) -> None:
+    def read() -> Iterator[tuple[str, str]]:
+        (entry,) = (path for path in tmp_path.iterdir() if path.is_dir())
+        (entry / name).symlink_to(FULL)
+        yield from pairs
+
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        encode_corpus(Corpus("full", "shelf", read), tokenizer, tmp_path)
+    assert caught.value.filename == str(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="a device of Linux")
+def test_a_disk_full_of_the_tokenizer_is_an_error_that_names_the_cache_and_leaves_nothing_behind(
+    tmp_path: Path, pairs: Pairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(entry: Path) -> Path:
+        path = entry.with_name("temporary")
+        path.symlink_to(FULL)
+        return path
+
+    monkeypatch.setattr(dataset_module, "_temporary", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        corpus_tokenizer(Shelf(pairs).corpus, 211, tmp_path)
+    assert caught.value.filename == str(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["ids", "tokenizer"])

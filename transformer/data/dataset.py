@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import io
 import itertools
 import json
 import re
@@ -94,7 +95,7 @@ def encode_corpus(
         if any(type(x) is not int for x in (num_pairs, num_unknown, *dropped.values())) or dtype not in _DTYPES:
             raise ValueError("meta.json has unexpected content")
         if not num_pairs:
-            raise DataError(f"{corpus.name}: no sentence pair is left to use; dropped: {dropped}")
+            raise _nothing_left(corpus, dropped)
         # Entries of the first versions have no checksums.
         sums = meta.get("sha256", {"src": None, "tgt": None})
         src, tgt = (
@@ -107,6 +108,17 @@ def encode_corpus(
             raise  # too many open files: the entry is fine
         raise DataError(f"{directory}: damaged ({error}); delete it: it will be rebuilt") from None
     return PairDataset(src, tgt, dropped, fingerprint, num_unknown)
+
+
+def _nothing_left(corpus: Corpus, dropped: dict[str, int]) -> DataError:
+    first = next(iter(corpus), ("", ""))
+    hint = "; the first holds carriage returns: each line must end with a line feed" if "\r" in "".join(first) else ""
+    return DataError(f"{corpus.name}: no sentence pair is left to use; dropped: {in_words(dropped)}{hint}")
+
+
+def in_words(dropped: dict[str, int]) -> str:
+    """The numbers of dropped pairs by reason."""
+    return ", ".join(f"{reason} {number}" for reason, number in dropped.items())
 
 
 def corpus_tokenizer(
@@ -129,8 +141,11 @@ def corpus_tokenizer(
                     sentences = _sentences(corpus, stage, learning, f"learning {vocab_size:,} pieces")
                     tokenizer = Tokenizer.train(sentences, vocab_size, corpus.symbols(), **settings)
                 temporary = _temporary(path)
-                temporary.write_bytes(tokenizer.model)
-                temporary.replace(path)
+                try:
+                    _append(temporary, tokenizer.model, path.parent)
+                    temporary.replace(path)
+                finally:
+                    temporary.unlink(missing_ok=True)
     tokenizer = Tokenizer.load(path)
     if len(tokenizer) != vocab_size:
         raise DataError(f"{path}: damaged (it has {len(tokenizer)} pieces, not {vocab_size}); delete it")
@@ -185,6 +200,15 @@ def _temporary(entry: Path) -> Path:
     return entry.with_name(f".{entry.name}-{uuid.uuid4().hex}")
 
 
+def _append(path: Path, data: bytes | memoryview, cache: Path) -> None:
+    """Append to a file. An OSError names the cache, which may be full."""
+    try:
+        with path.open("ab") as file:
+            file.write(data)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(cache)) from None
+
+
 def _digest(parts: Sequence[object]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
@@ -197,35 +221,37 @@ def _write_entry(
     max_ratio: float | None,
     advance: Callable[[int], None],
 ) -> None:
-    temporary = _temporary(directory)
+    temporary, cache = _temporary(directory), directory.parent
     temporary.mkdir()
     dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.int32
     dropped, num_unknown = {"empty": 0, "too_long": 0, "ratio": 0}, 0
     lengths: dict[str, list[Ints]] = {"src": [], "tgt": []}
     digests = {name: hashlib.sha256() for name in lengths}
     try:
-        with (temporary / "src.ids").open("wb") as src_file, (temporary / "tgt.ids").open("wb") as tgt_file:
-            files = {"src": src_file, "tgt": tgt_file}
-            for chunk in in_chunks(
-                corpus, _PAIRS_PER_CHUNK, _CHARACTERS_PER_CHUNK, lambda pair: len(pair[0]) + len(pair[1])
-            ):
-                kept = list(_encode_and_filter(chunk, tokenizer, max_length, max_ratio, dropped))
-                for name, sentences in zip(files, zip(*kept, strict=True), strict=False):
-                    ids = np.fromiter(itertools.chain.from_iterable(sentences), dtype=dtype)
-                    ids.tofile(files[name])
-                    num_unknown += int((ids == UNK_ID).sum())
-                    digests[name].update(ids.data)
-                    lengths[name].append(np.fromiter(map(len, sentences), dtype=np.int32))
-                advance(len(chunk))
+        for chunk in in_chunks(
+            corpus, _PAIRS_PER_CHUNK, _CHARACTERS_PER_CHUNK, lambda pair: len(pair[0]) + len(pair[1])
+        ):
+            kept = list(_encode_and_filter(chunk, tokenizer, max_length, max_ratio, dropped))
+            for name, sentences in zip(lengths, zip(*kept, strict=True), strict=False):
+                ids = np.fromiter(itertools.chain.from_iterable(sentences), dtype=dtype)
+                _append(temporary / f"{name}.ids", ids.data, cache)
+                num_unknown += int((ids == UNK_ID).sum())
+                digests[name].update(ids.data)
+                lengths[name].append(np.fromiter(map(len, sentences), dtype=np.int32))
+            advance(len(chunk))
         for name, counts in lengths.items():
             numbers = np.concatenate([np.zeros(0, np.int32), *counts])
-            np.save(temporary / f"{name}.lengths.npy", numbers)
+            header = io.BytesIO()
+            np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(numbers))
+            _append(temporary / f"{name}.lengths.npy", header.getvalue(), cache)
+            # Not np.save, whose error for a full disk does not say so.
+            _append(temporary / f"{name}.lengths.npy", numbers.data, cache)
             digests[name].update(numbers.data)
         num_pairs = sum(len(counts) for counts in lengths["src"])
         sums = {name: digest.hexdigest() for name, digest in digests.items()}
         meta = {"num_pairs": num_pairs, "dropped": dropped, "num_unknown": num_unknown}
         meta |= {"dtype": np.dtype(dtype).name, "sha256": sums}
-        (temporary / "meta.json").write_text(json.dumps(meta))
+        _append(temporary / "meta.json", json.dumps(meta).encode(), cache)
         try:
             temporary.replace(directory)
         except OSError:

@@ -11,7 +11,7 @@ import numpy as np
 from transformer.config import DataConfig
 from transformer.data.batching import group_into_updates, shard_update
 from transformer.data.corpus import Corpus, load_split
-from transformer.data.dataset import Ints, PairDataset, corpus_tokenizer, encode_corpus
+from transformer.data.dataset import Ints, PairDataset, corpus_tokenizer, encode_corpus, in_words
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import DataError
 from transformer.files import write_atomic
@@ -42,10 +42,7 @@ class RunData:
     def counts(self) -> list[str]:
         """Lines on kept and dropped pairs, and on the vocabulary's fit."""
         texts = (("training", self.train), ("validation", self.validation))
-        lines = [
-            f"{name} pairs: {len(pairs):,} (dropped: {', '.join(f'{why} {n}' for why, n in pairs.dropped.items())})"
-            for name, pairs in texts
-        ]
+        lines = [f"{name} pairs: {len(pairs):,} (dropped: {in_words(pairs.dropped)})" for name, pairs in texts]
         unknown = (
             f"{pairs.num_unknown:,} of {len(pairs.src.ids) + len(pairs.tgt.ids) - 2 * len(pairs):,} in the {name} text"
             for name, pairs in texts
