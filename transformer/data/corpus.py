@@ -20,6 +20,7 @@ from transformer.data.text_files import (
     digest_files,
     find_files,
     read_lines,
+    text_pattern,
 )
 from transformer.errors import ConfigError, DataError
 from transformer.hub import check_home
@@ -195,6 +196,8 @@ def _repository(data: DataConfig, split: str) -> Corpus:
     """A local directory of tables, or else of what `datasets` reads."""
     found = repository_pairs(Path(data.corpus), data.subset, split, data.src_lang, data.tgt_lang)
     if found is None:
+        if pattern := text_pattern(Path(data.corpus), (data.src_lang, data.tgt_lang)):
+            raise DataError(f"{data.corpus}: has no tables; for text files give data.corpus={pattern!r}")
         return _hub(data, split, cache_dir=Path(data.cache_dir) / "datasets")
     fingerprint, read = found
     name = " ".join(part for part in (data.corpus, data.subset, split) if part)

@@ -119,6 +119,17 @@ def find_files(pattern: str, split: str, langs: Sequence[str] = ("",)) -> list[P
     raise DataError(f"data.corpus={pattern}: no such file: {missing}")
 
 
+def text_pattern(directory: Path, langs: Sequence[str]) -> str | None:
+    """The pattern of text files in a directory, such as `my/{split}.{lang}`; None if a language has no file."""
+    names = {path.name for path in directory.iterdir() if path.is_file()}
+    for name in sorted(names):
+        split, *parts = name.split(".")
+        by_lang = [".".join([split, *(lang if part == langs[0] else part for part in parts)]) for lang in langs]
+        if split and langs[0] in parts and names.issuperset(by_lang):
+            return str(directory / ".".join(["{split}", *("{lang}" if part == langs[0] else part for part in parts)]))
+    return None
+
+
 def _names_with_prefix(pattern: str, prefix: str) -> set[str]:
     """Existing values of {split} with this prefix, if {split} occurs once, in the file name."""
     path = Path(pattern)
