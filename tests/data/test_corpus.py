@@ -141,6 +141,15 @@ def test_a_beginning_of_two_names_is_an_error_that_lists_both(tmp_path: Path) ->
     assert list(load(tmp_path / "{split}.{lang}", "test")) == PAIRS  # only one is left in both languages
 
 
+def test_a_beginning_does_not_find_one_of_several_shards_but_the_name_does(tmp_path: Path) -> None:
+    write_pairs(tmp_path, "{split}.{lang}", "train-00000-of-00003")
+    with pytest.raises(
+        DataError, match=r"train-00000-of-00003\.en is one of 3 shards, .*; join them, or name this one"
+    ):
+        load(tmp_path / "{split}.{lang}")
+    load(tmp_path / "{split}.{lang}", "train-00000-of-00003")
+
+
 def test_both_languages_come_from_the_same_split(tmp_path: Path) -> None:
     write(tmp_path / "test_2016.en", "A dog.\n")
     write(tmp_path / "test_2017.de", "Eine Katze.\n")

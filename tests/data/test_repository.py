@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,77 @@ def test_a_repository_that_is_malformed_or_ambiguous_is_one_line(
         load(write(tmp_path, files), subset=subset)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
+
+
+SHARD_0, SHARD_1 = "train-00000-of-00003.csv", "train-00001-of-00003.csv"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [SHARD_0, "train-00002-of-00003.csv"],
+        ["data/" + SHARD_0, "data/" + SHARD_1],
+        ["train-00000-of-00001.csv", "train-00000-of-00002.csv", "train-00001-of-00002.csv"],
+        ["train/" + SHARD_0],
+    ],
+)
+def test_a_split_without_all_its_shards_or_with_two_sets_is_an_error(tmp_path: Path, files: list[str]) -> None:
+    message = (
+        rf"^data\.corpus={tmp_path}, data\.subset=None: .*; keep one complete set, or name the files to read in RE"
+    )
+    for card in ({}, {"README.md": readme("- data_files: '**/*.csv'")}):
+        with pytest.raises(DataError, match=message) as caught:
+            load(write(tmp_path, dict.fromkeys(files, "") | card), subset=None)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("chosen", [f"[{SHARD_1}, {SHARD_0}]", "'train-0000[01]-of-*'"])
+def test_a_card_may_choose_some_of_the_shards(tmp_path: Path, chosen: str) -> None:
+    write(tmp_path, {SHARD_0: "", SHARD_1: "", "README.md": readme(f"- data_files: {chosen}")})
+    assert {source for source, _ in load(tmp_path, subset=None)} == {SHARD_0, SHARD_1}
+
+
+TABLE = "en,de\na,b\n"
+
+
+@pytest.mark.parametrize("copy", ["train copy.csv", "backup/train.csv", "a-train.csv", "data/train.csv"])
+def test_a_table_and_its_copy_in_one_split_are_an_error(tmp_path: Path, copy: str) -> None:
+    write(tmp_path, {"train.csv": TABLE, copy: TABLE, "test.csv": TABLE})
+    for split in ("train", "train[:1]", "test+train"):
+        with pytest.raises(
+            DataError, match=r"train.*\.csv and .*\.csv are equal; remove one, or name both in README\.md$"
+        ):
+            load(tmp_path, split, subset=None)
+    assert list(load(tmp_path, "test", subset=None)) == [("a", "b")]
+    write(tmp_path, {copy: TABLE.replace("b", "c")})
+    assert sorted(load(tmp_path, subset=None)) == [("a", "b"), ("a", "c")]
+
+
+def test_tables_without_rows_and_those_that_the_card_names_may_be_equal(tmp_path: Path) -> None:
+    empty = dict.fromkeys([f"train-0000{i}-of-00003.csv" for i in range(3)], "en,de\n")
+    assert list(load(write(tmp_path / "empty", empty), subset=None)) == []
+    card = readme("- data_files: [x.csv, y.csv]")
+    named = write(tmp_path / "named", {"x.csv": TABLE, "y.csv": TABLE, "README.md": card})
+    assert list(load(named, subset=None)) == [("a", "b")] * 2
+
+
+@pytest.mark.parametrize(
+    ("files", "pattern"),
+    [
+        (["train.en", "train.de"], "{split}.{lang}"),
+        (["train.en.gz", "train.de.gz", "notes.txt"], "{split}.{lang}.gz"),
+        (["test_2016.de-en.de", "test_2016.de-en.en"], "{split}.de-en.{lang}"),
+        (["train.lang.en.txt", "train.lang.de.txt"], "{split}.lang.{lang}.txt"),
+    ],
+)
+def test_a_directory_of_text_files_is_an_error_with_their_pattern(
+    tmp_path: Path, files: list[str], pattern: str
+) -> None:
+    write(tmp_path, dict.fromkeys(files, "a\n"))
+    message = f"{tmp_path}: has no tables; for text files give data.corpus='{tmp_path}/{pattern}'"
+    for split in ("train", "train[:3]"):
+        with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+            load(tmp_path, split, subset=None)
 
 
 def test_a_card_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Which files belong to a subset and a split is decided as `datasets` decides it: 
 README.md, or else by the names of files and directories. The files are read as tables, without a copy.
 """
 
+import filecmp
 import glob
 import itertools
 import os
@@ -14,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from transformer.data.compression import inner_suffix
+from transformer.data.compression import CheckedFile, inner_suffix
+from transformer.data.shards import check_shards
 from transformer.data.tables import check_table, is_table, table_pairs
 from transformer.data.text_files import checked_files
 from transformer.errors import DataError
@@ -43,6 +45,7 @@ class Repository:
 
     def __init__(self, root: Path, subset: str | None) -> None:
         self.name = f"data.corpus={root}, data.subset={subset}"
+        self._found: set[Path] = set()  # by wildcards or by their names; README.md names the others one by one
         configs = self._configs(root / "README.md")
         if configs:
             self.splits = self._of_config(root, self._chosen(configs, subset))
@@ -55,6 +58,9 @@ class Repository:
         if len(kinds) > 1 and any(map(is_table, files)):
             raise DataError(f"{self.name}: holds {', '.join(kinds)} files; name those to read in README.md")
         self._check_copies()
+        for paths in self.splits.values():
+            if not self._found.isdisjoint(paths):
+                check_shards(paths, self.name, "keep one complete set, or name the files to read in README.md")
 
     @property
     def is_readable(self) -> bool:
@@ -67,6 +73,20 @@ class Repository:
         if split not in self.splits:
             raise DataError(f"{self.name}: has no split {split!r}, only {', '.join(map(repr, self.splits))}")
         return self.splits[split]
+
+    def check_distinct(self, files: Sequence[CheckedFile], src_lang: str, tgt_lang: str) -> None:
+        """DataError if two files of a split are equal, unless they have no pairs or README.md names both."""
+        seen: dict[tuple[int, int], list[Path]] = {}
+        for file in files:
+            others = seen.setdefault((file.size, file.crc), [])
+            if others and next(table_pairs(file, src_lang, tgt_lang), None) is None:
+                continue
+            for other in others:
+                if not self._found.isdisjoint((other, file.path)) and filecmp.cmp(other, file.path, shallow=False):
+                    raise DataError(
+                        f"{self.name}: {other} and {file.path} are equal; remove one, or name both in README.md"
+                    )
+            others.append(file.path)
 
     def _configs(self, readme: Path) -> list[dict[str, Any]]:
         """The list `configs` of the header of README.md."""
@@ -131,11 +151,14 @@ class Repository:
         files = [path for path in found if path.is_file()]
         if not files:
             raise DataError(f"{self.name}: README.md names {pattern}, of which there is no file")
+        if "-of-" not in pattern:  # or else it chooses shards
+            self._found.update(files)
         return files
 
     def _by_name(self, base: Path) -> dict[str, list[Path]]:
         """The splits by names: of shards in data/, directories, or files."""
         files = [path for path in _visible(base) if is_table(path) and path.name not in _NOT_DATA]
+        self._found.update(files)
         in_data = [path for path in files if path.parent == base / "data"]
         if shards := {path: match[1] for path in in_data if (match := _SHARD.fullmatch(path.name))}:
             names = sorted(set(shards.values()), key=lambda name: (name not in _KEYWORDS, name))
@@ -187,6 +210,8 @@ def repository_pairs(
     digest, files = checked_files(*itertools.chain.from_iterable(paths.values()))
     check_table(files[0].path, src_lang, tgt_lang)
     by_path = {file.path: file for file in files}
+    for chosen in paths.values():
+        repository.check_distinct([by_path[path] for path in chosen], src_lang, tgt_lang)
 
     def read(name: str) -> Iterator[tuple[str, str]]:
         return itertools.chain.from_iterable(table_pairs(by_path[path], src_lang, tgt_lang) for path in paths[name])

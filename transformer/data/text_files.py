@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from transformer.data.compression import CheckedFile, open_binary
+from transformer.data.shards import check_shards
 from transformer.errors import DataError
 
 SYNONYMS = {"validation": ("valid", "val", "dev")}  # other names of a split, tried in order
@@ -109,7 +110,9 @@ def find_files(pattern: str, split: str, langs: Sequence[str] = ("",)) -> list[P
             return paths
     longer = sorted(set.intersection(*(_names_with_prefix(one, split) for one in patterns)))
     if len(longer) == 1:
-        return [Path(one.replace("{split}", longer[0])) for one in patterns]
+        paths = [Path(one.replace("{split}", longer[0])) for one in patterns]
+        check_shards(paths[:1], f"data.corpus={pattern}", "join them, or name this one in data.*_split or --split")
+        return paths
     if longer:
         raise DataError(
             f"data.corpus={pattern}: split {split!r} could be any of {', '.join(longer)}; "
