@@ -39,8 +39,9 @@ from transformer.training.checkpoint import (
 )
 from transformer.training.metrics import read_metrics
 from transformer.training.optimizer import adam
+from transformer.training.rng import get_rng_state, set_rng_state
 from transformer.training.run_directory import checkpoint_name
-from transformer.training.training_state import Progress, TrainingState, get_rng_state, set_rng_state
+from transformer.training.training_state import Progress, TrainingState
 
 _SCRIPTS = Path(__file__).parents[2] / "scripts"
 _VOCAB_SIZE = 300

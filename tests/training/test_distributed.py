@@ -41,12 +41,12 @@ from transformer.training.distributed import (
     init_distributed,
 )
 from transformer.training.metrics import read_metrics
+from transformer.training.rng import get_rng_state
 from transformer.training.signals import StopRequest
 from transformer.training.trainer import Trainer
 from transformer.training.training_state import (
     Progress,
     TrainingState,
-    get_rng_state,
     load_state,
     rank_seed,
 )

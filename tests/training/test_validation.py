@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,7 +16,7 @@ from torch.testing import assert_close
 
 from transformer.config import Config, load_config
 from transformer.data.builtin import builtin_pairs
-from transformer.errors import ConfigError
+from transformer.errors import ConfigError, TrainingError
 from transformer.inference.validation_bleu import greedy_bleu
 from transformer.training import validation as validation_module
 from transformer.training.distributed import Abandoned
@@ -23,10 +24,10 @@ from transformer.training.metrics import MetricsLog, read_metrics
 from transformer.training.resumption import restore_best
 from transformer.training.trainer import Trainer
 from transformer.training.training_state import Progress
-from transformer.training.validation import StopCheck, record_validation, validate
+from transformer.training.validation import StopCheck, record_validation, recorded_tokenizer, validate
 
 TIMES = {"elapsed_s", "window_s", "tokens_per_s"}
-Scorer = Callable[..., float]
+BleuScorer = Callable[..., float]
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def fake_losses(monkeypatch: pytest.MonkeyPatch, losses: Sequence[float]) -> Non
     monkeypatch.setattr(validation_module, "validation_nll", lambda *_: next(iterator))
 
 
-def scores(values: Sequence[float]) -> Scorer:
+def scores(values: Sequence[float]) -> BleuScorer:
     """A scorer with these results."""
     iterator = iter(values)
     return lambda *_: next(iterator)
@@ -409,3 +410,91 @@ def test_a_best_that_was_deleted_leaves_its_place_to_the_next(config: Config, mo
     trainer = Trainer.from_config(config)
     trainer.fit()
     assert steps(trainer.run / "best") == ["step-00000007"]
+
+
+# What scorers return, and how they fail.
+
+
+@pytest.mark.parametrize("score", [3, np.float32(3.0), np.array(3.0), torch.tensor(3.0)], ids=repr)
+def test_a_score_may_be_a_number_of_any_library_and_the_run_resumes(config: Config, score: Any) -> None:
+    values = ("train.validation_bleu=true", "train.best_by=bleu", "train.validate_steps=2", "train.max_steps=2")
+    trainer = Trainer.from_config(changed(config, *values), lambda *_: score)
+    trainer.fit()
+    again = Trainer.from_config(changed(config, *values), lambda *_: score)
+    assert (again.progress.best_bleu, type(again.progress.best_bleu)) == (3.0, float)
+    (record,) = [record for record in read_metrics(trainer.run) if record["kind"] == "validation"]
+    assert (record["bleu"], "bleu_tokenizer" in record) == (3.0, False)
+
+
+def bad_scorer(*_: Any) -> float:
+    return SCORES.pop()  # type: ignore[no-any-return]
+
+
+SCORES: list[Any] = []
+
+
+@pytest.mark.parametrize(
+    ("score", "shown"),
+    [
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+        (None, "None"),
+        ("27.3", "'27.3'"),
+        (torch.ones(2), r"tensor\(\[1., 1.\]\)"),
+        (10**400, "1000"),
+        (1j, "1j"),
+    ],
+    ids=repr,
+)
+def test_a_score_that_is_no_finite_number_names_its_scorer(config: Config, score: Any, shown: str) -> None:
+    SCORES[:] = [score]
+    values = ("train.validation_bleu=true", "train.validate_steps=2", "train.save_steps=1")
+    trainer = Trainer.from_config(changed(config, *values), bad_scorer)
+    with pytest.raises(TrainingError, match=f"^the scorer bad_scorer returned {shown}.*; it must return a finite num"):
+        trainer.fit()
+    good = Trainer.from_config(changed(config, *values), lambda *_: 1.0)
+    assert good.progress.step == 1, "what was saved is intact"
+    good.fit()
+    assert validated(good.run)[0] == 2
+
+
+def test_a_model_whose_loss_is_not_finite_is_not_scored(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_losses(monkeypatch, [float("nan")])
+    trainer = Trainer.from_config(config)
+    found = validate(trainer.weights.model, trainer.data, 211, bad_scorer, trainer.context, lambda: False)
+    assert "bleu" not in found
+
+
+@pytest.mark.parametrize("name", [None, 7, "", "two\nlines", str.upper], ids=repr)
+def test_only_text_is_recorded_as_the_tokenizer_of_a_scorer(name: object) -> None:
+    scorer = scores([1.0])
+    assert recorded_tokenizer(scorer) == recorded_tokenizer(None) == {}
+    scorer.tokenize = name  # type: ignore[attr-defined]
+    assert recorded_tokenizer(scorer) == {}
+    scorer.tokenize = "zh"  # type: ignore[attr-defined]
+    assert recorded_tokenizer(scorer) == {"bleu_tokenizer": "zh"}
+
+
+@pytest.mark.parametrize("caught", [Exception, BaseException])
+def test_a_scorer_that_catches_errors_does_not_hold_a_stop(config: Config, caught: type[BaseException]) -> None:
+    def careless(model: Any, *rest: Any) -> float:
+        try:
+            return greedy_bleu(model, *rest)
+        except caught:
+            return 0.0
+
+    values = ("train.validation_bleu=true", "train.validate_steps=5")
+    is_scoring = False
+
+    def noticing(*arguments: Any) -> float:
+        nonlocal is_scoring
+        is_scoring = True
+        return careless(*arguments)
+
+    trainer = Trainer.from_config(changed(config, *values), noticing)
+    assert trainer.fit(lambda: "enough" if is_scoring else None) == "enough"
+    assert (trainer.progress.step, trainer.progress.validated_step, validated(trainer.run)) == (5, 0, [])
+
+
+def test_no_except_exception_holds_what_leaves_shared_work() -> None:
+    assert not issubclass(Abandoned, Exception)

@@ -55,8 +55,8 @@ def _worker_errors() -> Iterator[None]:
         ) from None
 
 
-class Abandoned(Exception):  # noqa: N818 (it ends the work, not the program)
-    """A rank has left the work that all ranks share."""
+class Abandoned(BaseException):
+    """A rank has left the work that all ranks share; no `except Exception` in that work holds it."""
 
 
 class _Leaving:

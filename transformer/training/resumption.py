@@ -11,6 +11,7 @@ from transformer.model.transformer import Transformer
 from transformer.training.checkpoint import resume
 from transformer.training.data import RunData
 from transformer.training.metrics import read_metrics
+from transformer.training.rng import RNGState
 from transformer.training.run_directory import (
     adopt_config,
     checkpoint_name,
@@ -20,7 +21,7 @@ from transformer.training.run_directory import (
     regular_steps,
     step_of,
 )
-from transformer.training.training_state import Progress, RNGState
+from transformer.training.training_state import Progress
 
 
 def resume_run(

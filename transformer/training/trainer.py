@@ -10,37 +10,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 from torch.optim import Optimizer
 
 from transformer.config import Config
 from transformer.data.batching import Batch
 from transformer.errors import CheckpointError, TrainingError
-from transformer.files import remove_atomic
 from transformer.model.alternatives.build import build_model
 from transformer.progress import Stage, no_stage, say
 from transformer.training.checkpoint import save_checkpoint
+from transformer.training.claim import Claim
 from transformer.training.data import BatchSampler, RunData, Update, load_data
 from transformer.training.device import resolve_device, resolve_dtype, return_freed_memory
 from transformer.training.distributed import SINGLE_PROCESS, Abandoned, DistributedContext
 from transformer.training.metrics import MetricsLog, NullLog
 from transformer.training.optimizer import MasterWeights, adam, noam_lr
 from transformer.training.resumption import resume_run
-from transformer.training.run_directory import (
-    checkpoint_name,
-    claim_run,
-    keep_normalization,
-    prune,
-    record_start,
-    regular_steps,
-)
+from transformer.training.rng import OwnRNG, get_rng_state
+from transformer.training.run_directory import checkpoint_name, keep_normalization, prune, record_start, regular_steps
 from transformer.training.train_step import NonfiniteGuard, Timer, accumulate_in_memory, no_timer
-from transformer.training.training_state import Progress, TrainingState, get_rng_state, init_worker, reason_to_stop
+from transformer.training.training_state import Progress, TrainingState, init_worker, reason_to_stop
 from transformer.training.validation import (
-    Scorer,
+    BleuScorer,
     StopCheck,
     record_validation,
+    recorded_tokenizer,
     unvalidated_line,
     validate,
     validation_line,
@@ -62,11 +56,12 @@ class Trainer:
         optimizer: Optimizer,  # of the master weights
         progress: Progress,  # the step and the position in the data to continue from
         *,
-        scorer: Scorer | None = None,  # computes the validation BLEU; without it there is none
+        scorer: BleuScorer | None = None,  # computes the validation BLEU; without it there is none
         context: DistributedContext = SINGLE_PROCESS,  # every process creates a trainer and calls the same methods
-        lock: FileLock | None = None,  # of the run directory, held for the lifetime of the trainer
+        claim: Claim | None = None,  # to the run directory, held for the lifetime of the trainer
     ) -> None:
-        self.config, self.run, self.context, self._lock = config, Path(config.run_dir), context, lock
+        self.config, self.run, self.context = config, Path(config.run_dir), context
+        self._claim = contextlib.nullcontext() if claim is None else claim
         self.data, self.weights, self.optimizer, self.progress = data, weights, optimizer, progress
         self.scorer = scorer if config.train.validation_bleu else None
         if scorer is None and config.train.best_by == "bleu":
@@ -81,12 +76,13 @@ class Trainer:
         self._sampler = BatchSampler(data.train, settings.max_tokens, settings.tokens_per_update, config.seed, context)
         self._guard = NonfiniteGuard()
         self._saved, self._saved_at = (progress.step, progress.validated_step), time.monotonic()
+        self._rng = OwnRNG()
 
     @classmethod
     def from_config(
         cls,
         config: Config,
-        scorer: Scorer | None = None,
+        scorer: BleuScorer | None = None,
         context: DistributedContext = SINGLE_PROCESS,
         stage: Stage = no_stage,
     ) -> Trainer:
@@ -102,7 +98,7 @@ class Trainer:
         dtype = resolve_dtype(settings.precision, device)
         if settings.num_threads is not None:
             torch.set_num_threads(settings.num_threads)
-        lock = claim_run(config) if context.is_main else None
+        claim = Claim(config) if context.is_main else None
         data = load_data(config.data, run / "tokenizer.model", context, stage)
         torch.manual_seed(config.seed)
         master = build_model(len(data.tokenizer), config.model).to(device)
@@ -112,14 +108,20 @@ class Trainer:
         if not context.is_main:
             init_worker(progress, worker_states, config.seed, context.rank)
         weights = MasterWeights(master, dtype)
-        return cls(config, data, weights, optimizer, progress, scorer=scorer, context=context, lock=lock)
+        return cls(config, data, weights, optimizer, progress, scorer=scorer, context=context, claim=claim)
 
     def fit(self, stop: Callable[[], str | None] = lambda: None) -> str:
         """Train until there is a reason to stop; save and return it.
 
         `stop()` is asked between updates, and during validations between batches and decoding steps. If it has a
         reason, the validation is left, and made up for on resumption. Without one, the last step is validated too.
+        Random numbers are the trainer's own, whatever else the process draws. InUseError if the process has since made
+        another trainer of the run.
         """
+        with self._claim, self._rng.in_use():
+            return self._fit(stop)
+
+    def _fit(self, stop: Callable[[], str | None]) -> str:
         progress, is_main = self.progress, self.context.is_main
         if reason_to_stop(self.config.train, progress) is None and is_main:
             record_start(self.run, progress.step, self.device, self.data.fingerprints, len(self.data.train))
@@ -194,7 +196,8 @@ class Trainer:
         progress = self.progress
         with self.timer("data"):
             update = self._sampler.next(progress)
-        batches, loss, nll = self._accumulate_gradients(update)
+        with self._rng.in_use():
+            batches, loss, nll = self._accumulate_gradients(update)
         with self.timer("optimizer"):
             parameters = list(self.weights.master.parameters())
             self.context.all_reduce_gradients(parameters)
@@ -297,8 +300,7 @@ class Trainer:
         is_regular = progress.step % settings.validate_steps == 0
         nll, bleu = scores["nll"], scores.get("bleu")
         is_best = record_validation(progress, nll, bleu, settings.best_by, is_regular=is_regular)
-        names = {"bleu_tokenizer": name} if (name := getattr(self.scorer, "tokenize", None)) else {}
-        log.log("validation", progress.step, **scores, elapsed_s=progress.elapsed_s, **names)
+        log.log("validation", progress.step, **scores, elapsed_s=progress.elapsed_s, **recorded_tokenizer(self.scorer))
         log.print(validation_line(progress.step, scores, is_best=is_best))
         if is_best:
             self._write(self.run / "best")

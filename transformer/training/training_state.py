@@ -22,9 +22,7 @@ from transformer.config import TrainConfig
 from transformer.errors import CheckpointError
 from transformer.files import is_special_file
 from transformer.training.integrity import check_finite, check_like, load_tensors, save_tensors
-
-# Torch's RNG state by kind of device.
-RNGState = dict[str, Tensor]
+from transformer.training.rng import RNGState, get_rng_state, set_rng_state
 
 # Fields of `Progress` whose key in training.json differs: format 1 keeps its first names.
 KEYS_IN_FILE = {
@@ -97,21 +95,6 @@ def _is_valid(name: str, value: Any) -> bool:
     if type(getattr(Progress, name, None)) is int:
         return type(value) is int and 0 <= value <= _LARGEST_INT
     return type(value) is float and math.isfinite(value)
-
-
-def get_rng_state() -> RNGState:
-    """Torch's RNG state in this process."""
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def set_rng_state(state: RNGState) -> None:
-    """Restore torch's RNG state in this process."""
-    torch.set_rng_state(state["cpu"])
-    if torch.cuda.is_available() and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"])
 
 
 class TrainingState(NamedTuple):

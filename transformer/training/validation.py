@@ -15,15 +15,18 @@ import torch
 from transformer.data.batching import bucket_by_length, collate
 from transformer.data.dataset import PairDataset
 from transformer.data.tokenizer import Tokenizer
+from transformer.errors import TrainingError, one_line
 from transformer.model.transformer import Transformer
 from transformer.training.data import RunData
 from transformer.training.distributed import SINGLE_PROCESS, DistributedContext
+from transformer.training.rng import kept_rng_state
 from transformer.training.run_directory import checkpoints, step_of
 from transformer.training.train_step import batch_loss
 from transformer.training.training_state import Progress
 
 # BLEU of a model's translations of sources against references. Called on every rank; may communicate by `all_gather`.
-Scorer = Callable[[Transformer, Tokenizer, Sequence[str], Sequence[str]], float]
+# If it has an attribute `tokenize` of text, that is recorded as the tokenizer.
+BleuScorer = Callable[[Transformer, Tokenizer, Sequence[str], Sequence[str]], float]
 
 # Between two looks at whether another rank was asked to stop, each of which is a message to the store of the job.
 _POLL_S = 0.2
@@ -56,33 +59,34 @@ class StopCheck:
         return self._is_seen
 
 
-class _StopNowError(Exception):
-    """Leaves a computation of this rank."""
+class _StopNow(BaseException):
+    """Leaves a computation of this rank; no `except Exception` of a scorer holds it."""
 
 
 def validate(
     model: Transformer,
     data: RunData,
     max_tokens: int,
-    scorer: Scorer | None,
+    scorer: BleuScorer | None,
     context: DistributedContext,
     should_stop: Callable[[], bool],
 ) -> dict[str, float]:
-    """NLL in nats per target token, perplexity and, with a scorer, BLEU; draws no random numbers.
+    """NLL in nats per target token, perplexity and, with a scorer, BLEU; keeps torch's RNG state.
 
     `Abandoned` is raised on all ranks if `should_stop()` on one, before a batch or a decoding step.
+    TrainingError for a score that is not a finite number: it could neither be compared nor saved.
     """
     was_training = model.training
     try:
-        with _stopping(model, should_stop):
+        with kept_rng_state(), _stopping(model, should_stop):
             nll = validation_nll(model, data.validation, max_tokens, context)
             values = {"nll": nll, "ppl": math.exp(min(nll, 700.0))}
-            if scorer is not None:
+            if scorer is not None and math.isfinite(nll):
                 sources, references = zip(*data.validation_text, strict=True)
                 model.eval()
-                values["bleu"] = scorer(model, data.tokenizer, sources, references)
+                values["bleu"] = _finite(scorer(model, data.tokenizer, sources, references), scorer)
         context.all_gather(None)
-    except _StopNowError:
+    except _StopNow:
         context.abandon()
     finally:
         model.train(was_training)
@@ -91,11 +95,13 @@ def validate(
 
 @contextlib.contextmanager
 def _stopping(model: Transformer, should_stop: Callable[[], bool]) -> Iterator[None]:
-    """Make the model raise `_StopNowError` before a batch or a decoding step."""
+    """Make the model raise `_StopNow` before a batch or a decoding step."""
+    is_left = False
 
     def check(*_: object) -> None:
-        if should_stop():
-            raise _StopNowError
+        nonlocal is_left
+        if is_left := is_left or should_stop():
+            raise _StopNow
 
     # A scorer and its search need not know of this.
     hooks = [stack.register_forward_pre_hook(check) for stack in (model.encoder, model.decoder)]
@@ -104,6 +110,26 @@ def _stopping(model: Transformer, should_stop: Callable[[], bool]) -> Iterator[N
     finally:
         for hook in hooks:
             hook.remove()
+    if is_left:  # the scorer has a bare `except`: its score is not that of the model
+        raise _StopNow
+
+
+def _finite(score: object, scorer: BleuScorer) -> float:
+    """A score, which may be a number of any library, as a float. TrainingError."""
+    try:
+        value = math.nan if isinstance(score, str | bytes) else float(score)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last for tensors of several elements
+        value = math.nan
+    if not math.isfinite(value):
+        name = getattr(scorer, "__qualname__", type(scorer).__qualname__)
+        raise TrainingError(f"the scorer {name} returned {one_line(repr(score))[:100]}; it must return a finite number")
+    return value
+
+
+def recorded_tokenizer(scorer: BleuScorer | None) -> dict[str, str]:
+    """The tokenizer of a scorer's BLEU, for its record; empty if it names none."""
+    name = getattr(scorer, "tokenize", None)
+    return {"bleu_tokenizer": name} if isinstance(name, str) and name and name.isprintable() else {}
 
 
 @torch.no_grad()
