@@ -9,15 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from transformer.config import ModelConfig
+from transformer.config import Config, DataConfig, ModelConfig, SearchConfig, load_config
 from transformer.data.builtin import builtin_pairs
 from transformer.data.tokenizer import Tokenizer
-from transformer.errors import CheckpointError
+from transformer.errors import CheckpointError, ConfigError
 from transformer.inference.translator import Translator
 from transformer.model.alternatives.build import build_model
 from transformer.model.attention import DotProductAttention
 from transformer.model.transformer import Transformer
-from transformer.training.checkpoint import load_model, save_model
+from transformer.training.checkpoint import load_checkpoint, load_model, save_checkpoint, save_model
 
 V = 53
 SIZES: dict[str, Any] = {"d_model": 22, "num_layers": 2, "num_heads": 2, "d_ff": 29}
@@ -98,3 +98,42 @@ def test_compiled_models_are_refused_and_those_with_a_tokenizer_translate(tmp_pa
 def test_no_model_is_an_error_that_names_the_directory(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"absent: no such run or checkpoint directory"):
         load_model(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("way", ["load_model", "load_checkpoint", "configuration"])
+def test_a_saved_model_keeps_languages_search_and_data(tmp_path: Path, way: str) -> None:
+    tokenizer = Tokenizer.train((text for pair in builtin_pairs("train", 101) for text in pair), 151)
+    model = build_model(len(tokenizer), ModelConfig(**SIZES))
+    whole = Config(
+        model=ModelConfig(**SIZES),
+        data=DataConfig(src_lang="ja", tgt_lang="zh", normalization="identity", max_length=37),
+        search=SearchConfig(beam=7, alpha=0.3),
+    )
+    save_model(model, tmp_path / "first", whole, tokenizer)
+    loaded = load_checkpoint(tmp_path / "first")[2] if way == "load_checkpoint" else load_model(tmp_path / "first")
+    save_model(loaded, tmp_path / "second", whole.model if way == "configuration" else None, tokenizer)
+    for name in ("first", "second"):
+        config = load_checkpoint(tmp_path / name)[0]
+        assert (config.model, config.data, config.search) == (whole.model, whole.data, whole.search)
+        translator = Translator.load(tmp_path / name, device="cpu")
+        assert (translator.languages, translator.search) == (("ja", "zh"), whole.search)
+
+
+@pytest.mark.parametrize(("options", "length"), [({}, 256), ({"attention_score": "location"}, None)], ids=str)
+def test_one_position_matters_only_where_positions_have_a_limit(
+    tmp_path: Path, options: dict[str, Any], length: int | None
+) -> None:
+    model = build_model(V, ModelConfig(**SIZES, max_positions=1, **options))
+    if length is None:
+        with pytest.raises(ConfigError, match=r"^model\.max_positions=1 is less than data\.max_length=2: "):
+            save_model(model, tmp_path / "model")
+        assert not (tmp_path / "model").exists()
+    else:
+        save_model(model, tmp_path / "model")
+        assert load_config(tmp_path / "model" / "config.yaml").data.max_length == length
+
+
+def test_paths_may_be_text(tmp_path: Path) -> None:
+    config = Config(model=ModelConfig(**SIZES))
+    save_checkpoint(str(tmp_path / "model"), config, None, build_model(V, config.model).state_dict())
+    assert load_model(str(tmp_path / "model")).training

@@ -5,6 +5,7 @@ optimizer.safetensors, training.json               besides, to resume training e
 SHA256SUMS                                         checksums of the other files
 """
 
+import dataclasses
 import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
-from transformer.config import Config, DataConfig, ModelConfig, load_config
+from transformer.config import Config, ModelConfig, load_config
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, ConfigError
 from transformer.files import fsync, remove_atomic
@@ -24,12 +25,13 @@ from transformer.hub import check_links, fetch_model, is_model_id
 from transformer.model.alternatives.build import build_model
 from transformer.model.transformer import Transformer
 from transformer.training import integrity
+from transformer.training.rng import RNGState
 from transformer.training.run_directory import CHECKSUMS, checkpoints, find_checkpoint, step_of
-from transformer.training.training_state import Progress, RNGState, TrainingState, load_state, save_state
+from transformer.training.training_state import Progress, TrainingState, load_state, save_state
 
 
 def save_checkpoint(
-    directory: Path,
+    directory: str | Path,
     config: Config,
     tokenizer: Tokenizer | None,
     weights: dict[str, Tensor],
@@ -42,6 +44,7 @@ def save_checkpoint(
     Without `tokenizer` it cannot translate, without `state` not resume; an average names its steps. OSError leaves an
     existing checkpoint intact.
     """
+    directory = Path(directory)
     temporary = directory.with_name(f".{directory.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -85,7 +88,7 @@ def load_checkpoint(directory: str | Path) -> tuple[Config, Tokenizer, Transform
     directory = Path(directory)
     config = _read_config(directory, "config.yaml", "tokenizer.model", "model.safetensors")
     tokenizer = Tokenizer.load(directory / "tokenizer.model")
-    return config, tokenizer, _load(directory, len(tokenizer), config.model)
+    return config, tokenizer, _load(directory, len(tokenizer), config)
 
 
 def locate_checkpoint(path: str | Path) -> tuple[Path, str]:
@@ -108,18 +111,24 @@ def load_model(path: str | Path) -> Transformer:
     config = _read_config(directory, "config.yaml", "model.safetensors")
     shapes = integrity.read_shapes(directory / "model.safetensors", _NAMES)
     vocab_size = next((shapes[name][0] for name in _NAMES if name in shapes), 1)
-    return _load(directory, vocab_size, config.model)
+    return _load(directory, vocab_size, config)
 
 
 def save_model(
-    model: Transformer, directory: str | Path, config: ModelConfig | None = None, tokenizer: Tokenizer | None = None
+    model: Transformer,
+    directory: str | Path,
+    config: ModelConfig | Config | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> None:
     """Write weights and configuration, as `load_model` reads them; with a tokenizer, as `Translator.load` does.
 
-    `config` is by default that of `build_model` or `load_model`. ValueError if it is missing or does not describe the
+    `config` is by default that of `build_model` or `load_model`. Sections `data` and `search`, from which `Translator`
+    has languages and defaults, are those of a whole `Config`, or of the checkpoint from which the model was loaded.
+    ConfigError if it is limited to fewer than 2 positions. ValueError if it is missing or does not describe the
     model, or the directory holds something else than a model. OSError.
     """
-    config = getattr(model, "config", None) if config is None else config
+    whole: Config = config if isinstance(config, Config) else getattr(model, _LOADED_WITH, Config())
+    config = config.model if isinstance(config, Config) else config or getattr(model, "config", None)
     if config is None:
         raise ValueError("the model does not know its configuration: give config=ModelConfig(...)")
     directory, weights = Path(directory), model.state_dict()
@@ -129,8 +138,9 @@ def save_model(
     described = _outline(vocab_size, config)
     if _description(model) != _description(described):
         raise ValueError("the configuration does not describe the model: a part, a size or an option differs")
-    data = DataConfig(max_length=min(DataConfig.max_length, config.max_positions))
-    save_checkpoint(directory, Config(model=config, data=data), tokenizer, weights)
+    limit = max(2, model.max_length or whole.data.max_length)
+    data = dataclasses.replace(whole.data, max_length=min(whole.data.max_length, limit))
+    save_checkpoint(directory, Config(model=config, data=data, search=whole.search), tokenizer, weights)
 
 
 def _description(model: Transformer) -> tuple[Any, ...]:
@@ -139,6 +149,8 @@ def _description(model: Transformer) -> tuple[Any, ...]:
     return repr(model), shapes, model.pad_id, [getattr(module, "activation", None) for module in model.modules()]
 
 
+# An attribute of loaded models: `save_model` keeps their languages and search.
+_LOADED_WITH = "loaded_with"
 # Of the weights with a row per target token, the first that a model has.
 _NAMES = ("embedding.target_weight", "embedding.weight")
 
@@ -157,10 +169,11 @@ def _read_config(directory: Path, *required: str) -> Config:
         raise ConfigError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
 
 
-def _load(directory: Path, vocab_size: int, config: ModelConfig) -> Transformer:
+def _load(directory: Path, vocab_size: int, config: Config) -> Transformer:
     # No memory before the shapes fit: a damaged configuration may describe a model larger than it, the file cannot.
-    model = _outline(vocab_size, config)
+    model = _outline(vocab_size, config.model)
     load_weights(model, directory, assign=True)
+    setattr(model, _LOADED_WITH, config)
     return model
 
 
