@@ -77,7 +77,7 @@ def test_another_tokenizer_than_that_of_earlier_scores_is_said(
     assert warnings == ["validation BLEU is computed with char from now on; up to now it was 13a"] * is_said
 
 
-def test_the_tokenizers_of_a_run_are_listed_in_order_without_repetition() -> None:
+def test_the_tokenizers_of_a_run_are_listed_by_their_changes() -> None:
     def validation(**values: object) -> dict[str, object]:
         return {"kind": "validation", "step": 1, **values}
 
@@ -85,5 +85,6 @@ def test_the_tokenizers_of_a_run_are_listed_in_order_without_repetition() -> Non
     assert bleu_tokenizers(records) == ["13a"]
     zh = validation(bleu=3.5, bleu_tokenizer="zh")
     assert bleu_tokenizers([*records, zh, zh]) == ["13a", "zh"]
+    assert bleu_tokenizers([*records, zh, *records]) == ["13a", "zh", "13a"], "the last one is the latest"
     assert bleu_tokenizers([zh]) == ["zh"]
     assert bleu_tokenizers([]) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import re
 import shutil
@@ -253,3 +254,14 @@ def test_the_overview_of_a_resumed_run_counts_all_its_starts(tiny_config: Config
     assert (second.state, second.step) == ("finished", 11)
     assert first.elapsed_s is not None and second.elapsed_s is not None
     assert second.elapsed_s > first.elapsed_s > 0
+
+
+def test_scores_that_are_not_finite_hide_no_others(run: Path) -> None:
+    """An earlier version took any number of a scorer."""
+    shutil.rmtree(run / "best")
+    values = [(3, math.nan, math.nan), (5, 2.5, 7.5), (7, math.inf, math.nan), (9, 3.5, 6.5)]
+    records = [{"kind": "validation", "step": step, "nll": nll, "bleu": bleu} for step, nll, bleu in values]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    found = overview(run)
+    assert (found.highest_bleu, found.highest_bleu_step) == (7.5, 5)
+    assert (found.best_step, found.best_nll, found.best_bleu) == (5, 2.5, 7.5)

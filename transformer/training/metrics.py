@@ -1,6 +1,7 @@
 """Metrics of a run: metrics.jsonl, TensorBoard and the display."""
 
 import contextlib
+import itertools
 import json
 import os
 import time
@@ -146,9 +147,9 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
 
 
 def bleu_tokenizers(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The tokenizers of a run's validation BLEU, in order; before they were recorded, it was always 13a."""
+    """The tokenizers of a run's validation BLEU, one per change; before they were recorded, it was always 13a."""
     found = [line.get("bleu_tokenizer", "13a") for line in records if line["kind"] == "validation" and "bleu" in line]
-    return list(dict.fromkeys(found))
+    return [name for name, _ in itertools.groupby(found)]
 
 
 def _is_record(value: Any) -> bool:

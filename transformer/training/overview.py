@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformer.config import load_config
 from transformer.errors import CheckpointError, UserError, one_line
@@ -134,11 +135,16 @@ def _read_metrics(run: Path, found: Overview) -> None:
     kept = checkpoints(run / "best")
     found.best_step = step_of(kept[-1]) if kept else None
     if found.best_step is None and validations:
-        found.best_step = min(validations, key=lambda record: record.get("nll", math.inf))["step"]
+        found.best_step = min(validations, key=_nll)["step"]
     for record in validations:
         if record["step"] == found.best_step:
             found.best_nll, found.best_ppl = record.get("nll"), record.get("ppl")
             found.best_bleu = record.get("bleu")
+
+
+def _nll(validation: dict[str, Any]) -> float:
+    nll: float = validation.get("nll", math.inf)
+    return math.inf if math.isnan(nll) else nll
 
 
 def _num_pairs(run: Path) -> int | None:
