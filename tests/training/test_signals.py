@@ -210,3 +210,19 @@ def test_a_signal_saves_and_ends_training(
     assert f"\nresuming after step {step}\n" in printed
     assert f"\ntrain.max_steps={step + 2} reached after step {step + 2}; " in printed
     assert load_config(path).train.max_steps == 11, "the file of the user is left alone"
+
+
+def test_in_another_thread_there_are_no_handlers_and_no_request() -> None:
+    before = [signal.getsignal(number) for number in BOTH]
+    seen: list[object] = []
+
+    def run() -> None:
+        with StopRequest() as stop:
+            seen.append([signal.getsignal(number) for number in BOTH])
+            seen.append(stop())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [before, None]
+    assert [signal.getsignal(number) for number in BOTH] == before

@@ -19,7 +19,7 @@ class StopRequest:
 
     A second SIGINT or SIGTERM acts as usual, unless `ignore_repeats`: Ctrl-C reaches the workers of torchrun twice,
     directly and through it. The others are warnings, which often come repeatedly, or with SIGTERM after them; those
-    that were ignored, as by nohup, stay so.
+    that were ignored, as by nohup, stay so. Outside the main thread, which alone has handlers, nothing is recorded.
     """
 
     def __init__(self, *, ignore_repeats: bool = False) -> None:
@@ -31,6 +31,8 @@ class StopRequest:
         return None if self.signal is None else self.signal.name
 
     def __enter__(self) -> StopRequest:
+        if not _is_main_thread():
+            return self
         heeded = [number for number in _WARNINGS if signal.getsignal(number) != signal.SIG_IGN]
         self._previous = {number: signal.signal(number, self._record) for number in (*_ENDINGS, *heeded)}
         return self
@@ -50,11 +52,15 @@ class StopRequest:
                 signal.signal(number, self._previous.pop(number))
 
 
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
 @contextlib.contextmanager
 def ctrl_c_ends_at_once() -> Iterator[None]:
     """Let Ctrl-C end the process inside of library calls of minutes, in which Python would not notice it."""
     is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not is_usual or threading.current_thread() is not threading.main_thread():
+    if not is_usual or not _is_main_thread():
         yield
         return
     signal.signal(signal.SIGINT, signal.SIG_DFL)
