@@ -39,12 +39,12 @@ from benchmarking.tables import benchmark_tables
 from benchmarking.training import benchmark_training
 
 from transformer.cli import run
+from transformer.commands.outputs import check_output
 from transformer.config import load_config
 from transformer.data.corpus import load_split, read_lines
 from transformer.errors import ConfigError
 from transformer.machine import num_cpus
 from transformer.training.device import resolve_device, tune_process
-from transformer.training.outputs import check_output
 from transformer.training.trainer import Trainer
 
 _SCALING_SIZES = {

@@ -22,11 +22,11 @@ from ablation.runs import read_results, train_and_score
 from benchmarking.report import as_json
 
 from transformer.cli import run
+from transformer.commands.outputs import check_output
 from transformer.config import Config
 from transformer.errors import CheckpointError, ConfigError, InUseError, TrainingError, warn
 from transformer.inference.bleu_tokenizer import TOKENIZERS, resolve_tokenizer
 from transformer.training.device import tune_process
-from transformer.training.outputs import check_output
 from transformer.training.signals import StopRequest
 
 _ROWS = Path(__file__).parents[1] / "configs" / "table3"

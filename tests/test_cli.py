@@ -24,7 +24,7 @@ import pytest
 import sacrebleu
 import torch
 
-from transformer.cli import run
+from transformer.cli import discard, run
 from transformer.data.builtin import builtin_pairs
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import UserError
@@ -1158,3 +1158,15 @@ def test_bugs_keep_their_traceback(error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         run(fail)
     assert caught.value is error
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors as Linux lists them")
+def test_a_discarded_stream_takes_text_and_no_descriptor_is_left(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as stream:
+        stream.write("buffered")
+        before = len([*Path("/proc/self/fd").iterdir()])
+        discard(stream)
+        assert len([*Path("/proc/self/fd").iterdir()]) == before
+        print("more", file=stream, flush=True)
+    assert (tmp_path / "file").read_text() == ""
+    discard(io.StringIO())  # has no descriptor

@@ -1,5 +1,6 @@
 """Entry point of all commands: user errors become one line on stderr, exit status 2."""
 
+import contextlib
 import io
 import os
 import sys
@@ -24,7 +25,7 @@ def run(main: Callable[[], int | None]) -> None:
         status = main() or 0
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output has exited, like `head`
-        _discard(sys.stdout)
+        discard(sys.stdout)
         status = 141
     except UserError as error:
         status = _print_error(str(error))
@@ -50,10 +51,22 @@ def _print_error(message: str) -> int:
     try:
         print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
     except OSError:  # for example a full disk
-        _discard(sys.stderr)
+        discard(sys.stderr)
     return 2
 
 
-def _discard(stream: TextIO) -> None:
-    """Drop buffered output, which Python would otherwise flush at exit, fail, and change the status."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+def print_aside(line: str) -> None:
+    """Print a line on standard error, whose loss is no reason to end."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        discard(sys.stderr)
+
+
+def discard(stream: TextIO) -> None:
+    """Lead a stream to the null device, with all that it has buffered."""
+    # Python would flush that at exit, fail, and change the status.
+    with contextlib.suppress(OSError):  # streams of notebooks have no descriptor
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

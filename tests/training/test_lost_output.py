@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from transformer.cli import print_aside
 from transformer.config import Config
-from transformer.training.lost_output import lasting_output, print_aside
+from transformer.training.lost_output import lasting_output
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 RUN = Path("runs/x")
@@ -82,8 +83,8 @@ def test_errors_of_the_program_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 _LOSE = """
 import sys
 from pathlib import Path
-from transformer.cli import run
-from transformer.training.lost_output import lasting_output, print_aside
+from transformer.cli import print_aside, run
+from transformer.training.lost_output import lasting_output
 def main():
     with lasting_output(Path("runs/x")):
         sys.stdin.readline()

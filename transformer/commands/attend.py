@@ -8,12 +8,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from transformer.commands.outputs import check_output
+from transformer.commands.selection import report_checkpoint
 from transformer.files import write_atomic
 from transformer.inference.translator import Translator
 from transformer.inspection.attention import as_json, draw, page, sentence_attention
 from transformer.inspection.canvas import THEMES, save, theme
-from transformer.training.outputs import check_output
-from transformer.training.selection import report_checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> int:

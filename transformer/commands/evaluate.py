@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformer.commands.outputs import check_output
 from transformer.commands.search_options import SEARCH_DEFAULTS, add_search_options, apply_search_options
+from transformer.commands.selection import report_checkpoint
 from transformer.config import DataConfig, load_config, override
 from transformer.errors import ConfigError, DataError, warn
 from transformer.files import write_atomic
@@ -44,8 +46,6 @@ from transformer.progress import no_stage, stage
 from transformer.training.checkpoint import locate_checkpoint
 from transformer.training.device import tune_process
 from transformer.training.distributed import DistributedContext, init_distributed
-from transformer.training.outputs import check_output
-from transformer.training.selection import report_checkpoint
 
 _TRANSLATED = """\
 {checkpoint} on {corpus}: {sentences} sentences, beam {beam}, alpha {alpha}

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from transformer.commands.selection import report_checkpoint
 from transformer.config import load_config, override
 from transformer.data.corpus import decode_lines, load_split, read_lines
 from transformer.errors import ConfigError, DataError
@@ -21,7 +22,6 @@ from transformer.parsing.trees import bracketed, restore
 from transformer.progress import stage
 from transformer.training.checkpoint import locate_checkpoint
 from transformer.training.device import tune_process
-from transformer.training.selection import report_checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transformer.commands.outputs import check_output
 from transformer.errors import CheckpointError, ConfigError
 from transformer.inspection.canvas import THEMES, save, theme
 from transformer.training.metrics import bleu_tokenizers, read_metrics
-from transformer.training.outputs import check_output
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

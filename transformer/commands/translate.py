@@ -14,7 +14,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from transformer.commands.outputs import check_output
 from transformer.commands.search_options import add_search_options, apply_search_options
+from transformer.commands.selection import report_checkpoint
 from transformer.config import load_config
 from transformer.data.corpus import in_chunks
 from transformer.errors import ConfigError, DataError
@@ -26,8 +28,6 @@ from transformer.inference.translator import Translation, Translator
 from transformer.training.checkpoint import locate_checkpoint
 from transformer.training.device import tune_process
 from transformer.training.distributed import DistributedContext, init_distributed
-from transformer.training.outputs import check_output
-from transformer.training.selection import report_checkpoint
 
 # Enough lines to batch well by length; memory use does not grow with the input.
 _LINES_AT_A_TIME = 4000

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
+
+from transformer.cli import discard
 
 # The reader has exited, or the terminal is gone: nothing written later can arrive.
 _LOST = {errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ESHUTDOWN, errno.ECONNRESET}
@@ -44,26 +45,10 @@ class _Lasting:
         except OSError as error:
             self.error = error
             if error.errno in _LOST:
-                _discard(self.stream)
+                discard(self.stream)
             if not self._is_reported:
                 self._is_reported = True
                 self._on_loss(error)
-
-
-def _discard(stream: TextIO) -> None:
-    """Lead a stream to the null device, which also takes what is buffered."""
-    with contextlib.suppress(OSError):  # streams of notebooks have no descriptor
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())
-        os.close(null)
-
-
-def print_aside(line: str) -> None:
-    """Print a line on standard error, whose loss is no reason to end."""
-    try:
-        print(line, file=sys.stderr, flush=True)
-    except OSError:
-        _discard(sys.stderr)
 
 
 @contextlib.contextmanager
@@ -87,4 +72,4 @@ def lasting_output(run: Path) -> Iterator[None]:
         for stream in (out, err):
             stream.flush()
             if stream.error is not None:  # Python would fail at its exit with what is buffered
-                _discard(stream.stream)
+                discard(stream.stream)

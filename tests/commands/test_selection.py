@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from transformer.commands import attend, average, evaluate, parse, translate
+from transformer.commands.selection import report_checkpoint
 from transformer.config import Config
 from transformer.training.checkpoint import load_checkpoint, locate_checkpoint, save_checkpoint
 from transformer.training.integrity import averaged_steps
 from transformer.training.run_directory import checkpoint_name
-from transformer.training.selection import report_checkpoint
 
 
 @pytest.fixture

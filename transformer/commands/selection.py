@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from transformer.cli import print_aside
 from transformer.config import load_config
 from transformer.hub import is_model_id
 from transformer.training.integrity import averaged_steps
-from transformer.training.lost_output import print_aside
 from transformer.training.metrics import read_metrics
 from transformer.training.run_directory import checkpoints, step_of
 

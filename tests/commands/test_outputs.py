@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from transformer.commands.outputs import check_output
 from transformer.config import DataConfig
 from transformer.errors import ConfigError
 from transformer.files import check_not_input
-from transformer.training.outputs import check_output
 
 
 @pytest.fixture
