@@ -101,6 +101,16 @@ def test_no_file_of_a_run_or_a_checkpoint_is_replaced_or_added(trained_run: Path
         check_output(tmp_path / "alone" / "new")
 
 
+@pytest.mark.parametrize("lost", ["checkpoints", "config.yaml"])
+def test_a_run_that_has_lost_files_is_still_one(trained_run: Path, tmp_path: Path, lost: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    (run / lost).rename(tmp_path / "lost")
+    for path in (run / "metrics.jsonl", run / "best" / "new"):
+        with pytest.raises(ConfigError, match="belongs to the run there, which"):
+            check_output(path)
+
+
 def test_names_that_only_look_like_a_run_are_free(tmp_path: Path) -> None:
     (tmp_path / "best").mkdir()
     for path in (tmp_path / "best" / "new", tmp_path / "config.yaml", tmp_path / "metrics.jsonl"):

@@ -8,11 +8,10 @@ from transformer.config import DataConfig
 from transformer.data.compression import COMPRESSION_SUFFIXES
 from transformer.errors import ConfigError
 from transformer.files import check_not_input, check_replaceable
-from transformer.training.run_directory import CHECKSUMS
+from transformer.training.run_directory import CHECKSUMS, RUN_DIRECTORIES, is_run
 
 _CHECKPOINT_FILES = ("model.safetensors", CHECKSUMS)
 _RUN_FILES = ("config.yaml", "tokenizer.model", "metrics.jsonl", "starts.jsonl", ".lock")
-_RUN_DIRECTORIES = ("checkpoints", "best", "averaged", "tensorboard")
 
 
 def check_output(path: Path, inputs: Iterable[Path] = (), data: DataConfig | None = None) -> None:
@@ -48,10 +47,6 @@ def _check_no_part_of_a_run(path: Path) -> None:
     directory = path.absolute().parent.resolve()
     if any((directory / name).exists() for name in _CHECKPOINT_FILES):
         raise ConfigError(f"{path}: {directory} is a checkpoint, to which no other file belongs; choose another place")
-    is_run_file = _is_run(directory) and path.name in _RUN_FILES
-    if is_run_file or (directory.name in _RUN_DIRECTORIES and _is_run(directory.parent)):
+    is_run_file = is_run(directory) and path.name in _RUN_FILES
+    if is_run_file or (directory.name in RUN_DIRECTORIES and is_run(directory.parent)):
         raise ConfigError(f"{path}: belongs to the run there, which the output would damage; choose another name")
-
-
-def _is_run(directory: Path) -> bool:
-    return (directory / "config.yaml").is_file() and (directory / "checkpoints").is_dir()

@@ -13,10 +13,8 @@ from transformer.errors import CheckpointError, UserError, one_line
 from transformer.files import is_locked
 from transformer.training.integrity import read_shapes
 from transformer.training.metrics import read_metrics
-from transformer.training.run_directory import checkpoints, step_of
+from transformer.training.run_directory import RUN_DIRECTORIES, checkpoints, is_run, step_of
 from transformer.training.training_state import read_progress, reason_to_stop
-
-_OF_A_RUN = {"checkpoints", "best", "averaged", "tensorboard"}
 
 
 @dataclass
@@ -57,24 +55,17 @@ def _find_runs(directory: Path, seen: set[str]) -> Iterator[Path]:
     seen.add(real)
     try:
         names = sorted(path.name for path in directory.iterdir())
-        is_run = _is_run(directory, set(names))
-        below = [name for name in names if name[0] != "." and not (is_run and name in _OF_A_RUN)]
+        is_here = is_run(directory)
+        below = [name for name in names if name[0] != "." and not (is_here and name in RUN_DIRECTORIES)]
         subdirectories = [directory / name for name in below if (directory / name).is_dir()]
     except OSError:
         yield directory
         return
-    if is_run:
+    if is_here:
         yield directory
     if "model.safetensors" not in names:
         for path in subdirectories:
             yield from _find_runs(path, seen)
-
-
-def _is_run(directory: Path, names: set[str]) -> bool:
-    """Whether a directory with these names in it is a run, even one that has lost files."""
-    if "config.yaml" in names:
-        return "model.safetensors" not in names and bool(names & {".lock", "checkpoints", "metrics.jsonl"})
-    return {".lock"} == names or bool(checkpoints(directory / "checkpoints"))
 
 
 def overview(run: Path) -> Overview:

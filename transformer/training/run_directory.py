@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
 CHECKSUMS = "SHA256SUMS"
+RUN_DIRECTORIES = ("checkpoints", "best", "averaged", "tensorboard")
 _PACKAGES = ("torch", "numpy", "sentencepiece", "datasets", "sacrebleu", "safetensors")  # may change results
 _DISTRIBUTION = "attention-is-all-you-need"
 
@@ -147,6 +148,16 @@ def _clean_up(run: Path) -> None:
             leftover.rename(target)
         else:
             shutil.rmtree(leftover)
+
+
+def is_run(directory: Path) -> bool:
+    """Whether a directory is a run, even one that has just begun or has lost files. OSError."""
+    if (directory / "config.yaml").exists():
+        is_model = (directory / "model.safetensors").exists()
+        return not is_model and any((directory / name).exists() for name in (".lock", "checkpoints", "metrics.jsonl"))
+    if (directory / ".lock").exists() and len([*directory.iterdir()]) == 1:
+        return True
+    return bool(checkpoints(directory / "checkpoints"))
 
 
 def lock_run(run: Path) -> FileLock:
