@@ -481,7 +481,7 @@ def test_a_scorer_that_catches_errors_does_not_hold_a_stop(config: Config, caugh
         try:
             return greedy_bleu(model, *rest)
         except caught:
-            return 0.0
+            return float("nan")
 
     values = ("train.validation_bleu=true", "train.validate_steps=5")
     is_scoring = False

@@ -124,8 +124,8 @@ def save_model(
 
     `config` is by default that of `build_model` or `load_model`. Sections `data` and `search`, from which `Translator`
     has languages and defaults, are those of a whole `Config`, or of the checkpoint from which the model was loaded.
-    ConfigError if it is limited to fewer than 2 positions. ValueError if it is missing or does not describe the
-    model, or the directory holds something else than a model. OSError.
+    ConfigError if the model is limited to fewer than 2 positions. ValueError if the configuration is missing or does
+    not describe the model, or the directory holds something else than a model. OSError.
     """
     whole: Config = config if isinstance(config, Config) else getattr(model, _LOADED_WITH, Config())
     config = config.model if isinstance(config, Config) else config or getattr(model, "config", None)

@@ -84,7 +84,9 @@ def validate(
             if scorer is not None and math.isfinite(nll):
                 sources, references = zip(*data.validation_text, strict=True)
                 model.eval()
-                values["bleu"] = _finite(scorer(model, data.tokenizer, sources, references), scorer)
+                values["bleu"] = scorer(model, data.tokenizer, sources, references)
+        if scorer is not None and "bleu" in values:  # not above: a stop that the scorer held goes first
+            values["bleu"] = _finite(values["bleu"], scorer)
         context.all_gather(None)
     except _StopNow:
         context.abandon()
