@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from transformer.config import Config
 from transformer.data.batching import Batch
 from transformer.errors import CheckpointError, TrainingError
+from transformer.files import remove_atomic
 from transformer.model.alternatives.build import build_model
 from transformer.progress import Stage, no_stage, say
 from transformer.training.checkpoint import save_checkpoint
