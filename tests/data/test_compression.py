@@ -158,3 +158,27 @@ def test_the_zstd_module_of_python_is_used_where_there_is_one(tmp_path: Path, mo
 def test_the_suffix_below_the_compression_is_found() -> None:
     names = {"a.csv": ".csv", "a.csv.gz": ".csv", "a.b.tsv.zst": ".tsv", "a.xz": "", "a": "", "a.gz.csv": ".csv"}
     assert {name: inner_suffix(name) for name in names} == names
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
+def test_a_compressed_file_of_no_bytes_is_an_error(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match=rf"^{path}: cannot be read: 0 bytes are not a compressed file$"):
+        read(path)
+    (tmp_path / "a").write_bytes(b"")
+    assert read(tmp_path / "a") == b""
+    assert read(write(path, b"")) == b""
+
+
+def test_a_file_can_be_confirmed_without_a_use_of_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(RAW)
+    _, (file,) = checked_files(path)
+    file.read_again()
+    path.write_bytes(RAW + b"x")
+    with pytest.raises(DataError, match=rf"^{path}: changed after it was first read"):
+        file.read_again()
+    path.unlink()
+    with pytest.raises(DataError, match=rf"^{path}: cannot be read: No such file or directory$"):
+        file.read_again()

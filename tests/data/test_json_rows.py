@@ -67,9 +67,9 @@ GOOD = '{"en": "a", "de": "b"}'
         ('{"en": "a", "de": null}', '\'en\' and \'de\' must be text, got {"en": "a", "de": null}'),
         ('{"en": "a", "de": ["b"]}', "'en' and 'de' must be text"),
         ('{"en": NaN, "de": "b"}', "'en' and 'de' must be text, got {\"en\": NaN"),
-        ('{"en": "a"}', "needs 'en' and 'de' or 'translation', has ['en']"),
-        ('{"EN": "a", "de": "b"}', "needs 'en' and 'de' or 'translation', has ['EN', 'de']"),
-        ('{"translation": {"en": "a", "fr": "b"}}', "needs 'en' and 'de' in 'translation', has ['en', 'fr']"),
+        ('{"en": "a"}', "needs columns 'en' and 'de' or 'translation', has ['en']"),
+        ('{"EN": "a", "de": "b"}', "needs columns 'en' and 'de' or 'translation', has ['EN', 'de']"),
+        ('{"translation": {"en": "a", "fr": "b"}}', "needs columns 'en' and 'de' in 'translation', has ['en', 'fr']"),
         ('{"translation": {"en": "a", "de": null}}', "'en' and 'de' must be text"),
         ('{"translation": null}', "'translation' must be an object, got null"),
         ('{"translation": "c", "en": "a"}', "'translation' must be an object, got \"c\""),
@@ -114,7 +114,7 @@ def test_a_malformed_row_is_an_error_with_its_number(
         (f"{GOOD}\n" + GOOD[:-2], 2, "not JSON: Unterminated string"),
         (f"{GOOD}\n" + GOOD[:-1], 2, "not JSON: Expecting ',' delimiter"),
         (f"{GOOD}\n]", 2, "not JSON: Expecting value"),
-        ('{"data": [' + GOOD + "]}", 1, "needs 'en' and 'de' or 'translation', has ['data']"),
+        ('{"data": [' + GOOD + "]}", 1, "needs columns 'en' and 'de' or 'translation', has ['data']"),
     ],
 )
 def test_text_between_and_after_the_rows_is_an_error(
@@ -149,5 +149,7 @@ def test_a_row_of_another_column_may_hold_anything() -> None:
 
 def test_the_first_row_is_checked_when_the_corpus_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"en": "a", "fr": "b"}\n')
-    with pytest.raises(DataError, match=r"a\.jsonl, row 1: needs 'en' and 'de' or 'translation', has \['en', 'fr'\]$"):
+    with pytest.raises(
+        DataError, match=r"a\.jsonl, row 1: needs columns 'en' and 'de' or 'translation', has \['en', 'fr'\]$"
+    ):
         load_split(DataConfig(corpus=f"{tmp_path}/a.jsonl"), "train")

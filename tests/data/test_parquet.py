@@ -36,7 +36,7 @@ TEXT_TYPES = [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string
 def test_columns_of_text_give_their_pairs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: pa.DataType, rows: int
 ) -> None:
-    monkeypatch.setattr(parquet, "_ROWS_PER_READ", rows)
+    monkeypatch.setattr(parquet, "ROWS_PER_READ", rows)
     columns = {"id": list(range(4)), **{lang: pa.array(side).cast(kind) for lang, side in SIDES.items()}}
     corpus = load(write(tmp_path / "a.parquet", columns))
     assert list(corpus) == list(corpus) == PAIRS
@@ -82,7 +82,7 @@ def test_a_column_that_is_missing_or_no_text_is_an_error(tmp_path: Path, columns
 def test_a_null_is_an_error_that_names_the_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: dict[str, list[Any]]
 ) -> None:
-    monkeypatch.setattr(parquet, "_ROWS_PER_READ", 2)
+    monkeypatch.setattr(parquet, "ROWS_PER_READ", 2)
     reader = iter(load(write(tmp_path / "a.parquet", columns)))
     assert len([next(reader), next(reader)]) == 2
     with pytest.raises(DataError, match=r"a\.parquet, row 3: 'en' and 'de' must be text, got null$"):
@@ -90,7 +90,7 @@ def test_a_null_is_an_error_that_names_the_row(
 
 
 def test_text_that_is_not_utf8_is_an_error_that_names_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet, "_ROWS_PER_READ", 3)
+    monkeypatch.setattr(parquet, "ROWS_PER_READ", 3)
     side = pa.array([b"fine", b"fine", b"fine", b"fine", b"\xff"]).view(pa.string())
     path = write(tmp_path / "a.parquet", {"en": side, "de": side})
     with pytest.raises(DataError, match=r"a\.parquet, row 5: not UTF-8$"):
@@ -134,3 +134,20 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
         return most
 
     assert peak(30_011) < 1.2 * peak(10_007)
+
+
+def test_a_change_while_row_groups_are_read_is_an_error(tmp_path: Path) -> None:
+    side = [f"sentence {i:05}" for i in range(2003)]
+    path = tmp_path / "a.parquet"
+    pq.write_table(
+        pa.table({"en": side, "de": side}), path, row_group_size=1009, compression="none", use_dictionary=False
+    )
+    reader = iter(load(path))
+    assert next(reader) == ("sentence 00000", "sentence 00000")
+    raw = path.read_bytes()
+    with path.open("r+b") as file:
+        file.write(raw.replace(b"sentence 01777", b"SENTENCE 01777"))
+    found: list[tuple[str, str]] = []
+    with pytest.raises(DataError, match=r"a\.parquet: changed after it was first read"):
+        found.extend(reader)  # which keeps what comes before the error
+    assert found[1776][0] == "SENTENCE 01777"

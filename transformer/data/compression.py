@@ -25,9 +25,24 @@ class CheckedFile:
     crc: int
 
     def check(self, size: int, crc: int) -> None:
-        """DataError if the bytes that were read are others."""
+        """DataError if the bytes that a reading found are others."""
         if (size, crc) != (self.size, self.crc):
             raise DataError(f"{self.path}: changed after it was first read; start again when it no longer changes")
+
+    def read_again(self, stream: BinaryIO | None = None) -> None:
+        """Read the file, or an open one from its beginning. DataError if it has changed."""
+        if stream is None:
+            try:
+                with self.path.open("rb") as opened:
+                    self.read_again(opened)
+            except OSError as error:
+                raise DataError(f"{self.path}: cannot be read: {error.strerror}") from None
+            return
+        size = crc = 0
+        stream.seek(0)
+        while block := stream.read(_BUFFER_SIZE):
+            size, crc = size + len(block), zlib.crc32(block, crc)
+        self.check(size, crc)
 
 
 def inner_suffix(path: str | Path) -> str:
@@ -51,7 +66,10 @@ def open_binary(file: Path | CheckedFile) -> Iterator[BinaryIO]:
         with path.open("rb", buffering=0) as unchecked:
             raw = cast(io.RawIOBase, unchecked)
             counting = _Counting(raw) if isinstance(file, CheckedFile) else None
-            with _decompressed(io.BufferedReader(counting or raw, _BUFFER_SIZE), path.suffix) as stream:
+            buffered: io.BufferedReader = io.BufferedReader(counting or raw, _BUFFER_SIZE)
+            if path.suffix in COMPRESSION_SUFFIXES and not buffered.peek(1):  # which some decompressors take for a file
+                raise EOFError("0 bytes are not a compressed file")
+            with _decompressed(buffered, path.suffix) as stream:
                 yield stream
                 if counting is not None and isinstance(file, CheckedFile):
                     while counting.read(_BUFFER_SIZE):  # what follows the end of the compressed data

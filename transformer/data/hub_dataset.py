@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from transformer.config import DataConfig
+from transformer.data.columns import ROWS_PER_READ, check_columns
 from transformer.errors import DataError
 from transformer.hub import check_home
-
-_ROWS_PER_READ = 1000  # about ten times as fast as single rows
 
 
 def hub_pairs(
@@ -66,13 +65,13 @@ def row_reader(name: str, rows: Any, src_lang: str, tgt_lang: str) -> Callable[[
     """A function that returns the pairs of a `datasets.Dataset`. DataError if it lacks a column."""
     langs, columns = (src_lang, tgt_lang), rows.column_names
     nested = "translation" in columns and not set(langs) <= set(columns)
-    if not nested and not set(langs) <= set(columns):
-        raise DataError(f"{name}: needs columns {src_lang!r} and {tgt_lang!r} or 'translation', has {columns}")
+    if not nested:
+        check_columns(name, columns, langs, instead=" or 'translation'")
 
     def read() -> Iterator[tuple[str, str]]:
         numbers = itertools.count(1)
         try:
-            for batch in rows.iter(_ROWS_PER_READ):
+            for batch in rows.iter(ROWS_PER_READ):
                 for index, number in zip(range(len(batch[columns[0]])), numbers, strict=False):
                     pair = batch["translation"][index] if nested else {lang: batch[lang][index] for lang in langs}
                     texts: list[Any] = [pair.get(lang) for lang in langs] if isinstance(pair, dict) else [None]

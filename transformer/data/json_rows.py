@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from transformer.data.columns import check_columns
 from transformer.data.text_files import MAX_LINE, is_utf16
 from transformer.errors import DataError
 
@@ -25,10 +26,10 @@ def json_pairs(stream: BinaryIO, name: str, src_lang: str, tgt_lang: str) -> Ite
         pair = row
         try:
             source, target = row[src_lang], row[tgt_lang]
-        except (KeyError, TypeError):  # nested, or no such object
-            pair = row["translation"] if isinstance(row, dict) and "translation" in row else row
-            if not isinstance(pair, dict) or src_lang not in pair or tgt_lang not in pair:
-                raise _missing(f"{name}, row {number}", row, pair, langs) from None
+        except (KeyError, TypeError):
+            pair = None
+        if pair is None:
+            pair = _nested(f"{name}, row {number}", row, langs)
             source, target = pair[src_lang], pair[tgt_lang]
         if type(source) is not str or type(target) is not str:
             shown = json.dumps({lang: pair[lang] for lang in langs}, ensure_ascii=False)[:200]
@@ -41,15 +42,15 @@ def json_pairs(stream: BinaryIO, name: str, src_lang: str, tgt_lang: str) -> Ite
         yield source, target
 
 
-def _missing(place: str, row: Any, pair: Any, langs: tuple[str, str]) -> DataError:
-    if not isinstance(row, dict):
-        return DataError(f"{place}: must be an object, got {json.dumps(row, ensure_ascii=False)[:200]}")
-    where = " in 'translation'" if pair is not row else ""
+def _nested(place: str, row: Any, langs: tuple[str, str]) -> dict[str, Any]:
+    """The object in `translation`. DataError if there is none with both languages."""
+    is_nested = isinstance(row, dict) and "translation" in row
+    pair = row["translation"] if is_nested else row
     if not isinstance(pair, dict):
-        return DataError(f"{place}: 'translation' must be an object, got {json.dumps(pair, ensure_ascii=False)[:200]}")
-    return DataError(
-        f"{place}: needs {langs[0]!r} and {langs[1]!r}{where or ' or ' + repr('translation')}, has {list(pair)[:20]}"
-    )
+        what = "'translation' must" if is_nested else "must"
+        raise DataError(f"{place}: {what} be an object, got {json.dumps(pair, ensure_ascii=False)[:200]}")
+    check_columns(place, pair, langs, instead=" in 'translation'" if is_nested else " or 'translation'")
+    return pair
 
 
 def _values(stream: BinaryIO, name: str) -> Iterator[Any]:

@@ -1,14 +1,12 @@
 """Sentence pairs of parquet files, read by pyarrow, which `datasets` brings."""
 
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from transformer.data.columns import ROWS_PER_READ, check_columns
 from transformer.data.compression import CheckedFile
 from transformer.errors import DataError
-
-_ROWS_PER_READ = 1000  # about ten times as fast as single rows
 
 
 def parquet_pairs(file: Path | CheckedFile, src_lang: str, tgt_lang: str) -> Iterator[tuple[str, str]]:
@@ -23,28 +21,22 @@ def parquet_pairs(file: Path | CheckedFile, src_lang: str, tgt_lang: str) -> Ite
     try:
         with path.open("rb") as stream:
             if isinstance(file, CheckedFile):
-                _check_content(file, stream)
+                file.read_again(stream)
+                stream.seek(0)
             # Neither reads ahead nor whole columns, so memory is that of a row group.
             table = pyarrow.parquet.ParquetFile(stream, buffer_size=1 << 16, pre_buffer=False)
             columns = _columns(table.schema_arrow, str(path), langs)
             row = 1
-            for batch in table.iter_batches(_ROWS_PER_READ, columns=columns, use_threads=False):
+            for batch in table.iter_batches(ROWS_PER_READ, columns=columns, use_threads=False):
                 yield from _texts(batch, f"{path}, row", row, langs)
                 row += batch.num_rows
+            if isinstance(file, CheckedFile):  # row groups were read meanwhile
+                file.read_again(stream)
     except DataError:
         raise
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         reason = " ".join(str(error).split())[:300]
         raise DataError(f"{path}: cannot be read as parquet: {reason}") from None
-
-
-def _check_content(file: CheckedFile, stream: BinaryIO) -> None:
-    """DataError if the content of an open file has changed."""
-    size = crc = 0
-    while block := stream.read(1 << 16):
-        size, crc = size + len(block), zlib.crc32(block, crc)
-    file.check(size, crc)
-    stream.seek(0)
 
 
 def _columns(schema: Any, name: str, langs: tuple[str, str]) -> list[str]:
@@ -61,13 +53,9 @@ def _columns(schema: Any, name: str, langs: tuple[str, str]) -> list[str]:
             )
         schema = list(types["translation"])
         types = {field.name: field.type for field in schema}
-    if not set(langs) <= types.keys():
-        instead = " in 'translation'" if where else " or 'translation'"
-        raise DataError(f"{name}: needs columns {langs[0]!r} and {langs[1]!r}{instead}, has {list(types)}")
     names = [field.name for field in schema]
+    check_columns(name, names, langs, instead=" in 'translation'" if where else " or 'translation'")
     for lang in langs:
-        if names.count(lang) > 1:
-            raise DataError(f"{name}: {names.count(lang)} columns are called {lang!r}: rename all but one")
         if not _is_text(types[lang]):
             raise DataError(f"{name}: the column {where + lang!r} must hold text, holds {types[lang]}")
     return columns
