@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -523,3 +524,29 @@ def test_a_corpus_that_cannot_be_read_ends_the_stage(tmp_path: Path, capsys: pyt
         corpus_tokenizer(Corpus("the shelf", "torn", read), 211, tmp_path, stage=progress.stage)
     assert threading.active_count() == before
     assert capsys.readouterr() == ("", "")
+
+
+def test_other_symbols_of_the_same_text_make_another_tokenizer(tmp_path: Path) -> None:
+    def pieces(symbols: list[str]) -> list[str]:
+        corpus = Corpus("own", "own", lambda: iter([("a b c d", "e f <x> g")]), lambda: symbols)
+        return corpus_tokenizer(corpus, 19, tmp_path).pieces(range(19))
+
+    for symbols in ([], ["<x>"], ["d", "<x>"], ["<x>"], []):
+        found = pieces(symbols)
+        assert found[4 : 4 + len(symbols)] == [f"▁{symbol}" for symbol in symbols]
+        assert ("▁<x>" in found) == ("<x>" in symbols)
+    assert len(list(tmp_path.glob("*.model"))) == 3
+
+
+def test_a_tokenizer_without_symbols_keeps_its_place_in_the_cache(tmp_path: Path, pairs: Pairs) -> None:
+    corpus_tokenizer(Shelf(pairs).corpus, 211, tmp_path, normalization="nfkc")
+    parts = (2, "tokenizer", "shelf", 211, [("normalization", "nfkc")])
+    assert (tmp_path / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}.model").is_file()
+
+
+def test_sizes_may_be_numbers_of_numpy(tmp_path: Path, pairs: Pairs, tokenizer: Tokenizer) -> None:
+    sizes: Any = {"max_length": np.int64(23), "max_ratio": np.float32(2.5)}
+    expected_dataset = encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path, max_length=23, max_ratio=2.5)
+    assert encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path, **sizes).fingerprint == expected_dataset.fingerprint
+    number: Any = np.int64(211)
+    assert corpus_tokenizer(Shelf(pairs).corpus, number, tmp_path).model == tokenizer.model

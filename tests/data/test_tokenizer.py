@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sentencepiece
@@ -106,7 +108,7 @@ def test_a_character_never_seen_is_unknown_and_shows(tokenizer: Tokenizer) -> No
 
 @pytest.mark.parametrize("num_threads", [1, 3])
 def test_text_that_no_utf8_can_hold_is_refused(tokenizer: Tokenizer, num_threads: int) -> None:
-    with pytest.raises(DataError, match="a text contains surrogates, which UTF-8 cannot encode"):
+    with pytest.raises(DataError, match=r"^text 2 contains surrogates, which UTF-8 cannot encode"):
         tokenizer.encode(["Der Hund", "half \ud800 a character"], num_threads)
 
 
@@ -237,3 +239,56 @@ def rule_options(rule: str) -> dict[str, str]:
 def test_repeating_a_corpus_changes_no_piece() -> None:
     sentences = [source for source, _ in builtin_pairs("train", 211)]
     assert Tokenizer.train(sentences * 3, 211).pieces(range(211)) == Tokenizer.train(sentences, 211).pieces(range(211))
+
+
+@pytest.mark.parametrize("bad", [None, float("nan"), b"x", 3])
+def test_what_is_not_text_is_refused_with_its_number(tokenizer: Tokenizer, bad: Any) -> None:
+    for call in (tokenizer.encode, lambda texts: Tokenizer.train(texts, VOCAB_SIZE)):
+        with pytest.raises(TypeError, match=rf"^text 3 must be a str, got {type(bad).__name__}$"):
+            call(["a", "b", bad, "c"])
+
+
+@pytest.mark.parametrize("text", ["dog runs", b"dog runs"])
+def test_one_string_is_not_taken_for_a_list_of_its_characters(tokenizer: Tokenizer, text: Any) -> None:
+    with pytest.raises(TypeError, match=r"^texts must be a list of texts, not one string$"):
+        tokenizer.encode(text)
+    with pytest.raises(TypeError, match=r"^sentences must be a list of texts, not one string$"):
+        Tokenizer.train(text, VOCAB_SIZE)
+    with pytest.raises(TypeError, match=r"^symbols must be a list of texts, not one string$"):
+        Tokenizer.train(["dog runs"], VOCAB_SIZE, text)
+
+
+def test_an_iterator_of_texts_is_encoded_as_their_list(tokenizer: Tokenizer, sentences: list[str]) -> None:
+    assert tokenizer.encode(iter(sentences)) == tokenizer.encode(tuple(sentences)) == tokenizer.encode(sentences)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "rule", "found"),
+    [
+        ("(NP", "nfkc_cf", ["(np"]),
+        ("½", "nfkc", ["1⁄2"]),
+        ("a b", "minimal", ["a", "b"]),
+        (" a", "minimal", ["a"]),
+        ("a\tb", "minimal", ["a", "b"]),
+        ("", "identity", []),
+    ],
+)
+def test_a_symbol_that_no_text_can_contain_is_refused(symbol: str, rule: str, found: list[str]) -> None:
+    message = f"the symbol {symbol!r} must stay one word, but data.normalization={rule} makes it {found}; minimal "
+    with pytest.raises(DataError, match=f"^{re.escape(message)}"):
+        Tokenizer.train(["(np dog"], VOCAB_SIZE, ["fine", symbol], normalization=rule)
+    with pytest.raises(TypeError, match=r"^the symbol 3 must be a str$"):
+        Tokenizer.train(["(np dog"], VOCAB_SIZE, [3])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("rule", ["minimal", "identity", "nfkc", "nmt_nfkc"])
+def test_a_symbol_that_its_rule_keeps_is_one_piece_of_every_text(sentences: list[str], rule: str) -> None:
+    tokenizer = Tokenizer.train(sentences, VOCAB_SIZE, ["(NP", ")NP"], normalization=rule)
+    pieces = tokenizer.pieces(tokenizer.encode(["dog (NP a )NP"])[0])
+    assert {"▁(NP", "▁)NP"} <= set(pieces)
+
+
+def test_an_unknown_rule_is_an_error_with_those_there_are(sentences: list[str]) -> None:
+    message = "^data.normalization='foo' must be one of minimal, identity, nfkc, nmt_nfkc, nfkc_cf, nmt_nfkc_cf$"
+    with pytest.raises(DataError, match=message):
+        Tokenizer.train(sentences, VOCAB_SIZE, normalization="foo")

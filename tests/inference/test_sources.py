@@ -159,11 +159,11 @@ def test_another_rule_for_long_texts_is_refused(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("language", [None, "en"])
-def test_surrogates_are_an_error(tokenizer: Tokenizer, language: str | None) -> None:
+def test_surrogates_are_an_error_with_the_number_of_the_text(tokenizer: Tokenizer, language: str | None) -> None:
     if language is not None:
         pytest.importorskip("sentencex")
-    with pytest.raises(DataError, match="contains surrogates"):
-        reader(tokenizer, language=language).read(["We", "\udcff"])
+    with pytest.raises(DataError, match=r"^text 12 contains surrogates"):
+        reader(tokenizer, language=language).read(["We. We are.", "\udcff"], first_number=11)
 
 
 # Notes

@@ -129,7 +129,8 @@ def corpus_tokenizer(
     `settings` are the others of `Tokenizer.train`. DataError if the corpus is empty or does not suit `vocab_size`.
     """
     _remove_leftovers(Path(cache_dir))
-    parts = (_FORMAT, "tokenizer", corpus.fingerprint, vocab_size, sorted(settings.items()))
+    symbols = list(corpus.symbols())
+    parts = (_FORMAT, "tokenizer", corpus.fingerprint, vocab_size, sorted(settings.items()), *filter(None, [symbols]))
     path = Path(cache_dir) / f"{_digest(parts)}.model"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +140,7 @@ def corpus_tokenizer(
                     raise DataError(f"{corpus.name}: the corpus is empty")
                 with contextlib.ExitStack() as learning:
                     sentences = _sentences(corpus, stage, learning, f"learning {vocab_size:,} pieces")
-                    tokenizer = Tokenizer.train(sentences, vocab_size, corpus.symbols(), **settings)
+                    tokenizer = Tokenizer.train(sentences, vocab_size, symbols, **settings)
                 temporary = _temporary(path)
                 try:
                     _append(temporary, tokenizer.model, path.parent)
@@ -210,7 +211,7 @@ def _append(path: Path, data: bytes | memoryview, cache: Path) -> None:
 
 
 def _digest(parts: Sequence[object]) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(parts, default=np.generic.item).encode()).hexdigest()[:32]
 
 
 def _write_entry(

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import sentencepiece
 
+from transformer.config import NormalizationRule
 from transformer.errors import DataError
 
 MARK = "▁"  # SentencePiece's mark of a space
@@ -29,15 +30,19 @@ _BLANK = re.compile(rf"[\s{MARK}\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]*"
 _MODEL_NORMALIZER = 3
 _NAME, _RULE_PATH = 1, 6
 _LENGTH_DELIMITED, _FIXED_SIZES = 2, {1: 8, 5: 4}
+_RULES = get_args(NormalizationRule)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Normalizer:
     """A rule, as SentencePiece applies it.
 
-    `spec` is its form in a SentencePiece model.
+    `spec` is its form in a SentencePiece model. DataError for an unknown rule.
     """
 
     def __init__(self, rule: str) -> None:
+        if rule not in _RULES:
+            raise DataError(f"data.normalization={rule!r} must be one of {', '.join(_RULES)}")
         options = {"normalization_rule_tsv": str(_RULE_FILE)} if rule == MINIMAL else {"normalization_rule_name": rule}
         # The smallest model: pad, unk, bos, eos, the mark and one letter.
         model = train_sentencepiece(["a\t1"], model_type="char", vocab_size=6, **options)
@@ -53,11 +58,23 @@ class Normalizer:
         try:
             return [word for word in str(self._processor.Normalize(text)).split(MARK) if word]
         except (RuntimeError, TypeError, UnicodeEncodeError):  # which, depends on the version
-            raise surrogates_error() from None
+            raise surrogates_error(f"the text {text[:50]!r}") from None
 
 
-def surrogates_error() -> DataError:
-    return DataError("a text contains surrogates, which UTF-8 cannot encode: was it decoded correctly?")
+def text_error(texts: Iterable[object], first_number: int = 1) -> Exception:
+    """The error of the first that is not a text or has surrogates, with its number."""
+    number, text = next(
+        (number, text)
+        for number, text in enumerate(texts, start=first_number)
+        if not isinstance(text, str) or _SURROGATE.search(text)
+    )
+    if not isinstance(text, str):
+        return TypeError(f"text {number} must be a str, got {type(text).__name__}")
+    return surrogates_error(f"text {number}")
+
+
+def surrogates_error(what: str) -> DataError:
+    return DataError(f"{what} contains surrogates, which UTF-8 cannot encode: was it decoded correctly?")
 
 
 def train_sentencepiece(words: Sequence[str], **options: Any) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from transformer.data.normalization import (
     Normalizer,
     is_blank,
     rule_name,
-    surrogates_error,
+    text_error,
     train_sentencepiece,
     without_control_space,
     write_spec,
@@ -76,16 +77,18 @@ class Tokenizer:
         """Train on sentences of both languages.
 
         Pieces never cross white space, so training needs only word counts, and memory grows with distinct words only.
-        DataError if the text is too small for that many pieces, has too many characters for them, or has surrogates.
+        DataError if the text is too small for that many pieces, has too many characters for them, or has surrogates,
+        and for an unknown rule or a symbol that is not a word by it. TypeError for anything but texts.
 
         Args:
             vocab_size: number of pieces, the special ones included.
-            symbols: user-defined words that are never split.
+            symbols: user-defined words that are never split; the rule must not change them.
             normalization: the rule that becomes part of the model: `minimal` or a name of SentencePiece's.
             character_coverage: from 0.98 to 1, the part of the text whose characters become pieces.
             byte_fallback: also make a piece of each byte, so that no character is unknown.
         """
         normalizer = Normalizer(normalization)
+        symbols = _checked_symbols(symbols, normalizer, normalization)
         counts = _counted_words(sentences, normalizer)
         reserved = [_RESERVED] if any(_RESERVED in word for word in counts) else []
         optional = {"byte_fallback": True} if byte_fallback else {}  # the model records what is given
@@ -109,14 +112,15 @@ class Tokenizer:
     def encode(self, texts: Sequence[str], num_threads: int = 1) -> list[list[int]]:
         """Token ids of each text, without <s> and </s>.
 
-        None for a text of nothing but white space. DataError for surrogates, which UTF-8 cannot encode.
+        None for a text of nothing but white space. TypeError for what is not a text, DataError for surrogates, which
+        UTF-8 cannot encode; both name the text's number.
         """
-        try:
-            texts = ["" if is_blank(text) else text for text in texts]
-            ids: list[list[int]] = self._processor.Encode(texts, out_type=int, num_threads=num_threads)
-        except (TypeError, UnicodeEncodeError):
-            raise surrogates_error() from None
-        return ids
+        texts = _listed("texts", texts)
+        with contextlib.suppress(TypeError, UnicodeEncodeError):
+            shown = ["" if is_blank(text) else text for text in texts]
+            ids: list[list[int]] = self._processor.Encode(shown, out_type=int, num_threads=num_threads)
+            return ids
+        raise text_error(texts)
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Text of each id sequence; special ids are dropped, but unknown is `⁇`.
@@ -141,14 +145,38 @@ class Tokenizer:
         return sum(len(piece) == 1 for piece in self.pieces(range(len(self))))
 
 
+def _listed(name: str, texts: Iterable[str]) -> list[str]:
+    """TypeError for one text, whose characters would be taken for texts."""
+    if isinstance(texts, (str, bytes)):
+        raise TypeError(f"{name} must be a list of texts, not one string")
+    return list(texts)
+
+
+def _checked_symbols(symbols: Sequence[str], normalizer: Normalizer, rule: str) -> list[str]:
+    symbols = _listed("symbols", symbols)
+    for symbol in symbols:
+        if not isinstance(symbol, str):
+            raise TypeError(f"the symbol {symbol!r} must be a str")
+        if (words := normalizer.words(symbol)) != [symbol]:
+            raise DataError(
+                f"the symbol {symbol!r} must stay one word, but data.normalization={rule} makes it {words}; "
+                f"{MINIMAL} changes only white space"
+            )
+    return symbols
+
+
 def _counted_words(sentences: Iterable[str], normalizer: Normalizer) -> collections.Counter[str]:
     """Count words as the encoder splits them.
 
     All of them before SentencePiece runs, which (0.2.0) may take an error or Ctrl-C in an iterator for its end.
     """
+    if isinstance(sentences, (str, bytes)):
+        raise TypeError("sentences must be a list of texts, not one string")
     # No rule looks across a space, so each distinct stretch without one is normalised once.
     stretches: collections.Counter[str] = collections.Counter()
-    for sentence in sentences:
+    for number, sentence in enumerate(sentences, start=1):
+        if not isinstance(sentence, str):
+            raise text_error([sentence], number)
         stretches.update(sentence.split(" "))
     counts: collections.Counter[str] = collections.Counter()
     while stretches:  # emptied, so that no word is in memory twice

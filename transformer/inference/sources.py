@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
+from transformer.data.normalization import text_error
 from transformer.data.tokenizer import EOS_ID, UNK_ID, Tokenizer
 from transformer.errors import ConfigError, DataError
 from transformer.inference.sentences import has_several_sentences, split_sentences, split_to_fit
@@ -96,7 +97,10 @@ class SourceReader:
         are to be split and `sentencex` is not installed.
         """
         parts = [[text] if self.language is None else split_sentences(text, self.language) for text in texts]
-        encoded = iter(self.tokenizer.encode([part for parts_of_text in parts for part in parts_of_text]))
+        try:
+            encoded = iter(self.tokenizer.encode([part for parts_of_text in parts for part in parts_of_text]))
+        except (DataError, TypeError):
+            raise text_error(("".join(parts_of_text) for parts_of_text in parts), first_number) from None
         sources = []
         for number, parts_of_text in enumerate(parts, start=first_number):
             sources.append([x for part in parts_of_text for x in self._sources(part, next(encoded), number)])
