@@ -28,8 +28,8 @@ from transformer.data.corpus import (
     Corpus,
     aligned_files,
     aligned_lines,
+    checked_files,
     decode_lines,
-    digest_files,
     find_files,
     load_split,
     published_test_set,
@@ -277,14 +277,14 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def read_tabs(data: DataConfig, split: str) -> Corpus:
     """Read tab-separated pairs, as a user's program may."""
-    (path,) = find_files(data.corpus, split)
+    fingerprint, (file,) = checked_files(*find_files(data.corpus, split))
 
     def read() -> Iterator[tuple[str, str]]:
-        for line in read_lines(path):
+        for line in read_lines(file):
             source, _, target = line.partition("\t")
             yield source, target
 
-    return Corpus(str(path), digest_files(path), read, lambda: ["dog"])
+    return Corpus(str(file.path), fingerprint, read, lambda: ["dog"])
 
 
 @pytest.mark.usefixtures("registry")
@@ -302,6 +302,46 @@ def test_a_registered_suffix_is_read_from_file_to_ids(tmp_path: Path, name: str)
     assert len(encode_corpus(corpus, tokenizer, tmp_path / "cache")) == 97
     with pytest.raises(DataError, match=r"no such file: .*test\."):
         load(tmp_path / name, "test")
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_registered_suffix_stands_last_but_for_the_compression(tmp_path: Path) -> None:
+    transformer.register_corpus(".tabs", read_tabs)
+    write(tmp_path / "my.tabs.csv", "en,de\na,b\n")
+    write_pairs(tmp_path, "my.tabs.{split}.{lang}.xz", "train")
+    assert list(load(tmp_path / "my.tabs.csv")) == [("a", "b")]
+    assert list(load(tmp_path / "my.tabs.{split}.{lang}.xz")) == PAIRS
+    transformer.register_corpus(".gz", lambda _data, _split: Corpus("packed", "packed", lambda: iter([("c", "d")])))
+    assert list(load(tmp_path / "any.gz")) == [("c", "d")]
+
+
+@pytest.mark.parametrize(
+    ("bad", "shown"),
+    [
+        (("a", "b", "c"), r"\('a', 'b', 'c'\)"),
+        (None, "None"),
+        (7, "7"),
+        ("ab", "'ab'"),
+        (("a", None), r"\('a', None\)"),
+        ((b"a", "b"), r"\(b'a', 'b'\)"),
+    ],
+)
+def test_a_reader_that_yields_something_other_than_two_texts_is_named(tmp_path: Path, bad: Any, shown: str) -> None:
+    corpus = Corpus("mine", "mine", lambda: iter([("a", "b"), ["c", "d"], bad]))
+    for read in (list, lambda corpus: corpus_tokenizer(corpus, 11, tmp_path)):
+        with pytest.raises(DataError, match=rf"^mine, pair 3: must be two texts, got {shown}$"):
+            read(corpus)
+
+
+@pytest.mark.parametrize("pair", [("ä", "half \ud800 a character"), ("\udc80", "")])
+def test_surrogates_of_a_reader_are_an_error_with_the_number_of_the_pair(pair: tuple[str, str]) -> None:
+    with pytest.raises(DataError, match=r"^mine, pair 2 contains surrogates, which UTF-8 cannot encode"):
+        list(Corpus("mine", "mine", lambda: iter([("ä", "\U0001f600"), pair])))
+
+
+def test_a_fingerprint_is_text() -> None:
+    with pytest.raises(TypeError, match=r"^mine: fingerprint must be a str, got bytes$"):
+        Corpus("mine", b"digest", lambda: iter(()))  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("registry")

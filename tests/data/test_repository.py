@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tracemalloc
 from pathlib import Path
@@ -94,7 +95,7 @@ def test_a_local_repository_ignores_the_revision(repository: Path) -> None:
 def test_reading_a_repository_takes_no_more_memory_for_more_text(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet, "_ROWS_PER_READ", 53)
+    monkeypatch.setattr(parquet, "ROWS_PER_READ", 53)
 
     def memory(split: str) -> int:
         corpus = load(repository, split, subset="de-en")
@@ -369,3 +370,31 @@ def test_what_is_no_table_is_left_to_datasets_with_a_cache_in_cache_dir(
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert list(load(tmp_path, subset=None, cache_dir="mine")) == [("a", "b")]
     assert asked[0]["cache_dir"] == str(Path("mine") / "datasets")
+
+
+def test_a_change_after_the_end_of_a_slice_is_an_error(tmp_path: Path) -> None:
+    rows = [f"{i},x\n" for i in range(101)]
+    write(tmp_path, {"train.csv": "en,de\n" + "".join(rows)})
+    for split in ("train[:3]", "train[:50%]+train[50%:]", "train[:0]"):
+        corpus = load(tmp_path, split, subset=None)
+        reader = iter(corpus)
+        write(tmp_path, {"train.csv": "en,de\n" + "".join([*rows[:-1], "99,y\n"])})
+        with pytest.raises(DataError, match=r"train\.csv: changed after it was first read"):
+            list(reader)
+        write(tmp_path, {"train.csv": "en,de\n" + "".join(rows)})
+        assert len(list(corpus)) == {"train[:3]": 3, "train[:0]": 0}.get(split, 101)
+
+
+def test_the_order_that_names_give_to_columns_is_in_the_fingerprint(tmp_path: Path) -> None:
+    rows = {"one": "a b\tc d\n", "two": "e f\tg h\n"}
+    fingerprints = set()
+    for names in (("1", "2"), ("1.de-en", "2"), ("1", "2.de-en"), ("1.de-en", "2.de-en")):
+        root = tmp_path / "-".join(names)
+        write(root, {f"train.{name}.tsv": row for name, row in zip(names, rows.values(), strict=True)})
+        corpus = load(root, subset=None)
+        pairs = [("a b", "c d"), ("e f", "g h")]
+        assert list(corpus) == [pair[::-1] if "de" in name else pair for name, pair in zip(names, pairs, strict=True)]
+        fingerprints |= {corpus.fingerprint, load(root, "train[:50%]", subset=None).fingerprint}
+    assert len(fingerprints) == 8
+    digest = hashlib.sha256(b"a b\tc d\nend of filee f\tg h\nend of file").hexdigest()
+    assert {f"{digest} en de", f"{digest} train[:50%] en de", f"{digest} en de target first: 0 1"} < fingerprints

@@ -335,3 +335,90 @@ def test_without_a_header_the_file_name_may_tell_the_order_of_the_languages(
     path = write(tmp_path / name, "first text\tsecond text\nthird text\tfourth text\n")
     pairs = [("first text", "second text"), ("third text", "fourth text")]
     assert list(load(path)) == [pair[::-1] if is_swapped else pair for pair in pairs]
+
+
+def content_digest(content: str) -> str:
+    return hashlib.sha256(content.encode() + b"end of file").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "order"),
+    [
+        ("train.csv", "en,de\na b,c d\n", ""),
+        ("train.de-en.csv", "en,de\na b,c d\n", ""),
+        ("train.jsonl", '{"en": "a b", "de": "c d"}\n', ""),
+        ("train.tsv", "a b\tc d\n", ""),
+        ("train.en-de.tsv", "a b\tc d\n", ""),
+        ("train.de-en.tsv", "en\tde\na b\tc d\n", ""),
+        ("train.de-en.tsv", "", ""),
+        ("train.de-en.tsv", "c d\ta b\n", " target first: 0"),
+        ("train.de-en.tab", "\n\nc d\ta b\n", " target first: 0"),
+    ],
+)
+def test_a_fingerprint_has_the_content_the_languages_and_the_order_that_a_name_gives(
+    tmp_path: Path, name: str, content: str, order: str
+) -> None:
+    corpus = load(write(tmp_path / name, content))
+    assert list(corpus) == [("a b", "c d")] * bool(content)
+    assert corpus.fingerprint == f"{content_digest(content)} en de{order}"
+
+
+@pytest.mark.parametrize("packing", ["", ".gz"])
+def test_a_file_renamed_to_tell_its_order_is_encoded_anew(tmp_path: Path, packing: str) -> None:
+    rows = "".join(f"hund {i} läuft schnell\tdog {i} runs fast\n" for i in range(53))
+    path = write(tmp_path / f"train.tsv{packing}", rows)
+    wrong = load(path)
+    tokenizer = corpus_tokenizer(wrong, 43, tmp_path / "cache")
+    before = encode_corpus(wrong, tokenizer, tmp_path / "cache")
+    right = load(path.rename(tmp_path / f"train.de-en.tsv{packing}"))
+    after = encode_corpus(right, tokenizer, tmp_path / "cache")
+    assert after.fingerprint != before.fingerprint
+    assert [side.ids.tolist() for side in (after.src, after.tgt)] == [
+        side.ids.tolist() for side in (before.tgt, before.src)
+    ]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "German\tEnglish",
+        "English\tGerman",
+        " english \tGerman ",
+        "English sentence\tGerman sentence",
+        "sentence_en\tsentence_de",
+        "sentence_eng\tsentence_deu",
+        "source_text\ttarget_text",
+        "sourceText\ttargetText",
+        "input\toutput",
+        "INPUT\tOUTPUT",
+        "Source\tTarget",
+        "source sentence\ttarget sentence",
+        "text 1\ttext 2",
+        "en-text\tde-text",
+        "Englisch\tDeutsch",
+        "lang1\tlang2",
+    ],
+)
+@pytest.mark.parametrize("name", ["a.tsv", "a.de-en.tab"])
+def test_a_header_of_other_words_does_not_become_a_pair(tmp_path: Path, name: str, header: str) -> None:
+    path = write(tmp_path / name, f"{header}\na b\tc d\n")
+    assert error_of(path).startswith(": needs columns 'en' and 'de', has ['")
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        "Hi\tHallo",
+        "Go.\tGeh.",
+        "English is easy.\tEnglisch ist leicht.",
+        "The text\tDer Text",
+        "My source\tMeine Quelle",
+        "textbook\tLehrbuch",
+        "1\t1",
+        "--\t--",
+        "\t",
+    ],
+)
+def test_a_pair_of_short_texts_is_no_header(tmp_path: Path, pair: str) -> None:
+    source, target = pair.split("\t")
+    assert list(load(write(tmp_path / "a.tsv", f"{pair}\na b\tc d\n"))) == [(source, target), ("a b", "c d")]

@@ -1,6 +1,7 @@
 """Parallel corpora (section 5.1): hub datasets, local files, the builtin grammar and registered forms."""
 
 import os
+import reprlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +10,15 @@ from typing import TypeVar
 from transformer.config import DataConfig
 from transformer.config_file import plain_name
 from transformer.data.builtin import builtin_pairs
-from transformer.data.compression import COMPRESSION_SUFFIXES
+from transformer.data.compression import COMPRESSION_SUFFIXES, inner_suffix
 from transformer.data.hub_dataset import hub_pairs
+from transformer.data.normalization import surrogates_error
 from transformer.data.repository import repository_pairs
-from transformer.data.tables import TABLE_SUFFIXES, check_table, is_table, table_pairs
+from transformer.data.tables import TABLE_SUFFIXES, check_table, is_table, swapped_tables, table_pairs
 from transformer.data.text_files import (
     aligned_lines,
     checked_files,
     decode_lines,
-    digest_files,
     find_files,
     read_lines,
     text_pattern,
@@ -34,7 +35,6 @@ __all__ = [
     "builtin_size",
     "checked_files",
     "decode_lines",
-    "digest_files",
     "find_files",
     "in_chunks",
     "load_split",
@@ -54,9 +54,11 @@ class Corpus:
 
     Attributes:
         name: for messages.
-        fingerprint: changes with the content; key of the cache.
+        fingerprint: changes with the content; key of the cache. TypeError unless it is a str.
         read: returns a new iterator over (source, target) pairs. DataError if the files are invalid.
         symbols: returns the tokenizer's user-defined symbols, words that are never split.
+
+    Iterating over it reads it, with a DataError for what is not two texts.
     """
 
     name: str
@@ -64,8 +66,21 @@ class Corpus:
     read: Callable[[], Iterator[tuple[str, str]]]
     symbols: Callable[[], Sequence[str]] = list
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.fingerprint, str):
+            raise TypeError(f"{self.name}: fingerprint must be a str, got {type(self.fingerprint).__name__}")
+
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        return self.read()
+        for number, pair in enumerate(self.read(), start=1):
+            is_pair = isinstance(pair, (tuple, list)) and len(pair) == 2
+            if not is_pair or not isinstance(pair[0], str) or not isinstance(pair[1], str):
+                raise DataError(f"{self.name}, pair {number}: must be two texts, got {reprlib.repr(pair)}")
+            try:
+                pair[0].encode()
+                pair[1].encode()
+            except UnicodeEncodeError:
+                raise surrogates_error(f"{self.name}, pair {number}") from None
+            yield pair
 
 
 CorpusReader = Callable[[DataConfig, str], Corpus]
@@ -75,8 +90,9 @@ _READERS: dict[str, CorpusReader] = {}
 def register_corpus(form: str, reader: CorpusReader) -> None:
     """Register a reader for a name or a file suffix.
 
-    `form` is a value of `data.corpus` such as "treebank", or a suffix such as ".trees", which others (".gz") may
-    follow. The reader is called with the configuration and a split. ValueError if the form is already registered.
+    `form` is a value of `data.corpus` such as "treebank", or a suffix such as ".trees", which that of a compression
+    (".gz") may follow. The reader is called with the configuration and a split. ValueError if the form is already
+    registered.
     """
     if form in _READERS:
         raise ValueError(f"a reader for the corpus form {form!r} is already registered")
@@ -91,7 +107,7 @@ def load_split(data: DataConfig, split: str) -> Corpus:
     - a registered name: `builtin`, or `treebank` of `transformer.parsing`;
     - a local pattern with a registered suffix: `.trees` of `transformer.parsing`;
     - a local pattern with `{split}` and `{lang}`, one file per language, plain or compressed;
-    - a local pattern of csv, tsv, jsonl or parquet files with a column per language;
+    - a local pattern of csv, tsv, jsonl, json or parquet files with a column per language;
     - a Hugging Face hub id, read at `data.revision`, or a local directory with the layout of the hub.
 
     In patterns, `validation` also finds `valid`, `val` and `dev`, and an unambiguous prefix of a name finds its file.
@@ -104,7 +120,7 @@ def load_split(data: DataConfig, split: str) -> Corpus:
         plain_name(split)
     except ValueError as error:
         raise ConfigError(f"split={split!r} {error}") from None
-    for form in (data.corpus, *Path(data.corpus).suffixes):
+    for form in (data.corpus, inner_suffix(data.corpus), Path(data.corpus).suffix):
         if form in _READERS:
             return _READERS[form](data, split)
     if "{lang}" in data.corpus:
@@ -189,7 +205,8 @@ register_corpus("builtin", _builtin)
 def _table(path: Path, src_lang: str, tgt_lang: str) -> Corpus:
     fingerprint, (file,) = checked_files(path)
     check_table(path, src_lang, tgt_lang)
-    return Corpus(str(path), f"{fingerprint} {src_lang} {tgt_lang}", lambda: table_pairs(file, src_lang, tgt_lang))
+    fingerprint += f" {src_lang} {tgt_lang}{swapped_tables([path], src_lang, tgt_lang)}"
+    return Corpus(str(path), fingerprint, lambda: table_pairs(file, src_lang, tgt_lang))
 
 
 def _repository(data: DataConfig, split: str) -> Corpus:
@@ -201,7 +218,7 @@ def _repository(data: DataConfig, split: str) -> Corpus:
         return _hub(data, split, cache_dir=Path(data.cache_dir) / "datasets")
     fingerprint, read = found
     name = " ".join(part for part in (data.corpus, data.subset, split) if part)
-    return Corpus(name, f"{fingerprint} {data.src_lang} {data.tgt_lang}", read)
+    return Corpus(name, fingerprint, read)
 
 
 def _hub(data: DataConfig, split: str, cache_dir: Path | None = None) -> Corpus:

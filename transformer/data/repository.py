@@ -17,13 +17,13 @@ import yaml
 
 from transformer.data.compression import CheckedFile, inner_suffix
 from transformer.data.shards import check_shards
-from transformer.data.tables import check_table, is_table, table_pairs
-from transformer.data.text_files import checked_files
+from transformer.data.tables import check_table, is_table, swapped_tables, table_pairs
+from transformer.data.text_files import SYNONYMS, checked_files
 from transformer.errors import DataError
 
 _KEYWORDS = {
     "train": ("train", "training"),
-    "validation": ("validation", "valid", "dev", "val"),
+    "validation": ("validation", *SYNONYMS["validation"]),
     "test": ("test", "testing", "eval", "evaluation"),
 }
 _SEPARATOR = "[-._ 0-9]"
@@ -209,6 +209,7 @@ def repository_pairs(
     paths = {name: repository.files(name) for name in names}
     digest, files = checked_files(*itertools.chain.from_iterable(paths.values()))
     check_table(files[0].path, src_lang, tgt_lang)
+    order = swapped_tables([file.path for file in files], src_lang, tgt_lang)
     by_path = {file.path: file for file in files}
     for chosen in paths.values():
         repository.check_distinct([by_path[path] for path in chosen], src_lang, tgt_lang)
@@ -217,11 +218,16 @@ def repository_pairs(
         return itertools.chain.from_iterable(table_pairs(by_path[path], src_lang, tgt_lang) for path in paths[name])
 
     if names == [split]:
-        return digest, lambda: read(split)
+        return f"{digest} {src_lang} {tgt_lang}{order}", lambda: read(split)
     slices = _slices(repository.name, split, {name: sum(1 for _ in read(name)) for name in paths})
-    return f"{digest} {split}", lambda: itertools.chain.from_iterable(
-        itertools.islice(read(name), first, last) for name, first, last in slices
-    )
+
+    def read_slices() -> Iterator[tuple[str, str]]:
+        for name, first, last in slices:
+            yield from itertools.islice(read(name), first, last)
+        for file in files:  # no slice needs to reach the end, where a reading confirms the content
+            file.read_again()
+
+    return f"{digest} {split} {src_lang} {tgt_lang}{order}", read_slices
 
 
 def _slices(place: str, split: str, sizes: dict[str, int]) -> list[tuple[str, int, int]]:

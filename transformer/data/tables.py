@@ -1,4 +1,4 @@
-"""Tables of sentence pairs: csv, tsv, jsonl, json and parquet, plain or compressed.
+"""Tables of sentence pairs: csv, tsv, jsonl and json, plain or compressed, and parquet.
 
 A cell is the text that stands there: nothing is guessed, converted or filled in. Rows are streamed, so memory does not
 grow with the file, and nothing is written anywhere.
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from transformer.data.columns import check_columns, is_header
 from transformer.data.compression import COMPRESSION_SUFFIXES, CheckedFile, inner_suffix, open_binary
 from transformer.data.json_rows import json_pairs
 from transformer.data.parquet import parquet_pairs
@@ -37,6 +38,15 @@ def check_table(path: Path, src_lang: str, tgt_lang: str) -> None:
             f"which {', '.join(COMPRESSION_SUFFIXES)} may follow"
         )
     next(table_pairs(path, src_lang, tgt_lang), None)
+
+
+def swapped_tables(paths: Sequence[Path], src_lang: str, tgt_lang: str) -> str:
+    """Which tables have the target first, as their names say and not their content.
+
+    Empty if none has: it follows the content in a fingerprint. DataError if one cannot be read.
+    """
+    numbers = [str(i) for i, path in enumerate(paths) if _is_swapped(path, src_lang, tgt_lang)]
+    return f" target first: {' '.join(numbers)}" if numbers else ""
 
 
 def table_pairs(file: Path | CheckedFile, src_lang: str, tgt_lang: str) -> Iterator[tuple[str, str]]:
@@ -73,15 +83,11 @@ def _csv_pairs(stream: BinaryIO, name: str, src_lang: str, tgt_lang: str) -> Ite
 def _tsv_pairs(stream: BinaryIO, path: Path, src_lang: str, tgt_lang: str) -> Iterator[tuple[str, str]]:
     """The pairs of a tab-separated file, in which quotes are text."""
     name = str(path)
-    records = (
-        (number, line.removesuffix("\n").removesuffix("\r").split("\t"))
-        for number, line in enumerate(lines_with_ends(stream, name), start=1)
-        if line not in ("\n", "\r\n")
-    )
+    records = _tsv_records(stream, name)
     _, first = next(records, (0, None))
     if first is None:
         return
-    if _is_header(first, src_lang, tgt_lang):
+    if is_header(first, src_lang, tgt_lang):
         src, tgt = _columns(first, name, src_lang, tgt_lang, "; if that is a pair, put a line with the names before it")
         yield from _pairs(records, name, len(first), src, tgt, "the header has {}")
         return
@@ -96,6 +102,22 @@ def _tsv_pairs(stream: BinaryIO, path: Path, src_lang: str, tgt_lang: str) -> It
     yield from _pairs(records, name, 2, src, tgt, "the lines before have {}")
 
 
+def _tsv_records(stream: BinaryIO, name: str) -> Iterator[Record]:
+    return (
+        (number, line.removesuffix("\n").removesuffix("\r").split("\t"))
+        for number, line in enumerate(lines_with_ends(stream, name), start=1)
+        if line not in ("\n", "\r\n")
+    )
+
+
+def _is_swapped(path: Path, src_lang: str, tgt_lang: str) -> bool:
+    if inner_suffix(path) not in (".tsv", ".tab") or _order(path.name, src_lang, tgt_lang) == (0, 1):
+        return False
+    with open_binary(path) as stream:
+        _, first = next(_tsv_records(stream, str(path)), (0, []))
+    return not is_header(first, src_lang, tgt_lang)
+
+
 def _pairs(
     records: Iterator[Record], name: str, width: int, src: int, tgt: int, expected: str
 ) -> Iterator[tuple[str, str]]:
@@ -108,12 +130,8 @@ def _pairs(
 
 def _columns(header: Sequence[str], name: str, src_lang: str, tgt_lang: str, hint: str = "") -> list[int]:
     """The positions of both languages in a header."""
-    for lang in (src_lang, tgt_lang):
-        if header.count(lang) > 1:
-            raise DataError(f"{name}: {header.count(lang)} columns are called {lang!r}: rename all but one")
-        if lang not in header:
-            needed = f"needs columns {src_lang!r} and {tgt_lang!r}"
-            raise DataError(f"{name}: {needed}, has {list(header)}{_hint(header, (src_lang, tgt_lang)) or hint}")
+    langs = (src_lang, tgt_lang)
+    check_columns(name, header, langs, hint=_hint(header, langs) or hint)
     return [header.index(src_lang), header.index(tgt_lang)]
 
 
@@ -130,20 +148,6 @@ def _hint(header: Sequence[str], langs: Sequence[str]) -> str:
     if {lang.lower() for lang in langs} <= {field.strip().lower() for field in header}:
         return "; case and spaces count: rename the columns"
     return ""
-
-
-_HEADER_WORDS = {"source", "target", "src", "tgt", "translation", "sentence", "text"}
-
-
-def _is_header(fields: Sequence[str], src_lang: str, tgt_lang: str) -> bool:
-    """Whether a first row names columns.
-
-    If it does not name both languages, `_columns` reports it: such a row must not become a pair, with columns in
-    the wrong order after it.
-    """
-    words = [field.strip().lower() for field in fields]
-    is_named = {src_lang.lower(), tgt_lang.lower()} & set(words) or _HEADER_WORDS & set(words)
-    return bool(is_named) or all(re.fullmatch(r"[a-z]{2,3}([-_][a-z]{2,4})?", word) for word in words)
 
 
 def _order(file_name: str, src_lang: str, tgt_lang: str) -> tuple[int, int]:

@@ -92,11 +92,6 @@ def checked_files(*paths: Path) -> tuple[str, list[CheckedFile]]:
     return digest.hexdigest(), files
 
 
-def digest_files(*paths: Path) -> str:
-    """SHA-256 of the files' content. DataError if one cannot be read."""
-    return checked_files(*paths)[0]
-
-
 def find_files(pattern: str, split: str, langs: Sequence[str] = ("",)) -> list[Path]:
     """Find the file of a split for each language.
 
