@@ -100,11 +100,11 @@ def tiny_yaml(trained_run: Path, tmp_path: Path) -> Path:
 
 
 def write_corpus(directory: Path, **sides: str | bytes) -> str:
-    """A corpus of which each split is the same; returns the override that names it."""
+    """A corpus whose validation has one pair more than its training; returns the override that names it."""
     directory.mkdir()
-    for split in ("train", "validation"):
+    for split, first in (("train", b""), ("validation", b"one\n")):
         for lang, text in sides.items():
-            (directory / f"{split}.{lang}").write_bytes(text.encode() if isinstance(text, str) else text)
+            (directory / f"{split}.{lang}").write_bytes(first + (text.encode() if isinstance(text, str) else text))
     return f"data.corpus={directory}/{{split}}.{{lang}}"
 
 

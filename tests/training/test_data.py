@@ -12,8 +12,11 @@ import pytest
 import torch
 
 from transformer.config import DataConfig
+from transformer.data import corpus as corpus_module
 from transformer.data.builtin import builtin_pairs
+from transformer.data.corpus import Corpus, CorpusReader
 from transformer.data.dataset import PairDataset, Side
+from transformer.errors import DataError
 from transformer.training.data import BatchSampler, RunData, Update, halve_batches, load_data
 from transformer.training.distributed import SINGLE_PROCESS, DistributedContext
 from transformer.training.training_state import Progress
@@ -73,6 +76,63 @@ def test_unknown_pieces_of_the_validation_text_are_counted(tmp_path: Path) -> No
     assert ", 2 of " in lines[2]
     assert lines[2].endswith(" in the validation text")
     assert lines[3:] == ["normalization: minimal"]
+
+
+def write_lines(directory: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        for lang in ("en", "de"):
+            (directory / f"{name}.{lang}").write_text("".join(f"{lang} {text} {i}\n" for i in range(13)))
+
+
+def test_training_on_a_copy_of_the_validation_text_is_refused(tmp_path: Path) -> None:
+    write_lines(tmp_path, {"train": "a b c", "val": "a b c", "test": "d e f"})
+    data = DataConfig(corpus=f"{tmp_path}/{{split}}.{{lang}}", vocab_size=23, cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(
+        DataError, match=r"have the same content \(.*train\.en and .*val\.en and .*\); is \{split\} mis"
+    ):
+        load(data)
+    assert len(load(data, validation_split="test").validation) == 13
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_one_file_for_both_splits_of_a_repository_is_refused(tmp_path: Path, is_named: bool) -> None:
+    (tmp_path / "one.csv").write_text("en,de\n" + "".join(f"a b {i},c d {i}\n" for i in range(31)))
+    validation = "one.csv" if is_named else "other.csv"
+    if not is_named:
+        (tmp_path / "other.csv").write_bytes((tmp_path / "one.csv").read_bytes())
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- data_files:\n  - {split: train, path: one.csv}\n"
+        f"  - {{split: validation, path: {validation}}}\n---\n"
+    )
+    data = DataConfig(corpus=str(tmp_path), subset=None, vocab_size=23, cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(DataError, match="training and validation have the same content"):
+        load(data)
+    parts = {"train_split": "train[:50%]", "validation_split": "train[50%:]"}
+    found = load(data, **parts)
+    assert (len(found.train), len(found.validation)) == (16, 15)
+
+
+def test_a_reader_is_judged_by_its_fingerprints_not_its_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reader(is_by_split: bool) -> CorpusReader:
+        def read(_: DataConfig, split: str) -> Corpus:
+            return Corpus("mine", split if is_by_split else "one", lambda: iter([("a b", f"c {split}")] * 7))
+
+        return read
+
+    monkeypatch.setattr(corpus_module, "_READERS", {"apart": reader(True), "equal": reader(False)})
+    data = DataConfig(corpus="apart", vocab_size=19, cache_dir=str(tmp_path / "cache"))
+    assert len(load(data).validation) == 7
+    with pytest.raises(DataError, match=r"data\.corpus=equal: training and validation have the same content"):
+        load(data, corpus="equal")
+
+
+def test_a_rule_that_would_break_the_brackets_of_trees_is_refused(tmp_path: Path) -> None:
+    data = DataConfig(corpus="treebank", builtin_size=97, vocab_size=211, cache_dir=str(tmp_path / "cache"))
+    for rule in ("nfkc_cf", "nmt_nfkc_cf"):
+        message = rf"^the symbol '\(.*' must stay one word, but data\.normalization={rule} makes it \['\("
+        with pytest.raises(DataError, match=message):
+            load(data, normalization=rule)
+    assert "▁(NP" in load(data, normalization="nmt_nfkc").tokenizer.pieces(range(211))
 
 
 UPDATE = Update(3, 0, 2, [torch.arange(5).numpy(), torch.arange(5, 11).numpy()])

@@ -62,8 +62,11 @@ def load_data(data: DataConfig, tokenizer_path: Path, context: DistributedContex
     stage = stage if context.is_main else no_stage
     with context.main_process_first():
         train, validation = (load_split(data, split) for split in (data.train_split, data.validation_split))
-    if train.name == validation.name:
-        raise DataError(f"data.corpus={data.corpus}: training and validation are the same file; is {{split}} missing?")
+    if train.fingerprint == validation.fingerprint:
+        raise DataError(
+            f"data.corpus={data.corpus}: training and validation have the same content ({train.name} and "
+            f"{validation.name}); is {{split}} missing?"
+        )
 
     def make_tokenizer() -> bytes:
         if not tokenizer_path.is_file():
