@@ -388,7 +388,7 @@ def test_a_limit_of_the_run_can_be_raised_but_that_of_learned_positions_not(
     low = Translator(translator.model, tokenizer, SearchConfig(max_source_length=2, max_length_offset=7))
     assert low.translate(TEXTS[:1], beam=3, max_source_length=1024) == translator.translate(TEXTS[:1])
     hard = Translator(random_model(tokenizer, positional="learned", max_positions=5), tokenizer)
-    with pytest.raises(DataError, match=r"more than the limit of 5: split it, or set too_long to truncate or split"):
+    with pytest.raises(DataError, match=r"more than the limit of 5: split it, or choose --too-long truncate or split"):
         hard.translate(TEXTS[:1], max_source_length=1024)
     assert len(hard.translate(TEXTS[:1], too_long="split", max_source_length=1024)) == 1
 
@@ -410,7 +410,7 @@ def test_too_long_a_text_is_named_by_its_number_with_the_limit(translator: Trans
     just_enough = Translator(translator.model, tokenizer, SearchConfig(max_source_length=longest))
     assert len(just_enough.translate(TEXTS, beam=1)) == len(TEXTS)
     one_less = Translator(translator.model, tokenizer, SearchConfig(max_source_length=longest - 1))
-    message = rf"^sentence {number} has {longest} pieces, more than the limit of {longest - 1}: split it, raise max_sou"
+    message = rf"^sentence {number} has {longest} pieces, more than the limit of {longest - 1}: split it, raise the "
     with pytest.raises(DataError, match=message):
         one_less.translate(TEXTS)
     with pytest.raises(DataError, match=rf"^sentence {number + 4000} has "):

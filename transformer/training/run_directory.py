@@ -246,12 +246,9 @@ def find_checkpoint(run: str | Path) -> Path:
 
 
 def record_start(run: Path, step: int, device: "torch.device", data: Mapping[str, str], pairs: int) -> None:
-    """Append to `starts.jsonl` how a run was started after `step` updates, and remove its average. OSError."""
+    """Append to `starts.jsonl` how a run was started after `step` updates. OSError."""
     import torch  # takes a second, and commands that only read runs do not need it
 
-    if (averaged := run / "averaged").is_dir():
-        # Of earlier checkpoints: it would take precedence over better ones from now on.
-        remove_atomic(averaged)
     path = run / "starts.jsonl"
     before = path.read_bytes() if path.is_file() else b""
     start = {
