@@ -83,17 +83,53 @@ WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
 @pytest.mark.parametrize("module", ["", ".commands", ".commands.translate", ".commands.__main__"])
-def test_importing_the_package_leaves_threads_alone_and_importing_a_command_does_not(module: str) -> None:
+def test_importing_the_package_leaves_threads_alone_and_importing_a_command_does_not(
+    tmp_path: Path, module: str
+) -> None:
+    (tmp_path / "loadavg").write_text("0.10 0.20 0.30 1009/2000 77\n")  # many others
     program = f"""
-import os, sys
-import transformer
+import os, pathlib, sys
+import transformer, transformer.machine
+transformer.machine._LOAD = pathlib.Path({str(tmp_path / "loadavg")!r})
 assert "torch" not in sys.modules, "OpenMP reads the setting when torch is imported"
 import transformer{module}
 print(os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OMP_WAIT_POLICY"))
 """
     environment = {name: value for name, value in os.environ.items() if name not in WAITING}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == (f"{machine._SPINS if module else None} None\n")
+    assert done.stdout == (f"None {'PASSIVE' if module else None}\n")
+
+
+@pytest.mark.parametrize(
+    ("load", "is_passive"),
+    [
+        ("0.10 0.20 0.30 1/2000 77", False),  # nothing but this thread
+        ("9.90 9.90 9.90 1/2000 77", False),  # what was a minute ago does not matter
+        ("0.10 0.20 0.30 3/2000 77", False),  # two others, as many as there are CPUs besides ours
+        ("0.10 0.20 0.30 4/2000 77", True),
+        ("nonsense", False),
+        ("", False),
+    ],
+)
+def test_threads_sleep_if_other_programs_need_the_cpus(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, load: str, is_passive: bool
+) -> None:
+    for name in WAITING:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(machine, "num_cpus", lambda: 5)
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    monkeypatch.setattr(machine, "_LOAD", tmp_path / "loadavg")
+    if load:
+        (tmp_path / "loadavg").write_text(f"{load}\n")
+    machine.let_threads_sleep()
+    found = {name: os.environ.pop(name, None) for name in WAITING}
+    assert found == {"OMP_WAIT_POLICY": "PASSIVE" if is_passive else None, "GOMP_SPINCOUNT": None}
+
+
+def test_a_program_that_runs_for_a_moment_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter([9, 9, 1, 9, 9])
+    monkeypatch.setattr(machine, "_read", lambda _: f"0.1 0.2 0.3 {next(looks)}/99 7")
+    assert machine._num_running_others() == 0
 
 
 @pytest.mark.parametrize("name", WAITING)
@@ -101,13 +137,10 @@ def test_a_users_own_setting_is_kept(monkeypatch: pytest.MonkeyPatch, name: str)
     for other in WAITING:
         monkeypatch.delenv(other, raising=False)
     monkeypatch.setenv(name, "7")
+    monkeypatch.setattr(machine, "_num_running_others", lambda: 1009)
     before = dict(os.environ)
     machine.let_threads_sleep()
     assert dict(os.environ) == before
-    monkeypatch.delenv(name)
-    machine.let_threads_sleep()
-    assert os.environ == {**{k: v for k, v in before.items() if k != name}, "GOMP_SPINCOUNT": machine._SPINS}
-    monkeypatch.delenv("GOMP_SPINCOUNT")
 
 
 def test_a_machine_without_a_place_for_temporary_files_is_no_reason_not_to_start(
