@@ -193,6 +193,11 @@ class TrainConfig:
         if self.best_by == "bleu" and not self.validation_bleu:
             raise ConfigError("train.best_by=bleu needs train.validation_bleu=true; or use train.best_by=loss")
 
+    @property
+    def best_measure(self) -> str:
+        """`best_by` in words."""
+        return {"loss": "loss", "bleu": "BLEU"}[self.best_by]
+
 
 @one_line_errors("search.", lambda: Config().flat())
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

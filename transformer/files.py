@@ -66,7 +66,7 @@ def check_not_input(output: Path, inputs: Iterable[Path]) -> None:
     try:
         status = output.stat()
     except OSError:
-        return  # there is no file to lose
+        return  # nothing can be lost
     for path in inputs:
         with contextlib.suppress(OSError):
             if os.path.samestat(status, path.stat()):

@@ -265,7 +265,7 @@ def test_the_content_of_a_repository_is_its_fingerprint_not_its_place(tmp_path: 
             None,
             "once$",
         ),
-        ({"README.md": readme("- data_files: absent.csv")}, None, r"names absent\.csv, of which there is no file$"),
+        ({"README.md": readme("- data_files: absent.csv")}, None, r"names absent\.csv, which matches no file$"),
         ({"README.md": readme("- data_files: ../x.csv")}, None, r"names '\.\./x\.csv', which is not a path in the dir"),
         ({"README.md": readme("- data_files: /etc/passwd")}, None, "names '/etc/passwd', which is not a path in the"),
         ({"README.md": readme("- data_dir: 3")}, None, "names 3, which is not a path in the directory$"),

@@ -7,7 +7,6 @@ be left out: transformer evaluate --hyp FILE --ref FILE ... --lang de
 import argparse
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from transformer.commands.outputs import check_output
-from transformer.commands.search_options import SEARCH_DEFAULTS, add_search_options, apply_search_options
+from transformer.commands.search_options import (
+    SEARCH_DEFAULTS,
+    add_search_options,
+    apply_search_options,
+    chosen_search,
+    print_notes,
+)
 from transformer.commands.selection import report_checkpoint
-from transformer.config import DataConfig, load_config, override
+from transformer.config import DataConfig, load_config
 from transformer.errors import ConfigError, DataError, warn
 from transformer.files import write_atomic
 from transformer.hub import is_model_id
@@ -118,10 +123,9 @@ def _translate(
     sources = task.texts.sources
     with (stage if context.is_main else no_stage)("translating", "sentences", len(sources)) as translator.progress:
         hypotheses = translator.translate(sources)
-    if context.is_main:
-        for note in translator.notes.messages():
-            print(note, file=sys.stderr)
     seconds = time.perf_counter() - began
+    if context.is_main:
+        print_notes(translator.notes)
     return hypotheses, {
         "checkpoint": task.origin,
         "corpus": task.texts.name,
@@ -161,7 +165,7 @@ def _read(arguments: argparse.Namespace) -> _Task:
     if arguments.run is not None:
         checkpoint, origin = locate_checkpoint(arguments.run)
         config = load_config(checkpoint / "config.yaml", saved=True)
-        override(config.search, beam=arguments.beam, alpha=arguments.alpha)  # an error before the work
+        chosen_search(arguments, config.search)  # an error before the work
         data = config.data
     texts = _texts(arguments, data)
     if not len(texts):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from transformer.commands.outputs import check_output
 from transformer.errors import CheckpointError, ConfigError
 from transformer.inspection.canvas import THEMES, save, theme
-from transformer.training.metrics import bleu_tokenizers, read_metrics
+from transformer.training.metrics import bleu_tokenizer, bleu_tokenizers, read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,7 +66,7 @@ def _print_table(path: Path, every: int) -> None:
         if number % every == 0 or number == len(validations):
             bleu = f"{line['bleu']:.1f}" if "bleu" in line else ""
             if bleu and len(tokenizers) > 1:
-                bleu += f" ({line.get('bleu_tokenizer', '13a')})"
+                bleu += f" ({bleu_tokenizer(line)})"
             print(f"| {line['step']} | {line['elapsed_s'] / 60:.0f} | {line['nll']:.3f} | {line['ppl']:.2f} | {bleu} |")
 
 

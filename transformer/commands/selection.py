@@ -36,5 +36,5 @@ def _kind(run: Path, path: Path, steps: list[int], num_validations: int) -> str:
         return f"average of the steps {', '.join(map(str, steps))}" if steps else "average"
     if path.parent != run / "best":
         return "the last; none is kept as the best"
-    measure = {"loss": "loss", "bleu": "BLEU"}[load_config(path / "config.yaml", saved=True).train.best_by]
+    measure = load_config(path / "config.yaml", saved=True).train.best_measure
     return f"best validation {measure} of {num_validations}" if num_validations else f"best validation {measure}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from transformer.commands.outputs import check_output
-from transformer.commands.search_options import add_search_options, apply_search_options
+from transformer.commands.search_options import add_search_options, apply_search_options, print_notes
 from transformer.commands.selection import report_checkpoint
 from transformer.config import load_config
 from transformer.data.corpus import in_chunks
@@ -97,7 +97,7 @@ def _write(
     if source.pace == "file":  # which can be read twice
         # A line that cannot be translated is an error now, not after hours.
         total = num_done + _check(translator, remaining(), source.name, num_done + 1)
-        _print(notes)
+        print_notes(notes)
         translator.notes = None
     chunks = source.chunks(remaining(), _LINES_AT_A_TIME, _CHARACTERS_AT_A_TIME)
     if output and num_done:
@@ -116,7 +116,7 @@ def _write(
     if output:
         output.complete()
     if total is None:
-        _print(notes)
+        print_notes(notes)
 
 
 def _check(translator: Translator, lines: Iterator[str], name: str, first_number: int) -> int:
@@ -129,11 +129,6 @@ def _check(translator: Translator, lines: Iterator[str], name: str, first_number
             raise DataError(f"{name}: {error}") from None
         num_lines += len(chunk)
     return num_lines
-
-
-def _print(notes: InputNotes) -> None:
-    for message in notes.messages():
-        print(message, file=sys.stderr)
 
 
 def _as_text(translations: Sequence[Sequence[Translation]], nbest: int, *, with_scores: bool) -> str:

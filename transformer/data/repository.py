@@ -150,7 +150,7 @@ class Repository:
         found = [base / name for name in sorted(names)]
         files = [path for path in found if path.is_file()]
         if not files:
-            raise DataError(f"{self.name}: README.md names {pattern}, of which there is no file")
+            raise DataError(f"{self.name}: README.md names {pattern}, which matches no file")
         if "-of-" not in pattern:  # or else it chooses shards
             self._found.update(files)
         return files

@@ -146,9 +146,15 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
     return records
 
 
+def bleu_tokenizer(validation: Mapping[str, Any]) -> str:
+    """The tokenizer of a validation's BLEU; before they were recorded, it was always 13a."""
+    name: str = validation.get("bleu_tokenizer", "13a")
+    return name
+
+
 def bleu_tokenizers(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The tokenizers of a run's validation BLEU, one per change; before they were recorded, it was always 13a."""
-    found = [line.get("bleu_tokenizer", "13a") for line in records if line["kind"] == "validation" and "bleu" in line]
+    """The tokenizers of a run's validation BLEU, one per change."""
+    found = [bleu_tokenizer(line) for line in records if line["kind"] == "validation" and "bleu" in line]
     return [name for name, _ in itertools.groupby(found)]
 
 

@@ -12,7 +12,7 @@ from transformer.config import load_config
 from transformer.errors import CheckpointError, UserError, one_line
 from transformer.files import is_locked
 from transformer.training.integrity import read_shapes
-from transformer.training.metrics import read_metrics
+from transformer.training.metrics import bleu_tokenizer, read_metrics
 from transformer.training.run_directory import RUN_DIRECTORIES, checkpoints, is_run, step_of
 from transformer.training.training_state import read_progress, reason_to_stop
 
@@ -119,8 +119,8 @@ def _read_metrics(run: Path, found: Overview) -> None:
     validations = [record for record in records if record["kind"] == "validation"]
     scored = [record for record in validations if math.isfinite(record.get("bleu", math.nan))]
     if scored:
-        tokenizer = scored[-1].get("bleu_tokenizer", "13a")  # scores by another cannot be compared
-        scored = [record for record in scored if record.get("bleu_tokenizer", "13a") == tokenizer]
+        tokenizer = bleu_tokenizer(scored[-1])  # scores by another cannot be compared
+        scored = [record for record in scored if bleu_tokenizer(record) == tokenizer]
         highest = max(scored, key=lambda record: (record["bleu"], record["step"]))
         found.highest_bleu, found.highest_bleu_step = highest["bleu"], highest["step"]
     kept = checkpoints(run / "best")

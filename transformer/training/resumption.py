@@ -79,7 +79,7 @@ def _complete(progress: Progress, run: Path) -> None:
 def _adopt_measure(progress: Progress, run: Path, before: Config, now: Config) -> str | None:
     """Compare by another measure than before: the best stays the best until a later one is better by it."""
     best_by = now.train.best_by
-    tokenizers = [config.flat().get("data.bleu_tokenizer") for config in (before, now)]
+    tokenizers = [config.data.bleu_tokenizer for config in (before, now)]
     is_other_bleu = tokenizers[0] != tokenizers[1]
     if is_other_bleu:
         progress.best_bleu = None
@@ -94,5 +94,5 @@ def _adopt_measure(progress: Progress, run: Path, before: Config, now: Config) -
     if value is None:
         return f"{change}; the next validation becomes the best"
     step = step_of(checkpoints(run / "best")[-1])
-    measure = "loss" if best_by == "loss" else "BLEU"
-    return f"{change}; step {step} (validation {measure} {value:.3f}) stays the best until a later one is better"
+    score = f"validation {now.train.best_measure} {value:.3f}"
+    return f"{change}; step {step} ({score}) stays the best until a later one is better"

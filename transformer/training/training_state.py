@@ -65,8 +65,7 @@ def reason_to_stop(settings: TrainConfig, progress: Progress) -> str | None:
     if settings.max_hours is not None and progress.elapsed_s >= settings.max_hours * 3600:
         return f"train.max_hours={settings.max_hours} reached"
     if settings.patience is not None and progress.num_bad_validations >= settings.patience:
-        measure = {"loss": "loss", "bleu": "BLEU"}[settings.best_by]
-        return f"no better validation {measure} in train.patience={settings.patience} validations"
+        return f"no better validation {settings.best_measure} in train.patience={settings.patience} validations"
     return None
 
 
