@@ -1,4 +1,4 @@
-"""Write the reference of all configuration keys from transformer/config.py: python scripts/reference.py
+"""Write the reference of all configuration keys from transformer/sections: python scripts/reference.py
 
 docs/CONFIGURATION.md for readers, configs/schema.json for editors. Types, ranges and defaults are those that are
 checked; the text of a key is the comment beside or above it.
@@ -17,7 +17,6 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
-from transformer import config as source
 from transformer.cli import run
 from transformer.config import Config, DataConfig, ModelConfig, SearchConfig, TrainConfig
 from transformer.config_file import MAX_INT
@@ -35,7 +34,7 @@ A configuration is a YAML file with the keys below; a key that is left out has i
 [TRAINING.md](TRAINING.md) explains how to write a file; `transformer configs` lists those of the package. An unknown
 key, a wrong type or a value out of range is an error before anything runs.
 
-This page is generated from [transformer/config.py](../transformer/config.py) by `python scripts/reference.py`. So is
+This page is generated from [transformer/sections](../transformer/sections) by `python scripts/reference.py`. So is
 [configs/schema.json](../configs/schema.json), which gives completion and hints in editors with a YAML language server;
 your own file names it in its first line: `# yaml-language-server: $schema=PATH/TO/configs/schema.json`.
 
@@ -117,7 +116,7 @@ def comments(cls: type) -> dict[str, str]:
     """The comment of each key: beside it, or in the lines above."""
     lines, first = inspect.getsourcelines(cls)
     found = {}
-    tree = ast.parse(inspect.getsource(source))
+    tree = ast.parse(inspect.getsource(inspect.getmodule(cls) or cls))
     (body,) = (node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == cls.__name__)
     for node in body:
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
@@ -136,6 +135,8 @@ def _without_titles(key: dict[str, Any]) -> dict[str, Any]:
     }
     if "anyOf" in kept:
         kept["anyOf"] = [_without_titles(option) for option in kept["anyOf"]]
+    if "items" in kept:
+        kept["items"] = _without_titles(kept["items"])
     return kept
 
 
@@ -152,6 +153,8 @@ def _values(key: dict[str, Any]) -> str:
         return ", ".join(f"`{value}`" for value in key["enum"])
     if key["type"] == "null":
         return "`null`"
+    if key["type"] == "array":
+        return f"list: {_values(key['items'])}"
     return " ".join([_TYPES[key["type"]], _range(key)]).strip()
 
 

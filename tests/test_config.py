@@ -529,7 +529,7 @@ def test_a_key_without_a_value_is_answered_with_its_form(tmp_path: Path) -> None
 
 
 def test_a_key_unlike_any_other_is_answered_with_all_keys(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^unknown key 7; known keys: run_dir, seed, model\.d_model, ") as caught:
+    with pytest.raises(ConfigError, match=r"^unknown key 7; known keys: run_dir, seed, data\.corpus, ") as caught:
         load(tmp_path, "7: 3")
     assert all(key in str(caught.value) for key in HINTS)
 

@@ -21,6 +21,7 @@ ROOMS = [
     "model",
     "hub",
     "config",
+    "sections",
     "config_file",
     "config_errors",
     "config_hints",

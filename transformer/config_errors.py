@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import inspect
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
@@ -21,7 +21,9 @@ _TYPES = {
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "text",
+    "tuple_type": "a list",
 }
+_KNOWN_KEYS: list[str] = []  # of the decorated classes, from which hints are taken
 _BOUNDS = {
     "greater_than_equal": ("at least", "ge"),
     "less_than_equal": ("at most", "le"),
@@ -30,25 +32,23 @@ _BOUNDS = {
 }
 
 
-def one_line_errors(
-    section: str, known_keys: Callable[[], Iterable[str]]
-) -> Callable[[type[_Section]], type[_Section]]:
+def one_line_errors(section: str) -> Callable[[type[_Section]], type[_Section]]:
     """Decorate a pydantic dataclass: its errors become a ConfigError, and plain dataclasses may extend it.
 
-    Args:
-        section: prefix of its keys in messages, such as `model.`.
-        known_keys: all dotted keys of the configuration, from which hints are taken.
+    `section` is the prefix of its keys in messages, such as `model.`.
     """
 
     def decorate(cls: type[_Section]) -> type[_Section]:
         validate, check = cls.__init__, getattr(cls, "__post_init__", None)
         hints = typing.get_type_hints(cls)
+        keys = [f"{section}{name}" for name, hint in hints.items() if not dataclasses.is_dataclass(hint)]
+        _KNOWN_KEYS[:] = [*_KNOWN_KEYS, *keys] if section else [*keys, *_KNOWN_KEYS]
 
         def init(self: _Section, **values: Any) -> None:
             try:
                 validate(self, **{name: plain_value(value, hints.get(name)) for name, value in values.items()})
             except ValidationError as error:
-                raise ConfigError(_message(error.errors(), section, cls, known_keys)) from None
+                raise ConfigError(_message(error.errors(), section, cls)) from None
 
         def post_init(self: _Section) -> None:
             if type(self).__init__ is not init:  # of a subclass that is a plain dataclass: pydantic has not seen it
@@ -82,10 +82,10 @@ def _signature(cls: type, hints: dict[str, Any]) -> inspect.Signature:
     return inspect.Signature(parameters)
 
 
-def _message(errors: list[ErrorDetails], section: str, cls: type, known_keys: Callable[[], Iterable[str]]) -> str:
+def _message(errors: list[ErrorDetails], section: str, cls: type) -> str:
     for error in errors:
         if error["type"] == "unexpected_keyword_argument":
-            return unknown_key(f"{section}{error['loc'][0]}", known_keys())
+            return unknown_key(f"{section}{error['loc'][0]}", _KNOWN_KEYS)
     kind, value, context = errors[0]["type"], errors[0]["input"], errors[0].get("ctx", {})
     if not errors[0]["loc"]:  # from __post_init__
         return str(context["error"])

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode
 
-from transformer.config_values import takes_null, takes_text
+from transformer.config_values import takes_list, takes_null, takes_text
 from transformer.errors import ConfigError, one_line
 from transformer.files import is_special_file
 from transformer.shipped import hint, shipped_config
@@ -75,7 +75,7 @@ def apply_override(values: dict[str, Any], override: str, hints: Mapping[str, An
     """Apply `section.key=value` to nested values. ConfigError if malformed.
 
     For a key that takes text, what stands after `=` is the text, but for quotes around it, and `null` where the key may
-    be null; for others it is a value in YAML.
+    be null; for others it is a value in YAML. A key that takes a list takes `[one, two]`, or one text.
 
     Args:
         values: changed in place.
@@ -107,6 +107,8 @@ def _override_value(text: str, hint: Any) -> Any:
         value = _parse_yaml(text) if text else ""
     except ValueError:
         return text  # such as a quote that is not closed
+    if takes_list(hint):
+        return value if isinstance(value, list | None) else [text]
     is_value = isinstance(value, str) if takes_text(hint) and text != "null" else not isinstance(value, dict | list)
     return value if is_value else text
 

@@ -20,6 +20,10 @@ def plain_value(value: Any, hint: Any) -> Any:
         value: also a number of numpy or torch, a path, or the text of a number.
         hint: type of the key, without constraints.
     """
+    if takes_list(hint) and isinstance(value, list | tuple | str | os.PathLike):
+        # A single text is a list of one.
+        values = value if isinstance(value, list | tuple) else [value]
+        return tuple(os.fspath(one) if isinstance(one, os.PathLike) else one for one in values)
     if isinstance(value, os.PathLike) and takes_text(hint):
         return os.fspath(value)
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
@@ -32,6 +36,11 @@ def plain_value(value: Any, hint: Any) -> Any:
 def takes_text(hint: Any) -> bool:
     """Whether a key of this type takes text, or one of some words."""
     return any(kind is str or typing.get_origin(kind) is typing.Literal for kind in _alternatives(hint))
+
+
+def takes_list(hint: Any) -> bool:
+    """Whether a key of this type takes a list."""
+    return any(typing.get_origin(kind) is tuple for kind in _alternatives(hint))
 
 
 def takes_null(hint: Any) -> bool:

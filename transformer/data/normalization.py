@@ -15,8 +15,8 @@ from typing import Any, get_args
 
 import sentencepiece
 
-from transformer.config import NormalizationRule
 from transformer.errors import DataError
+from transformer.sections.types import NormalizationRule
 
 MARK = "▁"  # SentencePiece's mark of a space
 MINIMAL = "minimal"

@@ -40,6 +40,7 @@ class Tokenizer:
 
     def __init__(self, model: bytes) -> None:
         self.model = model
+        self.source: Tokenizer = self  # of source text; another one where each language has its vocabulary
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(model)

@@ -1,0 +1,1 @@
+"""The sections of a configuration: the keys with their types, ranges and defaults."""

@@ -1,0 +1,53 @@
+"""The section `data`."""
+
+from typing import Any
+
+from pydantic.dataclasses import dataclass
+
+from transformer.config_errors import one_line_errors
+from transformer.sections.types import (
+    STRICT,
+    BleuTokenizer,
+    BoundedCount,
+    Coverage,
+    Length,
+    NonEmptyPath,
+    NormalizationRule,
+    PathText,
+    PlainName,
+    Ratio,
+    Text,
+    VocabSize,
+)
+
+
+@one_line_errors("data.")
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DataConfig:
+    """Corpus, tokenizer and filtering of sentence pairs (section 5.1)."""
+
+    corpus: NonEmptyPath = "wmt/wmt14"  # hub id, pattern of local files with {split} and {lang}, builtin or treebank
+    subset: Text | None = "de-en"  # the hub's name for a part of the corpus
+    revision: Text | None = None  # commit, tag or branch of the hub's repository; null: the newest commit
+    src_lang: PlainName = "en"  # source language: {lang} in file names, a column of tables
+    tgt_lang: PlainName = "de"  # target language
+    train_split: PlainName = "train"  # {split} of the training data
+    validation_split: PlainName = "validation"  # {split} of the validation data; also finds valid, val and dev
+    test_split: PlainName = "test"  # {split} that is scored by default
+    # how BLEU splits words; auto: by tgt_lang, as zh for Chinese, char for Thai, else 13a; none: text is tokenised
+    bleu_tokenizer: BleuTokenizer = "auto"
+    builtin_size: BoundedCount = 30000  # training pairs of the builtin corpus or treebank
+    vocab_size: VocabSize = 37000  # pieces of the joint SentencePiece BPE model of both languages
+    # changes to all text before it is split; minimal: tabs and the like become spaces; others: SentencePiece's rules
+    normalization: NormalizationRule = "minimal"
+    character_coverage: Coverage = 1.0  # part of the training text whose characters become pieces
+    byte_fallback: bool = False  # spell other characters in 256 byte pieces, instead of as unknown
+    max_length: Length = 256  # pieces per side, </s> included; longer pairs are dropped and counted
+    max_ratio: Ratio | None = None  # drop training pairs whose lengths differ by more than this factor
+    cache_dir: PathText = "runs/.cache"  # encoded corpora, keyed by content; can be shared and deleted
+
+    @property
+    def tokenizer_settings(self) -> dict[str, Any]:
+        """How `Tokenizer.train` makes the tokenizer, apart from its size."""
+        names = ("normalization", "character_coverage", "byte_fallback")
+        return {name: getattr(self, name) for name in names}

@@ -1,0 +1,42 @@
+"""Types of configuration keys, with their ranges."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field
+
+from transformer.config_file import MAX_INT, plain_name, plain_text
+from transformer.files import expand_home
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16"]
+NormalizationRule = Literal["minimal", "identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"]
+
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+# A configuration may come with a model from anywhere, so sizes are limited.
+Size = Annotated[int, Field(ge=1, le=2**20)]
+Layers = Annotated[int, Field(ge=1, le=1000)]
+Count = Annotated[int, Field(ge=1, le=MAX_INT)]
+CountFromZero = Annotated[int, Field(ge=0, le=MAX_INT)]
+BoundedCount = Annotated[int, Field(ge=1, le=10**9)]
+VocabSize = Annotated[int, Field(ge=8, le=2**20)]
+Length = Annotated[int, Field(ge=2, le=2**20)]
+Offset = Annotated[int, Field(ge=0, le=10_000)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+Beam = Annotated[int, Field(ge=1, le=1000)]
+Coverage = Annotated[float, Field(ge=0.98, le=1)]  # SentencePiece's limits
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Exponent = Annotated[float, Field(ge=0, le=10)]
+Limit = Annotated[float, Field(gt=0, allow_inf_nan=True)]  # infinity switches a limit off
+Ratio = Annotated[float, Field(ge=1, allow_inf_nan=True)]
+Text = Annotated[str, AfterValidator(plain_text)]
+NonEmptyText = Annotated[str, Field(min_length=1), AfterValidator(plain_text)]
+PathText = Annotated[Text, AfterValidator(expand_home)]
+NonEmptyPath = Annotated[NonEmptyText, AfterValidator(expand_home)]
+PlainName = Annotated[str, AfterValidator(plain_name), AfterValidator(plain_text)]
+
+# `auto`, or one of sacreBLEU's.
+BleuTokenizer = Literal[
+    "auto", "13a", "char", "flores101", "flores200", "intl", "ja-mecab", "ko-mecab", "none", "spBLEU-1K", "spm", "zh"
+]
