@@ -342,7 +342,7 @@ def test_splitting_batches_that_exceed_memory_does_not_change_the_update(
     for parameter, other in zip(whole.weights.master.parameters(), split.weights.master.parameters(), strict=True):
         moments = [t.optimizer.state[p]["exp_avg"] for t, p in ((whole, parameter), (split, other))]
         assert (moments[0] - moments[1]).norm() <= tolerance * moments[0].norm() + 1e-12
-    window = (trainer._running.tolist() for trainer in (whole, split))
+    window = (trainer._running.sums.tolist() for trainer in (whole, split))
     for one, two in zip(*window, strict=True):
         assert one == pytest.approx(two, rel=tolerance)
 

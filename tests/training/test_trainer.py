@@ -707,4 +707,4 @@ def test_an_update_names_its_phases_in_order_once_per_batch(small_config: Config
     assert seen == ["data", "data", *["forward", "backward"] * len(batches), "optimizer"]
     assert len(batches) > 1
     assert trainer.progress.step == 1
-    assert trainer._running[2] == sum(batch.num_tokens for batch in batches)
+    assert trainer._running.sums[2] == sum(batch.num_tokens for batch in batches)

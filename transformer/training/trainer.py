@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,10 +24,12 @@ from transformer.training.data import BatchSampler, RunData, Update, load_data
 from transformer.training.device import resolve_device, resolve_dtype, return_freed_memory
 from transformer.training.distributed import SINGLE_PROCESS, Abandoned, DistributedContext
 from transformer.training.metrics import MetricsLog, NullLog
+from transformer.training.nonfinite import check_finite, check_skipped
 from transformer.training.optimizer import MasterWeights, adam, noam_lr
 from transformer.training.resumption import resume_run
 from transformer.training.rng import OwnRNG, get_rng_state
 from transformer.training.run_directory import checkpoint_name, keep_normalization, prune, record_start, regular_steps
+from transformer.training.running import RunningSums, training_values
 from transformer.training.train_step import NonfiniteGuard, Timer, accumulate_in_memory, no_timer
 from transformer.training.training_state import Progress, TrainingState, init_worker, reason_to_stop
 from transformer.training.validation import (
@@ -71,8 +72,7 @@ class Trainer:
         weight = next(weights.model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
         weights.model.train()
-        running = (progress.running_loss, progress.running_nll, progress.running_tokens)
-        self._running = torch.tensor(running, dtype=torch.float64).to(self.device)
+        self._running = RunningSums(progress, self.device)
         settings = config.train
         self._sampler = BatchSampler(data.train, settings.max_tokens, settings.tokens_per_update, config.seed, context)
         self._guard = NonfiniteGuard()
@@ -209,8 +209,7 @@ class Trainer:
             is_finite = self._guard.step(self.optimizer, parameters, update, self.config.train.clip_norm)
             self.optimizer.zero_grad(set_to_none=True)
             self.weights.refresh()
-        num_tokens = sum(batch.num_tokens for batch in batches)
-        self._running += torch.where(is_finite, torch.stack((loss, nll, loss.new_tensor(num_tokens))), 0.0)
+        self._running.add(is_finite, loss, nll, sum(batch.num_tokens for batch in batches))
         return batches
 
     def learning_rate(self, step: int) -> float:
@@ -240,17 +239,8 @@ class Trainer:
             ) from None
 
     def _check_skipped(self, log: MetricsLog) -> None:
-        """Count and log skipped updates; TrainingError if there are too many."""
-        limit, progress = self.config.train.skip_nonfinite, self.progress
-        for update in self._guard.skipped_updates():
-            progress.num_nonfinite += 1
-            fault = f"{update}: non-finite gradient at a learning rate of {self.learning_rate(update.step):.2e}"
-            if progress.num_nonfinite > limit:
-                raise TrainingError(
-                    f"{fault}; the last checkpoint is intact: {_ADVICE}; or skip such updates: --skip-nonfinite N"
-                )
-            log.log("nonfinite", update.step, epoch=update.epoch, update=update.number, count=progress.num_nonfinite)
-            log.print(f"{fault}; update skipped ({progress.num_nonfinite} of train.skip_nonfinite={limit})")
+        limit = self.config.train.skip_nonfinite
+        check_skipped(self._guard, self.progress, limit, self.learning_rate, _ADVICE, log)
 
     def _reason_to_end(self, should_stop: StopCheck) -> str | None:
         """Why training ends by itself; `Abandoned` if a rank is asked to stop: clocks and signals differ."""
@@ -266,31 +256,22 @@ class Trainer:
 
     def _log(self, log: MetricsLog) -> None:
         progress = self.progress
-        *sums, num_tokens = self._running_sums()
-        loss, nll = (total / max(num_tokens, 1) for total in sums)
-        values = {
-            "loss": loss,
-            "nll": nll,
-            "ppl": math.exp(min(nll, 700.0)),
-            "lr": self.learning_rate(progress.step),
-            "tokens_per_s": num_tokens / max(progress.running_s, 1e-9),
-            "epoch": progress.epoch,
-            "elapsed_s": progress.elapsed_s,
-        }
-        log.log("train", progress.step, **values)
-        self._running.zero_()
+        log.log(
+            "train",
+            progress.step,
+            **training_values(progress, self._running_sums(), self.learning_rate(progress.step)),
+        )
+        self._running.reset()
         progress.running_s = 0.0
 
     def _running_sums(self) -> list[float]:
         """Loss, NLL and tokens of all ranks since the last log line."""
-        sums: list[float] = self.context.sum(self._running).tolist()
+        sums = self._running.total(self.context)
         self._check_finite(*sums)
         return sums
 
     def _check_finite(self, *losses: float) -> None:
-        if not all(map(math.isfinite, losses)):
-            rate = f"{self.learning_rate(self.progress.step):.2e}"
-            raise TrainingError(f"step {self.progress.step}: the loss is not finite (learning rate {rate}); {_ADVICE}")
+        check_finite(self.progress.step, self.learning_rate(self.progress.step), _ADVICE, *losses)
 
     def _validate(self, log: MetricsLog, should_stop: StopCheck) -> None:
         """Validate, log and keep the best; `Abandoned`, with nothing changed, if a rank is asked to stop."""
