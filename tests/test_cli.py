@@ -1050,9 +1050,9 @@ def test_a_tokenizer_of_moses_that_is_not_installed_is_named_before_the_work(
     ("arguments", "pattern"),
     [
         (["RUN", "--every", "0"], "--every 0 must be at least 1"),
-        ([], "give either runs, or --positions, or --schedule"),
-        (["RUN", "--positions", "3", "5"], "give either runs, or --positions, or --schedule"),
-        (["--positions", "3", "5"], "--positions and --schedule need --out FILE"),
+        ([], "give either runs, or --positions, or --schedule, or --schedule-of"),
+        (["RUN", "--positions", "3", "5"], "give either runs, or --positions, or --schedule, or --schedule-of"),
+        (["--positions", "3", "5"], "--positions, --schedule and --schedule-of need --out FILE"),
         (["RUN", "--theme", "dark"], "--theme is that of a drawing: give --out FILE"),
         (["absent/FILE.png"], "absent/FILE.png: no such run directory"),
         (["--positions", "3", "0", "--out", "FILE.png"], "--positions 3 0 must be at least 1"),

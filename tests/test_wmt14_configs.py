@@ -10,7 +10,7 @@ import torch
 
 from transformer.config import Config, load_config
 from transformer.model.alternatives.build import build_model
-from transformer.training.optimizer import noam_lr
+from transformer.training.schedule import noam_lr
 
 NAMES = ("base", "big", "big_enfr")
 BIG = {"d_model": 1024, "num_heads": 16, "d_ff": 4096}

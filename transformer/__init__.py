@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformer.model.transformer import Decoder, DecoderState, Encoder, Transformer
     from transformer.training.checkpoint import load_checkpoint, load_model, save_checkpoint, save_model
     from transformer.training.loss import label_smoothed_cross_entropy, linear_cross_entropy
-    from transformer.training.optimizer import noam_lr
+    from transformer.training.schedule import noam_lr
 else:  # they need torch, which takes over a second to import: not for a command that only lists or prints
     __getattr__ = lazy_names(
         __name__,

@@ -11,7 +11,19 @@ _ELSEWHERE = {
     "mini_batch_words",
     "train.max_tokens": "per_device_eval_batch_size eval_batch_size valid_batch_size max_tokens_valid "
     "max_tokens_per_batch batch_tokens",
-    "train.lr_factor": "lr learning_rate learning_rate_factor init_lr peak_lr max_lr initial_learning_rate",
+    "train.learning_rate or train.lr_factor": "lr init_lr peak_lr max_lr initial_learning_rate base_lr",
+    "train.lr_factor": "learning_rate_factor",
+    "train.min_learning_rate": "min_lr end_learning_rate lr_min eta_min final_lr learning_rate_min stop_min_lr "
+    "lr_end end_lr",
+    "train.decay_steps": "total_num_update total_num_updates lr_period_updates lr_decay_steps num_training_steps "
+    "decay_end",
+    "train.schedule": "lr_scheduler lr_scheduler_type scheduler scheduling decay_method learning_rate_decay_scheme "
+    "learning_rate_schedule lr_schedule lr_decay lr_decay_strategy learning_rate_scheduler_type",
+    "train.ema_decay": "ema exponential_smoothing moving_average moving_average_decay average_decay model_ema "
+    "store_ema ema_start_update use_ema",
+    "train.best_by": "metric_for_best_model best_checkpoint_metric early_stopping_metric optimized_metric "
+    "eval_metric_for_best",
+    "data.also_validate": "valid_subset eval_datasets extra_validation_sets valid_subsets",
     "train.warmup_steps": "warmup warmup_updates warmup_init_lr lr_warmup learning_rate_warmup "
     "learning_rate_warmup_steps num_warmup_steps n_warmup_steps warmup_ratio",
     "train.max_steps": "epochs epoch max_epoch max_epochs num_epochs num_train_epochs n_epochs after after_epochs "
@@ -70,8 +82,8 @@ _ELSEWHERE = {
     "search.beam": "beam_size num_beams beam_width",
     "search.alpha": "length_penalty lenpen len_pen beam_alpha length_normalization length_penalty_alpha normalize",
     "search.max_length_offset": "max_new_tokens max_output_length max_len_a max_len_b decode_length",
-    "the optimizer is always Adam, with equation 3": "optimizer optim optimizer_type lr_scheduler lr_scheduler_type "
-    "scheduler scheduling decay_method learning_rate_decay_scheme",
+    "the optimizer is always Adam; the key schedule of section train sets its learning rate": "optimizer optim "
+    "optimizer_type",
     "a run resumes from its last checkpoint by itself": "load_model train_from resume resume_from_checkpoint "
     "restore_file reload",
 }

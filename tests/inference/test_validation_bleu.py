@@ -50,9 +50,9 @@ def test_a_tokenizer_that_cannot_be_used_is_an_error_before_training(
 
 def test_the_score_is_computed_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[object, ...]] = []
-    monkeypatch.setattr(validation_bleu, "greedy_bleu", lambda *args: asked.append(args) or 41.5)
+    monkeypatch.setattr(validation_bleu, "greedy_scores", lambda *args: asked.append(args) or {"bleu": 41.5})
     scorer = ValidationBleu("zh")
-    assert scorer("model", "tokenizer", ["a"], ["b"]) == 41.5  # type: ignore[arg-type]
+    assert scorer("model", "tokenizer", ["a"], ["b"]) == {"bleu": 41.5}  # type: ignore[arg-type]
     assert asked == [("model", "tokenizer", ["a"], ["b"], scorer.context, "zh")]
 
 
@@ -60,7 +60,7 @@ def test_training_records_the_tokenizer_of_each_score(tiny_config: Config) -> No
     config = configured(tiny_config, bleu_tokenizer="char")
     Trainer.from_config(config, scorer=ValidationBleu.from_config(config, pytest.fail)).fit()
     (line,) = [line for line in read_metrics(config.run_dir) if line["kind"] == "validation"]
-    assert (line["bleu_tokenizer"], type(line["bleu"])) == ("char", float)
+    assert (line["bleu_tokenizer"], type(line["bleu"]), type(line["chrf"])) == ("char", float, float)
 
 
 @pytest.mark.parametrize(("before", "now", "is_said"), [({}, "13a", False), ({}, "char", True), ("zh", "zh", False)])

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from transformer.config import Config, TrainConfig
 from transformer.inspection.canvas import save, theme
-from transformer.inspection.curves import draw_learning_rates, draw_positions, draw_training
+from transformer.inspection.curves import draw_learning_rates, draw_positions, draw_schedules, draw_training
 from transformer.model.embeddings import sinusoidal_positions
-from transformer.training.optimizer import noam_lr
+from transformer.training.schedule import learning_rate, noam_lr
 
 pytest.importorskip("matplotlib")
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -54,6 +55,15 @@ def test_learning_rates_are_equation_3() -> None:
         assert list(line.get_xdata()) == list(range(1, 66))
         assert list(line.get_ydata()) == [noam_lr(step, d_model, warmup_steps) for step in range(1, 66)]
         assert line.get_label() == f"d_model = {d_model}, warmup_steps = {warmup_steps}"
+
+
+def test_the_learning_rates_of_configurations_are_drawn_to_their_last_step() -> None:
+    cosine = TrainConfig(schedule="cosine", learning_rate=0.5, warmup_steps=3, max_steps=17)
+    configs = {"mine": Config(train=cosine), "base": Config(train=TrainConfig(max_steps=13))}
+    (axes,) = draw_schedules(configs).axes
+    for line, (name, config) in zip(axes.lines, configs.items(), strict=True):
+        assert line.get_label() == name
+        assert list(line.get_ydata()) == [learning_rate(step, config.train, 512) for step in range(1, 18)]
 
 
 RECORDS = [

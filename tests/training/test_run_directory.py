@@ -38,17 +38,19 @@ from transformer.training.trainer import Trainer
 # When to log, save and stop and where to compute: the results do not depend on these.
 FREE = {
     "data.test_split": "dev",
+    "data.also_validate": ("test",),
     "data.bleu_tokenizer": "zh",
     "data.cache_dir": "elsewhere",
     "data.revision": "main",
     "train.skip_nonfinite": 3,
     "train.max_steps": 7,
+    "train.decay_steps": 29,  # of schedules that have no end
     "train.max_hours": 3.5,
     "train.patience": 5,
     "train.log_steps": 11,
     "train.validate_steps": 13,
     "train.validation_bleu": False,
-    "train.best_by": "bleu",
+    "train.best_by": "chrf",
     "train.save_steps": 17,
     "train.save_minutes": 2.5,
     "train.keep_checkpoints": 3,
@@ -100,13 +102,18 @@ FIXED = {
     "train.label_smoothing": 0.0,
     "train.warmup_steps": 67,
     "train.lr_factor": 2.0,
+    "train.min_learning_rate": 0.5,
     "train.adam_beta1": 0.8,
     "train.adam_beta2": 0.999,
     "train.adam_eps": 1e-8,
     "train.weight_decay": 0.1,
+    "train.ema_decay": 0.99,
     "train.clip_norm": 1.0,
     "train.precision": "fp32",
 }
+
+# Keys that need each other.
+TOGETHER = {"train.schedule": "constant", "train.learning_rate": 0.5}
 
 # Where the data are, which may change if the data do not.
 PLACES = {"data.subset": None, "data.train_split": "all", "data.validation_split": "dev"}
@@ -114,14 +121,14 @@ PLACES = {"data.subset": None, "data.train_split": "all", "data.validation_split
 
 def with_values(config: Config, values: dict[str, Any]) -> Config:
     """The configuration with other values, by dotted key."""
+    tree: dict[str, Any] = {}
     for key, value in values.items():
-        *section, name = key.split(".")
-        if section:
-            part = dataclasses.replace(getattr(config, section[0]), **{name: value})
-            config = dataclasses.replace(config, **{section[0]: part})
-        else:
-            config = dataclasses.replace(config, **{name: value})
-    return config
+        section, _, name = key.rpartition(".")
+        (tree.setdefault(section, {}) if section else tree)[name] = value
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            tree[name] = dataclasses.replace(getattr(config, name), **value)
+    return dataclasses.replace(config, **tree)
 
 
 def make_checkpoints(directory: Path, *steps: int) -> None:
@@ -137,9 +144,9 @@ def config(tmp_path: Path) -> Config:
 
 
 def test_every_key_is_free_or_fixed_or_a_place() -> None:
-    assert sorted([*FREE, *FIXED, *PLACES, "run_dir"]) == sorted(Config().flat())
+    assert sorted([*FREE, *FIXED, *TOGETHER, *PLACES, "run_dir"]) == sorted(Config().flat())
     assert {*PLACES, "data.corpus"} == set(PLACE_KEYS)
-    for key, value in (FREE | FIXED | PLACES).items():
+    for key, value in (FREE | FIXED | TOGETHER | PLACES).items():
         assert Config().flat()[key] != value, key
 
 
@@ -291,6 +298,14 @@ def test_a_fixed_key_may_not_change_and_both_values_are_shown(config: Config, ke
         "file, so files of one name share it) or restore these values"
     )
     assert (run / "config.yaml").read_bytes() == before
+
+
+def test_the_schedule_and_its_learning_rate_may_not_change(config: Config) -> None:
+    claim_run(config)
+    make_checkpoints(Path(config.run_dir) / "checkpoints", 3)
+    both = r"\(train\.schedule: noam there, constant here; train\.learning_rate: null there, 0\.5 here\)"
+    with pytest.raises(ConfigError, match=both):
+        claim_run(with_values(config, TOGETHER))
 
 
 def test_all_differing_keys_are_named_at_once(config: Config) -> None:

@@ -34,7 +34,8 @@ from transformer.training import integrity
 from transformer.training import trainer as trainer_module
 from transformer.training import validation as validation_module
 from transformer.training.metrics import MetricsLog, read_metrics
-from transformer.training.optimizer import MasterWeights, adam, noam_lr
+from transformer.training.optimizer import MasterWeights, adam
+from transformer.training.schedule import noam_lr
 from transformer.training.train_step import accumulate_gradients
 from transformer.training.trainer import Trainer
 from transformer.training.training_state import Progress

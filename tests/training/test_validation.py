@@ -300,23 +300,31 @@ def test_the_first_reason_to_stop_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("best_by", "nll", "bleu", "is_best"),
+    ("best_by", "scores", "is_best"),
     [
-        ("loss", 1.9, 10.0, True),
-        ("loss", 2.0, 90.0, False),
-        ("loss", 1.9, None, True),
-        ("bleu", 9.0, 31.0, True),
-        ("bleu", 1.0, 30.0, False),
+        ("loss", {"nll": 1.9, "bleu": 10.0, "chrf": 10.0}, True),
+        ("loss", {"nll": 2.0, "bleu": 90.0, "chrf": 90.0}, False),
+        ("loss", {"nll": 1.9}, True),
+        ("bleu", {"nll": 9.0, "bleu": 31.0}, True),
+        ("bleu", {"nll": 1.0, "bleu": 30.0, "chrf": 90.0}, False),
+        ("chrf", {"nll": 9.0, "chrf": 51.0}, True),
+        ("chrf", {"nll": 1.0, "bleu": 90.0, "chrf": 50.0}, False),
     ],
 )
-def test_only_a_better_value_of_the_measure_is_the_best(
-    best_by: str, nll: float, bleu: float | None, is_best: bool
-) -> None:
-    progress = Progress(step=13, best_nll=2.0, best_bleu=30.0, num_bad_validations=3)
-    assert record_validation(progress, nll, bleu, best_by, is_regular=True) is is_best
+def test_only_a_better_value_of_the_measure_is_the_best(best_by: str, scores: dict[str, float], is_best: bool) -> None:
+    progress = Progress(step=13, best_nll=2.0, best_bleu=30.0, best_chrf=50.0, num_bad_validations=3)
+    assert record_validation(progress, scores, best_by, is_regular=True) is is_best
     assert progress.validated_step == 13
-    found = (progress.best_nll, progress.best_bleu, progress.num_bad_validations)
-    assert found == ((nll, bleu, 0) if is_best else (2.0, 30.0, 4))
+    found = (progress.best_nll, progress.best_bleu, progress.best_chrf, progress.num_bad_validations)
+    assert found == ((*map(scores.get, ("nll", "bleu", "chrf")), 0) if is_best else (2.0, 30.0, 50.0, 4))
+
+
+@pytest.mark.parametrize("best_by", ["bleu", "chrf"])
+def test_a_score_that_decides_must_be_returned(best_by: str) -> None:
+    with pytest.raises(
+        TrainingError, match=rf"^train\.best_by={best_by}: the scorer returned no {best_by}; it must retu"
+    ):
+        record_validation(Progress(), {"nll": 2.0, "other": 3.0}, best_by, is_regular=True)
 
 
 def test_the_best_by_bleu_has_the_highest_bleu_and_patience_waits_for_bleu(
@@ -330,9 +338,46 @@ def test_the_best_by_bleu_has_the_highest_bleu_and_patience_waits_for_bleu(
     assert (trainer.progress.best_nll, trainer.progress.best_bleu) == (4.0, 11.0)
 
 
-def test_best_by_bleu_needs_validation_bleu(config: Config) -> None:
-    with pytest.raises(ConfigError, match=r"^train\.best_by=bleu needs train\.validation_bleu=true; or use "):
-        changed(config, "train.best_by=bleu", "train.validation_bleu=false")
+@pytest.mark.parametrize("best_by", ["bleu", "chrf"])
+def test_the_best_by_scores_of_translations_needs_them(config: Config, best_by: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^train\.best_by={best_by} needs train\.validation_bleu=true; or use "):
+        changed(config, f"train.best_by={best_by}", "train.validation_bleu=false")
+
+
+def test_the_best_by_chrf_has_the_highest_chrf_and_patience_waits_for_chrf(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = ("train.validation_bleu=true", "train.best_by=chrf", "train.validate_steps=1", "train.patience=2")
+    fake_losses(monkeypatch, [5.0, 4.0, 3.0, 2.0])
+    found = iter([{"bleu": 1.0, "chrf": 7.0}, {"bleu": 0.5, "chrf": 11.0}, {"bleu": 9.0, "chrf": 11.0}, {"chrf": 3}])
+    trainer = Trainer.from_config(changed(config, *values), lambda *_: next(found))
+    assert trainer.fit() == "no better validation chrF in train.patience=2 validations"
+    assert steps(trainer.run / "best") == ["step-00000002"]
+    progress = trainer.progress
+    assert (progress.best_nll, progress.best_bleu, progress.best_chrf) == (4.0, 0.5, 11.0)
+    assert "step 2: validation nll 4.000  ppl 54.598  bleu 0.500  chrf 11.000  (best)" in capsys.readouterr().out
+    again = Trainer.from_config(changed(config, *values), lambda *_: next(found))
+    assert again.fit() == "no better validation chrF in train.patience=2 validations"
+    assert (again.progress.best_chrf, again.progress.num_bad_validations) == (11.0, 2)
+
+
+def test_scores_by_other_names_are_recorded_and_none_hides_another(config: Config) -> None:
+    values = ("train.validation_bleu=true", "train.validate_steps=7")
+    trainer = Trainer.from_config(changed(config, *values), lambda *_: {"comet": np.float32(0.5)})
+    trainer.fit()
+    (record,) = [record for record in read_metrics(trainer.run) if record["kind"] == "validation"]
+    assert record["comet"] == 0.5
+    assert "bleu" not in record
+    for name in ("nll", "step", "self", "a\nb", 3):
+        with pytest.raises(TrainingError, match=r"^the scorer .* returned a score by the name .*: choose another$"):
+            validate(
+                trainer.weights.model,
+                trainer.data,
+                211,
+                lambda *_, name=name: {name: 1.0},  # type: ignore[misc]
+                trainer.context,
+                lambda: False,
+            )
 
 
 def test_best_by_bleu_needs_a_scorer(config: Config) -> None:

@@ -24,6 +24,8 @@ def results(trainer: Trainer) -> str:
         lines.append(f"best checkpoint: step {found.best_step}{_scores(found)}")
     if found.highest_bleu is not None and found.highest_bleu > (found.best_bleu or 0.0):
         lines.append(f"highest BLEU: {found.highest_bleu:.2f} at step {found.highest_bleu_step}")
+    if found.highest_chrf is not None and found.highest_chrf > (found.best_chrf or 0.0):
+        lines.append(f"highest chrF: {found.highest_chrf:.2f} at step {found.highest_chrf_step}")
     if progress.step:
         src, tgt = (rate(number / max(progress.elapsed_s, 1e-9)) for number in trainer.num_tokens())
         lines.append(f"time: {duration(progress.elapsed_s)} with validations, {src} source and {tgt} target tokens/s")
@@ -31,10 +33,11 @@ def results(trainer: Trainer) -> str:
 
 
 def _scores(found: Overview) -> str:
-    bleu = "" if found.best_bleu is None else f", BLEU {found.best_bleu:.2f}"
+    scores = (("BLEU", found.best_bleu), ("chrF", found.best_chrf))
+    shown = "".join(f", {name} {score:.2f}" for name, score in scores if score is not None)
     if found.best_nll is None or found.best_ppl is None:
-        return bleu
-    return f", nll {found.best_nll:.3f}, ppl {short(found.best_ppl)}{bleu}"
+        return shown
+    return f", nll {found.best_nll:.3f}, ppl {short(found.best_ppl)}{shown}"
 
 
 def next_commands(trainer: Trainer) -> str:

@@ -1,7 +1,7 @@
 """List the runs below directories as a table: transformer runs [DIR ...] [--sort bleu] [--json]
 
-best, nll and ppl are of the best checkpoint, bleu is the highest of all validations. The state is running (a process
-holds the run), finished (its limit is reached), stopped (its command resumes it), no checkpoint, or damaged.
+best, nll and ppl are of the best checkpoint, bleu and chrf are the highest of all validations. The state is running (a
+process holds the run), finished (its limit is reached), stopped (its command resumes it), no checkpoint, or damaged.
 """
 
 import argparse
@@ -17,13 +17,14 @@ from transformer.errors import one_line
 from transformer.progress import duration, short
 from transformer.training.overview import Overview, find_runs, overview
 
-_HEADER = ("run", "state", "step", "best", "nll", "ppl", "bleu", "parameters", "pairs", "time", "last written")
+_HEADER = ("run", "state", "step", "best", "nll", "ppl", "bleu", "chrf", "parameters", "pairs", "time", "last written")
 _TEXT_COLUMNS = 2  # aligned to the left; numbers are to the right
 _LARGE = 1e15
 _ORDERS: dict[str, Callable[[Overview], float]] = {
     "name": lambda _run: 0.0,  # as found
     "nll": lambda run: math.inf if run.best_nll is None else run.best_nll,
     "bleu": lambda run: math.inf if run.highest_bleu is None else -run.highest_bleu,
+    "chrf": lambda run: math.inf if run.highest_chrf is None else -run.highest_chrf,
     "time": lambda run: -(run.active_at or 0.0),
 }
 
@@ -83,6 +84,7 @@ def _row(run: Overview) -> tuple[str, ...]:
         number(run.best_nll, "{:.3f}".format),
         number(run.best_ppl, short),
         number(run.highest_bleu, "{:.2f}".format),
+        number(run.highest_chrf, "{:.2f}".format),
         number(run.parameters, "{:,}".format),
         number(run.pairs, "{:,}".format),
         number(run.elapsed_s, duration),

@@ -22,6 +22,7 @@ from transformer.hub import pin_data
 from transformer.inference.text_checks import signs_of_other_words
 from transformer.inference.validation_bleu import ValidationBleu
 from transformer.progress import stage
+from transformer.training.callbacks import OnLog
 from transformer.training.device import tune_process
 from transformer.training.distributed import SINGLE_PROCESS, DistributedContext, init_distributed
 from transformer.training.lost_output import lasting_output
@@ -29,7 +30,8 @@ from transformer.training.signals import StopRequest
 from transformer.training.trainer import Trainer
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, on_log: OnLog | None = None) -> int:
+    """Run the command; from a program, `on_log(kind, step, values)` gets what is logged (docs/LOGGING.md)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", metavar="CONFIG", help="a YAML file, or a name that `transformer configs` lists")
     parser.add_argument("overrides", metavar="section.key=value", nargs="*", help="such as train.max_steps=1000")
@@ -47,19 +49,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             _scorer(config, context)
             context.broadcast_from_main(lambda: overfit_check(config))
             return 0
-        return _train(arguments.config, overrides, context)
+        return _train(arguments.config, overrides, context, on_log)
 
 
-def _train(path: str, overrides: Sequence[str], context: DistributedContext) -> int:
+def _train(path: str, overrides: Sequence[str], context: DistributedContext, on_log: OnLog | None) -> int:
     config = load_config(path, overrides)
     # Only the revision is taken from the main process: paths may differ from machine to machine.
     revision = context.broadcast_from_main(lambda: pin_data(config).data.revision)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, revision=revision))
     with lasting_output(Path(config.run_dir)):
-        return _run(config, path, overrides, context)
+        return _run(config, path, overrides, context, on_log)
 
 
-def _run(config: Config, path: str, overrides: Sequence[str], context: DistributedContext) -> int:
+def _run(config: Config, path: str, overrides: Sequence[str], context: DistributedContext, on_log: OnLog | None) -> int:
     complete = Path(config.run_dir) / "config.yaml"
     context.print0(f"# differs from the defaults; complete: {complete}\n{config.differences()}")
     tune_process()
@@ -70,7 +72,7 @@ def _run(config: Config, path: str, overrides: Sequence[str], context: Distribut
         context.print0(f"validation BLEU: tokenizer {scorer.tokenize}")
         _check_references(trainer.data.validation_text, scorer.tokenize)
     with StopRequest(ignore_repeats=context is not SINGLE_PROCESS) as stop:
-        reason = trainer.fit(stop)
+        reason = trainer.fit(stop, on_log)
         if context.is_main:
             print(results(trainer))
         context.print0(f"{reason} after step {trainer.progress.step}; checkpoints are in {trainer.run}")

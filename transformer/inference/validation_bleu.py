@@ -1,4 +1,4 @@
-"""The BLEU that follows training: greedy translations, the tokenizer of the target language."""
+"""BLEU and chrF that follow training: greedy translations, the tokenizer of the target language."""
 
 from __future__ import annotations
 
@@ -29,13 +29,26 @@ def greedy_bleu(
     Length limits are the defaults of `SearchConfig`. A source that is too long is not translated, and costs BLEU.
     `tokenize` is sacreBLEU's tokenizer. All processes get the score of the main one.
     """
+    return greedy_scores(model, tokenizer, sources, references, context, tokenize)["bleu"]
+
+
+def greedy_scores(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    sources: Sequence[str],
+    references: Sequence[str],
+    context: DistributedContext = SINGLE_PROCESS,
+    tokenize: str = "13a",
+) -> dict[str, float]:
+    """Likewise, sacreBLEU's BLEU and chrF, as "bleu" and "chrf"."""
     translator = Translator(model, tokenizer)
     translator.context = context
     limit = translator.source_reader().limit  # </s> included
     fitting = [x if len(ids) < limit else "" for x, ids in zip(sources, tokenizer.encode(sources), strict=True)]
     translations = translator.translate(fitting, beam=1)
     # On another machine the tokenizer's library might be another, and the score of each process decides what is best.
-    return context.broadcast_from_main(lambda: score(translations, references, tokenize).bleu)
+    found = context.broadcast_from_main(lambda: score(translations, references, tokenize))
+    return {"bleu": found.bleu, "chrf": found.chrf}
 
 
 @dataclass(frozen=True)
@@ -43,7 +56,7 @@ class ValidationBleu:
     """Scores the greedy translations of a model, for `Trainer`.
 
     Attributes:
-        tokenize: sacreBLEU's tokenizer, which works.
+        tokenize: sacreBLEU's tokenizer of BLEU, which works.
         context: the processes that translate together.
     """
 
@@ -69,5 +82,5 @@ class ValidationBleu:
 
     def __call__(
         self, model: Transformer, tokenizer: Tokenizer, sources: Sequence[str], references: Sequence[str]
-    ) -> float:
-        return greedy_bleu(model, tokenizer, sources, references, self.context, self.tokenize)
+    ) -> dict[str, float]:
+        return greedy_scores(model, tokenizer, sources, references, self.context, self.tokenize)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from transformer.config import Config
 from transformer.inspection.canvas import colour_map, new_figure, palette
 from transformer.model.embeddings import sinusoidal_positions
-from transformer.training.metrics import bleu_tokenizers
-from transformer.training.optimizer import noam_lr
+from transformer.training.metrics import bleu_tokenizers, is_validation
+from transformer.training.schedule import learning_rate, noam_lr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,13 +25,16 @@ _PANELS = (
     ("validation BLEU (greedy search)", {"validation": "bleu"}),
     ("learning rate", {"train": "lr"}),
 )
-_NAMES = {"train": "training", "validation": "validation"}
+# Besides, if there is any.
+_CHRF_PANEL = ("validation chrF (greedy search)", {"validation": "chrf"})
+_NAMES = {"train": "training"}
 _STYLES: dict[str, dict[str, Any]] = {
     "train": {"linewidth": 1},
     "validation": {"linewidth": 1.4, "linestyle": "--", "markersize": 4},
 }
 # For the first runs in the palette's colours, and for those after them that repeat a colour.
 _LINES, _MARKERS = ("-", ":", "-."), ("o", "s", "^")
+_MARKERS_OF_SETS = ("x", "+", "d", "v", "*")  # of the further validation sets of a run
 _NUM_POSITIONS = 100  # of the curves of `draw_positions`: more would fill the panel
 
 
@@ -76,14 +81,32 @@ def _draw_waves(axes: Axes, table: Any) -> None:
 
 def draw_learning_rates(schedules: Sequence[tuple[int, int]]) -> Figure:
     """Equation 3 for some (d_model, warmup_steps), over five times the longest warm-up."""
-    num_steps = 5 * max(warmup_steps for _, warmup_steps in schedules)
+    curves: dict[str, Callable[[int], float]] = {
+        f"d_model = {d_model}, warmup_steps = {warmup_steps:,}": functools.partial(
+            noam_lr, d_model=d_model, warmup_steps=warmup_steps
+        )
+        for d_model, warmup_steps in schedules
+    }
+    return _draw_rates(curves, 5 * max(warmup_steps for _, warmup_steps in schedules), "learning rate (equation 3)")
+
+
+def draw_schedules(configs: Mapping[str, Config]) -> Figure:
+    """The learning rates of configurations by name, from the first update to the last."""
+    curves: dict[str, Callable[[int], float]] = {
+        name: functools.partial(learning_rate, settings=config.train, d_model=config.model.d_model)
+        for name, config in configs.items()
+    }
+    return _draw_rates(curves, max(config.train.max_steps for config in configs.values()), "learning rate")
+
+
+def _draw_rates(curves: Mapping[str, Callable[[int], float]], num_steps: int, title: str) -> Figure:
+    """Learning rates by step, for each label."""
     steps = range(1, num_steps + 1, max(1, num_steps // 1000))
     figure = new_figure(7, 3.8)
     axes = figure.subplots()
-    for (d_model, warmup_steps), colour in zip(schedules, itertools.cycle(palette()), strict=False):
-        rates = [noam_lr(step, d_model, warmup_steps) for step in steps]
-        axes.plot(steps, rates, color=colour, label=f"d_model = {d_model}, warmup_steps = {warmup_steps:,}")
-    axes.set(xlabel="update", ylabel="learning rate (equation 3)", xlim=(0, None), ylim=(0, None))
+    for (label, rate), colour in zip(curves.items(), itertools.cycle(palette()), strict=False):
+        axes.plot(steps, [rate(step) for step in steps], color=colour, label=label)
+    axes.set(xlabel="update", ylabel=title, xlim=(0, None), ylim=(0, None))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.ticklabel_format(axis="y", scilimits=(-3, 3), useMathText=True)
     axes.grid()
@@ -92,16 +115,22 @@ def draw_learning_rates(schedules: Sequence[tuple[int, int]]) -> Figure:
 
 
 def draw_training(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Loss, perplexity, BLEU and learning rate of runs against updates; `runs` maps names to `read_metrics`."""
-    figure = new_figure(9, 6)
+    """Loss, perplexity, BLEU, chrF and learning rate of runs against updates; `runs` maps names to `read_metrics`."""
     last = max((1, *(record["step"] for records in runs.values() for record in records)))
-    for axes, (title, keys) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
+    has_chrf = any(is_validation(record) and "chrf" in record for records in runs.values() for record in records)
+    panels = [*_PANELS, _CHRF_PANEL] if has_chrf else [*_PANELS]
+    num_rows = (len(panels) + 1) // 2
+    figure = new_figure(9, 3 * num_rows)
+    found = list(figure.subplots(num_rows, 2).flat)
+    for axes in found[len(panels) :]:
+        axes.remove()
+    for axes, (title, keys) in zip(found, panels, strict=False):
         for number, (name, records) in enumerate(runs.items()):
-            for kind, key in keys.items():
+            for kind, key in _kinds(keys, records):
                 points = [(line["step"], line[key]) for line in records if line["kind"] == kind and key in line]
                 if points:
-                    style = {**_style(number, kind, alone=len(points) == 1), "label": f"{name}, {_NAMES[kind]}"}
-                    axes.plot(*zip(*points, strict=True), **style)
+                    style = _style(number, kind, records, alone=len(points) == 1)
+                    axes.plot(*zip(*points, strict=True), **style, label=f"{name}, {_NAMES.get(kind, kind)}")
         axes.set_xlim(-0.02 * last, 1.02 * last)
         _label(axes, _bleu_title(title, runs) if "BLEU" in title else title)
     lines = {str(line.get_label()): line for axes in figure.axes for line in axes.lines}
@@ -118,10 +147,20 @@ def _bleu_title(title: str, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
     return f"{title.removesuffix(')')}; {', '.join(names)})"
 
 
-def _style(number: int, kind: str, *, alone: bool) -> dict[str, Any]:
+def _kinds(keys: Mapping[str, str], records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Kinds of records and their key in a panel: with "validation" those of the further validation sets."""
+    kinds = dict.fromkeys(record["kind"] for record in records)
+    others = [kind for kind in kinds if kind.startswith("validation/")]
+    return [(kind, key) for one, key in keys.items() for kind in ((one, *others) if one == "validation" else (one,))]
+
+
+def _style(number: int, kind: str, records: Sequence[Mapping[str, Any]], *, alone: bool) -> dict[str, Any]:
     """Of a run's curve of this kind; a point `alone` is no line, and would be invisible without a marker."""
     repeat, colour = divmod(number, len(palette()))
-    style = {"color": palette()[colour], **_STYLES[kind]}
+    style = {"color": palette()[colour], **_STYLES["train" if kind == "train" else "validation"]}
+    if kind.startswith("validation/"):
+        place = [one for one, _ in _kinds({"validation": ""}, records)].index(kind) - 1
+        return {"marker": _MARKERS_OF_SETS[place % len(_MARKERS_OF_SETS)], **style, "linewidth": 0.8}
     if kind == "train":
         return {"linestyle": _LINES[repeat % len(_LINES)], **style, **({"marker": "."} if alone else {})}
     return {"marker": _MARKERS[repeat % len(_MARKERS)], **style}
@@ -142,7 +181,7 @@ def _label(axes: Axes, title: str) -> None:
         axes.yaxis.set_major_locator(wide if high > 10 * low else MaxNLocator(5))
         axes.yaxis.set_major_formatter("{x:,.6g}")
         axes.yaxis.set_minor_locator(NullLocator())
-    elif "BLEU" in title:
+    elif "BLEU" in title or "chrF" in title:
         drawn: list[Any] = [line.get_ydata() for line in axes.lines]
         values: list[float] = [value for curve in drawn for value in curve if math.isfinite(value)]
         low = min(values, default=0.0)

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic.dataclasses import dataclass
 
 from transformer.config_errors import one_line_errors
+from transformer.errors import ConfigError
 from transformer.sections.types import (
     STRICT,
     BleuTokenizer,
@@ -17,8 +18,10 @@ from transformer.sections.types import (
     PlainName,
     Ratio,
     Text,
+    ValidationSetText,
     VocabSize,
 )
+from transformer.sections.validation_set import name_and_corpus
 
 
 @one_line_errors("data.")
@@ -33,6 +36,8 @@ class DataConfig:
     tgt_lang: PlainName = "de"  # target language
     train_split: PlainName = "train"  # {split} of the training data
     validation_split: PlainName = "validation"  # {split} of the validation data; also finds valid, val and dev
+    # further sets to validate and log: splits of the corpus, or NAME=CORPUS; they decide nothing
+    also_validate: tuple[ValidationSetText, ...] = ()
     test_split: PlainName = "test"  # {split} that is scored by default
     # how BLEU splits words; auto: by tgt_lang, as zh for Chinese, char for Thai, else 13a; none: text is tokenised
     bleu_tokenizer: BleuTokenizer = "auto"
@@ -45,6 +50,16 @@ class DataConfig:
     max_length: Length = 256  # pieces per side, </s> included; longer pairs are dropped and counted
     max_ratio: Ratio | None = None  # drop training pairs whose lengths differ by more than this factor
     cache_dir: PathText = "runs/.cache"  # encoded corpora, keyed by content; can be shared and deleted
+
+    def __post_init__(self) -> None:
+        names = [name_and_corpus(entry)[0] for entry in self.also_validate]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"data.also_validate has two sets with the name {name}: write another as NAME=CORPUS")
+        if self.validation_split in self.also_validate:
+            raise ConfigError(
+                f"data.also_validate names {self.validation_split}, which data.validation_split validates already"
+            )
 
     @property
     def tokenizer_settings(self) -> dict[str, Any]:

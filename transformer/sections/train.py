@@ -28,12 +28,18 @@ class TrainConfig:
     tokens_per_update: Count = 25000  # target tokens per optimizer step, accumulated over batches
     max_tokens: Count = 4096  # tokens per batch and side, padding included: limits memory
     label_smoothing: Fraction = 0.1  # eps_ls (section 5.4)
+    # learning rate by update; noam: equation 3; the others rise to learning_rate, then fall, or stay constant
+    schedule: Literal["noam", "inverse_sqrt", "cosine", "linear", "constant"] = "noam"
     warmup_steps: Count = 4000  # updates with a rising learning rate (equation 3)
-    lr_factor: Positive = 1.0  # factor of the learning rate of equation 3
+    lr_factor: Positive = 1.0  # factor of the learning rate of equation 3; of no other schedule
+    learning_rate: Positive | None = None  # highest learning rate of the other schedules, which need it
+    min_learning_rate: NotNegative = 0.0  # lowest learning rate of schedules cosine and linear, at their end
+    decay_steps: Count | None = None  # update at which cosine and linear end; null: max_steps
     adam_beta1: Fraction = 0.9  # beta_1 of Adam (section 5.3)
     adam_beta2: Fraction = 0.98  # beta_2 of Adam
     adam_eps: Positive = 1e-9  # epsilon of Adam
     weight_decay: NotNegative = 0.0  # decoupled weight decay, as in AdamW; 0 is Adam
+    ema_decay: Fraction | None = None  # validate and keep a moving average of the weights, such as 0.999; null: none
     clip_norm: Limit | None = None  # maximum gradient norm; null: no clipping
     skip_nonfinite: CountFromZero = 0  # maximum number of updates skipped because of non-finite gradients
     max_steps: Count = 100_000  # updates in total, including resumed runs
@@ -41,8 +47,8 @@ class TrainConfig:
     patience: Count | None = None  # early stopping: stop after this many validations without improvement
     log_steps: Count = 50  # updates between lines of metrics
     validate_steps: Count = 1000  # updates between validations
-    validation_bleu: bool = True  # also score greedy translations of the validation data
-    best_by: Literal["loss", "bleu"] = "loss"  # which checkpoint is the best, and what patience waits for
+    validation_bleu: bool = True  # also score greedy translations of the validation data, by BLEU and chrF
+    best_by: Literal["loss", "bleu", "chrf"] = "loss"  # which checkpoint is the best, and what patience waits for
     save_steps: Count | None = None  # updates between checkpoints; null: only save_minutes
     save_minutes: Limit | None = 10.0  # minutes between checkpoints; null: only save_steps
     keep_checkpoints: Count = 5  # number of most recent checkpoints to keep; the best is kept separately
@@ -51,10 +57,41 @@ class TrainConfig:
     num_threads: Threads | None = None  # CPU threads; null: torch's default, at most the CPUs of the process
 
     def __post_init__(self) -> None:
-        if self.best_by == "bleu" and not self.validation_bleu:
-            raise ConfigError("train.best_by=bleu needs train.validation_bleu=true; or use train.best_by=loss")
+        self._check_schedule()
+        if self.best_by != "loss" and not self.validation_bleu:
+            raise ConfigError(
+                f"train.best_by={self.best_by} needs train.validation_bleu=true; or use train.best_by=loss"
+            )
+
+    def _check_schedule(self) -> None:
+        if self.schedule == "noam":
+            if self.learning_rate is not None:
+                raise ConfigError(
+                    f"train.learning_rate={self.learning_rate} is not used by train.schedule=noam (equation 3): give "
+                    "train.lr_factor, which scales it, or another train.schedule"
+                )
+            return
+        if self.learning_rate is None:
+            raise ConfigError(
+                f"train.schedule={self.schedule} needs train.learning_rate, its highest; only noam has one of its own"
+            )
+        if self.decay_end is not None and self.min_learning_rate > self.learning_rate:
+            raise ConfigError(
+                f"train.min_learning_rate={self.min_learning_rate} is more than train.learning_rate="
+                f"{self.learning_rate}: raise the second or lower the first"
+            )
+        if self.decay_end is not None and self.decay_steps is not None and self.decay_steps <= self.warmup_steps:
+            raise ConfigError(
+                f"train.decay_steps={self.decay_steps} must be more than train.warmup_steps={self.warmup_steps}, after "
+                "which the learning rate falls"
+            )
+
+    @property
+    def decay_end(self) -> int | None:
+        """The update at which the learning rate reaches its lowest; None for schedules without an end."""
+        return (self.decay_steps or self.max_steps) if self.schedule in ("cosine", "linear") else None
 
     @property
     def best_measure(self) -> str:
         """`best_by` in words."""
-        return {"loss": "loss", "bleu": "BLEU"}[self.best_by]
+        return {"loss": "loss", "bleu": "BLEU", "chrf": "chrF"}[self.best_by]

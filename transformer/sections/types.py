@@ -6,6 +6,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from transformer.config_file import MAX_INT, plain_name, plain_text
 from transformer.files import expand_home
+from transformer.sections.validation_set import validation_set
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -34,6 +35,7 @@ Text = Annotated[str, AfterValidator(plain_text)]
 NonEmptyText = Annotated[str, Field(min_length=1), AfterValidator(plain_text)]
 PathText = Annotated[Text, AfterValidator(expand_home)]
 NonEmptyPath = Annotated[NonEmptyText, AfterValidator(expand_home)]
+ValidationSetText = Annotated[str, AfterValidator(validation_set)]
 PlainName = Annotated[str, AfterValidator(plain_name), AfterValidator(plain_text)]
 
 # `auto`, or one of sacreBLEU's.

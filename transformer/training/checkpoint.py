@@ -25,9 +25,10 @@ from transformer.hub import check_links, fetch_model, is_model_id
 from transformer.model.alternatives.build import build_model
 from transformer.model.transformer import Transformer
 from transformer.training import integrity
+from transformer.training.averaging import MovingAverage
 from transformer.training.rng import RNGState
 from transformer.training.run_directory import CHECKSUMS, checkpoints, find_checkpoint, step_of
-from transformer.training.training_state import Progress, TrainingState, load_state, save_state
+from transformer.training.training_state import Progress, TrainingState, load_raw_weights, load_state, save_state
 
 
 def save_checkpoint(
@@ -219,9 +220,14 @@ def _check_fit(model: Transformer, shapes: dict[str, tuple[int, ...]], path: Pat
 
 
 def resume(
-    run: Path, model: Transformer, optimizer: Optimizer, fingerprints: Mapping[str, str], moved: Sequence[str] = ()
+    run: Path,
+    model: Transformer,
+    optimizer: Optimizer,
+    fingerprints: Mapping[str, str],
+    moved: Sequence[str] = (),
+    average: MovingAverage | None = None,
 ) -> tuple[Progress, list[RNGState]]:
-    """Load a run's last checkpoint, if any, into model, optimizer and RNG.
+    """Load a run's last checkpoint, if any, into model, optimizer, moving average and RNG.
 
     Returns the progress and the RNG states of the workers. CheckpointError if it is damaged, of another model, or of
     data with other `train` or `validation` fingerprints; its message names the keys by which the data have `moved`.
@@ -238,6 +244,8 @@ def resume(
     integrity.verify(last)
     load_weights(model, last)
     progress, worker_states = load_state(last, optimizer, list(model.state_dict()))
+    if average is not None:
+        average.exchange(model, load_raw_weights(last, model))
     if progress.step != step or max(progress.num_nonfinite, progress.validated_step) > step:
         raise CheckpointError(f"{last}: contains the state after step {progress.step}, not after that of its name")
     # The first versions did not save the fingerprint of the validation data.

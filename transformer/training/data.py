@@ -3,7 +3,8 @@
 import functools
 import hashlib
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from transformer.progress import Stage, no_stage
 from transformer.training.distributed import DistributedContext
 from transformer.training.signals import ctrl_c_ends_at_once
 from transformer.training.training_state import Progress
+from transformer.training.validation_sets import ValidationSet, load_validation_sets
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class RunData:
     train: PairDataset
     validation: PairDataset
     validation_text: Corpus
+    others: Mapping[str, ValidationSet] = field(default_factory=dict)  # validated too, by name
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -37,11 +40,13 @@ class RunData:
             "train": self.train.fingerprint,
             "validation": self.validation.fingerprint,
             "tokenizer": hashlib.sha256(self.tokenizer.model).hexdigest(),
+            **{f"validation/{name}": other.pairs.fingerprint for name, other in self.others.items()},
         }
 
     def counts(self) -> list[str]:
         """Lines on kept and dropped pairs, and on the vocabulary's fit."""
-        texts = (("training", self.train), ("validation", self.validation))
+        others = ((f"validation {name}", other.pairs) for name, other in self.others.items())
+        texts = (("training", self.train), ("validation", self.validation), *others)
         lines = [f"{name} pairs: {len(pairs):,} (dropped: {in_words(pairs.dropped)})" for name, pairs in texts]
         unknown = (
             f"{pairs.num_unknown:,} of {len(pairs.src.ids) + len(pairs.tgt.ids) - 2 * len(pairs):,} in the {name} text"
@@ -88,7 +93,8 @@ def load_data(data: DataConfig, tokenizer_path: Path, context: DistributedContex
     lengths = tuple(zlib.crc32(side.lengths.tobytes()) for side in (encoded.src, encoded.tgt))
     if len(set(context.all_gather(lengths))) > 1:
         raise DataError(f"data.corpus={data.corpus}: differs between machines")
-    return RunData(tokenizer, encoded, validation_encoded, validation)
+    others = load_validation_sets(data, tokenizer, context, stage)
+    return RunData(tokenizer, encoded, validation_encoded, validation, others)
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def read_shapes(path: Path, names: Collection[str] = ()) -> dict[str, tuple[int,
 def present_name(name: str, names: Collection[str]) -> str:
     """The name of a weight or its moment, out of the model's `names`; unchanged unless it is of format 1."""
     moment, _, weight = name.partition(".")
-    if moment in ("exp_avg", "exp_avg_sq"):
+    if moment in ("exp_avg", "exp_avg_sq", "raw"):
         return f"{moment}.{present_name(weight, names)}"
     for pattern, replacement in _RENAMES:
         name = re.sub(pattern, replacement, name)

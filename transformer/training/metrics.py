@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from transformer.config import TrainConfig
 from transformer.errors import CheckpointError
 from transformer.files import write_atomic
+from transformer.training.callbacks import Notifier
 from transformer.training.display import Display
 
 if TYPE_CHECKING:  # which imports torch
@@ -29,24 +30,28 @@ class MetricsLog:
         max_seconds: float | None = None,
         *,
         is_validated: bool = True,
+        notify: Notifier | None = None,
     ) -> None:
         self._path = run / "metrics.jsonl"
         with self._writing():
             # Updates after `first_step` were logged before an interruption and will be repeated.
             kept = [record for record in read_metrics(run) if record["step"] <= first_step]
             if not is_validated:  # a validation of `first_step` was logged, but not saved
-                kept = [record for record in kept if (record["step"], record["kind"]) != (first_step, "validation")]
+                kept = [record for record in kept if record["step"] != first_step or not is_validation(record)]
             write_atomic(self._path, "".join(json.dumps(record) + "\n" for record in kept))
             self._file = self._path.open("a", encoding="utf-8")
             self._tensorboard = _EventFile(run / "tensorboard", first_step + 1)
         self._display = Display(first_step, last_step, max_seconds)
+        self._notify = notify or Notifier()
 
     @classmethod
-    def of_run(cls, run: Path, settings: TrainConfig, progress: "Progress") -> "MetricsLog":
+    def of_run(
+        cls, run: Path, settings: TrainConfig, progress: "Progress", notify: Notifier | None = None
+    ) -> "MetricsLog":
         """The log of a run that goes on from here."""
         seconds = None if settings.max_hours is None else settings.max_hours * 3600 - progress.elapsed_s
         is_validated = progress.validated_step == progress.step
-        return cls(run, progress.step, settings.max_steps, seconds, is_validated=is_validated)
+        return cls(run, progress.step, settings.max_steps, seconds, is_validated=is_validated, notify=notify)
 
     def advance(self) -> None:
         """Advance the display by one update."""
@@ -61,6 +66,11 @@ class MetricsLog:
             self._tensorboard.add(numbers, step)
         if kind == "train":
             self._display.show(step, {name: value for name, value in values.items() if not isinstance(value, str)})
+        self.notify(kind, step, **values)
+
+    def notify(self, kind: str, step: int, **values: float | str) -> None:
+        """Tell the user's function only."""
+        self._notify(kind, step, values)
 
     def print(self, line: str) -> None:
         """Print a line on stdout."""
@@ -125,7 +135,7 @@ class NullLog(MetricsLog):
     def _discard(self, *_: Any, **__: Any) -> None:
         pass
 
-    advance = log = print = note = close = _discard
+    advance = log = notify = print = note = close = _discard
 
 
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:
@@ -144,6 +154,12 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
         if _is_record(record):
             records.append(record)
     return records
+
+
+def is_validation(record: Mapping[str, Any]) -> bool:
+    """Whether a record is of the validation set ("validation") or of one that is validated too ("validation/NAME")."""
+    kind: str = record["kind"]
+    return kind == "validation" or kind.startswith("validation/")
 
 
 def bleu_tokenizer(validation: Mapping[str, Any]) -> str:

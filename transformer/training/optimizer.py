@@ -1,4 +1,4 @@
-"""Adam, its learning-rate schedule (section 5.3) and float32 master weights."""
+"""Adam (section 5.3) and float32 master weights."""
 
 import copy
 from collections.abc import Iterable
@@ -8,19 +8,6 @@ from torch import nn
 
 from transformer.config import TrainConfig
 from transformer.model.transformer import Transformer
-
-
-def noam_lr(step: int, d_model: int = 512, warmup_steps: int = 4000) -> float:
-    """d_model^-0.5 · min(step^-0.5, step · warmup_steps^-1.5): equation 3.
-
-    Linear warm-up, then inverse square root decay, with the peak (d_model · warmup_steps)^-0.5 at `warmup_steps`.
-    `step` counts updates from 1; ValueError below that. `LambdaLR` counts from 0:
-
-        LambdaLR(Adam(model.parameters(), lr=1.0), lambda s: noam_lr(s + 1, d_model, warmup_steps))
-    """
-    if step < 1:
-        raise ValueError(f"step={step}: updates count from 1")
-    return float(d_model**-0.5 * min(step**-0.5, step * warmup_steps**-1.5))
 
 
 def adam(parameters: Iterable[nn.Parameter], settings: TrainConfig) -> torch.optim.Optimizer:

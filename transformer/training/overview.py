@@ -31,6 +31,9 @@ class Overview:
     best_bleu: float | None = None
     highest_bleu: float | None = None  # of all validations
     highest_bleu_step: int | None = None
+    best_chrf: float | None = None  # likewise
+    highest_chrf: float | None = None
+    highest_chrf_step: int | None = None
     parameters: int | None = None
     pairs: int | None = None  # of training
     elapsed_s: float | None = None
@@ -123,6 +126,10 @@ def _read_metrics(run: Path, found: Overview) -> None:
         scored = [record for record in scored if bleu_tokenizer(record) == tokenizer]
         highest = max(scored, key=lambda record: (record["bleu"], record["step"]))
         found.highest_bleu, found.highest_bleu_step = highest["bleu"], highest["step"]
+    scored = [record for record in validations if math.isfinite(record.get("chrf", math.nan))]
+    if scored:
+        highest = max(scored, key=lambda record: (record["chrf"], record["step"]))
+        found.highest_chrf, found.highest_chrf_step = highest["chrf"], highest["step"]
     kept = checkpoints(run / "best")
     found.best_step = step_of(kept[-1]) if kept else None
     if found.best_step is None and validations:
@@ -130,7 +137,7 @@ def _read_metrics(run: Path, found: Overview) -> None:
     for record in validations:
         if record["step"] == found.best_step:
             found.best_nll, found.best_ppl = record.get("nll"), record.get("ppl")
-            found.best_bleu = record.get("bleu")
+            found.best_bleu, found.best_chrf = record.get("bleu"), record.get("chrf")
 
 
 def _nll(validation: dict[str, Any]) -> float:

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 from transformer.config import Config, load_config
 from transformer.files import remove_atomic
 from transformer.model.transformer import Transformer
+from transformer.training.averaging import MovingAverage
 from transformer.training.checkpoint import resume
 from transformer.training.data import RunData
 from transformer.training.metrics import read_metrics
@@ -25,7 +26,7 @@ from transformer.training.training_state import Progress
 
 
 def resume_run(
-    config: Config, model: Transformer, optimizer: Optimizer, data: RunData
+    config: Config, model: Transformer, optimizer: Optimizer, data: RunData, average: MovingAverage | None = None
 ) -> tuple[Progress, list[RNGState]]:
     """Load the last checkpoint of a claimed run, if any; returns progress and RNG states of the workers.
 
@@ -33,7 +34,7 @@ def resume_run(
     """
     run = Path(config.run_dir)
     moved = moved_places(load_config(run / "config.yaml", saved=True), config)
-    progress, worker_states = resume(run, model, optimizer, data.fingerprints, moved)
+    progress, worker_states = resume(run, model, optimizer, data.fingerprints, moved, average)
     adopt_config(config)
     if progress.step:
         before = load_config(run / "checkpoints" / checkpoint_name(progress.step) / "config.yaml", saved=True)
@@ -59,7 +60,7 @@ def restore_best(progress: Progress, run: Path, before: Config, now: Config) -> 
             remove_atomic(path)
     prune(run / "best", 1)
     if not checkpoints(run / "best"):
-        progress.best_nll = progress.best_bleu = None
+        progress.best_nll = progress.best_bleu = progress.best_chrf = None
     return _adopt_measure(progress, run, before, now)
 
 
@@ -90,7 +91,7 @@ def _adopt_measure(progress: Progress, run: Path, before: Config, now: Config) -
     else:
         return None
     progress.num_bad_validations = 0
-    value = progress.best_nll if best_by == "loss" else progress.best_bleu
+    value = progress.best(best_by)
     if value is None:
         return f"{change}; the next validation becomes the best"
     step = step_of(checkpoints(run / "best")[-1])

@@ -41,11 +41,13 @@ FREE_KEYS = {
     "run_dir",
     "data.bleu_tokenizer",
     *("data.cache_dir", "data.revision", "data.test_split"),  # other data would have another fingerprint
+    "data.also_validate",
     *("train.max_steps", "train.max_hours", "train.patience", "train.skip_nonfinite"),
     *("train.log_steps", "train.validate_steps", "train.validation_bleu", "train.best_by"),
     *("train.save_steps", "train.save_minutes", "train.keep_checkpoints"),
     *("train.device", "train.num_threads"),
     *("search.beam", "search.alpha", "search.max_length_offset", "search.max_source_length"),
+    "train.decay_steps",  # where the schedule ends may not change: `_other_end`
 }
 
 # Where the data are: another place is as good if the data found there have the fingerprints of the run.
@@ -85,7 +87,7 @@ def claim_run(config: Config) -> FileLock:
         before = load_config(path, saved=True)
         is_elsewhere = has_checkpoints and bool(moved_places(before, config))
         ignored = {*FREE_KEYS, *(PLACE_KEYS if is_elsewhere else ())}
-        differing = differing_keys(before, config, ignored)
+        differing = differing_keys(before, config, ignored) + _other_end(before.train, config.train)
         # Until its first checkpoint, a run may change: it may have failed on a wrong file name.
         if differing and (has_checkpoints or checkpoints(run / "best")):
             raise ConfigError(
@@ -130,6 +132,19 @@ def differing_keys(before: Config, now: Config, ignored: Collection[str] = ()) -
         f"{key}: {yaml_value(there[key])} there, {yaml_value(here[key])} here"
         for key in here
         if key not in ignored and there[key] != here[key]
+    ]
+
+
+def _other_end(before: TrainConfig, now: TrainConfig) -> list[str]:
+    """Likewise for the update at which the schedule ends, which `max_steps` sets if `decay_steps` does not."""
+    if before.schedule != now.schedule or before.decay_end == now.decay_end:
+        return []
+    ends = f"{before.decay_end} there, {now.decay_end} here"
+    if now.decay_steps is not None:
+        return [f"train.decay_steps: {ends}"]
+    return [
+        f"train.max_steps: {ends}, where train.schedule={now.schedule} ends; train.decay_steps={before.decay_end} "
+        "keeps the schedule of the run"
     ]
 
 

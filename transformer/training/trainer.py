@@ -14,10 +14,11 @@ from torch.optim import Optimizer
 
 from transformer.config import Config
 from transformer.data.batching import Batch
-from transformer.errors import CheckpointError, TrainingError
-from transformer.files import remove_atomic
+from transformer.errors import TrainingError
 from transformer.model.alternatives.build import build_model
 from transformer.progress import Stage, no_stage, say
+from transformer.training.averaging import MovingAverage
+from transformer.training.callbacks import Notifier, OnLog
 from transformer.training.checkpoint import save_checkpoint
 from transformer.training.claim import Claim
 from transformer.training.data import BatchSampler, RunData, Update, load_data
@@ -25,11 +26,13 @@ from transformer.training.device import resolve_device, resolve_dtype, return_fr
 from transformer.training.distributed import SINGLE_PROCESS, Abandoned, DistributedContext
 from transformer.training.metrics import MetricsLog, NullLog
 from transformer.training.nonfinite import check_finite, check_skipped
-from transformer.training.optimizer import MasterWeights, adam, noam_lr
+from transformer.training.optimizer import MasterWeights, adam
 from transformer.training.resumption import resume_run
 from transformer.training.rng import OwnRNG, get_rng_state
-from transformer.training.run_directory import checkpoint_name, keep_normalization, prune, record_start, regular_steps
+from transformer.training.run_directory import keep_normalization, prune, record_start, regular_steps
 from transformer.training.running import RunningSums, training_values
+from transformer.training.saving import new_checkpoint
+from transformer.training.schedule import described, learning_rate
 from transformer.training.train_step import NonfiniteGuard, Timer, accumulate_in_memory, no_timer
 from transformer.training.training_state import Progress, TrainingState, init_worker, reason_to_stop
 from transformer.training.validation import (
@@ -38,13 +41,15 @@ from transformer.training.validation import (
     record_validation,
     recorded_tokenizer,
     unvalidated_line,
-    validate,
+    validate_all,
     validation_line,
 )
 
 # A trim takes 0.1 s, and as much again to reallocate what is needed.
 _TRIM_STEPS = 25
-_ADVICE = "lower train.lr_factor, raise train.warmup_steps or set train.clip_norm, in a new run_dir"
+_ADVICE = (
+    "lower train.lr_factor or train.learning_rate, raise train.warmup_steps or set train.clip_norm, in a new run_dir"
+)
 
 
 class Trainer:
@@ -61,13 +66,16 @@ class Trainer:
         scorer: BleuScorer | None = None,  # computes the validation BLEU; without it there is none
         context: DistributedContext = SINGLE_PROCESS,  # every process creates a trainer and calls the same methods
         claim: Claim | None = None,  # to the run directory, held for the lifetime of the trainer
+        average: MovingAverage | None = None,  # of train.ema_decay; by default it begins with the weights
     ) -> None:
         self.config, self.run, self.context = config, Path(config.run_dir), context
         self._claim = contextlib.nullcontext() if claim is None else claim
         self.data, self.weights, self.optimizer, self.progress = data, weights, optimizer, progress
         self.scorer = scorer if config.train.validation_bleu else None
-        if scorer is None and config.train.best_by == "bleu":
-            raise ValueError("train.best_by=bleu needs a scorer")
+        if scorer is None and config.train.best_by != "loss":
+            raise ValueError(f"train.best_by={config.train.best_by} needs a scorer")
+        decay = config.train.ema_decay
+        self.average = MovingAverage(weights.master, decay) if average is None and decay is not None else average
         self.timer: Timer = no_timer  # may be set to time the phases of an update
         weight = next(weights.model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
@@ -104,31 +112,40 @@ class Trainer:
         torch.manual_seed(config.seed)
         master = build_model(len(data.tokenizer), config.model).to(device)
         optimizer = adam(master.parameters(), settings)
-        progress, worker_states = context.broadcast_from_main(lambda: resume_run(config, master, optimizer, data))
+        average = None if settings.ema_decay is None else MovingAverage(master, settings.ema_decay)
+        progress, worker_states = context.broadcast_from_main(
+            lambda: resume_run(config, master, optimizer, data, average)
+        )
         context.broadcast_state(master, optimizer, progress.step - progress.num_nonfinite)
+        if average is not None:
+            context.broadcast_state(average.model, optimizer, 0)
         if not context.is_main:
             init_worker(progress, worker_states, config.seed, context.rank)
         weights = MasterWeights(master, dtype)
-        return cls(config, data, weights, optimizer, progress, scorer=scorer, context=context, claim=claim)
+        return cls(
+            config, data, weights, optimizer, progress, scorer=scorer, context=context, claim=claim, average=average
+        )
 
-    def fit(self, stop: Callable[[], str | None] = lambda: None) -> str:
+    def fit(self, stop: Callable[[], str | None] = lambda: None, on_log: OnLog | None = None) -> str:
         """Train until there is a reason to stop; save and return it.
 
         `stop()` is asked between updates, and during validations between batches and decoding steps. If it has a
         reason, the validation is left, and made up for on resumption. Without one, the last step is validated too.
-        Random numbers are the trainer's own, whatever else the process draws. InUseError if the process has since made
-        another trainer of the run.
+        `on_log(kind, step, values)` gets what is logged, on the main process (`callbacks.py`). Random numbers are the
+        trainer's own, whatever else the process draws. InUseError if the process has since made another trainer of the
+        run.
         """
         with self._claim, self._rng.in_use():
-            return self._fit(stop)
+            return self._fit(stop, Notifier(on_log))
 
-    def _fit(self, stop: Callable[[], str | None]) -> str:
+    def _fit(self, stop: Callable[[], str | None], notify: Notifier) -> str:
         progress, is_main = self.progress, self.context.is_main
         if reason_to_stop(self.config.train, progress) is None and is_main:
             record_start(self.run, progress.step, self.device, self.data.fingerprints, len(self.data.train))
-        metrics = MetricsLog.of_run(self.run, self.config.train, progress) if is_main else NullLog()
+        metrics = MetricsLog.of_run(self.run, self.config.train, progress, notify) if is_main else NullLog()
         should_stop = StopCheck(stop, self.context)
         with contextlib.closing(metrics) as log:
+            log.notify("start", progress.step, elapsed_s=progress.elapsed_s)
             try:
                 reason = self._train(log, should_stop)
             except Abandoned:
@@ -138,6 +155,7 @@ class Trainer:
                 self._save()
             if is_main and (line := unvalidated_line(self.run, progress)) is not None:
                 log.print(line)
+            log.notify("end", progress.step, elapsed_s=progress.elapsed_s)
         return reason
 
     def _train(self, log: MetricsLog, should_stop: StopCheck) -> str:
@@ -174,11 +192,10 @@ class Trainer:
 
     def summary(self) -> str:
         """Model, data and device of the run, for the user."""
-        warmup_steps = self.config.train.warmup_steps
         num_parameters = sum(parameter.numel() for parameter in self.weights.master.parameters())
         lines = [
             f"parameters: {num_parameters:,} (vocabulary of {len(self.data.tokenizer):,})",
-            f"peak learning rate: {self.learning_rate(warmup_steps):.3e} at step {warmup_steps}",
+            described(self.config.train, self.config.model.d_model),
             *self.data.counts(),
             f"device: {self.device}, precision: {str(self.dtype).removeprefix('torch.')}",
         ]
@@ -209,12 +226,14 @@ class Trainer:
             is_finite = self._guard.step(self.optimizer, parameters, update, self.config.train.clip_norm)
             self.optimizer.zero_grad(set_to_none=True)
             self.weights.refresh()
+            if self.average is not None:
+                self.average.update(self.weights.master, is_finite, progress.step)
         self._running.add(is_finite, loss, nll, sum(batch.num_tokens for batch in batches))
         return batches
 
     def learning_rate(self, step: int) -> float:
-        """Equation 3 times `lr_factor`; `step` counts from 1."""
-        return self.config.train.lr_factor * noam_lr(step, self.config.model.d_model, self.config.train.warmup_steps)
+        """By `train.schedule`; `step` counts from 1."""
+        return learning_rate(step, self.config.train, self.config.model.d_model)
 
     def _accumulate_gradients(self, update: Update) -> tuple[list[Batch], Tensor, Tensor]:
         """This rank's batches, loss and NLL, with gradients on the master weights."""
@@ -277,13 +296,15 @@ class Trainer:
         """Validate, log and keep the best; `Abandoned`, with nothing changed, if a rank is asked to stop."""
         progress, settings = self.progress, self.config.train
         log.note("validating")
-        scores = validate(self.weights.model, self.data, settings.max_tokens, self.scorer, self.context, should_stop)
-        self._check_finite(scores["nll"])
+        model = self.weights.model if self.average is None else self.average.computing(self.weights.model)
+        found = validate_all(model, self.data, settings.max_tokens, self.scorer, self.context, should_stop)
+        self._check_finite(*(scores["nll"] for scores in found.values()))
         is_regular = progress.step % settings.validate_steps == 0
-        nll, bleu = scores["nll"], scores.get("bleu")
-        is_best = record_validation(progress, nll, bleu, settings.best_by, is_regular=is_regular)
-        log.log("validation", progress.step, **scores, elapsed_s=progress.elapsed_s, **recorded_tokenizer(self.scorer))
-        log.print(validation_line(progress.step, scores, is_best=is_best))
+        is_best = record_validation(progress, found["validation"], settings.best_by, is_regular=is_regular)
+        tokenizer = recorded_tokenizer(self.scorer)
+        for kind, scores in found.items():
+            log.log(kind, progress.step, **scores, elapsed_s=progress.elapsed_s, **tokenizer)
+            log.print(validation_line(kind, progress.step, scores, is_best=is_best and kind == "validation"))
         if is_best:
             self._write(self.run / "best")
 
@@ -302,7 +323,8 @@ class Trainer:
         # The last update may have spoiled the weights after its loss was computed.
         self._check_finite(sum(weight.sum().item() for weight in self.weights.master.parameters()))
         _, *worker_states = self.context.all_gather(get_rng_state())
-        state = TrainingState(self.optimizer, progress, worker_states)
+        raw_weights = None if self.average is None else self.weights.master.state_dict()
+        state = TrainingState(self.optimizer, progress, worker_states, raw_weights)
         self._write(self.run / "checkpoints", state)
         if self.context.is_main:
             prune(self.run / "checkpoints", self.config.train.keep_checkpoints, regular_steps(self.config.train))
@@ -313,17 +335,6 @@ class Trainer:
     def _write(self, parent: Path, state: TrainingState | None = None) -> None:
         if not self.context.is_main:
             return
-        if not (self.run / "config.yaml").is_file():
-            # Its disk may have been unmounted: the same path would now be on another disk.
-            raise CheckpointError(f"{self.run}: the run directory is gone; nothing is saved")
-        if (averaged := self.run / "averaged").is_dir():
-            # It averages earlier checkpoints and would take precedence over better ones from now on.
-            remove_atomic(averaged)
-        directory = parent / checkpoint_name(self.progress.step)
-        try:
-            save_checkpoint(directory, self.config, self.data.tokenizer, self.weights.master.state_dict(), state)
-        except OSError as error:
-            raise CheckpointError(
-                f"{directory}: cannot be written ({error.strerror or error}); earlier checkpoints are intact: rerun "
-                "the same command to resume from the last one"
-            ) from None
+        weights = self.weights.master if self.average is None else self.average.model
+        with new_checkpoint(self.run, parent, self.progress.step) as directory:
+            save_checkpoint(directory, self.config, self.data.tokenizer, weights.state_dict(), state)

@@ -1,21 +1,22 @@
 """The state of training besides the weights: progress, Adam moments and RNG states.
 
 training.json            `Progress`
-optimizer.safetensors    moments by parameter name, RNG states of all ranks
+optimizer.safetensors    moments by parameter name, RNG states of all ranks; if model.safetensors has averaged weights
+                         (`train.ema_decay`), also the weights that training goes on with
 """
 
 import dataclasses
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from transformer.config import TrainConfig
@@ -33,7 +34,9 @@ KEYS_IN_FILE = {
     "running_s": "window_s",
 }
 # Keys that the first versions did not write.
-_OPTIONAL_KEYS = {"num_nonfinite", "num_split", "best_bleu", "validated_step"}
+_OPTIONAL_KEYS = {"num_nonfinite", "num_split", "best_bleu", "best_chrf", "validated_step"}
+# Keys that are written only if there is a value.
+_SPARSE_KEYS = {"best_chrf"}
 _LARGEST_INT = 2**63 - 1
 
 
@@ -47,6 +50,7 @@ class Progress:
     elapsed_s: float = 0.0
     best_nll: float | None = None  # of the best checkpoint, as is the next
     best_bleu: float | None = None  # None: unknown
+    best_chrf: float | None = None  # likewise
     num_bad_validations: int = 0  # since the best one
     running_loss: float = 0.0  # this and the next three: sums since the last log line
     running_nll: float = 0.0
@@ -56,6 +60,10 @@ class Progress:
     num_nonfinite: int = 0  # updates skipped because of non-finite gradients
     num_split: int = 0  # how often batches were halved for lack of memory
     validated_step: int = 0  # the last one that was validated; -1: not known, as the first versions did not save it
+
+    def best(self, best_by: str) -> float | None:
+        """The score of the best checkpoint by a value of `train.best_by`; None if it is not known."""
+        return {"loss": self.best_nll, "bleu": self.best_bleu, "chrf": self.best_chrf}[best_by]
 
 
 def reason_to_stop(settings: TrainConfig, progress: Progress) -> str | None:
@@ -89,7 +97,7 @@ def read_progress(path: Path) -> Progress:
 def _is_valid(name: str, value: Any) -> bool:
     if name == "fingerprints":
         return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
-    if name in ("best_nll", "best_bleu") and value is None:
+    if name in ("best_nll", "best_bleu", "best_chrf") and value is None:
         return True
     if type(getattr(Progress, name, None)) is int:
         return type(value) is int and 0 <= value <= _LARGEST_INT
@@ -102,6 +110,7 @@ class TrainingState(NamedTuple):
     optimizer: Optimizer
     progress: Progress
     worker_states: Sequence[RNGState] = ()  # of the ranks from 1 on
+    raw_weights: Mapping[str, Tensor] | None = None  # those of training, if the checkpoint's are a moving average
 
 
 def save_state(directory: Path, state: TrainingState, names: Sequence[str]) -> None:
@@ -112,8 +121,10 @@ def save_state(directory: Path, state: TrainingState, names: Sequence[str]) -> N
     for name, parameter in zip(names, state.optimizer.param_groups[0]["params"], strict=True):
         for moment in ("exp_avg", "exp_avg_sq"):
             tensors[f"{moment}.{name}"] = state.optimizer.state[parameter][moment]
+    tensors |= {f"raw.{name}": weight for name, weight in (state.raw_weights or {}).items()}
     save_tensors(directory / "optimizer.safetensors", tensors)
     saved = {KEYS_IN_FILE.get(name, name): value for name, value in dataclasses.asdict(state.progress).items()}
+    saved = {key: value for key, value in saved.items() if value is not None or key not in _SPARSE_KEYS}
     (directory / "training.json").write_text(json.dumps(saved, indent=1), "utf-8")
 
 
@@ -136,6 +147,17 @@ def load_state(directory: Path, optimizer: Optimizer, names: Sequence[str]) -> t
     worker_states = [_rng_state_in(path, tensors, f".{rank}") for rank in ranks]
     set_rng_state(_rng_state_in(path, tensors, ""))
     return progress, worker_states
+
+
+def load_raw_weights(directory: Path, model: nn.Module) -> dict[str, Tensor]:
+    """The weights of training in a checkpoint whose own are their moving average. CheckpointError."""
+    path, weights = directory / "optimizer.safetensors", {}
+    tensors = load_tensors(path)
+    for name, like in model.state_dict().items():
+        check_like(path, tensors, f"raw.{name}", like)
+        check_finite(path, f"raw.{name}", tensors[f"raw.{name}"])
+        weights[name] = tensors[f"raw.{name}"]
+    return weights
 
 
 def _rng_state_in(path: Path, tensors: dict[str, Tensor], suffix: str) -> RNGState:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import math
 import time
@@ -24,9 +25,12 @@ from transformer.training.run_directory import checkpoints, step_of
 from transformer.training.train_step import batch_loss
 from transformer.training.training_state import Progress
 
-# BLEU of a model's translations of sources against references. Called on every rank; may communicate by `all_gather`.
-# If it has an attribute `tokenize` of text, that is recorded as the tokenizer.
-BleuScorer = Callable[[Transformer, Tokenizer, Sequence[str], Sequence[str]], float]
+# BLEU of a model's translations of sources against references, or scores by name: `bleu`, `chrf` and others. Called on
+# every rank; may communicate by `all_gather`. If it has an attribute `tokenize` of text, that is recorded as the
+# tokenizer of BLEU.
+BleuScorer = Callable[[Transformer, Tokenizer, Sequence[str], Sequence[str]], float | Mapping[str, float]]
+# Names that the scores of a scorer cannot have.
+_RESERVED = {"self", "kind", "step", "nll", "ppl", "elapsed_s", "bleu_tokenizer"}
 
 # Between two looks at whether another rank was asked to stop, each of which is a message to the store of the job.
 _POLL_S = 0.2
@@ -71,7 +75,7 @@ def validate(
     context: DistributedContext,
     should_stop: Callable[[], bool],
 ) -> dict[str, float]:
-    """NLL in nats per target token, perplexity and, with a scorer, BLEU; keeps torch's RNG state.
+    """NLL in nats per target token, perplexity and, with a scorer, its scores; keeps torch's RNG state.
 
     `Abandoned` is raised on all ranks if `should_stop()` on one, before a batch or a decoding step.
     TrainingError for a score that is not a finite number: it could neither be compared nor saved.
@@ -81,12 +85,13 @@ def validate(
         with kept_rng_state(), _stopping(model, should_stop):
             nll = validation_nll(model, data.validation, max_tokens, context)
             values = {"nll": nll, "ppl": math.exp(min(nll, 700.0))}
-            if scorer is not None and math.isfinite(nll):
+            is_scored = scorer is not None and math.isfinite(nll)
+            if scorer is not None and is_scored:
                 sources, references = zip(*data.validation_text, strict=True)
                 model.eval()
-                values["bleu"] = scorer(model, data.tokenizer, sources, references)
-        if scorer is not None and "bleu" in values:  # not above: a stop that the scorer held goes first
-            values["bleu"] = _finite(values["bleu"], scorer)
+                found = scorer(model, data.tokenizer, sources, references)
+        if scorer is not None and is_scored:  # not above: a stop that the scorer held goes first
+            values |= _scores(found, scorer)
         context.all_gather(None)
     except _StopNow:
         context.abandon()
@@ -116,6 +121,31 @@ def _stopping(model: Transformer, should_stop: Callable[[], bool]) -> Iterator[N
         raise _StopNow
 
 
+def validate_all(
+    model: Transformer,
+    data: RunData,
+    max_tokens: int,
+    scorer: BleuScorer | None,
+    context: DistributedContext,
+    should_stop: Callable[[], bool],
+) -> dict[str, dict[str, float]]:
+    """`validate` on every validation set; scores by kind of record, "validation" and "validation/NAME"."""
+    sets = {"validation": data}
+    for name, other in data.others.items():
+        sets[f"validation/{name}"] = dataclasses.replace(data, validation=other.pairs, validation_text=other.text)
+    return {kind: validate(model, one, max_tokens, scorer, context, should_stop) for kind, one in sets.items()}
+
+
+def _scores(found: object, scorer: BleuScorer) -> dict[str, float]:
+    """What a scorer returned, by name. TrainingError."""
+    scores = found if isinstance(found, Mapping) else {"bleu": found}
+    for name in scores:
+        if not isinstance(name, str) or name in _RESERVED or not name.isprintable():
+            shown = one_line(repr(name))[:100]
+            raise TrainingError(f"the scorer {_name(scorer)} returned a score by the name {shown}: choose another")
+    return {name: _finite(score, scorer) for name, score in scores.items()}
+
+
 def _finite(score: object, scorer: BleuScorer) -> float:
     """A score, which may be a number of any library, as a float. TrainingError."""
     try:
@@ -123,9 +153,14 @@ def _finite(score: object, scorer: BleuScorer) -> float:
     except (TypeError, ValueError, OverflowError, RuntimeError):  # the last for tensors of several elements
         value = math.nan
     if not math.isfinite(value):
-        name = getattr(scorer, "__qualname__", type(scorer).__qualname__)
-        raise TrainingError(f"the scorer {name} returned {one_line(repr(score))[:100]}; it must return a finite number")
+        shown = one_line(repr(score))[:100]
+        raise TrainingError(f"the scorer {_name(scorer)} returned {shown}; it must return a finite number")
     return value
+
+
+def _name(scorer: BleuScorer) -> str:
+    name: str = getattr(scorer, "__qualname__", type(scorer).__qualname__)
+    return name
 
 
 def recorded_tokenizer(scorer: BleuScorer | None) -> dict[str, str]:
@@ -150,29 +185,37 @@ def validation_nll(
     return context.sum(total).item() / int(dataset.tgt.lengths.sum())
 
 
-def record_validation(progress: Progress, nll: float, bleu: float | None, best_by: str, *, is_regular: bool) -> bool:
-    """Count a validation of the last update; returns whether it is the best so far.
+def record_validation(progress: Progress, scores: Mapping[str, float], best_by: str, *, is_regular: bool) -> bool:
+    """Count a validation of the last update; returns whether it is the best so far by `train.best_by`.
 
     An earlier one stays the best if it is as good. Without a better one, only regular validations count for patience:
-    a run that was validated because it ended, and goes on, then stops where it would have stopped.
+    a run that was validated because it ended, and goes on, then stops where it would have stopped. TrainingError if the
+    scorer did not return the score that decides.
     """
-    if best_by == "bleu" and bleu is not None:
-        is_best = progress.best_bleu is None or bleu > progress.best_bleu
+    if best_by != "loss" and best_by not in scores:
+        raise TrainingError(
+            f"train.best_by={best_by}: the scorer returned no {best_by}; it must return scores by name, such as "
+            f"{{'{best_by}': 30.0}}"
+        )
+    before = progress.best(best_by)
+    if best_by == "loss":
+        is_best = before is None or scores["nll"] < before
     else:
-        is_best = progress.best_nll is None or nll < progress.best_nll
+        is_best = before is None or scores[best_by] > before
     if is_best:
-        progress.best_nll, progress.best_bleu, progress.num_bad_validations = nll, bleu, 0
+        progress.best_nll, progress.num_bad_validations = scores["nll"], 0
+        progress.best_bleu, progress.best_chrf = scores.get("bleu"), scores.get("chrf")
     else:
         progress.num_bad_validations += is_regular
     progress.validated_step = progress.step
     return is_best
 
 
-def validation_line(step: int, scores: Mapping[str, float], *, is_best: bool) -> str:
-    """The scores of a step, for the user."""
+def validation_line(kind: str, step: int, scores: Mapping[str, float], *, is_best: bool) -> str:
+    """The scores of a step on one validation set, for the user."""
     # Of a diverged model, perplexity has hundreds of digits.
     shown = "  ".join(f"{name} {value:{'.3f' if value < 1e6 else '.3e'}}" for name, value in scores.items())
-    return f"step {step}: validation {shown}{'  (best)' if is_best else ''}"
+    return f"step {step}: {kind} {shown}{'  (best)' if is_best else ''}"
 
 
 def unvalidated_line(run: Path, progress: Progress) -> str | None:

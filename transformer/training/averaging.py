@@ -1,0 +1,53 @@
+"""An exponential moving average of the weights during training (Polyak and Juditsky 1992).
+
+Not of the paper, which averages the last checkpoints (section 6.1): `transformer average`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from transformer.model.transformer import Transformer
+
+
+class MovingAverage:
+    """The moving average of float32 master weights.
+
+    Every rank computes the same one, without communication.
+
+    Attributes:
+        model: a float32 model with the averaged weights.
+        decay: the part of the average that an update keeps, from 0 to 1; less in the first updates.
+    """
+
+    def __init__(self, master: Transformer, decay: float) -> None:
+        """Begin with the weights as they are."""
+        self.decay = decay
+        self.model = copy.deepcopy(master).requires_grad_(False)
+
+    def decay_at(self, step: int) -> float:
+        """The decay of an update, which counts from 1: (1 + step) / (10 + step) until that exceeds `decay`."""
+        # So the random first weights are soon forgotten.
+        return min(self.decay, (1 + step) / (10 + step))
+
+    @torch.no_grad()
+    def update(self, master: Transformer, is_finite: Tensor, step: int) -> None:
+        """Move towards the weights after an update; where it was skipped, `is_finite` (), stay."""
+        # On the device: the host does not know yet whether the update was skipped.
+        weight = torch.where(is_finite, 1.0 - self.decay_at(step), 0.0)
+        for average, current in zip(self.model.parameters(), master.parameters(), strict=True):
+            average.lerp_(current, weight)
+
+    def computing(self, like: Transformer) -> Transformer:
+        """The averaged model in the dtype of another, to validate with."""
+        dtype = next(like.parameters()).dtype
+        return self.model if dtype == torch.float32 else copy.deepcopy(self.model).to(dtype)
+
+    def exchange(self, model: Transformer, weights: Mapping[str, Tensor]) -> None:
+        """Take a checkpoint's averaged weights from the model, into which they were loaded, and give it its own."""
+        self.model.load_state_dict(model.state_dict())
+        model.load_state_dict(weights)
