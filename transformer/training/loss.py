@@ -55,9 +55,9 @@ def linear_cross_entropy(
     if torch.is_autocast_enabled(device) and hidden.dtype != torch.float64:  # as autocast: never float64
         dtype = torch.get_autocast_dtype(device)
         hidden, output_weight = hidden.to(dtype), output_weight.to(dtype)
-    # autograd.Function runs with grad mode off: skip the gradients under no_grad.
-    needs_grad = torch.is_grad_enabled() and (hidden.requires_grad or output_weight.requires_grad)
-    loss, nll, *_ = _LinearCrossEntropy.apply(hidden, output_weight, target, label_smoothing, needs_grad)
+    # autograd.Function runs with grad mode off: skip the gradients under no_grad, and those of frozen weights.
+    needs_grad = (torch.is_grad_enabled() and x.requires_grad for x in (hidden, output_weight))
+    loss, nll, *_ = _LinearCrossEntropy.apply(hidden, output_weight, target, label_smoothing, *needs_grad)
     return loss, nll
 
 
@@ -75,13 +75,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        hidden: Tensor, output_weight: Tensor, target: Tensor, label_smoothing: float, needs_grad: bool
+        hidden: Tensor, output_weight: Tensor, target: Tensor, label_smoothing: float, *needs_grad: bool
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         num_tokens, vocab_size = hidden.size(0), output_weight.size(0)
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         lse, target_logits = (torch.empty(num_tokens, dtype=dtype, device=hidden.device) for _ in range(2))
-        grad_hidden = torch.empty_like(hidden) if needs_grad else None
-        grad_weight = torch.zeros_like(output_weight, dtype=dtype) if needs_grad else None
+        grad_hidden = torch.empty_like(hidden) if needs_grad[0] else None
+        grad_weight = torch.zeros_like(output_weight, dtype=dtype) if needs_grad[1] else None
         chunk = max(1, _CHUNK_NUMEL.get(hidden.device.type, 1 << 24) // vocab_size)
         for start in range(0, num_tokens, chunk):
             rows = slice(start, start + chunk)
@@ -91,14 +91,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
             # p = exp(logit - lse) gives lse without a second pass of exponentials; most precisely at the largest p.
             lse[rows] = logits.amax(dim=-1) - p.amax(dim=-1).log()
             target_logits[rows] = logits.gather(1, index).squeeze(1).to(dtype)
-            if grad_hidden is None or grad_weight is None:
+            if not any(needs_grad):
                 continue
             # d loss / d logits = softmax - ((1 - ε) one-hot + ε/V), in place of p.
             grad = p.sub_(label_smoothing / vocab_size)
             grad.scatter_add_(1, index, grad.new_full(index.shape, label_smoothing - 1))
             grad = grad.to(hidden.dtype)
-            torch.mm(grad, output_weight, out=grad_hidden[rows])
-            grad_weight += grad.T @ hidden[rows]
+            if grad_hidden is not None:
+                torch.mm(grad, output_weight, out=grad_hidden[rows])
+            if grad_weight is not None:
+                grad_weight += grad.T @ hidden[rows]
         nll = (lse - target_logits).sum()
         # The sum of logits over vocabulary and tokens is a product of sums: it needs no logits.
         mean_logits = (hidden.sum(dim=0, dtype=dtype) * output_weight.mean(dim=0, dtype=dtype)).sum()
@@ -115,5 +117,5 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         scale = grad_outputs[0]
-        gradients = (grad * scale.to(grad.dtype) for grad in ctx.saved_tensors)
-        return *gradients, None, None, None
+        gradients = (None if grad is None else grad * scale.to(grad.dtype) for grad in ctx.saved_tensors)
+        return *gradients, None, None, None, None
