@@ -111,9 +111,9 @@ def test_the_outline_of_every_configuration_imports_no_compiler() -> None:
 import sys
 from transformer.config import load_config
 from transformer.shipped import shipped_configs
-from transformer.training.checkpoint import _outline
+from transformer.training.checkpoint import outline
 for name in shipped_configs():
-    _outline(53, load_config(name).model)
+    outline(53, load_config(name).model)
 print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
 """
     assert ast.literal_eval(run(program)) == []

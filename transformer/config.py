@@ -7,6 +7,7 @@ configs/schema.json, which `python scripts/reference.py` writes.
 
 import dataclasses
 import typing
+from collections.abc import Callable
 from dataclasses import field
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,13 @@ def override(
     return dataclasses.replace(search, **{name: value for name, value in values.items() if value is not None})
 
 
-def load_config(path: str | Path, overrides: typing.Iterable[str] = (), *, saved: bool = False) -> Config:
+def load_config(
+    path: str | Path,
+    overrides: typing.Iterable[str] = (),
+    *,
+    saved: bool = False,
+    complete: Callable[[dict[str, Any]], None] | None = None,
+) -> Config:
     """Read a YAML file, apply `section.key=value` overrides and validate.
 
     A file may inherit from another by `base: PATH`, relative to itself, or by the name of a shipped configuration;
@@ -104,6 +111,8 @@ def load_config(path: str | Path, overrides: typing.Iterable[str] = (), *, saved
         path: YAML file, or the name of a shipped configuration, such as `quickstart` or `table3/c_n2`.
         overrides: such as `train.max_steps=1000`; the last one of a key wins.
         saved: the file was written with a run or a model, so it has no `base`, and renamed keys are no reason to warn.
+        complete: may add keys that file and overrides leave out to the values by section, before they are checked, as
+            `transformer.training.initialization.inherit` does for fine-tuning.
 
     Raises:
         ConfigError: missing file, invalid YAML, circular `base`, unknown key, wrong type, value out of range or
@@ -120,6 +129,8 @@ def load_config(path: str | Path, overrides: typing.Iterable[str] = (), *, saved
     values.setdefault("run_dir", f"runs/{path.stem if path.suffix in ('.yaml', '.yml') else path.name}")
     for override in overrides:
         apply_override(values, override, _HINTS)
+    if complete is not None:
+        complete(values)
     for name, section in _SECTIONS.items():
         if name in values:
             if not isinstance(values[name], dict):

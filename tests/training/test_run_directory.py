@@ -22,6 +22,7 @@ from transformer.config import Config, load_config
 from transformer.errors import CheckpointError, ConfigError, InUseError
 from transformer.training import run_directory
 from transformer.training.run_directory import (
+    CHANGEABLE_KEYS,
     PLACE_KEYS,
     adopt_config,
     checkpoint_name,
@@ -110,6 +111,8 @@ FIXED = {
     "train.ema_decay": 0.99,
     "train.clip_norm": 1.0,
     "train.precision": "fp32",
+    "train.init_from": "runs/other",
+    "train.freeze": ("encoder",),
 }
 
 # Keys that need each other.
@@ -290,12 +293,14 @@ def test_a_fixed_key_may_not_change_and_both_values_are_shown(config: Config, ke
     run = Path(config.run_dir)
     make_checkpoints(run / kind, 3)
     before = (run / "config.yaml").read_bytes()
+    is_changeable = kind == "checkpoints" and key in CHANGEABLE_KEYS
+    advice = "; --change goes on with the new ones" if is_changeable else ""
     shown = f"({key}: {yaml_value(config.flat()[key])} there, {yaml_value(FIXED[key])} here)"
     with pytest.raises(ConfigError) as error:
         claim_run(with_values(config, {key: FIXED[key]}))
     assert str(error.value) == (
         f"{run} belongs to another configuration {shown}; choose another run_dir (by default runs/ and the name of the "
-        "file, so files of one name share it) or restore these values"
+        f"file, so files of one name share it) or restore these values{advice}"
     )
     assert (run / "config.yaml").read_bytes() == before
 

@@ -11,6 +11,7 @@ import itertools
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformer.commands.end_summary import command, next_commands, results
 from transformer.commands.overfit_check import overfit_check
@@ -23,8 +24,11 @@ from transformer.inference.text_checks import signs_of_other_words
 from transformer.inference.validation_bleu import ValidationBleu
 from transformer.progress import stage
 from transformer.training.callbacks import OnLog
+from transformer.training.checkpoint import outline
 from transformer.training.device import tune_process
 from transformer.training.distributed import SINGLE_PROCESS, DistributedContext, init_distributed
+from transformer.training.freezing import frozen_names
+from transformer.training.initialization import add_inherited, inherited
 from transformer.training.lost_output import lasting_output
 from transformer.training.signals import StopRequest
 from transformer.training.trainer import Trainer
@@ -36,6 +40,7 @@ def main(argv: Sequence[str] | None = None, on_log: OnLog | None = None) -> int:
     parser.add_argument("config", metavar="CONFIG", help="a YAML file, or a name that `transformer configs` lists")
     parser.add_argument("overrides", metavar="section.key=value", nargs="*", help="such as train.max_steps=1000")
     parser.add_argument("--check", action="store_true", help="only overfit one batch and translate it back")
+    parser.add_argument("--change", action="store_true", help="go on with other values of keys such as train.lr_factor")
     parser.add_argument("--skip-nonfinite", metavar="N", type=int, help="short for train.skip_nonfinite=N")
     arguments, unknown = parser.parse_known_intermixed_args(argv)
     if unknown:
@@ -45,28 +50,50 @@ def main(argv: Sequence[str] | None = None, on_log: OnLog | None = None) -> int:
         overrides.append(f"train.skip_nonfinite={arguments.skip_nonfinite}")
     with init_distributed() as context:
         if arguments.check:
-            config = load_config(arguments.config, overrides)
+            config = _load(arguments.config, overrides, context)
             _scorer(config, context)
             context.broadcast_from_main(lambda: overfit_check(config))
             return 0
-        return _train(arguments.config, overrides, context, on_log)
+        return _train(arguments.config, overrides, context, on_log, change=arguments.change)
 
 
-def _train(path: str, overrides: Sequence[str], context: DistributedContext, on_log: OnLog | None) -> int:
-    config = load_config(path, overrides)
+def _load(path: str, overrides: Sequence[str], context: DistributedContext) -> Config:
+    """The configuration, completed from what `train.init_from` names, which only the main process reads."""
+
+    def complete(values: dict[str, Any]) -> None:
+        add_inherited(values, context.broadcast_from_main(lambda: inherited(values)))
+
+    config = load_config(path, overrides, complete=complete)
+    # Before the data, whose preparation may take hours.
+    frozen_names(list(outline(8, config.model).state_dict()), config.train.freeze)
+    return config
+
+
+def _train(
+    path: str, overrides: Sequence[str], context: DistributedContext, on_log: OnLog | None, *, change: bool
+) -> int:
+    config = _load(path, overrides, context)
     # Only the revision is taken from the main process: paths may differ from machine to machine.
     revision = context.broadcast_from_main(lambda: pin_data(config).data.revision)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, revision=revision))
     with lasting_output(Path(config.run_dir)):
-        return _run(config, path, overrides, context, on_log)
+        return _run(config, path, overrides, context, on_log, change=change)
 
 
-def _run(config: Config, path: str, overrides: Sequence[str], context: DistributedContext, on_log: OnLog | None) -> int:
+def _run(
+    config: Config,
+    path: str,
+    overrides: Sequence[str],
+    context: DistributedContext,
+    on_log: OnLog | None,
+    *,
+    change: bool,
+) -> int:
     complete = Path(config.run_dir) / "config.yaml"
     context.print0(f"# differs from the defaults; complete: {complete}\n{config.differences()}")
     tune_process()
     scorer = _scorer(config, context)
-    trainer = Trainer.from_config(config, scorer=scorer, context=context, stage=stage)
+    trainer = Trainer.from_config(config, scorer=scorer, context=context, stage=stage, change=change)
     context.print0(trainer.summary())
     if scorer is not None and context.is_main:
         context.print0(f"validation BLEU: tokenizer {scorer.tokenize}")

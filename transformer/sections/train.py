@@ -13,6 +13,8 @@ from transformer.sections.types import (
     Device,
     Fraction,
     Limit,
+    NonEmptyPath,
+    NonEmptyText,
     NotNegative,
     Positive,
     Precision,
@@ -25,6 +27,10 @@ from transformer.sections.types import (
 class TrainConfig:
     """Batches, optimizer, schedule, validation and checkpoints (sections 5.1 to 5.4)."""
 
+    # fine-tuning: a run, checkpoint or hub id whose weights and tokenizer a new run begins with; null: random weights
+    init_from: NonEmptyPath | None = None
+    # parameters that are not trained: names such as encoder or decoder.layers.0, with * and ?; or embeddings
+    freeze: tuple[NonEmptyText, ...] = ()
     tokens_per_update: Count = 25000  # target tokens per optimizer step, accumulated over batches
     max_tokens: Count = 4096  # tokens per batch and side, padding included: limits memory
     label_smoothing: Fraction = 0.1  # eps_ls (section 5.4)

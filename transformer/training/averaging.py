@@ -29,6 +29,10 @@ class MovingAverage:
         self.decay = decay
         self.model = copy.deepcopy(master).requires_grad_(False)
 
+    def start_at(self, master: Transformer) -> None:
+        """Begin with other weights."""
+        self.model.load_state_dict(master.state_dict())
+
     def decay_at(self, step: int) -> float:
         """The decay of an update, which counts from 1: (1 + step) / (10 + step) until that exceeds `decay`."""
         # So the random first weights are soon forgotten.
@@ -49,5 +53,5 @@ class MovingAverage:
 
     def exchange(self, model: Transformer, weights: Mapping[str, Tensor]) -> None:
         """Take a checkpoint's averaged weights from the model, into which they were loaded, and give it its own."""
-        self.model.load_state_dict(model.state_dict())
+        self.start_at(model)
         model.load_state_dict(weights)

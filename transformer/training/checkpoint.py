@@ -26,6 +26,7 @@ from transformer.model.alternatives.build import build_model
 from transformer.model.transformer import Transformer
 from transformer.training import integrity
 from transformer.training.averaging import MovingAverage
+from transformer.training.freezing import frozen_names
 from transformer.training.rng import RNGState
 from transformer.training.run_directory import CHECKSUMS, checkpoints, find_checkpoint, step_of
 from transformer.training.training_state import Progress, TrainingState, load_raw_weights, load_state, save_state
@@ -136,7 +137,7 @@ def save_model(
     if directory.exists() and not {path.name for path in directory.iterdir()} <= {*integrity.FILES, CHECKSUMS}:
         raise ValueError(f"{directory}: holds other files than a model's, which would be replaced")
     vocab_size = next((len(weights[name]) for name in _NAMES if name in weights), 1)
-    described = _outline(vocab_size, config)
+    described = outline(vocab_size, config)
     if _description(model) != _description(described):
         raise ValueError("the configuration does not describe the model: a part, a size or an option differs")
     limit = max(2, model.max_length or whole.data.max_length)
@@ -172,7 +173,7 @@ def _read_config(directory: Path, *required: str) -> Config:
 
 def _load(directory: Path, vocab_size: int, config: Config) -> Transformer:
     # No memory before the shapes fit: a damaged configuration may describe a model larger than it, the file cannot.
-    model = _outline(vocab_size, config.model)
+    model = outline(vocab_size, config.model)
     load_weights(model, directory, assign=True)
     setattr(model, _LOADED_WITH, config)
     return model
@@ -187,7 +188,7 @@ class _SkipInit(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _outline(vocab_size: int, config: ModelConfig) -> Transformer:
+def outline(vocab_size: int, config: ModelConfig) -> Transformer:
     """A model of names and shapes, without memory."""
     with torch.device("meta"), _SkipInit():
         return build_model(vocab_size, config)
@@ -243,7 +244,9 @@ def resume(
     last = found[-1]
     integrity.verify(last)
     load_weights(model, last)
-    progress, worker_states = load_state(last, optimizer, list(model.state_dict()))
+    names = list(model.state_dict())
+    frozen = frozen_names(names, load_config(last / "config.yaml", saved=True).train.freeze)
+    progress, worker_states = load_state(last, optimizer, names, frozen)
     if average is not None:
         average.exchange(model, load_raw_weights(last, model))
     if progress.step != step or max(progress.num_nonfinite, progress.validated_step) > step:
@@ -272,7 +275,7 @@ def average_checkpoints(directories: Sequence[Path]) -> dict[str, Tensor]:
     total: dict[str, Tensor] = {}
     path, names = directories[-1] / "config.yaml", list[str]()
     if path.is_file():  # under the names of today, even if some are of format 1
-        names += _outline(8, load_config(path, saved=True).model).state_dict()
+        names += outline(8, load_config(path, saved=True).model).state_dict()
     for directory in directories:
         integrity.verify(directory)
         weights = _read_weights(directory, names)

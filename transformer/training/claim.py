@@ -20,12 +20,12 @@ class Claim:
     The latest claim of a process counts: what an earlier trainer has in memory is no longer what the directory holds.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, change: bool = False) -> None:
         """Claim a run; errors as of `claim_run`, and InUseError while an earlier trainer of this process trains it."""
         self._key, self._number = Path(config.run_dir).resolve(), next(_NUMBERS)
         self._name = f"run_dir={config.run_dir}"
         self._check_idle()
-        self._lock = claim_run(config)
+        self._lock = claim_run(config, change=change)
         _latest[self._key] = self._number
 
     def __enter__(self) -> None:

@@ -143,7 +143,17 @@ class BatchSampler:
         batches = [batch for update in self._updates[: progress.update] for batch in update]
         pairs = np.concatenate([np.zeros(0, np.int64), *batches])
         src, tgt = (progress.epoch * int(side.sum()) + int(side[pairs].sum()) for side in self._lengths)
-        return src, tgt
+        return src - progress.skipped_src_tokens, tgt - progress.skipped_tgt_tokens
+
+    def skip_epoch(self, progress: Progress) -> None:
+        """Move to the beginning of the next epoch, unless the position is one; the rest counts as skipped."""
+        if progress.update == 0:
+            return
+        before = self.num_tokens(progress)
+        progress.epoch, progress.update = progress.epoch + 1, 0
+        src, tgt = (after - seen for after, seen in zip(self.num_tokens(progress), before, strict=True))
+        progress.skipped_src_tokens += src
+        progress.skipped_tgt_tokens += tgt
 
     def _start_epoch(self, epoch: int) -> None:
         self._epoch, self._updates = epoch, self._plan(epoch=epoch)

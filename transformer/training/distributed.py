@@ -169,11 +169,11 @@ class DistributedContext:
             time.sleep(_POLL_S)
 
     def all_reduce_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Sum each gradient over all ranks; a missing gradient counts as zeros."""
+        """Sum each gradient over all ranks; a missing gradient of a trained parameter counts as zeros."""
         if self.size == 1:
             return
         for parameter in parameters:
-            if parameter.grad is None:
+            if parameter.grad is None and parameter.requires_grad:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         while gradients:
@@ -193,7 +193,8 @@ class DistributedContext:
             return
         tensors = list(model.state_dict().values())
         if num_updates:
-            for parameter in optimizer.param_groups[0]["params"]:
+            trained = (parameter for parameter in optimizer.param_groups[0]["params"] if parameter.requires_grad)
+            for parameter in trained:
                 state = optimizer.state[parameter]
                 if not self.is_main:
                     state["step"] = torch.tensor(float(num_updates), device=parameter.device)

@@ -41,7 +41,7 @@ _RENAMES = (
 
 def write_checksums(directory: Path) -> None:
     """Write `SHA256SUMS` for all files of a directory."""
-    lines = [f"{_sha256(path)}  {path.name}\n" for path in sorted(directory.iterdir())]
+    lines = [f"{sha256(path)}  {path.name}\n" for path in sorted(directory.iterdir())]
     (directory / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 
 
@@ -72,7 +72,7 @@ def _fault(directory: Path) -> str | None:
         for name, digest in named.items():
             if not (directory / name).is_file():
                 return f"{directory / name}: is missing"
-            if _sha256(directory / name) != digest:
+            if sha256(directory / name) != digest:
                 return f"{directory / name}: is damaged or of another checkpoint (SHA-256 differs from {CHECKSUMS})"
     except ValueError:
         return f"{path}: is damaged"
@@ -81,7 +81,8 @@ def _fault(directory: Path) -> str | None:
     return None
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, as `sha256sum` prints it. OSError."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -9,8 +9,10 @@ from transformer.config import Config, load_config
 from transformer.files import remove_atomic
 from transformer.model.transformer import Transformer
 from transformer.training.averaging import MovingAverage
+from transformer.training.changes import apply_changes
 from transformer.training.checkpoint import resume
 from transformer.training.data import RunData
+from transformer.training.initialization import initialize
 from transformer.training.metrics import read_metrics
 from transformer.training.rng import RNGState
 from transformer.training.run_directory import (
@@ -36,10 +38,15 @@ def resume_run(
     moved = moved_places(load_config(run / "config.yaml", saved=True), config)
     progress, worker_states = resume(run, model, optimizer, data.fingerprints, moved, average)
     adopt_config(config)
+    if not progress.step:
+        print("".join(f"{line}\n" for line in initialize(config, model, data.tokenizer)), end="")
+        if average is not None:
+            average.start_at(model)
     if progress.step:
         before = load_config(run / "checkpoints" / checkpoint_name(progress.step) / "config.yaml", saved=True)
-        if (line := restore_best(progress, run, before, config)) is not None:
-            print(line)
+        for line in (*apply_changes(progress, data.train, before, config), restore_best(progress, run, before, config)):
+            if line is not None:
+                print(line)
     # The last save may have been killed before pruning, and there may be no other.
     prune(run / "checkpoints", config.train.keep_checkpoints, regular_steps(config.train))
     return progress, worker_states

@@ -2,6 +2,7 @@
 
 config.yaml  tokenizer.model  metrics.jsonl  tensorboard/
 starts.jsonl                 one line per start: command, versions, revision and data
+initialization.json          the weights that it began with, if they were trained ones
 checkpoints/step-00001000/   the last ones          best/step-00000800/   the best validation
 averaged/                    written by `transformer average`, removed with the next checkpoint
 .lock                        held by the training process
@@ -18,7 +19,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from filelock import FileLock
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import torch
 
 CHECKSUMS = "SHA256SUMS"
+INITIALIZATION = "initialization.json"
 RUN_DIRECTORIES = ("checkpoints", "best", "averaged", "tensorboard")
 _PACKAGES = ("torch", "numpy", "sentencepiece", "datasets", "sacrebleu", "safetensors")  # may change results
 _DISTRIBUTION = "attention-is-all-you-need"
@@ -50,17 +52,27 @@ FREE_KEYS = {
     "train.decay_steps",  # where the schedule ends may not change: `_other_end`
 }
 
+# Keys that may change besides with --change: they shape the result, but fit weights and data that there are.
+CHANGEABLE_KEYS = {
+    "seed",
+    *("model.dropout", "model.attention_dropout", "model.activation_dropout"),
+    *("train.tokens_per_update", "train.max_tokens", "train.label_smoothing", "train.freeze", "train.precision"),
+    *("train.schedule", "train.learning_rate", "train.min_learning_rate"),
+    *("train.warmup_steps", "train.lr_factor", "train.weight_decay", "train.clip_norm"),
+    *("train.adam_beta1", "train.adam_beta2", "train.adam_eps"),
+}
+
 # Where the data are: another place is as good if the data found there have the fingerprints of the run.
 PLACE_KEYS = ("data.corpus", "data.subset", "data.train_split", "data.validation_split")
 _GENERATED = ("builtin", "treebank")  # have no place
 
 
-def claim_run(config: Config) -> FileLock:
+def claim_run(config: Config, *, change: bool = False) -> FileLock:
     """Create or check the run directory; returns a lock against other processes.
 
-    If the place of the data differs, `config.yaml` stays as it is until `adopt_config`. ConfigError if the directory
-    belongs to a run with other values of keys that shape the result; CheckpointError if the run has lost its
-    checkpoints; InUseError if another process has claimed it; OSError.
+    If the place of the data differs, or with `change` one of the `CHANGEABLE_KEYS`, `config.yaml` stays as it is until
+    `adopt_config`. ConfigError if the directory belongs to a run with other values of keys that shape the result;
+    CheckpointError if the run has lost its checkpoints; InUseError if another process has claimed it; OSError.
     """
     run = Path(config.run_dir)
     path = run / "config.yaml"
@@ -82,25 +94,40 @@ def claim_run(config: Config) -> FileLock:
             f"{run}: contains a best checkpoint, but those in {saved}, needed to resume, are gone; "
             "restore them or choose another run_dir"
         )
-    is_elsewhere = False
+    is_pending = False
     if path.is_file():
         before = load_config(path, saved=True)
         is_elsewhere = has_checkpoints and bool(moved_places(before, config))
         ignored = {*FREE_KEYS, *(PLACE_KEYS if is_elsewhere else ())}
-        differing = differing_keys(before, config, ignored) + _other_end(before.train, config.train)
+        changed = has_checkpoints and bool(changed_values(before, config, CHANGEABLE_KEYS))
         # Until its first checkpoint, a run may change: it may have failed on a wrong file name.
-        if differing and (has_checkpoints or checkpoints(run / "best")):
-            raise ConfigError(
-                f"{run} belongs to another configuration ({'; '.join(differing)}); choose another run_dir (by default "
-                "runs/ and the name of the file, so files of one name share it) or restore these values"
-            )
+        if has_checkpoints or checkpoints(run / "best"):
+            _check_same(before, config, ignored, change=change, has_checkpoints=has_checkpoints)
+        is_pending = is_elsewhere or changed
         if not has_checkpoints:  # it may be of another corpus; the cache has the tokenizer of the same one
             (run / "tokenizer.model").unlink(missing_ok=True)
     _clean_up(run)
-    if not is_elsewhere:
+    if not is_pending:
         write_atomic(path, config.to_yaml())
     saved.mkdir(exist_ok=True)
     return lock
+
+
+def _check_same(before: Config, now: Config, ignored: set[str], *, change: bool, has_checkpoints: bool) -> None:
+    """ConfigError if keys differ that are not `ignored`, nor allowed to change."""
+    differing = differing_keys(before, now, ignored) + _other_end(before.train, now.train)
+    others = differing_keys(before, now, ignored | CHANGEABLE_KEYS)
+    if not differing or (change and has_checkpoints and not others):
+        return
+    advice = ""
+    if has_checkpoints and not others:
+        advice = "; --change goes on with the new ones"
+    elif change:
+        advice = f"; --change cannot change {', '.join(other.partition(':')[0] for other in others)}"
+    raise ConfigError(
+        f"{now.run_dir} belongs to another configuration ({'; '.join(differing)}); choose another run_dir (by default "
+        f"runs/ and the name of the file, so files of one name share it) or restore these values{advice}"
+    )
 
 
 def keep_normalization(config: Config) -> Config:
@@ -146,6 +173,12 @@ def _other_end(before: TrainConfig, now: TrainConfig) -> list[str]:
         f"train.max_steps: {ends}, where train.schedule={now.schedule} ends; train.decay_steps={before.decay_end} "
         "keeps the schedule of the run"
     ]
+
+
+def changed_values(before: Config, now: Config, keys: Collection[str]) -> dict[str, tuple[Any, Any]]:
+    """Both values of each of these keys that differs."""
+    there, here = before.flat(), now.flat()
+    return {key: (there[key], here[key]) for key in here if key in keys and there[key] != here[key]}
 
 
 def moved_places(before: Config, now: Config) -> list[str]:
@@ -278,7 +311,20 @@ def record_start(run: Path, step: int, device: "torch.device", data: Mapping[str
         "data": dict(data),
         "pairs": pairs,
     }
+    if step == 0 and (run / INITIALIZATION).is_file():
+        start["init_from"] = json.loads((run / INITIALIZATION).read_text(encoding="utf-8"))
+    start |= _changed_since(run, step)
     write_atomic(path, before + json.dumps(start).encode() + b"\n")
+
+
+def _changed_since(run: Path, step: int) -> dict[str, Any]:
+    """The values that differ from those of the checkpoint after `step` updates, if any."""
+    path = run / "checkpoints" / checkpoint_name(step) / "config.yaml"
+    if not path.is_file():
+        return {}
+    saved, now = load_config(path, saved=True), load_config(run / "config.yaml", saved=True)
+    changed = changed_values(saved, now, now.flat().keys() - {"run_dir"})
+    return {"changed": changed} if changed else {}
 
 
 def _versions() -> dict[str, str | None]:

@@ -24,6 +24,8 @@ from transformer.training.claim import Claim
 from transformer.training.data import BatchSampler, RunData, Update, load_data
 from transformer.training.device import resolve_device, resolve_dtype, return_freed_memory
 from transformer.training.distributed import SINGLE_PROCESS, Abandoned, DistributedContext
+from transformer.training.freezing import freeze, numbers_of_parameters
+from transformer.training.initialization import claim_with_tokenizer
 from transformer.training.metrics import MetricsLog, NullLog
 from transformer.training.nonfinite import check_finite, check_skipped
 from transformer.training.optimizer import MasterWeights, adam
@@ -94,11 +96,12 @@ class Trainer:
         scorer: BleuScorer | None = None,
         context: DistributedContext = SINGLE_PROCESS,
         stage: Stage = no_stage,
+        change: bool = False,
     ) -> Trainer:
         """Create a configuration's run, or resume it from its last checkpoint; `stage` shows the preparation of data.
 
-        UserError if the run directory belongs to another configuration or process, the corpus cannot be read or the
-        device is absent; OSError if the run directory cannot be written.
+        `change` is --change. UserError if the run directory belongs to another configuration or process, the corpus
+        cannot be read or the device is absent; OSError if the run directory cannot be written.
         """
         rule = context.broadcast_from_main(lambda: keep_normalization(config).data.normalization)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, normalization=rule))
@@ -107,10 +110,10 @@ class Trainer:
         dtype = resolve_dtype(settings.precision, device)
         if settings.num_threads is not None:
             torch.set_num_threads(settings.num_threads)
-        claim = Claim(config) if context.is_main else None
+        claim = claim_with_tokenizer(config, change=change) if context.is_main else None
         data = load_data(config.data, run / "tokenizer.model", context, stage)
         torch.manual_seed(config.seed)
-        master = build_model(len(data.tokenizer), config.model).to(device)
+        master = freeze(build_model(len(data.tokenizer), config.model), settings.freeze).to(device)
         optimizer = adam(master.parameters(), settings)
         average = None if settings.ema_decay is None else MovingAverage(master, settings.ema_decay)
         progress, worker_states = context.broadcast_from_main(
@@ -192,9 +195,8 @@ class Trainer:
 
     def summary(self) -> str:
         """Model, data and device of the run, for the user."""
-        num_parameters = sum(parameter.numel() for parameter in self.weights.master.parameters())
         lines = [
-            f"parameters: {num_parameters:,} (vocabulary of {len(self.data.tokenizer):,})",
+            f"parameters: {numbers_of_parameters(self.weights.master)} (vocabulary of {len(self.data.tokenizer):,})",
             described(self.config.train, self.config.model.d_model),
             *self.data.counts(),
             f"device: {self.device}, precision: {str(self.dtype).removeprefix('torch.')}",

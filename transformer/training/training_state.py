@@ -1,15 +1,15 @@
 """The state of training besides the weights: progress, Adam moments and RNG states.
 
 training.json            `Progress`
-optimizer.safetensors    moments by parameter name, RNG states of all ranks; if model.safetensors has averaged weights
-                         (`train.ema_decay`), also the weights that training goes on with
+optimizer.safetensors    moments by name of the trained parameters, RNG states of all ranks; if model.safetensors has
+                         averaged weights (`train.ema_decay`), also the weights that training goes on with
 """
 
 import dataclasses
 import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +34,15 @@ KEYS_IN_FILE = {
     "running_s": "window_s",
 }
 # Keys that the first versions did not write.
-_OPTIONAL_KEYS = {"num_nonfinite", "num_split", "best_bleu", "best_chrf", "validated_step"}
+_OPTIONAL_KEYS = {
+    "num_nonfinite",
+    "num_split",
+    "best_bleu",
+    "best_chrf",
+    "validated_step",
+    "skipped_src_tokens",
+    "skipped_tgt_tokens",
+}
 # Keys that are written only if there is a value.
 _SPARSE_KEYS = {"best_chrf"}
 _LARGEST_INT = 2**63 - 1
@@ -59,6 +67,8 @@ class Progress:
     fingerprints: dict[str, str] = field(default_factory=dict)  # of the data
     num_nonfinite: int = 0  # updates skipped because of non-finite gradients
     num_split: int = 0  # how often batches were halved for lack of memory
+    skipped_src_tokens: int = 0  # of epochs that were left, as batches changed; and of the target
+    skipped_tgt_tokens: int = 0
     validated_step: int = 0  # the last one that was validated; -1: not known, as the first versions did not save it
 
     def best(self, best_by: str) -> float | None:
@@ -119,7 +129,7 @@ def save_state(directory: Path, state: TrainingState, names: Sequence[str]) -> N
     for rank, worker_state in enumerate(state.worker_states, start=1):
         tensors |= {f"rng.{kind}.{rank}": rng for kind, rng in worker_state.items()}
     for name, parameter in zip(names, state.optimizer.param_groups[0]["params"], strict=True):
-        for moment in ("exp_avg", "exp_avg_sq"):
+        for moment in ("exp_avg", "exp_avg_sq") if parameter.requires_grad else ():
             tensors[f"{moment}.{name}"] = state.optimizer.state[parameter][moment]
     tensors |= {f"raw.{name}": weight for name, weight in (state.raw_weights or {}).items()}
     save_tensors(directory / "optimizer.safetensors", tensors)
@@ -128,15 +138,24 @@ def save_state(directory: Path, state: TrainingState, names: Sequence[str]) -> N
     (directory / "training.json").write_text(json.dumps(saved, indent=1), "utf-8")
 
 
-def load_state(directory: Path, optimizer: Optimizer, names: Sequence[str]) -> tuple[Progress, list[RNGState]]:
-    """Restore moments and RNG state; returns progress and worker states. CheckpointError."""
+def load_state(
+    directory: Path, optimizer: Optimizer, names: Sequence[str], frozen: Collection[str] = ()
+) -> tuple[Progress, list[RNGState]]:
+    """Restore moments and RNG state; returns progress and worker states. CheckpointError.
+
+    Parameters that were `frozen` until then, and are trained now, begin with moments of zero.
+    """
     progress = read_progress(directory / "training.json")
     path = directory / "optimizer.safetensors"
     tensors = load_tensors(path, names)
     for name, parameter in zip(names, optimizer.param_groups[0]["params"], strict=True):
+        if not parameter.requires_grad:
+            continue
         moments = {}
         for moment in ("exp_avg", "exp_avg_sq"):
             key = f"{moment}.{name}"
+            if name in frozen and key not in tensors:
+                tensors[key] = torch.zeros_like(parameter, device="cpu")
             # The fused kernel accesses as many elements as the weight has, whatever the size of the moment.
             check_like(path, tensors, key, parameter)
             check_finite(path, key, tensors[key], lowest=0.0 if moment == "exp_avg_sq" else None)

@@ -1,0 +1,265 @@
+"""Starting a run from trained weights: `train.init_from`.
+
+The source is read while the run has no checkpoint of its own, and never again. What it was stands in
+`initialization.json` of the run, and in the first line of `starts.jsonl`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from transformer.config import Config, ModelConfig, load_config
+from transformer.data.tokenizer import EOS_ID, Tokenizer
+from transformer.errors import CheckpointError, ConfigError, warn
+from transformer.files import expand_home, is_locked, write_atomic
+from transformer.hub import is_model_id
+from transformer.model.transformer import Transformer
+from transformer.training import integrity
+from transformer.training.checkpoint import load_checkpoint, locate_checkpoint
+from transformer.training.claim import Claim
+from transformer.training.run_directory import INITIALIZATION, checkpoints, step_of, yaml_value
+
+# May differ from the checkpoint's, since the trained weights compute the same with them.
+_FREE_MODEL_KEYS = {"dropout", "attention_dropout", "activation_dropout"}
+# Of the section data, besides those of the tokenizer.
+_DATA_KEYS = ("src_lang", "tgt_lang", "max_length")
+# Matrices with a row per piece, and whether their pieces are of the source where it has a vocabulary of its own.
+_EMBEDDINGS = {"embedding.weight": True, "embedding.target_weight": False, "embedding.projection_weight": False}
+
+
+class Kept(NamedTuple):
+    """Rows of an embedding matrix: pieces that both vocabularies have, and new ones."""
+
+    kept: int
+    new: int
+
+
+def inherit(values: dict[str, Any]) -> None:
+    """Complete a configuration with `train.init_from` by what its checkpoint says; for `load_config`.
+
+    Keys of the model, the tokenizer and the languages, and `data.max_length`, that are left out get the values of the
+    checkpoint; in a run that has begun, those of the run. UserError if there is no such checkpoint.
+    """
+    add_inherited(values, inherited(values))
+
+
+def add_inherited(values: dict[str, Any], found: dict[str, dict[str, Any]]) -> None:
+    """Put keys of sections into values that leave them out."""
+    for section, keys in found.items():
+        given = values.get(section)
+        if given is None or isinstance(given, dict):  # else an error that `load_config` reports
+            values[section] = {**keys, **(given or {})}
+
+
+def inherited(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The keys by section that a configuration with `train.init_from` may leave out; none without it."""
+    train = values.get("train")
+    source, run_dir = train.get("init_from") if isinstance(train, dict) else None, values.get("run_dir")
+    if not source or not isinstance(source, str) or not isinstance(run_dir, str):
+        return {}
+    try:
+        source, run = expand_home(source), Path(expand_home(run_dir))
+    except ValueError:  # no home directory, which `load_config` reports
+        return {}
+    if checkpoints(run / "checkpoints") and (run / "config.yaml").is_file():
+        before = _read_config(run)
+        if before.train.init_from is not None:  # else the run is refused, for beginning otherwise
+            return _inheritable(before)
+    _check_foreign(source, run)
+    directory, _ = locate_checkpoint(source)
+    config = _read_config(directory)
+    num_pieces = len(Tokenizer.load(directory / "tokenizer.model"))
+    return _inheritable(dataclasses.replace(config, data=dataclasses.replace(config.data, vocab_size=num_pieces)))
+
+
+def _inheritable(config: Config) -> dict[str, dict[str, Any]]:
+    names = ("vocab_size", *config.data.tokenizer_settings, *_DATA_KEYS)
+    return {"model": dataclasses.asdict(config.model), "data": {name: getattr(config.data, name) for name in names}}
+
+
+def _read_config(directory: Path) -> Config:
+    path = directory / "config.yaml"
+    try:
+        return load_config(path, saved=True)
+    except ConfigError as error:  # names the file only if the YAML is at fault
+        raise ConfigError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+
+
+def _check_foreign(source: str, run: Path) -> None:
+    """ConfigError if a run is to begin with weights of its own directory."""
+    if not is_model_id(source) and Path(source).resolve().is_relative_to(run.resolve()):
+        raise ConfigError(
+            f"train.init_from={source}: is in run_dir={run} itself; a run goes on from its last checkpoint without "
+            "init_from, and a new one needs another run_dir"
+        )
+
+
+def claim_with_tokenizer(config: Config, *, change: bool = False) -> Claim:
+    """Claim a run; a new one gets the tokenizer of the checkpoint with which it begins.
+
+    Errors as of `Claim`; UserError if there is no such checkpoint, or it is of another model.
+    """
+    source, run = config.train.init_from, Path(config.run_dir)
+    if source is None:
+        return Claim(config, change=change)
+    _check_foreign(source, run)
+    claimed = Claim(config, change=change)
+    if not checkpoints(run / "checkpoints"):
+        directory, _ = locate_checkpoint(source)
+        tokenizer = Tokenizer.load(directory / "tokenizer.model")
+        _check_config(source, _read_config(directory), config, len(tokenizer))
+        if getattr(config.data, "tokenizer", None) is None:
+            for name in sorted(name for name in integrity.FILES if name.endswith("tokenizer.model")):
+                if (directory / name).is_file():
+                    write_atomic(run / name, (directory / name).read_bytes())
+    return claimed
+
+
+def _check_config(source: str, there: Config, here: Config, num_pieces: int) -> None:
+    """ConfigError, with the values to set, if the model or its tokenizer is described otherwise."""
+    before, now = _effective(there.model), _effective(here.model)
+    wanted = {f"model.{name}": getattr(there.model, name) for name in now if before[name] != now[name]}
+    if getattr(here.data, "tokenizer", None) is None:
+        if here.data.vocab_size not in (num_pieces, there.data.vocab_size):
+            wanted["data.vocab_size"] = num_pieces
+        settings = there.data.tokenizer_settings
+        differing = (name for name, value in here.data.tokenizer_settings.items() if settings[name] != value)
+        wanted |= {f"data.{name}": settings[name] for name in differing}
+    if wanted:
+        values = " ".join(f"{key}={yaml_value(value)}" for key, value in wanted.items())
+        raise ConfigError(
+            f"train.init_from={source}: its model and tokenizer are described otherwise; leave these keys out or set "
+            f"{values}"
+        )
+
+
+def _effective(model: ModelConfig) -> dict[str, Any]:
+    """What a model computes, however it is written: null as what it stands for, without unused keys."""
+    values = dataclasses.asdict(model)
+    for name in _FREE_MODEL_KEYS:
+        del values[name]
+    d_k = model.d_k or model.d_model // model.num_heads
+    values |= {"d_k": d_k, "d_v": model.d_v or d_k, "num_kv_heads": model.num_kv_heads or model.num_heads}
+    values["num_decoder_layers"] = model.num_decoder_layers or model.num_layers
+    if model.positional != "learned" and model.attention_score != "location":
+        values["max_positions"] = None
+    if model.positional != "shaw":
+        values["max_relative_position"] = None
+    return values
+
+
+def initialize(config: Config, model: Transformer, tokenizer: Tokenizer) -> list[str]:
+    """Give the model of a new run the weights of `train.init_from`; returns lines for the user.
+
+    Draws no random numbers: pieces that the checkpoint does not have keep the rows that the model was built with.
+    UserError as of `claim_with_tokenizer`.
+    """
+    source, record = config.train.init_from, Path(config.run_dir) / INITIALIZATION
+    if source is None:
+        record.unlink(missing_ok=True)  # of an earlier start, which had another configuration
+        return []
+    is_used = not is_model_id(source) and is_locked(Path(source) / ".lock")
+    try:
+        name, there, before, weights, digest = _read(source)
+    except CheckpointError:
+        if not is_used:
+            raise
+        name, there, before, weights, digest = _read(source)  # its training may have removed what was found
+    _check_config(source, there, config, len(before))
+    rows = adapt_vocabulary(weights, model.state_dict(), before, tokenizer)
+    model.load_state_dict(weights)
+    started = {"init_from": source, "checkpoint": name, **_steps(name), "sha256": digest}
+    _report_change(record, started)
+    write_atomic(record, json.dumps(started | {"rows": {key: kept._asdict() for key, kept in rows.items()}}) + "\n")
+    note = "; the run is in use, and may have a newer one later" if is_used else ""
+    return [f"initial weights: {name} (SHA-256 {digest[:12]}){note}", *_in_words(rows)]
+
+
+def _read(source: str) -> tuple[str, Config, Tokenizer, dict[str, Tensor], str]:
+    """Name, configuration, tokenizer, weights and SHA-256 of a checkpoint."""
+    directory, name = locate_checkpoint(source)
+    path = directory / "model.safetensors"
+    try:
+        digest = integrity.sha256(path)
+        config, tokenizer, model = load_checkpoint(directory)
+        is_same = integrity.sha256(path) == digest
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if not is_same:
+        raise CheckpointError(f"{path}: was replaced while it was read; run the same command again")
+    return name, config, tokenizer, model.state_dict(), digest
+
+
+def _steps(name: str) -> dict[str, Any]:
+    """The updates of a checkpoint, as far as they are known; of an average those of its parts."""
+    step, steps = step_of(Path(name)), integrity.averaged_steps(Path(name) / "model.safetensors")
+    return {"averaged_steps": steps} if steps else {"step": step if step >= 0 else None}
+
+
+def _report_change(record: Path, now: dict[str, Any]) -> None:
+    """Warn if the source has changed since a start of this run that left no checkpoint."""
+    try:
+        before = json.loads(record.read_text(encoding="utf-8"))
+        is_changed = before["init_from"] == now["init_from"] and before["sha256"] != now["sha256"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+    if is_changed:
+        warn(
+            f"train.init_from={now['init_from']}: other weights than at an earlier start of this run "
+            f"({before.get('checkpoint')} then, {now['checkpoint']} now); the run begins anew with those of now"
+        )
+
+
+def adapt_vocabulary(
+    weights: dict[str, Tensor], initial: dict[str, Tensor], before: Tokenizer, now: Tokenizer
+) -> dict[str, Kept]:
+    """Bring the embedding matrices of a checkpoint into the order of another tokenizer's pieces.
+
+    Special pieces are matched by id, others by text. Where each side has a vocabulary of its own, source embeddings
+    follow that of the source.
+
+    Args:
+        weights: of the checkpoint, by name; changed in place. Matrices (V, D) become (V', D).
+        initial: of the new model: the rows (V', D) of pieces that `before` does not have.
+        before, now: tokenizers of V and of V' pieces.
+
+    Returns:
+        How many rows are kept and new, by matrix; empty if the vocabularies are equal.
+    """
+    rows: dict[str, Kept] = {}
+    for name, is_source in _EMBEDDINGS.items():
+        if name not in weights:
+            continue
+        # A single matrix is of both sides, whose vocabulary is then a joint one.
+        is_separate = is_source and "embedding.target_weight" in weights
+        old, new = (_pieces(one.source if is_separate else one) for one in (before, now))
+        if old == new:
+            continue
+        ids = {piece: number for number, piece in enumerate(old)}
+        pairs = [(ids[piece], number) for number, piece in enumerate(new) if piece in ids]
+        from_ids, to_ids = torch.tensor(pairs).T
+        matrix = initial[name].detach().clone()
+        matrix[to_ids.to(matrix.device)] = weights[name][from_ids].to(matrix)
+        weights[name] = matrix
+        rows[name] = Kept(len(pairs), len(new) - len(pairs))
+    return rows
+
+
+def _pieces(tokenizer: Tokenizer) -> list[str | int]:
+    """What each row stands for: an id for special pieces, which may be spelt otherwise, and text."""
+    pieces: Sequence[str] = tokenizer.pieces(range(len(tokenizer)))
+    return [*range(EOS_ID + 1), *pieces[EOS_ID + 1 :]]
+
+
+def _in_words(rows: dict[str, Kept]) -> list[str]:
+    matrices = (
+        f"{name}: {one.kept:,} of {one.kept + one.new:,} rows kept, {one.new:,} new" for name, one in rows.items()
+    )
+    return [f"vocabulary: another than the checkpoint's; {'; '.join(matrices)}"] if rows else []
