@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformer.commands.also import other_sets
 from transformer.commands.outputs import check_output
 from transformer.commands.search_options import (
     SEARCH_DEFAULTS,
@@ -60,9 +61,10 @@ _COMPOUND_SPLIT = """\
 tokenised, compound-split BLEU (as the paper's authors counted; not comparable with the last line): \
 {compound_split_details}  {compound_split_signature}"""
 # Options of the translation, which --hyp replaces, with their defaults.
-_TRANSLATION = {
+_TRANSLATION: dict[str, Any] = {
     **SEARCH_DEFAULTS,
     "output": None,
+    "also": [],
     "device": "auto",
     "precision": "auto",
 }
@@ -78,6 +80,8 @@ class _Task:
     hypotheses: list[str] | None  # of --hyp
     tokenize: str  # what `auto` meant
     lang: str | None
+    output: Path | None
+    others: Sequence[EvaluationSet] = ()  # of --also
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,6 +96,21 @@ def _evaluate(arguments: argparse.Namespace, context: DistributedContext) -> int
         report_checkpoint(arguments.run, task.origin)
     # Before the work, so that what scoring lacks is an error now.
     scorer = Scorer(task.tokenize, arguments.metrics, lowercase=arguments.lowercase) if context.is_main else None
+    lines: list[str] = []
+    # The set that is asked for last, so that its BLEU is the last line.
+    tasks = [*(dataclasses.replace(task, texts=texts, output=None) for texts in task.others), task]
+    *others, report = [_evaluate_one(one, scorer, arguments, context, lines) for one in tasks]
+    if arguments.also:
+        report["also"] = others
+    if scorer is not None:
+        print(json.dumps(report, ensure_ascii=False) if arguments.json else "\n".join(lines))
+    return 0
+
+
+def _evaluate_one(
+    task: _Task, scorer: Scorer | None, arguments: argparse.Namespace, context: DistributedContext, lines: list[str]
+) -> dict[str, Any]:
+    """Translate and, on the main process, score one set; `lines` gets those for readers."""
     hypotheses = task.hypotheses
     report: dict[str, Any] = {
         "hypotheses": str(arguments.hyp),
@@ -101,14 +120,12 @@ def _evaluate(arguments: argparse.Namespace, context: DistributedContext) -> int
     if hypotheses is None:
         hypotheses, report = _translate(task, arguments, context)
     if scorer is None:
-        return 0
-    if arguments.output is not None:
-        write_atomic(arguments.output, "".join(f"{line}\n" for line in hypotheses))
+        return {}
+    if task.output is not None:
+        write_atomic(task.output, "".join(f"{line}\n" for line in hypotheses))
     _warn_of_hypotheses(hypotheses, task)
-    lines = [(_TRANSLATED if task.hypotheses is None else _GIVEN).format(**report)]
-    report |= _score(scorer, hypotheses, task, arguments, lines)
-    print(json.dumps(report, ensure_ascii=False) if arguments.json else "\n".join(lines))
-    return 0
+    lines.append((_TRANSLATED if task.hypotheses is None else _GIVEN).format(**report))
+    return report | _score(scorer, hypotheses, task, arguments, lines)
 
 
 def _translate(
@@ -183,7 +200,8 @@ def _read(arguments: argparse.Namespace) -> _Task:
         files = [path for path in (arguments.src, *arguments.ref, *texts.files) if path is not None]
         check_output(arguments.output, files, None if is_model_id(arguments.run) else data)
     _warn_of_references(texts, tokenize, arguments, data)
-    return _Task(checkpoint, origin, texts, hypotheses, tokenize, lang)
+    others = [] if data is None else other_sets(arguments.also, arguments.split, data, arguments.output)
+    return _Task(checkpoint, origin, texts, hypotheses, tokenize, lang, arguments.output, others)
 
 
 def _texts(arguments: argparse.Namespace, data: DataConfig | None) -> EvaluationSet:
@@ -267,6 +285,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         action="extend",
         default=[],
         help="its reference translations, raw as given; several files are several references",
+    )
+    parser.add_argument(
+        "--also",
+        metavar="RUN|CORPUS",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="also score the test split of another run, or of a corpus as in data.corpus: what was forgotten",
     )
     parser.add_argument("--hyp", type=Path, metavar="FILE", help="score this translation instead of the model's")
     parser.add_argument("--lang", help="target language of --hyp without RUN, such as zh: chooses BLEU's tokenizer")
