@@ -1,6 +1,7 @@
 """Parallel corpora (section 5.1): hub datasets, local files, the builtin grammar and registered forms."""
 
 import os
+import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from transformer.config_file import plain_name
 from transformer.data.builtin import builtin_pairs
 from transformer.data.compression import COMPRESSION_SUFFIXES, inner_suffix
 from transformer.data.hub_dataset import hub_pairs
+from transformer.data.new_words import NAME as NEW_WORDS
+from transformer.data.new_words import with_new_words
 from transformer.data.normalization import surrogates_error
 from transformer.data.repository import repository_pairs
 from transformer.data.tables import TABLE_SUFFIXES, check_table, is_table, swapped_tables, table_pairs
@@ -196,6 +199,11 @@ def builtin_size(data: DataConfig, split: str) -> int:
 def _builtin(data: DataConfig, split: str) -> Corpus:
     size = builtin_size(data, split)
     builtin_pairs(split, size)  # raises for an unknown split
+    if data.subset == NEW_WORDS:
+        fingerprint = f"builtin {split} {size} {NEW_WORDS}"
+        return Corpus(f"builtin {NEW_WORDS} {split}", fingerprint, lambda: with_new_words(builtin_pairs(split, size)))
+    if data.subset is not None and not re.fullmatch(r"\w\w-\w\w", data.subset):  # of a corpus on the hub
+        raise DataError(f"data.subset={data.subset}: the builtin corpus has {NEW_WORDS}, or null for the whole corpus")
     return Corpus(f"builtin {split}", f"builtin {split} {size}", lambda: builtin_pairs(split, size))
 
 

@@ -30,7 +30,7 @@ class DataConfig:
     """Corpus, tokenizer and filtering of sentence pairs (section 5.1)."""
 
     corpus: NonEmptyPath = "wmt/wmt14"  # hub id, pattern of local files with {split} and {lang}, builtin or treebank
-    subset: Text | None = "de-en"  # the hub's name for a part of the corpus
+    subset: Text | None = "de-en"  # the hub's name for a part of the corpus; new_words: builtin with other words
     revision: Text | None = None  # commit, tag or branch of the hub's repository; null: the newest commit
     src_lang: PlainName = "en"  # source language: {lang} in file names, a column of tables
     tgt_lang: PlainName = "de"  # target language
