@@ -24,6 +24,7 @@ SMALL = [
     "train.tokens_per_update=211",
     "train.max_tokens=211",
     "train.device=cpu",
+    "train.init_from=null",
 ]
 
 
