@@ -498,7 +498,7 @@ def test_a_misspelt_section_is_answered_with_a_key_of_the_section_that_was_meant
 @pytest.mark.parametrize(
     ("key", "hint"),
     [
-        ("train.load_model", "a run resumes from its last checkpoint by itself"),
+        ("train.load_model", "a run resumes from its last checkpoint by itself; init_from begins a new one"),
         ("train.optimizer", "the optimizer is always Adam; the key schedule of section train sets its learning rate"),
         ("train.lr", "did you mean train.learning_rate or train.lr_factor?"),
         ("lr_scheduler_type", "did you mean train.schedule?"),

@@ -6,6 +6,10 @@ from collections.abc import Iterable, Sequence
 # Names in fairseq, OpenNMT-py, JoeyNMT, Marian, Sockeye, tensor2tensor and Hugging Face's libraries, in lower case, for
 # a key, several keys, or an explanation.
 _ELSEWHERE = {
+    "train.init_from": "finetune_from_model finetune_from pretrained_model pretrained init_checkpoint init_model "
+    "initialize_from warm_start model_name_or_path params from_pretrained",
+    "train.freeze": "freeze_encoder freeze_decoder freeze_embeddings freeze_layers freeze_word_vecs_enc "
+    "freeze_word_vecs_dec fixed_param_names fixed_param_strategy embedding_fix_src embedding_fix_trg frozen",
     "train.max_tokens or train.tokens_per_update": "batch_size mini_batch batch_type update_freq accum_count "
     "batch_multiplier optimizer_delay gradient_accumulation_steps per_device_train_batch_size train_batch_size "
     "mini_batch_words",
@@ -84,8 +88,8 @@ _ELSEWHERE = {
     "search.max_length_offset": "max_new_tokens max_output_length max_len_a max_len_b decode_length",
     "the optimizer is always Adam; the key schedule of section train sets its learning rate": "optimizer optim "
     "optimizer_type",
-    "a run resumes from its last checkpoint by itself": "load_model train_from resume resume_from_checkpoint "
-    "restore_file reload",
+    "a run resumes from its last checkpoint by itself; init_from begins a new one": "load_model train_from resume "
+    "resume_from_checkpoint restore_file reload",
 }
 _KEYS = {name: keys for keys, names in _ELSEWHERE.items() for name in names.split()}
 # Likeness from which a name is taken for a misspelling, within the section that is named and anywhere.

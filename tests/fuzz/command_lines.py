@@ -89,7 +89,7 @@ def _evaluate(run: Path, rng: random.Random, directory: Path) -> list[str]:
     source = _some_file(rng, directory)
     references = [source if rng.random() < 0.5 else _some_file(rng, directory) for _ in range(rng.choice((1, 1, 2)))]
     files = ["--src", source, "--ref", *references]
-    options = _options(rng, "--beam", "--alpha", "--tokenize", "--split", "--metrics", "--lang")
+    options = _options(rng, "--beam", "--alpha", "--tokenize", "--split", "--metrics", "--lang", "--also")
     options += ["--output", str(directory / rng.choice(("out", "text")))] if rng.random() < 0.3 else []
     if rng.random() < 0.3:
         hypotheses = source if rng.random() < 0.5 else _some_file(rng, directory)
@@ -98,14 +98,19 @@ def _evaluate(run: Path, rng: random.Random, directory: Path) -> list[str]:
     return [_some_run(run, rng, directory), *files, *options]
 
 
-def _train(run: Path, rng: random.Random, directory: Path) -> list[str]:  # noqa: ARG001
+def _train(run: Path, rng: random.Random, directory: Path) -> list[str]:
     path = directory / "mine.yaml"
     path.write_bytes(value_mutators.config_file(rng))
     words = [value_mutators.override(rng) for _ in range(rng.randrange(3))]
+    small = list(_SMALL)
+    if rng.random() < 0.2:  # the model is that of the source
+        words.append(f"train.init_from={_some_run(run, rng, directory)}")
+        small = [word for word in _SMALL if not word.startswith(("model.", "data.vocab_size"))]
     return [
         str(path),
         *(word.replace("\0", "") for word in words),
-        *_SMALL,
+        *small,
+        *(["--change"] if rng.random() < 0.1 else []),
         f"run_dir={directory}/mine",
         f"data.cache_dir={directory}/cache",
     ]

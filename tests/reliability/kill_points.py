@@ -34,6 +34,7 @@ MIDDLE = {
     "mid-write": 8,
 }
 LATE = {"final save": 14}
+TUNING = {"importing": 1500, "claiming the run": 3, "training the tokenizer": 4, "initialising": 3}
 AVERAGE = {"importing": 1500, "averaging": 17}
 EVALUATE = {"importing": 1500, "writing the output": 3, "inference": 1}
 TRANSLATE = {"importing": 1500, "writing the output": 20, "inference": 1}
@@ -78,11 +79,19 @@ def draw_resumption(numbers: random.Random) -> list[Kill]:
     return [draw_kill(point, counts, numbers) for point, counts in chosen]
 
 
+def draw_tuning(numbers: random.Random) -> list[Kill]:
+    """Kills of a run that begins with trained weights: before its first checkpoint, and later."""
+    chosen = [(point, TUNING) for point in numbers.sample(list(TUNING), 2)]
+    chosen += [(point, MIDDLE) for point in numbers.sample(list(MIDDLE), 3)] + [("final save", LATE)]
+    return [draw_kill(point, counts, numbers) for point, counts in chosen]
+
+
 # Kinds of lifecycles, repeated in this order: most of them train.
 KINDS = ("train", "resume", "train", "average", "train", "evaluate", "train", "translate")
 DRAWS = {
     "train": draw_training,
     "resume": draw_resumption,
+    "tune": draw_tuning,
     "average": drawing(AVERAGE, 6),
     "evaluate": drawing(EVALUATE, 4),
     "translate": drawing(TRANSLATE, 4),

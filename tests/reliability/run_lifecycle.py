@@ -166,6 +166,7 @@ class Harness:
         self.scenarios = [
             Scenario("train", train, self._set_up_new, self._run_faults),
             Scenario("resume", train, self._set_up_half, self._run_faults),
+            Scenario("tune", train, self._set_up_tuning, self._tuning_faults),
             Scenario("average", averaging, self._set_up_averaging, self._averaging_faults),
             Scenario("evaluate", evaluation, self._set_up_trained, self._output_faults),
             Scenario("translate", translation, self._set_up_trained, self._output_faults),
@@ -181,7 +182,7 @@ class Harness:
         self.references = {
             name: self._run_uninterrupted(name, self._scenario(name).set_up)
             for name in kinds
-            if name in ("average", "evaluate", "translate")
+            if name in ("tune", "average", "evaluate", "translate")
         }
 
     def run(self, name: str, seed: int, kills: Sequence[Kill]) -> tuple[list[tuple[Kill, Ending]], Lifecycle]:
@@ -278,6 +279,15 @@ class Harness:
         path = root / "config.yaml"
         path.write_text(path.read_text().replace(f"max_steps: {HALF}", f"max_steps: {LAST_STEP}"))
 
+    def _set_up_tuning(self, root: Path) -> None:
+        """A run that begins with the weights of another and trains a part of them; the model is inherited."""
+        self._set_up_new(root)
+        shutil.copytree(self.reference / "run", root / "source", ignore=shutil.ignore_patterns(".lock"))
+        path = root / "config.yaml"
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("model:")]
+        tuning = f"train: {{init_from: {root}/source, freeze: [embeddings, decoder.layers.0.norm_1], "
+        path.write_text("\n".join(lines).replace("train: {", tuning).replace("vocab_size: 211, ", "") + "\n")
+
     def _set_up_averaging(self, root: Path) -> None:
         """A trained run with an older average, which averaging has to replace."""
         self._set_up_trained(root)
@@ -294,6 +304,9 @@ class Harness:
 
     def _run_faults(self, lifecycle: Lifecycle) -> list[str]:
         return differing_runs(lifecycle.root, self.reference)
+
+    def _tuning_faults(self, lifecycle: Lifecycle) -> list[str]:
+        return differing_runs(lifecycle.root, self.references["tune"])
 
     def _averaging_faults(self, lifecycle: Lifecycle) -> list[str]:
         reference = self.references["average"]

@@ -34,6 +34,16 @@ TRAINING = [
     Kill("writing metrics", 5, "INT"),
     Kill("final save", 13, "KILL"),
 ]
+TUNING = [
+    Kill("training the tokenizer", 2, "KILL"),  # that of the source, half written
+    Kill("initialising", 2, "KILL"),
+    Kill("saving a checkpoint", 5, "KILL"),  # the first one
+    Kill("mid-write", 2, "XFSZ", limit=10_007),
+    Kill("saving the best", 11, "TERM"),
+    Kill("pruning", 3, "KILL"),
+    Kill("inference", 2, "INT"),
+    Kill("final save", 13, "KILL"),
+]
 # The thirteenth comes between the two renames that replace the average.
 AVERAGING = [Kill("averaging", 11, "KILL"), Kill("averaging", 13, "KILL"), Kill("averaging", 12, "INT")]
 
@@ -41,12 +51,12 @@ AVERAGING = [Kill("averaging", 11, "KILL"), Kill("averaging", 13, "KILL"), Kill(
 @pytest.fixture(scope="module")
 def harness(tmp_path_factory: pytest.TempPathFactory) -> Harness:
     harness = Harness(tmp_path_factory.mktemp("kills"), is_forked=True)
-    harness.prepare(["train", "average"])
+    harness.prepare(["train", "tune", "average"])
     return harness
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "kills"), [("train", TRAINING), ("average", AVERAGING)])
+@pytest.mark.parametrize(("kind", "kills"), [("train", TRAINING), ("tune", TUNING), ("average", AVERAGING)])
 def test_a_killed_program_ends_as_if_undisturbed(harness: Harness, kind: str, kills: list[Kill]) -> None:
     done, lifecycle = harness.run(kind, 1, kills)
     assert lifecycle.faults == []

@@ -42,6 +42,7 @@ from transformer.training.distributed import (
 )
 from transformer.training.metrics import read_metrics
 from transformer.training.rng import get_rng_state
+from transformer.training.run_directory import find_checkpoint
 from transformer.training.signals import StopRequest
 from transformer.training.trainer import Trainer
 from transformer.training.training_state import (
@@ -669,3 +670,23 @@ def test_torchrun_translates_standard_input_in_order(babbler: Path, tmp_path: Pa
         printed, _ = process.communicate("".join(f"{sentence}\n" for sentence in SENTENCES), timeout=120)
     assert process.returncode == 0, (tmp_path / "stderr").read_text()
     assert printed.splitlines() == expected
+
+
+@pytest.mark.slow
+def test_frozen_and_initial_weights_are_the_same_in_all_processes(
+    config: Config, trained_run: Path, start: Start, tmp_path: Path
+) -> None:
+    """At a low learning rate, as the rounding of trained weights grows with each update."""
+    values = ("model.dropout=0.0", "train.validation_bleu=false", "train.weight_decay=0.1", "train.lr_factor=0.02")
+    values += ("train.freeze=[encoder]", f"train.init_from={trained_run}", "data.vocab_size=307")
+    _, alone = in_directory(config, tmp_path / "one", *values)
+    Trainer.from_config(alone).fit()
+    path, _ = in_directory(config, tmp_path / "run", *values)
+    train(start, 2, path, "train.max_steps=4")
+    train(start, 2, path)
+    run, initial = path.with_suffix(""), load_checkpoint(find_checkpoint(trained_run))[2].state_dict()
+    here, there = tensors(run, 7), tensors(tmp_path / "one", 7)
+    assert_close(here, there, rtol=0, atol=1e-6)
+    for name, weight in here.items():
+        assert torch.equal(weight, initial[name]) == name.startswith("encoder."), name
+    assert not any("exp_avg.encoder" in name for name in tensors(run, 7, "optimizer"))

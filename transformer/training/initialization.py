@@ -76,7 +76,11 @@ def inherited(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
     directory, _ = locate_checkpoint(source)
     config = _read_config(directory)
     num_pieces = len(Tokenizer.load(directory / "tokenizer.model"))
-    return _inheritable(dataclasses.replace(config, data=dataclasses.replace(config.data, vocab_size=num_pieces)))
+    found = _inheritable(dataclasses.replace(config, data=dataclasses.replace(config.data, vocab_size=num_pieces)))
+    data = values.get("data")
+    if isinstance(data, dict) and data.get("tokenizer") is not None:  # another one than the checkpoint's
+        found["data"] = {name: value for name, value in found["data"].items() if name in _DATA_KEYS}
+    return found
 
 
 def _inheritable(config: Config) -> dict[str, dict[str, Any]]:

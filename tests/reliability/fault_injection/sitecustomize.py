@@ -22,6 +22,7 @@ from typing import Any
 # Kill points by path of the event, relative to the watched directory; the first match counts.
 KILL_POINTS = (
     ("claiming the run", r"run/(\.config.*|config\.yaml|\.lock)?$|run$"),
+    ("initialising", r"run/\.?initialization\.json.*"),
     ("training the tokenizer", r"(run|cache)/[^/]*\.model[^/]*$"),
     ("building the cache", r"cache(/.*)?$"),
     ("writing metrics", r"run/(\.?metrics\.jsonl.*|tensorboard(/.*)?)$"),
