@@ -50,8 +50,8 @@ from transformer.training.validation import (
 # A trim takes 0.1 s, and as much again to reallocate what is needed.
 _TRIM_STEPS = 25
 _ADVICE = (
-    "lower train.lr_factor or train.learning_rate, raise train.warmup_steps or set train.clip_norm, with --change or in "
-    "a new run_dir"
+    "lower train.lr_factor or train.learning_rate, raise train.warmup_steps or set train.clip_norm, with --change or "
+    "in a new run_dir"
 )
 
 
