@@ -288,7 +288,7 @@ def test_values_of_another_type_are_refused_for_every_key(tmp_path: Path, wanted
         ("model: {attention_score: mlp}", r"model\.attention_score='mlp' is not one of scaled_dot, dot, general, add"),
         ("model: {activation: tanh}", r"model\.activation='tanh' is not one of relu, gelu, swish$"),
         ("train: {device: tpu}", r"train\.device='tpu' is not one of auto, cpu, cuda"),
-        ("train: {precision: fp16}", r"train\.precision='fp16' is not one of auto, fp32, bf16"),
+        ("train: {precision: half}", r"train\.precision='half' is not one of auto, fp32, tf32, bf16, fp16$"),
     ],
 )
 def test_type_errors_name_the_key_the_value_and_what_is_accepted(tmp_path: Path, text: str, message: str) -> None:

@@ -45,7 +45,11 @@ _ELSEWHERE = {
     "train.keep_checkpoints": "keep_checkpoint keep_best_ckpts keep_last_epochs keep_interval_updates "
     "save_total_limit keep_last_params keep_last",
     "train.patience": "early_stopping early_stopping_patience max_num_checkpoint_not_improved",
-    "train.precision": "fp16 bf16 half amp mixed_precision dtype model_dtype",
+    "train.precision": "fp16 bf16 half amp mixed_precision dtype model_dtype tf32 allow_tf32",
+    "train.gradient_checkpointing": "checkpoint_activations activation_checkpointing gradient_checkpoint recompute "
+    "use_gradient_checkpointing",
+    "the loss scale of fp16 adapts by itself": "fp16_init_scale fp16_scale_window loss_scale cost_scaling "
+    "amp_loss_scale dynamic_loss_scale init_scale min_loss_scale",
     "train.device": "use_cuda use_gpu gpu gpus cpu no_cuda gpu_ranks devices device_ids",
     "train.num_threads": "cpu_threads threads num_workers workers",
     "train.validation_bleu": "eval_bleu valid_metrics eval_metric eval_metrics metrics",

@@ -20,7 +20,7 @@ def test_any_iterable_of_texts_becomes_a_list() -> None:
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:-1", "cuda:x", "xpu", "CPU", "", "meta"])
 def test_other_devices_are_refused(name: str) -> None:
-    with pytest.raises(DeviceError, match=f"^device={name} is not one of auto, cpu and cuda$"):
+    with pytest.raises(DeviceError, match=f"^device={name} is not one of auto, cpu, cuda and mps$"):
         device_of(name)
     assert device_of(torch.device("cpu")) == device_of("cpu") == torch.device("cpu")
 

@@ -669,10 +669,26 @@ def test_a_home_directory_is_found(trained_run: Path, monkeypatch: pytest.Monkey
 def test_devices_are_names_or_those_of_torch(trained_run: Path) -> None:
     for device in ("cpu", torch.device("cpu")):
         assert Translator.load(trained_run, device=device).model.embedding.weight.device.type == "cpu"
-    with pytest.raises(DeviceError, match=r"^device=mps is not one of auto, cpu and cuda$"):
-        Translator.load(trained_run, device="mps")
-    with pytest.raises(DeviceError, match=r"^precision='fp16' is not one of auto, fp32, bf16, int8$"):
-        Translator.load(trained_run, precision="fp16")
+    with pytest.raises(DeviceError, match=r"^device=xpu is not one of auto, cpu, cuda and mps$"):
+        Translator.load(trained_run, device="xpu")
+    with pytest.raises(DeviceError, match=r"^precision='half' is not one of auto, fp32, tf32, bf16, fp16, int8$"):
+        Translator.load(trained_run, precision="half")
+    with pytest.raises(DeviceError, match=r"^precision=tf32: device=cpu does not multiply it; use auto, "):
+        Translator.load(trained_run, device="cpu", precision="tf32")
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_float16_translates_as_float32_does(tokenizer: Tokenizer, beam: int) -> None:
+    plain, half = random_model(tokenizer), random_model(tokenizer).half()
+    expected, found = (
+        Translator(model, tokenizer).translate_nbest(TEXTS, nbest=1, beam=beam) for model in (plain, half)
+    )
+    same = [one.text == other.text for (one,), (other,) in zip(found, expected, strict=True)]
+    assert sum(same) > len(TEXTS) / 2  # of a random model, many pieces are almost as probable as others
+    assert all(
+        one.score == pytest.approx(other.score, rel=0.1) for (one,), (other,) in zip(found, expected, strict=True)
+    )
+    assert Translator(half, tokenizer).identity()["precision"] == "float16"
 
 
 # Scoring

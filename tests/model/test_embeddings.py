@@ -48,6 +48,13 @@ def test_logits_are_unscaled_products_with_the_rows() -> None:
     assert_close(model.logits(torch.tensor([[2.0, 1]])), torch.tensor([[4.0, 11, -3]]))
 
 
+def test_for_a_device_without_float64_sinusoids_are_computed_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = sinusoidal_positions(7, D)
+    monkeypatch.setattr(Tensor, "to", lambda x, device, dtype: x.type(dtype) if str(device) == "mps" else None)
+    for device in ("mps", torch.device("mps")):
+        assert torch.equal(sinusoidal_positions(7, D, device), expected)
+
+
 def test_the_shared_matrix_is_one_parameter() -> None:
     embedding = SharedEmbedding(V, D)
     assert [name for name, _ in embedding.named_parameters()] == ["weight"] == list(embedding.state_dict())

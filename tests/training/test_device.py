@@ -55,7 +55,9 @@ def test_requesting_absent_cuda_is_an_error_with_advice(monkeypatch: pytest.Monk
     assert isinstance(error.value, UserError)
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
 def test_an_explicit_precision_is_used_on_any_device(precision: str, dtype: torch.dtype) -> None:
     for device in (CPU, torch.device("cuda")):
         assert resolve_dtype(precision, device) == dtype
@@ -91,6 +93,107 @@ def test_auto_selects_bfloat16_on_cuda_since_ampere(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
     assert resolve_dtype("auto", torch.device("cuda")) == dtype
+
+
+@pytest.mark.parametrize("precision", ["fp64", "float16", "", "FP32", "BF16", "16"])
+def test_an_unknown_precision_is_an_error_that_lists_them(precision: str) -> None:
+    with pytest.raises(DeviceError, match=f"^precision='{precision}' is not one of auto, fp32, tf32, bf16, fp16$"):
+        resolve_dtype(precision, CPU)
+
+
+class Matmul:
+    """Torch's settings of CUDA products, since version 2.9 or before."""
+
+    def __init__(self, *, is_new: bool) -> None:
+        if is_new:
+            self.fp32_precision = "ieee"
+        else:
+            self.allow_tf32 = False
+
+    def value(self) -> object:
+        (value,) = vars(self).values()
+        return value
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_tf32_is_float32_with_a_setting_that_the_next_precision_takes_back(
+    monkeypatch: pytest.MonkeyPatch, is_new: bool
+) -> None:
+    settings, cuda = Matmul(is_new=is_new), torch.device("cuda")
+    monkeypatch.setattr(torch.backends.cuda, "matmul", settings)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (8, 0))
+    before, wanted = settings.value(), "tf32" if is_new else True
+    for precision in ("fp32", "bf16", "fp16", "auto"):
+        assert resolve_dtype("tf32", cuda) == resolve_dtype("tf32", cuda) == torch.float32
+        assert settings.value() == wanted
+        assert device_module.precision_name(torch.float32) == "tf32"
+        assert device_module.precision_name(torch.float16) == "float16"
+        resolve_dtype(precision, cuda)
+        assert settings.value() == before
+        assert device_module.precision_name(torch.float32) == "float32"
+
+
+def test_a_setting_of_the_user_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Matmul(is_new=True)
+    settings.fp32_precision = "tf32"
+    monkeypatch.setattr(torch.backends.cuda, "matmul", settings)
+    for precision in ("fp32", "bf16"):
+        resolve_dtype(precision, CPU)
+        assert settings.value() == "tf32"
+
+
+@pytest.mark.parametrize(("name", "capability"), [("cpu", (0, 0)), ("mps", (0, 0)), ("cuda", (7, 5))])
+def test_tf32_needs_a_gpu_that_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, capability: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    with pytest.raises(DeviceError, match=f"^precision=tf32: device={name} does not multiply it; use auto, "):
+        resolve_dtype("tf32", torch.device(name))
+    assert device_module.precision_name(torch.float32) == "float32"
+
+
+# Apple GPUs, as far as can be told without one
+
+
+def test_an_apple_gpu_is_used_on_request_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("mps") == torch.device("mps")
+    assert resolve_device("auto") == CPU
+
+
+def test_requesting_an_absent_apple_gpu_is_an_error_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match=r"^device=mps: torch .* sees no Apple GPU; use cpu or auto$"):
+        resolve_device("mps")
+
+
+def test_several_processes_cannot_share_an_apple_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    with pytest.raises(DeviceError, match=r"^device=mps: one process only"):
+        resolve_device("mps")
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("auto", torch.float32), ("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
+)
+def test_an_apple_gpu_computes_in_float32_unless_told_otherwise(precision: str, dtype: torch.dtype) -> None:
+    assert resolve_dtype(precision, torch.device("mps")) == dtype
+
+
+def test_an_apple_gpu_has_the_fused_adam() -> None:
+    assert "mps" in torch.utils._foreach_utils._get_fused_kernels_supported_devices()
+
+
+@pytest.mark.parametrize(("name", "emptied"), [("cpu", []), ("cuda", ["cuda"]), ("mps", ["mps"])])
+def test_the_cache_of_a_gpu_is_emptied(monkeypatch: pytest.MonkeyPatch, name: str, emptied: list[str]) -> None:
+    found: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: found.append("cuda"))
+    monkeypatch.setattr(torch.mps, "empty_cache", lambda: found.append("mps"))
+    device_module.empty_cache(torch.device(name))
+    assert found == emptied
 
 
 def test_other_errors_are_not_out_of_memory() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from transformer.config import Config, load_config
-from transformer.training.rng import OwnRNG, get_rng_state, kept_rng_state
+from transformer.training.rng import OwnRNG, get_rng_state, kept_rng_state, set_rng_state
 from transformer.training.trainer import Trainer
 
 
@@ -30,6 +30,18 @@ def test_own_numbers_go_on_where_they_were_and_leave_the_others_alone() -> None:
         found.append(torch.rand(2))
     assert torch.equal(torch.cat(found[::2]), expected)
     assert torch.equal(torch.cat(found[1::2]), others)
+
+
+def test_the_numbers_of_an_apple_gpu_are_kept_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = {"state": torch.tensor([7], dtype=torch.uint8)}
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: numbers["state"])
+    monkeypatch.setattr(torch.mps, "set_rng_state", lambda state: numbers.update(state=state))
+    with kept_rng_state():
+        numbers["state"] = torch.tensor([3], dtype=torch.uint8)
+    assert numbers["state"].tolist() == [7]
+    set_rng_state({"cpu": torch.get_rng_state()})  # of a run that began on another device
+    assert numbers["state"].tolist() == [7]
 
 
 def test_after_an_error_each_goes_on_where_it_was() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from transformer.commands.outputs import check_output
 from transformer.commands.selection import report_checkpoint
 from transformer.files import write_atomic
+from transformer.inference.arguments import DEVICES
 from transformer.inference.translator import Translator
 from transformer.inspection.attention import as_json, draw, page, sentence_attention
 from transformer.inspection.canvas import THEMES, save, theme
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--translation", help="force this translation; default: the model's own")
     parser.add_argument("--out", metavar="FILE", type=Path, default=Path("attention.html"), help="default: %(default)s")
     parser.add_argument("--theme", default="light", choices=tuple(THEMES), help="colours of an image")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--device", default="auto", choices=DEVICES)
     arguments = parser.parse_args(argv)
     check_output(arguments.out)
     # In bf16, rows of weights would not sum to 1.

@@ -27,6 +27,7 @@ from transformer.config import DataConfig, load_config
 from transformer.errors import ConfigError, DataError, warn
 from transformer.files import write_atomic
 from transformer.hub import is_model_id
+from transformer.inference.arguments import DEVICES, PRECISIONS
 from transformer.inference.bleu import compound_split_score, moses_tokenizer
 from transformer.inference.bleu_tokenizer import TOKENIZERS, resolve_tokenizer, tokenizer_of
 from transformer.inference.evaluation_set import (
@@ -309,8 +310,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--compound-split", action="store_true", help="also print BLEU as the paper's authors counted it"
     )
     add_search_options(parser)
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "int8"))
+    parser.add_argument("--device", default="auto", choices=DEVICES)
+    parser.add_argument("--precision", default="auto", choices=PRECISIONS)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the translations to this file")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     arguments = parser.parse_args(argv)

@@ -16,9 +16,10 @@ from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
 from transformer.errors import DataError, TrainingError
 from transformer.inference.translator import Translator
 from transformer.model.alternatives.build import build_model
+from transformer.training.data import Update
 from transformer.training.device import resolve_device, resolve_dtype
 from transformer.training.optimizer import MasterWeights
-from transformer.training.train_step import accumulate_gradients
+from transformer.training.train_step import NonfiniteGuard, accumulate_gradients
 
 # How many pairs of a large corpus are read, and how many pieces these are enough to train.
 _NUM_READ = 20_000
@@ -64,7 +65,9 @@ def _overfit(
     torch.manual_seed(config.seed)
     options = dataclasses.replace(config.model, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0)
     model = build_model(len(tokenizer), options).to(device)
-    weights = MasterWeights(model, resolve_dtype(config.train.precision, device))
+    dtype = resolve_dtype(config.train.precision, device)
+    weights = MasterWeights(model, dtype, recompute=config.train.gradient_checkpointing)
+    guard = NonfiniteGuard(weights.loss_scale)
     batch = batch.to(device)
     translator = Translator(weights.model, tokenizer, search=config.search)
     optimizer = torch.optim.AdamW(weights.master.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
@@ -78,7 +81,10 @@ def _overfit(
             log(f"loss: {nll:.2f} nats per piece at first; chance is log {len(tokenizer)} = {chance:.2f}")
         if not math.isfinite(nll):
             raise TrainingError(f"overfit check: the loss is not finite at step {step}")
-        optimizer.step()
+        if weights.loss_scale is None:
+            optimizer.step()
+        else:  # it is found in the first updates, which overflow
+            guard.step(optimizer, list(weights.master.parameters()), Update(step, 1, step, []))
         optimizer.zero_grad(set_to_none=True)
         weights.refresh()
         if step % _STEPS_BETWEEN_SEARCHES == 0:

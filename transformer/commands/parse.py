@@ -15,6 +15,7 @@ from transformer.commands.selection import report_checkpoint
 from transformer.config import load_config, override
 from transformer.data.corpus import decode_lines, load_split, read_lines
 from transformer.errors import ConfigError, DataError
+from transformer.inference.arguments import DEVICES, PRECISIONS
 from transformer.inference.translator import Translator
 from transformer.parsing.f1 import score_outputs
 from transformer.parsing.treebank import sentence_pairs
@@ -32,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", help="evaluate on this split of the run's corpus")
     parser.add_argument("--beam", type=int)
     parser.add_argument("--alpha", type=float, help="exponent of the length penalty")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
+    parser.add_argument("--device", default="auto", choices=DEVICES)
+    parser.add_argument("--precision", default="auto", choices=PRECISIONS[:-1])
     arguments = parser.parse_intermixed_args(argv)
     if arguments.split is not None and (arguments.file is not None or not arguments.evaluate):
         raise ConfigError("--split goes with --evaluate, and without FILE")

@@ -21,6 +21,7 @@ from transformer.config import load_config
 from transformer.data.corpus import in_chunks
 from transformer.errors import ConfigError, DataError
 from transformer.hub import is_model_id
+from transformer.inference.arguments import DEVICES, PRECISIONS
 from transformer.inference.line_input import LineInput, file_input, texts_input
 from transformer.inference.resumable import ResumableOutput, resumable_output
 from transformer.inference.sources import InputNotes
@@ -43,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--nbest", type=int, default=1, help="print this many lines per input line, best first")
     parser.add_argument("--scores", action="store_true", help="put the score and a tab before each line")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write to this file; resumable")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "int8"))
+    parser.add_argument("--device", default="auto", choices=DEVICES)
+    parser.add_argument("--precision", default="auto", choices=PRECISIONS)
     arguments = parser.parse_args(argv)
     with init_distributed() as context:
         return _translate(arguments, context)

@@ -31,10 +31,12 @@ class Batch:
         return len(self.target_positions)
 
     def to(self, device: torch.device) -> Batch:
-        """Copy to a device, asynchronously from pinned memory."""
+        """Copy to a device, to CUDA asynchronously from pinned memory."""
         if device.type == "cpu":
             return self
         tensors = (self.src, self.tgt_in, self.tgt_out, self.target_positions)
+        if device.type != "cuda":
+            return Batch(*(x.to(device) for x in tensors))
         return Batch(*(x.pin_memory().to(device, non_blocking=True) for x in tensors))
 
 

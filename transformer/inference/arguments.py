@@ -14,7 +14,8 @@ from transformer.errors import CheckpointError, ConfigError, DeviceError
 from transformer.files import expand_home
 from transformer.training.device import resolve_device
 
-PRECISIONS = ("auto", "fp32", "bf16", "int8")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16", "int8")
 
 
 def text_list(texts: Iterable[str], name: str = "texts", *, first_number: int = 1) -> list[str]:
@@ -50,8 +51,8 @@ def check_precision(precision: str) -> None:
 
 def device_of(name: str | torch.device) -> torch.device:
     """As `resolve_device`; DeviceError also for a kind that is not supported, and for a number that does not exist."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(name)):
-        raise DeviceError(f"device={name} is not one of auto, cpu and cuda")
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", str(name)):
+        raise DeviceError(f"device={name} is not one of auto, cpu, cuda and mps")
     device = resolve_device(str(name))
     if device.index is not None and device.index >= (number := torch.cuda.device_count()):
         raise DeviceError(f"device={name}: torch {torch.__version__} sees {number} of them, counted from 0")

@@ -124,8 +124,9 @@ def generate(
     while rows:
         step_log_probs, tokens = next_token(logits, rows, len(outputs[rows[0]]))
         log_probs = log_probs + step_log_probs  # (R, 1)
-        # One exchange with the device per step; float64 holds both exactly.
-        exchange = torch.cat((tokens.double(), log_probs.double()), dim=1).tolist()
+        # One exchange with the device per step; float64 holds both exactly, and float32 ids below 2^24.
+        dtype = torch.float32 if logits.device.type == "mps" else torch.float64  # which Apple GPUs do not have
+        exchange = torch.cat((tokens.to(dtype), log_probs.to(dtype)), dim=1).tolist()
         kept = []
         for i, (row, (token, log_prob)) in enumerate(zip(rows, exchange, strict=True)):
             ids = outputs[row]

@@ -24,7 +24,7 @@ from transformer.inference.sentences import separator
 from transformer.inference.sources import InputNotes, SourceReader, TooLong
 from transformer.model.transformer import DecoderState, Transformer
 from transformer.training.checkpoint import load_checkpoint, locate_checkpoint
-from transformer.training.device import resolve_dtype
+from transformer.training.device import precision_name, resolve_dtype
 from transformer.training.distributed import SINGLE_PROCESS
 
 
@@ -87,9 +87,9 @@ class Translator:
         without a revision, the newest commit. `origin` says which it is.
 
         Args:
-            device: `auto`, `cpu`, `cuda` or one of several, as `cuda:1`.
-            precision: `fp32`, `bf16`, `int8` (on CPUs: 8-bit products, the rest as `auto`), or `auto`: bf16 where the
-                hardware multiplies it.
+            device: `auto`, `cpu`, `cuda`, one of several as `cuda:1`, or `mps`.
+            precision: `fp32`, `tf32`, `bf16`, `fp16`, `int8` (on CPUs: 8-bit products, the rest as `auto`), or `auto`:
+                bf16 where the hardware multiplies it.
             prepack: on a CPU, pack and freeze the weights (`Translator.prepack`); `load_model` gives a trainable model.
 
         Raises:
@@ -241,7 +241,7 @@ class Translator:
         return {
             "weights": weights.hexdigest(),
             "tokenizer": hashlib.sha256(self.tokenizer.model).hexdigest(),
-            "precision": "int8" if isinstance(self.logits, QuantizedLinear) else str(weight.dtype).split(".")[-1],
+            "precision": "int8" if isinstance(self.logits, QuantizedLinear) else precision_name(weight.dtype),
             "beam": self.search.beam,
             "alpha": self.search.alpha,
             "max_length_offset": self.search.max_length_offset,

@@ -80,7 +80,7 @@ def _check_number(name: str, num_pieces: int) -> None:
 
 def as_json(uses: Sequence[Use]) -> str:
     """Pieces and weights, rounded to four decimals."""
-    rounded = [((use.weights.double() * _UNIT).round() / _UNIT).tolist() for use in uses]
+    rounded = [((use.weights.cpu().double() * _UNIT).round() / _UNIT).tolist() for use in uses]
     data = [{**use._asdict(), "weights": weights} for use, weights in zip(uses, rounded, strict=True)]
     return json.dumps(data, ensure_ascii=False) + "\n"
 

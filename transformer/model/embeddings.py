@@ -35,11 +35,11 @@ def sinusoidal_positions(
     length: int, d_model: int, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """PE(pos, 2i) = sin(pos / 10000^(2i/d_model)), PE(pos, 2i+1) = cos(same): (length, d_model)."""
-    position = torch.arange(length, dtype=torch.float64, device=device)[:, None]
-    even = torch.arange(0, d_model, 2, dtype=torch.float64, device=device)
-    # float64 until the end: at position 10,000, float32 angles would be off by a thousandth.
-    angles = position * torch.exp(even * (-math.log(10000.0) / d_model))  # (length, ceil(D / 2))
-    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)[:, :d_model].to(dtype)
+    # float64, which Apple GPUs lack, until the end: at position 10,000, float32 angles would be off by a thousandth.
+    place = "cpu" if getattr(device, "type", device) == "mps" else device
+    position, even = (torch.arange(*x, dtype=torch.float64, device=place) for x in ((0, length), (0, d_model, 2)))
+    angles = position[:, None] * torch.exp(even * (-math.log(10000.0) / d_model))  # (length, ceil(D / 2))
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)[:, :d_model].to(device, dtype)
 
 
 _table = functools.lru_cache(maxsize=8)(torch.inference_mode(False)(sinusoidal_positions))  # usable in training too

@@ -59,7 +59,8 @@ class TrainConfig:
     save_minutes: Limit | None = 10.0  # minutes between checkpoints; null: only save_steps
     keep_checkpoints: Count = 5  # number of most recent checkpoints to keep; the best is kept separately
     precision: Precision = "auto"  # bf16 where the hardware supports it, else fp32; master weights are always fp32
-    device: Device = "auto"  # auto: CUDA if available
+    gradient_checkpointing: bool = False  # recompute each layer in the backward pass: less memory, more time
+    device: Device = "auto"  # auto: CUDA if available, else the CPU
     num_threads: Threads | None = None  # CPU threads; null: torch's default, at most the CPUs of the process
 
     def __post_init__(self) -> None:

@@ -8,8 +8,8 @@ from transformer.config_file import MAX_INT, plain_name, plain_text
 from transformer.files import expand_home
 from transformer.sections.validation_set import validation_set
 
-Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "fp32", "bf16"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 NormalizationRule = Literal["minimal", "identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"]
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)

@@ -249,7 +249,7 @@ def resume(
     progress, worker_states = load_state(last, optimizer, names, frozen)
     if average is not None:
         average.exchange(model, load_raw_weights(last, model))
-    if progress.step != step or max(progress.num_nonfinite, progress.validated_step) > step:
+    if progress.step != step or progress.validated_step > step or progress.num_updates < 0:
         raise CheckpointError(f"{last}: contains the state after step {progress.step}, not after that of its name")
     # The first versions did not save the fingerprint of the validation data.
     saved = ({} if moved else {"validation": fingerprints["validation"]}) | progress.fingerprints

@@ -17,16 +17,22 @@ _OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "could 
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`.
+    """The device for `auto`, `cpu`, `cuda` or `mps`; `auto` is CUDA or the CPU.
 
     DeviceError if torch sees no such device, or fewer than `torchrun` started processes.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if name == "mps":
+        if not torch.backends.mps.is_available():
+            raise DeviceError(f"device=mps: torch {torch.__version__} sees no Apple GPU; use cpu or auto")
+        if is_distributed:
+            raise DeviceError("device=mps: one process only; torch has no collective operations on Apple GPUs")
     if name.startswith("cuda"):
         if not torch.cuda.is_available():
             raise DeviceError(f"device={name}: torch {torch.__version__} sees no CUDA device; use cpu or auto")
-        if torch.distributed.is_available() and torch.distributed.is_initialized() and not has_own_cuda_device():
+        if is_distributed and not has_own_cuda_device():
             raise DeviceError(
                 f"{num_local_processes()} processes on this machine, but {torch.cuda.device_count()} CUDA devices; "
                 "start as many processes with --nproc-per-node, or compute on the CPU: train.device=cpu, --device cpu"
@@ -45,16 +51,69 @@ def has_own_cuda_device() -> bool:
 
 
 def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype for `auto`, `fp32` or `bf16`; auto is bfloat16 where it is native."""
+    """The dtype for a precision; `auto` is bfloat16 where it is native, else float32.
+
+    `tf32` is float32 that CUDA multiplies as TensorFloat-32, a setting of the process that the next call takes back.
+    DeviceError if it cannot, or for an unknown precision.
+    """
+    dtypes = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     # `int8`, an option of `Translator`, has the dtype of `auto` outside the quantized layers.
-    if precision not in ("auto", "int8"):
-        return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    if device.type == "cuda":
-        is_native = torch.cuda.get_device_capability(device) >= (8, 0)
+    if precision not in (*dtypes, "auto", "int8"):
+        raise DeviceError(f"precision={precision!r} is not one of auto, {', '.join(dtypes)}")
+    if precision == "tf32" and not _is_ampere(device):
+        raise DeviceError(f"precision=tf32: device={device.type} does not multiply it; use auto, fp32, bf16 or fp16")
+    _TF32.use(precision == "tf32")
+    if precision in dtypes:
+        return dtypes[precision]
+    if device.type != "cpu":  # there may be bfloat16 on an Apple GPU; float32 is what its users expect
+        is_native = _is_ampere(device)
     else:
         capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
         is_native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return torch.bfloat16 if is_native else torch.float32
+
+
+def _is_ampere(device: torch.device) -> bool:
+    """Whether a GPU multiplies bfloat16 and TensorFloat-32."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+class _TensorFloat32:
+    """Torch's setting for products in TensorFloat-32, as it was before and as `tf32` wants it."""
+
+    def __init__(self) -> None:
+        self._before: str | None = None  # None: not changed by us
+
+    @property
+    def is_in_use(self) -> bool:
+        return self._before is not None
+
+    def use(self, is_wanted: bool) -> None:
+        settings: Any = torch.backends.cuda.matmul
+        # Before torch 2.9, it is a bool.
+        name, wanted = ("fp32_precision", "tf32") if hasattr(settings, "fp32_precision") else ("allow_tf32", True)
+        if is_wanted and self._before is None:
+            self._before = getattr(settings, name)
+            setattr(settings, name, wanted)
+        elif not is_wanted and self._before is not None:
+            setattr(settings, name, self._before)
+            self._before = None
+
+
+_TF32 = _TensorFloat32()
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """What is computed in, such as `bfloat16`; `tf32` for float32 with such products."""
+    return "tf32" if dtype == torch.float32 and _TF32.is_in_use else str(dtype).removeprefix("torch.")
+
+
+def empty_cache(device: torch.device) -> None:
+    """Return memory that torch keeps for later to a GPU."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -4,10 +4,13 @@ import copy
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from transformer.config import TrainConfig
 from transformer.model.transformer import Transformer
+from transformer.training.loss_scale import LossScale
+from transformer.training.recomputation import recompute_layers
+from transformer.training.training_state import Progress
 
 
 def adam(parameters: Iterable[nn.Parameter], settings: TrainConfig) -> torch.optim.Optimizer:
@@ -20,26 +23,50 @@ def adam(parameters: Iterable[nn.Parameter], settings: TrainConfig) -> torch.opt
 class MasterWeights:
     """Float32 weights for the optimizer and a model in the compute dtype.
 
-    In float32, `master` and `model` are the same. In bfloat16, `model` is a copy: its gradients are accumulated in
-    float32 on the master parameters, and after each update its weights are rounded from the master weights.
+    In float32, `master` and `model` are the same. Otherwise, `model` is a copy: its gradients are accumulated in
+    float32 on the master parameters, and after each update its weights are rounded from the master weights. In float16,
+    there is a `loss_scale`, with which the copy's gradients are multiplied and the master's are not. With `recompute`,
+    the layers of `model` keep no activations (recomputation.py).
     """
 
-    def __init__(self, master: Transformer, dtype: torch.dtype) -> None:
+    def __init__(self, master: Transformer, dtype: torch.dtype, *, recompute: bool = False) -> None:
         self.master = master
         self.model = master if dtype == torch.float32 else copy.deepcopy(master).to(dtype)
+        if recompute:
+            recompute_layers(self.model)
+        weight = master.embedding.output_weight
+        self.loss_scale = LossScale(weight.device) if dtype == torch.float16 else None
         self._pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
         if self.model is not master:
             self._pairs = list(zip(master.parameters(), self.model.parameters(), strict=True))
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss to the master's."""
+        (loss if self.loss_scale is None else loss * self.loss_scale.scale).backward()
+        self.collect_gradients()
 
     def collect_gradients(self) -> None:
         """Add the compute model's gradients to the master's, after each backward pass."""
         for weight, copied in self._pairs:
             if copied.grad is not None:
+                gradient = copied.grad if self.loss_scale is None else copied.grad.float() / self.loss_scale.scale
                 if weight.grad is None:
-                    weight.grad = copied.grad.float()
+                    weight.grad = gradient.float()
                 else:
-                    weight.grad += copied.grad
+                    weight.grad += gradient
                 copied.grad = None
+
+    def restore_scale(self, progress: Progress) -> None:
+        """Continue with the loss scale of a checkpoint, if there is one."""
+        if self.loss_scale is not None:
+            self.loss_scale.restore(progress.loss_scale, progress.num_good, progress.num_overflows)
+
+    def save_scale(self, progress: Progress) -> None:
+        """Put the loss scale, if there is one, into the progress. Synchronizes with the device."""
+        if self.loss_scale is not None:
+            progress.loss_scale = self.loss_scale.scale.item()
+            progress.num_good = int(self.loss_scale.num_good)
+            progress.num_overflows = int(self.loss_scale.num_overflows)
 
     def zero_grad(self) -> None:
         """Drop the gradients of both models."""

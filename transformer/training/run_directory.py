@@ -47,7 +47,7 @@ FREE_KEYS = {
     *("train.max_steps", "train.max_hours", "train.patience", "train.skip_nonfinite"),
     *("train.log_steps", "train.validate_steps", "train.validation_bleu", "train.best_by"),
     *("train.save_steps", "train.save_minutes", "train.keep_checkpoints"),
-    *("train.device", "train.num_threads"),
+    *("train.device", "train.num_threads", "train.gradient_checkpointing"),
     *("search.beam", "search.alpha", "search.max_length_offset", "search.max_source_length"),
     "train.decay_steps",  # where the schedule ends may not change: `_other_end`
 }
@@ -306,7 +306,7 @@ def record_start(run: Path, step: int, device: "torch.device", data: Mapping[str
         "revision": _revision(),
         "versions": _versions(),
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "data": dict(data),
         "pairs": pairs,

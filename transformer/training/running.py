@@ -13,13 +13,14 @@ class RunningSums:
     """Loss, NLL and target tokens of this rank, summed on the device, which need not be waited for.
 
     Attributes:
-        sums: float64 tensor (3,) of smoothed loss and NLL, in nats, and tokens.
+        sums: tensor (3,) of smoothed loss and NLL, in nats, and tokens.
     """
 
     def __init__(self, progress: Progress, device: torch.device) -> None:
         """Go on with the sums of a checkpoint."""
         sums = (progress.running_loss, progress.running_nll, progress.running_tokens)
-        self.sums = torch.tensor(sums, dtype=torch.float64).to(device)
+        # Apple GPUs have no float64.
+        self.sums = torch.tensor(sums, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
 
     def add(self, is_finite: Tensor, loss: Tensor, nll: Tensor, num_tokens: int) -> None:
         """Add an update, unless its gradients were not finite: such an update is skipped."""

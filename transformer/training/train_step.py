@@ -14,8 +14,9 @@ from transformer.data.batching import Batch, collate
 from transformer.data.dataset import Ints, PairDataset
 from transformer.model.transformer import Transformer
 from transformer.training.data import Update, halve_batches
-from transformer.training.device import is_out_of_memory, return_freed_memory
+from transformer.training.device import empty_cache, is_out_of_memory, return_freed_memory
 from transformer.training.loss import linear_cross_entropy
+from transformer.training.loss_scale import LossScale
 from transformer.training.optimizer import MasterWeights
 
 # `with timer("forward"):` encloses one phase of an update: data, forward, backward or optimizer.
@@ -56,8 +57,7 @@ def accumulate_gradients(
         with timer("forward"):
             loss, nll = batch_loss(weights.model, batch, label_smoothing)
         with timer("backward"):
-            (loss / num_tokens).backward()
-            weights.collect_gradients()
+            weights.backward(loss / num_tokens)
         total_loss += loss.detach()
         total_nll += nll
     return total_loss, total_nll
@@ -90,17 +90,20 @@ def accumulate_in_memory(
                 raise MemoryError(str(error)) from None
         # Outside the except clause, where the traceback no longer keeps the attempt's tensors alive.
         weights.zero_grad()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        empty_cache(device)
         return_freed_memory()
         report_halving()
         indices = halve_batches(indices)
 
 
 class NonfiniteGuard:
-    """Skips updates with non-finite gradients, without synchronizing with the device."""
+    """Skips updates with non-finite gradients, without synchronizing with the device.
 
-    def __init__(self) -> None:
+    With a loss scale, which it adapts, those that overflow are no faults.
+    """
+
+    def __init__(self, loss_scale: LossScale | None = None) -> None:
+        self._loss_scale = loss_scale
         self._unread: list[tuple[Update, Tensor]] = []
 
     def step(
@@ -114,13 +117,14 @@ class NonfiniteGuard:
         # As GradScaler does: the fused optimizer then skips its step on the device. The host reads later whether.
         optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
         optimizer.step()
-        self._unread.append((update, is_finite))
+        is_overflow = self._loss_scale.update(is_finite) if self._loss_scale else False
+        self._unread.append((update, is_finite | is_overflow))
         return is_finite
 
     def skipped_updates(self) -> list[Update]:
-        """The updates skipped since the last call. Synchronizes with the device."""
+        """The updates skipped since the last call for another reason than overflow. Synchronizes with the device."""
         unread, self._unread = self._unread, []
         if not unread:
             return []
-        finite: list[bool] = torch.stack([is_finite for _, is_finite in unread]).tolist()
-        return [update for (update, _), is_finite in zip(unread, finite, strict=True) if not is_finite]
+        fine: list[bool] = torch.stack([is_fine for _, is_fine in unread]).tolist()
+        return [update for (update, _), is_fine in zip(unread, fine, strict=True) if not is_fine]

@@ -22,7 +22,7 @@ from transformer.training.callbacks import Notifier, OnLog
 from transformer.training.checkpoint import save_checkpoint
 from transformer.training.claim import Claim
 from transformer.training.data import BatchSampler, RunData, Update, load_data
-from transformer.training.device import resolve_device, resolve_dtype, return_freed_memory
+from transformer.training.device import precision_name, resolve_device, resolve_dtype, return_freed_memory
 from transformer.training.distributed import SINGLE_PROCESS, Abandoned, DistributedContext
 from transformer.training.freezing import freeze, numbers_of_parameters
 from transformer.training.initialization import claim_with_tokenizer
@@ -86,7 +86,8 @@ class Trainer:
         self._running = RunningSums(progress, self.device)
         settings = config.train
         self._sampler = BatchSampler(data.train, settings.max_tokens, settings.tokens_per_update, config.seed, context)
-        self._guard = NonfiniteGuard()
+        self._guard = NonfiniteGuard(weights.loss_scale)
+        weights.restore_scale(progress)
         self._saved, self._saved_at = (progress.step, progress.validated_step), time.monotonic()
         self._rng = OwnRNG()
 
@@ -120,12 +121,12 @@ class Trainer:
         progress, worker_states = context.broadcast_from_main(
             lambda: resume_run(config, master, optimizer, data, average)
         )
-        context.broadcast_state(master, optimizer, progress.step - progress.num_nonfinite)
+        context.broadcast_state(master, optimizer, progress.num_updates)
         if average is not None:
             context.broadcast_state(average.model, optimizer, 0)
         if not context.is_main:
             init_worker(progress, worker_states, config.seed, context.rank)
-        weights = MasterWeights(master, dtype)
+        weights = MasterWeights(master, dtype, recompute=settings.gradient_checkpointing)
         return cls(
             config, data, weights, optimizer, progress, scorer=scorer, context=context, claim=claim, average=average
         )
@@ -200,7 +201,7 @@ class Trainer:
             f"parameters: {numbers_of_parameters(self.weights.master)} (vocabulary of {len(self.data.tokenizer):,})",
             described(self.config.train, self.config.model.d_model),
             *self.data.counts(),
-            f"device: {self.device}, precision: {str(self.dtype).removeprefix('torch.')}",
+            f"device: {self.device}, precision: {precision_name(self.dtype)}",
         ]
         if self.context.size > 1:
             lines.append(f"processes: {self.context.size}")
@@ -323,6 +324,7 @@ class Trainer:
         progress = self.progress
         progress.running_loss, progress.running_nll, num_tokens = self._running_sums()
         progress.running_tokens = int(num_tokens)
+        self.weights.save_scale(progress)
         # The last update may have spoiled the weights after its loss was computed.
         self._check_finite(sum(weight.sum().item() for weight in self.weights.master.parameters()))
         _, *worker_states = self.context.all_gather(get_rng_state())

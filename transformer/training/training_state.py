@@ -23,6 +23,7 @@ from transformer.config import TrainConfig
 from transformer.errors import CheckpointError
 from transformer.files import is_special_file
 from transformer.training.integrity import check_finite, check_like, load_tensors, save_tensors
+from transformer.training.loss_scale import is_valid_scale
 from transformer.training.rng import RNGState, get_rng_state, set_rng_state
 
 # Fields of `Progress` whose key in training.json differs: format 1 keeps its first names.
@@ -35,13 +36,8 @@ KEYS_IN_FILE = {
 }
 # Keys that the first versions did not write.
 _OPTIONAL_KEYS = {
-    "num_nonfinite",
-    "num_split",
-    "best_bleu",
-    "best_chrf",
-    "validated_step",
-    "skipped_src_tokens",
-    "skipped_tgt_tokens",
+    *("num_nonfinite", "num_split", "best_bleu", "best_chrf", "validated_step"),
+    *("skipped_src_tokens", "skipped_tgt_tokens", "num_overflows", "loss_scale", "num_good"),
 }
 # Keys that are written only if there is a value.
 _SPARSE_KEYS = {"best_chrf"}
@@ -66,10 +62,18 @@ class Progress:
     running_s: float = 0.0
     fingerprints: dict[str, str] = field(default_factory=dict)  # of the data
     num_nonfinite: int = 0  # updates skipped because of non-finite gradients
+    num_overflows: int = 0  # updates skipped because the loss scale of float16 was too large
+    loss_scale: float = 0.0  # 0: none; and next, updates without overflow since it last changed
+    num_good: int = 0
     num_split: int = 0  # how often batches were halved for lack of memory
     skipped_src_tokens: int = 0  # of epochs that were left, as batches changed; and of the target
     skipped_tgt_tokens: int = 0
     validated_step: int = 0  # the last one that was validated; -1: not known, as the first versions did not save it
+
+    @property
+    def num_updates(self) -> int:
+        """Steps of the optimizer: updates that were not skipped."""
+        return self.step - self.num_nonfinite - self.num_overflows
 
     def best(self, best_by: str) -> float | None:
         """The score of the best checkpoint by a value of `train.best_by`; None if it is not known."""
@@ -109,6 +113,8 @@ def _is_valid(name: str, value: Any) -> bool:
         return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
     if name in ("best_nll", "best_bleu", "best_chrf") and value is None:
         return True
+    if name == "loss_scale" and isinstance(value, float) and not is_valid_scale(value):
+        return False
     if type(getattr(Progress, name, None)) is int:
         return type(value) is int and 0 <= value <= _LARGEST_INT
     return type(value) is float and math.isfinite(value)
@@ -160,7 +166,7 @@ def load_state(
             check_like(path, tensors, key, parameter)
             check_finite(path, key, tensors[key], lowest=0.0 if moment == "exp_avg_sq" else None)
             moments[moment] = tensors[key].to(parameter.device)
-        num_updates = float(progress.step - progress.num_nonfinite)
+        num_updates = float(progress.num_updates)
         optimizer.state[parameter] = {"step": torch.tensor(num_updates, device=parameter.device), **moments}
     ranks = itertools.takewhile(lambda rank: f"rng.cpu.{rank}" in tensors, itertools.count(1))
     worker_states = [_rng_state_in(path, tensors, f".{rank}") for rank in ranks]

@@ -1,0 +1,19 @@
+"""What is summed between two lines of metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from transformer.training.running import RunningSums
+from transformer.training.training_state import Progress
+
+
+def test_sums_are_float64_but_on_apple_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert RunningSums(Progress(), torch.device("cpu")).sums.dtype == torch.float64
+    found: dict[str, Any] = {}
+    monkeypatch.setattr(torch, "tensor", lambda *_, **options: found.update(options))
+    RunningSums(Progress(), torch.device("mps"))
+    assert found == {"dtype": torch.float32, "device": torch.device("mps")}

@@ -1,0 +1,27 @@
+"""Gradient checkpointing (Chen et al. 2016): activations are computed again instead of kept."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from transformer.model.transformer import Transformer
+
+
+def recompute_layers(model: Transformer) -> None:
+    """Keep only the inputs of each layer, and compute the rest again in the backward pass.
+
+    In training mode, with gradients. Losses, gradients and dropout masks stay the same to the bit: random numbers are
+    those of the first time. The price is a second forward pass of the layers.
+    """
+    for layer in (*model.encoder.layers, *model.decoder.layers):
+        # The instance's `forward`, so that names of modules and weights stay; hooks run once, around it.
+        layer.forward = partial(_forward, layer, layer.forward)  # type: ignore[method-assign]
+
+
+def _forward(layer: nn.Module, forward: Any, *inputs: Any) -> Any:
+    if layer.training and torch.is_grad_enabled():
+        return checkpoint(forward, *inputs, use_reentrant=False)
+    return forward(*inputs)
