@@ -35,7 +35,7 @@ else:  # they need torch, which takes over a second to import: not for a command
             "transformer.model.transformer": "Decoder DecoderState Encoder Transformer",
             "transformer.training.checkpoint": "load_checkpoint load_model save_checkpoint save_model",
             "transformer.training.loss": "label_smoothed_cross_entropy linear_cross_entropy",
-            "transformer.training.optimizer": "noam_lr",
+            "transformer.training.schedule": "noam_lr",
         },
         first="torch",
     )

@@ -35,12 +35,9 @@ KEYS_IN_FILE = {
     "running_s": "window_s",
 }
 # Keys that the first versions did not write.
-_OPTIONAL_KEYS = {
-    *("num_nonfinite", "num_split", "best_bleu", "best_chrf", "validated_step"),
-    *("skipped_src_tokens", "skipped_tgt_tokens", "num_overflows", "loss_scale", "num_good"),
-}
-# Keys that are written only if there is a value.
-_SPARSE_KEYS = {"best_chrf"}
+_OPTIONAL_KEYS = {"num_nonfinite", "num_split", "best_bleu", "validated_step"}
+# Keys that are written only where they differ from the default, so that other checkpoints stay as they were.
+_SPARSE_KEYS = {"best_chrf", "skipped_src_tokens", "skipped_tgt_tokens", "num_overflows", "loss_scale", "num_good"}
 _LARGEST_INT = 2**63 - 1
 
 
@@ -98,7 +95,7 @@ def read_progress(path: Path) -> Progress:
         if is_special_file(path):
             raise ValueError("not a regular file")
         saved = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(saved, dict) or not fields.keys() - _OPTIONAL_KEYS <= saved.keys() <= fields.keys():
+        if not isinstance(saved, dict) or not fields.keys() - _OPTIONAL_KEYS - _SPARSE_KEYS <= saved.keys() <= fields.keys():
             raise ValueError("unknown or missing keys")
         for key, value in saved.items():
             if not _is_valid(fields[key], value):
@@ -140,7 +137,7 @@ def save_state(directory: Path, state: TrainingState, names: Sequence[str]) -> N
     tensors |= {f"raw.{name}": weight for name, weight in (state.raw_weights or {}).items()}
     save_tensors(directory / "optimizer.safetensors", tensors)
     saved = {KEYS_IN_FILE.get(name, name): value for name, value in dataclasses.asdict(state.progress).items()}
-    saved = {key: value for key, value in saved.items() if value is not None or key not in _SPARSE_KEYS}
+    saved = {key: value for key, value in saved.items() if key not in _SPARSE_KEYS or value != getattr(Progress, key)}
     (directory / "training.json").write_text(json.dumps(saved, indent=1), "utf-8")
 
 
