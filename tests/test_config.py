@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from transformer import config_file, config_hints
-from transformer.config import Config, DataConfig, ModelConfig, SearchConfig, TrainConfig, load_config
+from transformer.config import Config, DataConfig, ModelConfig, SearchConfig, TrainConfig, load_config, override
 from transformer.config_file import RENAMED_KEYS
 from transformer.errors import ConfigError, UserError
 from transformer.model.alternatives.build import build_model
@@ -451,9 +451,36 @@ def test_overrides_are_a_list_of_texts(overrides: Any) -> None:
 
 
 def test_the_signature_of_a_section_has_plain_types() -> None:
-    assert str(inspect.signature(SearchConfig)) == (
-        "(*, beam: int = 4, alpha: float = 0.6, max_length_offset: int = 50, max_source_length: int = 1024)"
+    assert str(inspect.signature(SearchConfig)).replace("Optional[int]", "int | None") == (
+        "(*, beam: int = 4, alpha: float = 0.6, length_penalty: Literal['gnmt', 'power', 'none'] = 'gnmt', "
+        "max_length_offset: int = 50, max_length: int | None = None, min_length: int = 0, no_repeat_ngram: int = 0, "
+        "allow_unknown: bool = True, max_source_length: int = 1024)"
     )
+
+
+def test_the_minimum_of_an_output_is_at_most_its_maximum() -> None:
+    assert SearchConfig(min_length=7, max_length=7).min_length == 7
+    with pytest.raises(ConfigError, match=r"^search\.min_length=8 is more than search\.max_length=7$"):
+        SearchConfig(min_length=8, max_length=7)
+
+
+@pytest.mark.parametrize("value", ["0.6", "1", "2.0e-1"])
+def test_a_number_is_the_exponent_of_the_length_penalty_and_not_its_kind(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigError, match=r"^search\.length_penalty=.* and search\.alpha is its exponent$"):
+        load(tmp_path, "", f"search.length_penalty={value}")
+    with pytest.raises(ConfigError, match=r"^search\.length_penalty='wu' is not one of gnmt, power, none$"):
+        load(tmp_path, "", "search.length_penalty=wu")
+
+
+def test_settings_of_a_search_are_replaced_by_name() -> None:
+    search = SearchConfig(beam=3, no_repeat_ngram=2)
+    assert override(search, beam=None, alpha=1.5, min_length=5) == SearchConfig(
+        beam=3, no_repeat_ngram=2, alpha=1.5, min_length=5
+    )
+    with pytest.raises(ConfigError, match=r"^unknown key search\.num_beams; did you mean search\.beam\?$"):
+        override(search, num_beams=3)
+    with pytest.raises(ConfigError, match=r"^search\.no_repeat_ngram=-1 must be at least 0$"):
+        override(search, no_repeat_ngram=-1)
     assert all(list(inspect.signature(cls).parameters) == list(cls().__dict__) for cls in SECTIONS.values())
 
 

@@ -10,8 +10,9 @@ from transformer.errors import UserError
 from transformer.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from transformer.inference.sampling import sample
-    from transformer.inference.search import Hypothesis, SearchState, beam_search, greedy_search, length_penalty
+    from transformer.inference.penalties import length_penalty
+    from transformer.inference.sampling import Sampling, sample
+    from transformer.inference.search import Hypothesis, SearchState, beam_search, greedy_search
     from transformer.inference.translator import Translation, Translator
     from transformer.model.alternatives.build import build_model
     from transformer.model.attention import DotProductAttention, KeyValue, MultiHeadAttention, causal_mask, padding_mask
@@ -25,8 +26,9 @@ else:  # they need torch, which takes over a second to import: not for a command
     __getattr__ = lazy_names(
         __name__,
         {
-            "transformer.inference.sampling": "sample",
-            "transformer.inference.search": "Hypothesis SearchState beam_search greedy_search length_penalty",
+            "transformer.inference.penalties": "length_penalty",
+            "transformer.inference.sampling": "Sampling sample",
+            "transformer.inference.search": "Hypothesis SearchState beam_search greedy_search",
             "transformer.inference.translator": "Translation Translator",
             "transformer.model.alternatives.build": "build_model",
             "transformer.model.attention": "DotProductAttention KeyValue MultiHeadAttention causal_mask padding_mask",
@@ -58,6 +60,7 @@ __all__ = [
     "Layer",
     "ModelConfig",
     "MultiHeadAttention",
+    "Sampling",
     "SearchConfig",
     "SearchState",
     "SharedEmbedding",

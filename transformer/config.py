@@ -80,17 +80,8 @@ _HINTS = {
 }
 
 
-def override(
-    search: SearchConfig,
-    *,
-    beam: int | None = None,
-    alpha: float | None = None,
-    max_length_offset: int | None = None,
-    max_source_length: int | None = None,
-) -> SearchConfig:
-    """Replace the settings that are not None. ConfigError if out of range."""
-    chosen = {"beam": beam, "alpha": alpha, "max_length_offset": max_length_offset}
-    values: dict[str, Any] = chosen | {"max_source_length": max_source_length}
+def override(search: SearchConfig, **values: Any) -> SearchConfig:
+    """Replace the keys that are not None. ConfigError for an unknown key or a value out of range."""
     return dataclasses.replace(search, **{name: value for name, value in values.items() if value is not None})
 
 

@@ -88,8 +88,12 @@ _ELSEWHERE = {
     "run_dir": "save_dir output_dir model_dir checkpoint_dir save_model out_dir log_dir logdir tensorboard_logdir",
     "seed": "random_seed manual_seed",
     "search.beam": "beam_size num_beams beam_width",
-    "search.alpha": "length_penalty lenpen len_pen beam_alpha length_normalization length_penalty_alpha normalize",
-    "search.max_length_offset": "max_new_tokens max_output_length max_len_a max_len_b decode_length",
+    "search.alpha": "lenpen len_pen beam_alpha length_normalization length_penalty_alpha normalize",
+    "search.max_length_offset": "max_len_a max_len_b decode_length",
+    "search.max_length": "max_new_tokens max_output_length",
+    "search.min_length": "min_len min_new_tokens min_output_length min_decoding_length",
+    "search.no_repeat_ngram": "no_repeat_ngram_size block_ngram_repeat",
+    "search.allow_unknown": "allow_unk generate_unk use_unk disable_unk unkpen",
     "the optimizer is always Adam; the key schedule of section train sets its learning rate": "optimizer optim "
     "optimizer_type",
     "a run resumes from its last checkpoint by itself; init_from begins a new one": "load_model train_from resume "

@@ -50,3 +50,10 @@ def takes_null(hint: Any) -> bool:
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+
+
+def no_number(value: Any) -> Any:
+    """ValueError for a number: other toolkits call the exponent of the length penalty by the name of this key."""
+    if isinstance(value, int | float) or (isinstance(value, str) and _NUMBER.fullmatch(value)):
+        raise ValueError("is a number; the key names the kind of penalty, and search.alpha is its exponent")
+    return value

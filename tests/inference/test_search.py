@@ -8,149 +8,34 @@ from __future__ import annotations
 import itertools
 import math
 import textwrap
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from oracle import (
+    BOS,
+    EOS,
+    NEVER,
+    A,
+    B,
+    Memory,
+    Oracle,
+    Prefix,
+    assert_same,
+    chain,
+    everything,
+    log_prob_of,
+    memoryless,
+    random_oracle,
+)
 from torch import Tensor
 
-from transformer.inference.search import (
-    Hypothesis,
-    SearchState,
-    beam_search,
-    greedy_search,
-    length_penalty,
-    log_softmax_topk,
-)
-
-EOS, A, B, BOS = 0, 1, 2, 3
-NEVER = -math.inf
-Prefix = tuple[int, ...]
-# Unnormalised log-probabilities of the next token, from the number of a sentence and what was said before.
-Logits = Callable[[int, Prefix], Sequence[float]]
-
-
-@dataclass(frozen=True)
-class Memory:
-    """A decoder's state: all inputs of each hypothesis, and the number of each sentence."""
-
-    sentences: Tensor  # (B,)
-    inputs: Tensor  # (R, t)
-
-    def select(self, rows: Tensor) -> Memory:
-        assert rows.dim() == 2
-        assert rows.dtype == torch.int64
-        num_beams = len(self.inputs) // len(self.sentences)
-        kept = rows // num_beams  # (B', W')
-        assert (kept == kept[:, :1]).all()
-        assert kept[:, 0].tolist() == sorted(kept[:, 0].tolist())
-        return Memory(self.sentences[kept[:, 0]], self.inputs[rows.flatten()])
-
-
-@dataclass
-class Oracle:
-    """A decoder that looks up the next token's logits by sentence and whole path, and counts its rows."""
-
-    logits: Logits
-    num_rows: list[int] = field(default_factory=list)  # of each call
-
-    def start(self, sentences: Sequence[int]) -> Memory:
-        return Memory(torch.tensor(sentences, dtype=torch.int64), torch.zeros((len(sentences), 0), dtype=torch.int64))
-
-    def __call__(self, tokens: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        num_sentences = len(memory.sentences)
-        assert tokens.shape == (len(memory.inputs),)
-        assert tokens.dtype == torch.int64
-        assert len(tokens) % num_sentences == 0
-        self.num_rows.append(len(tokens))
-        inputs = torch.cat((memory.inputs, tokens[:, None]), dim=1)
-        assert (inputs[:, 0] == BOS).all()
-        sentences = memory.sentences.repeat_interleave(len(tokens) // num_sentences).tolist()
-        rows = [self.logits(i, tuple(path[1:])) for i, path in zip(sentences, inputs.tolist(), strict=True)]
-        return torch.tensor(rows, dtype=torch.float32), replace(memory, inputs=inputs)
-
-    def greedy(self, limits: Sequence[int], **options: Any) -> list[Hypothesis]:
-        memory = self.start(range(len(limits)))
-        return greedy_search(self, memory, limits, **{"bos_id": BOS, "eos_id": EOS} | options)
-
-    def beam(self, limits: Sequence[int], beam: int, **options: Any) -> list[list[Hypothesis]]:
-        memory = self.start(range(len(limits)))
-        return beam_search(self, memory, limits, beam=beam, **{"bos_id": BOS, "eos_id": EOS} | options)
-
-
-def chain(table: Mapping[int, Sequence[float]]) -> Oracle:
-    """A Markov chain: the probabilities of </s>, a and maybe b after each token."""
-    logs = {token: [math.log(p) if p else NEVER for p in probabilities] for token, probabilities in table.items()}
-    return Oracle(lambda _, prefix: logs[prefix[-1] if prefix else BOS])
-
-
-def memoryless(*probabilities: float) -> Oracle:
-    """A chain that forgets: always the same probabilities of </s>, a and b."""
-    return chain(dict.fromkeys((BOS, A, B), probabilities))
-
-
-def random_oracle(seed: int, vocab_size: int = 5) -> Oracle:
-    """Random logits for every sentence and path: mixing up two rows gives other numbers."""
-
-    def logits(sentence: int, prefix: Prefix) -> list[float]:
-        rng = np.random.default_rng((seed, sentence, len(prefix), *prefix))
-        return (2 * rng.normal(size=vocab_size)).tolist()
-
-    return Oracle(logits)
-
-
-def log_softmax(logits: Sequence[float]) -> list[float]:
-    largest = max(logits)
-    total = largest + math.log(sum(math.exp(x - largest) for x in logits))
-    return [x - total for x in logits]
-
-
-def log_prob_of(oracle: Oracle, sentence: int, ids: Sequence[int]) -> float:
-    """log P of a sequence, one token after the other."""
-    return sum(log_softmax(oracle.logits(sentence, tuple(ids[:t])))[token] for t, token in enumerate(ids))
-
-
-def everything(
-    oracle: Oracle, sentence: int, limit: int, alpha: float, eos_ids: Collection[int] = (EOS,)
-) -> list[Hypothesis]:
-    """All sequences that end within the limit, best first."""
-
-    def walk(prefix: Prefix, log_prob: float) -> Iterator[Hypothesis]:
-        for token, step in enumerate(log_softmax(oracle.logits(sentence, prefix))):
-            ids = (*prefix, token)
-            if token in eos_ids:
-                total = log_prob + step
-                yield Hypothesis(list(ids), total, total / length_penalty(len(ids), alpha))
-            elif len(ids) < limit:
-                yield from walk(ids, log_prob + step)
-
-    return sorted(walk((), 0.0), key=lambda hypothesis: -hypothesis.score)
-
-
-def assert_same(found: Sequence[Hypothesis], wanted: Sequence[Hypothesis]) -> None:
-    assert [hypothesis.ids for hypothesis in found] == [hypothesis.ids for hypothesis in wanted]
-    for one, other in zip(found, wanted, strict=True):
-        assert one.log_prob == pytest.approx(other.log_prob, abs=1e-4)
-        assert one.score == pytest.approx(other.score, abs=1e-4)
-
+from transformer.inference.penalties import length_penalty
+from transformer.inference.search import Hypothesis, SearchState, beam_search, greedy_search
 
 # The length penalty
-
-
-def test_the_length_penalty_is_that_of_wu_et_al() -> None:
-    assert length_penalty(1, 0.6) == 1.0
-    assert length_penalty(7, 1.0) == 2.0
-    assert length_penalty(13, 2.0) == 9.0
-    assert length_penalty(19, 0.5) == 2.0
-    assert length_penalty(13, 0.6) == pytest.approx(3**0.6)
-
-
-@pytest.mark.parametrize("length", [1, 2, 17, 1009])
-def test_without_alpha_there_is_no_penalty(length: int) -> None:
-    assert length_penalty(length, 0.0) == 1.0
 
 
 def test_the_penalty_counts_the_end_of_the_sentence() -> None:
@@ -382,21 +267,6 @@ def test_vocabularies_of_any_size_are_searched_through(vocab_size: int) -> None:
     oracle = random_oracle(11, vocab_size)
     (found,) = oracle.beam([4], 7**4, alpha=0.6, nbest=4)
     assert_same(found, everything(oracle, 0, 4, 0.6)[:4])
-
-
-@pytest.mark.parametrize("vocab_size", [1, 7, 8, 16, 24, 88, 89, 1000])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_most_probable_tokens_are_those_that_sorting_finds(vocab_size: int, dtype: torch.dtype) -> None:
-    torch.manual_seed(vocab_size)
-    logits = (3 * torch.randn(131, vocab_size)).to(dtype)
-    logits[1, vocab_size // 2 + 1 :] = NEVER  # tokens may be forbidden, but not all
-    expected = logits.float().log_softmax(dim=-1)
-    for k in {1, min(3, vocab_size), min(11, vocab_size), vocab_size}:
-        top, tokens = log_softmax_topk(logits, k)
-        assert top.dtype == torch.float32
-        torch.testing.assert_close(top, expected.sort(descending=True).values[:, :k])
-        torch.testing.assert_close(expected.gather(1, tokens), top)
-        assert all(len(set(row)) == k for row in tokens.tolist())
 
 
 # Invariants of any beam size

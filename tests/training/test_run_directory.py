@@ -61,6 +61,11 @@ FREE = {
     "search.alpha": 0.5,
     "search.max_length_offset": 19,
     "search.max_source_length": 23,
+    "search.length_penalty": "power",
+    "search.max_length": 97,
+    "search.min_length": 3,
+    "search.no_repeat_ngram": 5,
+    "search.allow_unknown": False,
 }
 
 

@@ -3,11 +3,60 @@
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from transformer.inference.search import BosId, Decode, Device, EosId, Hypothesis, State, generate, prefill
+from transformer.errors import ConfigError
+from transformer.inference.penalties import Penalty, length_penalty
+from transformer.inference.rules import Rule, apply_rules
+from transformer.inference.search import (
+    BosId,
+    Decode,
+    Device,
+    EosId,
+    Hypothesis,
+    State,
+    generate,
+    prefill,
+    prefixes_of,
+)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How `Translator` samples instead of searching.
+
+    Args:
+        temperature, top_k, top_p: as of `sample`.
+        seed: from 0. The samples of a text depend on this and the text's number alone, and not on other texts.
+
+    Raises:
+        ConfigError: one of them is out of range.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise ConfigError(
+                f"temperature={self.temperature} must be positive and finite; greedy_search is the limit 0"
+            )
+        if self.top_k < 0:
+            raise ConfigError(f"top_k={self.top_k} must be positive, or 0 to keep all tokens")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p={self.top_p} must be more than 0 and at most 1")
+        if self.seed < 0:
+            raise ConfigError(f"seed={self.seed} must be at least 0")
+
+    def generator(self, number: int, part: int = 0) -> np.random.Generator:
+        """The random numbers of a part of the text with this number, both from 0."""
+        return np.random.default_rng((self.seed, number, part))
 
 
 @torch.no_grad()
@@ -22,8 +71,10 @@ def sample(
     top_k: int = 0,
     top_p: float = 1.0,
     num_samples: int = 1,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Sequence[np.random.Generator] | None = None,
     alpha: float = 0.6,
+    penalty: Penalty = length_penalty,
+    rules: Sequence[Rule] = (),
     device: Device = "cpu",
 ) -> list[list[Hypothesis]]:
     """Draw tokens from the model's distribution, after temperature, top-k and top-p.
@@ -36,8 +87,10 @@ def sample(
         top_k: keep the k most probable tokens, and those that tie with the last of them; 0 keeps all.
         top_p: keep the fewest most probable tokens with this total probability (nucleus sampling); 1 keeps all.
         num_samples: hypotheses per sentence, independent of each other.
-        generator: source of the random numbers; torch's default one if None.
-        decode, state, max_lengths, bos_id, eos_id, alpha, device: as for `greedy_search`.
+        generator: source of the random numbers; torch's default one if None. Or a NumPy one for each sentence, whose
+            samples then depend on it alone.
+        decode, state, max_lengths, bos_id, eos_id, alpha, penalty, rules, device: as for `greedy_search`; the rules
+            come before temperature, top-k and top-p.
 
     Returns:
         Per sentence its samples as drawn. Their log P is the model's own, as in the other searches.
@@ -45,12 +98,7 @@ def sample(
     Raises:
         TypeError, ValueError: as `greedy_search`; or an option is out of range.
     """
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature={temperature} must be positive and finite; greedy_search is the limit 0")
-    if top_k < 0:
-        raise ValueError(f"top_k={top_k} must be positive, or 0 to keep all tokens")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p={top_p} must be more than 0 and at most 1")
+    Sampling(temperature, top_k, top_p)
     if num_samples < 1:
         raise ValueError(f"num_samples={num_samples} must be at least 1")
     limits, eos_ids, logits, state = prefill(decode, state, max_lengths, bos_id, eos_id, device)
@@ -58,23 +106,40 @@ def sample(
     if num_samples > 1 and limits:
         copies = torch.arange(len(limits), device=device) // num_samples
         logits, state = logits[copies], state.select(copies[:, None])
-    *first, total = itertools.accumulate(limits, initial=0)
-    noise_device = generator.device if generator else None
-    noise = torch.rand(total, generator=generator, dtype=torch.float64, device=noise_device).to(device)
+    *first, _ = itertools.accumulate(limits, initial=0)
+    noise = _noise(generator, limits, num_samples).to(device)
 
-    def draw(logits: Tensor, rows: Sequence[int], t: int) -> tuple[Tensor, Tensor]:
-        log_probs = logits.log_softmax(dim=-1, dtype=torch.float32)
+    def draw(logits: Tensor, rows: Sequence[int], outputs: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        log_probs, t = logits.log_softmax(dim=-1, dtype=torch.float32), len(outputs[rows[0]])
+        allowed = log_probs
+        if rules:
+            sentences = [row // num_samples for row in rows]
+            allowed = apply_rules(rules, log_probs, prefixes_of(outputs, rows, logits.device), sentences)
         # Inverse of the cumulative distribution; in float32, rounding would hide improbable tokens.
-        log_odds = log_probs - log_probs.amax(dim=-1, keepdim=True)  # the best stays 0 at any temperature
+        log_odds = allowed - allowed.amax(dim=-1, keepdim=True)  # the best stays 0 at any temperature
         probs = warp_logits(log_odds, temperature, top_k, top_p).softmax(dim=-1, dtype=torch.float64)
         cumulative = probs.cumsum(dim=-1)  # (R, V)
         threshold = noise[[first[row] + t for row in rows], None] * cumulative[:, -1:]
         tokens = torch.searchsorted(cumulative, threshold, right=True)  # (R, 1)
         tokens = tokens.clamp(max=logits.size(-1) - 1)  # if NaN
-        return log_probs.gather(1, tokens), tokens
+        return allowed.gather(1, tokens), tokens
 
-    found = generate(decode, state, logits, limits, eos_ids, draw, alpha)
+    found = generate(decode, state, logits, limits, eos_ids, draw, alpha, penalty)
     return [found[i : i + num_samples] for i in range(0, len(found), num_samples)]
+
+
+def _noise(
+    generator: torch.Generator | Sequence[np.random.Generator] | None, limits: Sequence[int], num_samples: int
+) -> Tensor:
+    """Uniform numbers in [0, 1), float64: as many per hypothesis as its limit, one hypothesis after the other."""
+    if isinstance(generator, Sequence):
+        if len(generator) * num_samples != len(limits):
+            raise ValueError(f"{len(generator)} generators are not one per sentence, of {len(limits) // num_samples}")
+        counts = (sum(limits[i * num_samples : (i + 1) * num_samples]) for i in range(len(generator)))
+        drawn = [one.random(count) for one, count in zip(generator, counts, strict=True)]
+        return torch.from_numpy(np.concatenate([np.empty(0), *drawn]))
+    device = generator.device if generator else None
+    return torch.rand(sum(limits), generator=generator, dtype=torch.float64, device=device)
 
 
 def warp_logits(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:

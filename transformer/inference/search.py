@@ -15,9 +15,9 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-# Tokens per group in `log_softmax_topk`; vocabularies are multiples of 8.
-_GROUP_SIZE = 8
-_ROWS_AT_A_TIME = 64
+from transformer.inference.penalties import Penalty, length_penalty
+from transformer.inference.rules import Rule, ruled_log_probs
+from transformer.inference.topk import grouped_topk, log_softmax_topk
 
 
 class SearchState(Protocol):
@@ -63,11 +63,6 @@ _NOTHING = Hypothesis([], -math.inf, -math.inf)  # where logits are NaN
 Key = Callable[[list[int]], Hashable]
 
 
-def length_penalty(length: int, alpha: float) -> float:
-    """The length penalty ((5 + |Y|) / 6)^α of Wu et al. 2016; |Y| counts </s>."""
-    return float(((5 + length) / 6) ** alpha)
-
-
 @torch.no_grad()
 def greedy_search(
     decode: Decode[State],
@@ -77,6 +72,8 @@ def greedy_search(
     bos_id: BosId,
     eos_id: EosId,
     alpha: float = 0.6,
+    penalty: Penalty = length_penalty,
+    rules: Sequence[Rule] = (),
     device: Device = "cpu",
 ) -> list[Hypothesis]:
     """Take the most probable token until </s> or the length limit.
@@ -89,17 +86,26 @@ def greedy_search(
             length and log P include it.
         eos_id: the id of </s>, or several ids that all end a hypothesis.
         alpha: α of the length penalty in the score; it changes no output.
+        penalty: the length penalty, from length and α.
+        rules: that every hypothesis obeys, applied in this order.
         device: where `decode` wants its tokens.
 
     Returns:
-        One hypothesis per sentence. Where logits are NaN, it has no ids, and log P and score are -inf.
+        One hypothesis per sentence. Where logits are NaN, or rules leave nothing, it has no ids, and log P and score
+        are -inf.
 
     Raises:
         TypeError: `eos_id` has something other than ints.
         ValueError: a limit is less than 1, or the prompts are not one per sentence, equally long and not empty.
     """
     limits, eos_ids, logits, state = prefill(decode, state, max_lengths, bos_id, eos_id, device)
-    return generate(decode, state, logits, limits, eos_ids, lambda logits, *_: log_softmax_topk(logits, 1), alpha)
+
+    def best_token(logits: Tensor, rows: Sequence[int], outputs: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        if not rules:
+            return log_softmax_topk(logits, 1)
+        return grouped_topk(ruled_log_probs(logits, rules, prefixes_of(outputs, rows, logits.device), rows), 1)
+
+    return generate(decode, state, logits, limits, eos_ids, best_token, alpha, penalty)
 
 
 def generate(
@@ -108,21 +114,23 @@ def generate(
     logits: Tensor,
     limits: Sequence[int],
     eos_ids: Collection[int],
-    next_token: Callable[[Tensor, Sequence[int], int], tuple[Tensor, Tensor]],
+    next_token: Callable[[Tensor, Sequence[int], Sequence[Sequence[int]]], tuple[Tensor, Tensor]],
     alpha: float,
+    penalty: Penalty = length_penalty,
 ) -> list[Hypothesis]:
     """Append the tokens that `next_token` picks: the loop of greedy search and sampling.
 
     Args:
         state, logits, limits: a row per hypothesis, otherwise as `prefill` returns them.
-        next_token: from logits (R, V), the numbers of these rows, and t: log-probabilities and tokens, (R, 1).
+        next_token: from logits (R, V), the numbers of these rows, and the tokens of all rows so far, of which these
+            have equally many: log-probabilities and tokens, (R, 1).
     """
     outputs: list[list[int]] = [[] for _ in limits]
     found = [_NOTHING] * len(limits)
     rows = list(range(len(limits)))
     log_probs = torch.zeros((len(rows), 1), device=logits.device)
     while rows:
-        step_log_probs, tokens = next_token(logits, rows, len(outputs[rows[0]]))
+        step_log_probs, tokens = next_token(logits, rows, outputs)
         log_probs = log_probs + step_log_probs  # (R, 1)
         # One exchange with the device per step; float64 holds both exactly, and float32 ids below 2^24.
         dtype = torch.float32 if logits.device.type == "mps" else torch.float64  # which Apple GPUs do not have
@@ -131,10 +139,10 @@ def generate(
         for i, (row, (token, log_prob)) in enumerate(zip(rows, exchange, strict=True)):
             ids = outputs[row]
             ids.append(int(token))
-            if token not in eos_ids and len(ids) < limits[row] and not math.isnan(log_prob):
+            if token not in eos_ids and len(ids) < limits[row] and math.isfinite(log_prob):
                 kept.append(i)
-            elif not math.isnan(log_prob):
-                found[row] = Hypothesis(ids, log_prob, log_prob / length_penalty(len(ids), alpha))
+            elif math.isfinite(log_prob):
+                found[row] = Hypothesis(ids, log_prob, log_prob / penalty(len(ids), alpha))
         if kept and len(kept) < len(rows):
             index = torch.tensor(kept, device=logits.device)
             tokens, log_probs, state = tokens[index], log_probs[index], state.select(index[:, None])
@@ -142,6 +150,11 @@ def generate(
         if rows:
             logits, state = decode(tokens[:, 0], state)
     return found
+
+
+def prefixes_of(outputs: Sequence[Sequence[int]], rows: Sequence[int], device: Device) -> Tensor:
+    """The tokens (R, t) of these rows, for rules."""
+    return torch.tensor([outputs[row] for row in rows], dtype=torch.int64, device=device)
 
 
 @torch.no_grad()
@@ -156,6 +169,8 @@ def beam_search(
     alpha: float = 0.6,
     nbest: int = 1,
     key: Key | None = None,
+    penalty: Penalty = length_penalty,
+    rules: Sequence[Rule] = (),
     device: Device = "cpu",
 ) -> list[list[Hypothesis]]:
     """Beam search, ranking hypotheses by log P / length penalty.
@@ -168,15 +183,16 @@ def beam_search(
 
     Args:
         beam: alive hypotheses per sentence.
-        alpha: α of the length penalty.
+        alpha: α of the length penalty, at least 0.
         nbest: hypotheses to return per sentence, at most `beam`.
         key: of hypotheses whose ids have equal keys, as a text spelled by other pieces, only the best counts. Until
             `nbest` are left, a finished sentence is searched on; its best hypothesis is that without `key`.
-        decode, state, max_lengths, bos_id, eos_id, device: as for `greedy_search`.
+        decode, state, max_lengths, bos_id, eos_id, penalty, rules, device: as for `greedy_search`.
 
     Returns:
         Per sentence 1 to `nbest` hypotheses, best first; those cut at the limit come after all that finished. NaN
-        logits end a sentence, with the empty hypothesis of `greedy_search` if none has finished.
+        logits, or rules that leave nothing, end a sentence, with the empty hypothesis of `greedy_search` if none has
+        finished.
 
     Raises:
         TypeError, ValueError: as `greedy_search`; or `nbest` is more than `beam`, or one of them less than 1.
@@ -191,8 +207,15 @@ def beam_search(
     log_probs = torch.zeros((len(limits), 1), device=device)  # (B, W)
     while sentences:
         num_beams, length = prefixes.size(1), prefixes.size(2) + 1
-        penalty = length_penalty(length, alpha)
-        (log_probs, parents, tokens), (end_log_probs, end_parents, ends) = _continuations(logits, log_probs, beam, eos)
+        divisor = penalty(length, alpha)
+        # Each beam has E continuations that end, so of (1 + E)·beam candidates at least `beam` go on.
+        k = min((1 + len(eos)) * beam, logits.size(-1))
+        if rules:
+            row_sentences = [sentence for sentence in sentences for _ in range(num_beams)]
+            top = grouped_topk(ruled_log_probs(logits, rules, prefixes.flatten(0, 1), row_sentences), k)
+        else:
+            top = log_softmax_topk(logits, k)
+        (log_probs, parents, tokens), (end_log_probs, end_parents, ends) = _continuations(*top, log_probs, beam, eos)
         num_alive = tokens.size(1)
         exchange = torch.cat((log_probs, end_log_probs), dim=1).tolist()  # one with the device per step
 
@@ -203,7 +226,7 @@ def beam_search(
             outputs = torch.cat((prefixes[b, end_parents[b, f]], ends[b, f, None]), dim=1)
             for (i, j), ids in zip(finished, outputs, strict=True):
                 log_prob = exchange[i][num_alive + j]
-                results[sentences[i]].add_finished(log_prob / penalty, log_prob, ids)
+                results[sentences[i]].add_finished(log_prob / divisor, log_prob, ids)
 
         # Alive
         prefixes = torch.cat((gather_beams(prefixes, parents), tokens[:, :, None]), dim=2)  # (B, W', t)
@@ -212,10 +235,10 @@ def beam_search(
         # Over
         kept = []
         for i, (sentence, row) in enumerate(zip(sentences, exchange, strict=True)):
-            now, bound = row[0] / penalty, row[0] / length_penalty(limits[sentence], alpha)
+            now, bound = row[0] / divisor, row[0] / penalty(limits[sentence], alpha)
             if length == limits[sentence]:
                 for x, ids in zip(row[:num_alive], prefixes[i], strict=True):
-                    results[sentence].add_cut(x / penalty, x, ids)
+                    results[sentence].add_cut(x / divisor, x, ids)
             elif not results[sentence].is_over(now, bound, beam, nbest):
                 kept.append(i)
         if len(kept) < len(sentences):
@@ -302,18 +325,16 @@ def prefill(
 
 
 def _continuations(
-    logits: Tensor, log_probs: Tensor, beam: int, eos: Tensor
+    step_log_probs: Tensor, tokens: Tensor, log_probs: Tensor, beam: int, eos: Tensor
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """The best alive and the best finished continuations of each sentence.
+    """The best alive and the best finished continuations of each sentence, from the k best tokens (R, k) of each row.
 
     Both are log-probabilities (-inf where nothing finishes), the beams they continue, and tokens, each (B, C).
     """
-    (num_sentences, num_beams), vocab_size = log_probs.shape, logits.size(-1)
-    # Each beam has E continuations that end, so of (1 + E)·beam candidates at least `beam` go on.
-    k = (1 + len(eos)) * beam
-    step_log_probs, tokens = log_softmax_topk(logits, min(k, vocab_size))  # (R, min(k, V))
+    num_sentences, num_beams = log_probs.shape
     totals = log_probs[:, :, None] + step_log_probs.view(num_sentences, num_beams, -1)
-    top, index = totals.flatten(1).topk(min(k, num_beams * vocab_size))  # (B, C)
+    candidates = totals.flatten(1)
+    top, index = candidates.topk(min((1 + len(eos)) * beam, candidates.size(1)))  # (B, C)
     parents, tokens = index // totals.size(2), tokens.view(num_sentences, -1).gather(1, index)
     is_eos = (tokens[:, :, None] == eos).any(dim=2)
     num_alive = max(1, min(beam, top.size(1) - len(eos) * num_beams))
@@ -325,24 +346,3 @@ def _continuations(
 def gather_beams(x: Tensor, beams: Tensor) -> Tensor:
     """Select beams (B, W') of x (B, W, t)."""
     return x.gather(1, beams[:, :, None].expand(-1, -1, x.size(2)))
-
-
-def log_softmax_topk(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """`log_softmax` and `topk` of logits (R, V), in float32; faster on a CPU.
-
-    `topk` looks at elements one by one; the maxima of strided groups come from vector instructions. The k best are in
-    the k groups with the largest maxima. Returns log-probabilities (R, k), best first, and ids.
-    """
-    if logits.device.type == "cpu" and len(logits) > _ROWS_AT_A_TIME:  # as many as its cache holds
-        tops, indices = zip(*(log_softmax_topk(rows, k) for rows in logits.split(_ROWS_AT_A_TIME)), strict=True)
-        return torch.cat(tops), torch.cat(indices)
-    log_probs = logits.log_softmax(dim=-1, dtype=torch.float32)
-    num_groups = log_probs.size(1) // _GROUP_SIZE
-    if log_probs.size(1) % _GROUP_SIZE or k > num_groups:
-        top, index = log_probs.topk(k)
-        return top, index
-    groups = log_probs.view(-1, _GROUP_SIZE, num_groups)  # group g is the column [:, :, g]
-    best = groups.amax(dim=1).topk(k).indices  # (R, k)
-    candidates = groups.gather(2, best[:, None].expand(-1, _GROUP_SIZE, -1)).flatten(1)  # (R, _GROUP_SIZE * k)
-    top, index = candidates.topk(k)
-    return top, index // k * num_groups + best.gather(1, index % k)

@@ -98,7 +98,7 @@ class SourceReader:
         """
         parts = [[text] if self.language is None else split_sentences(text, self.language) for text in texts]
         try:
-            encoded = iter(self.tokenizer.encode([part for parts_of_text in parts for part in parts_of_text]))
+            encoded = iter(self.tokenizer.source.encode([part for parts_of_text in parts for part in parts_of_text]))
         except (DataError, TypeError):
             raise text_error(("".join(parts_of_text) for parts_of_text in parts), first_number) from None
         sources = []
@@ -126,7 +126,7 @@ class SourceReader:
                 ids = ids[: self.limit - 1]
             else:
                 parts = self._split(text, number)
-                encoded = zip(parts, self.tokenizer.encode(parts), strict=True)
+                encoded = zip(parts, self.tokenizer.source.encode(parts), strict=True)
                 return [x for part, ids in encoded for x in self._sources(part, ids, number)]
         if UNK_ID in ids and self._is_unknown(ids, number):
             return [Source([], " ".join(text.split("\n")))]
@@ -136,7 +136,7 @@ class SourceReader:
 
     def _split(self, text: str, number: int) -> list[str]:
         def num_pieces(part: str) -> int:
-            return len(self.tokenizer.encode([part])[0])
+            return len(self.tokenizer.source.encode([part])[0])
 
         try:
             return split_to_fit(text, num_pieces, self.limit - 1)
@@ -145,7 +145,7 @@ class SourceReader:
 
     def _is_unknown(self, ids: list[int], number: int) -> bool:
         """Whether nothing but punctuation is known of a source with unknown pieces."""
-        known = self.tokenizer.pieces(id_ for id_ in ids if id_ != UNK_ID)
+        known = self.tokenizer.source.pieces(id_ for id_ in ids if id_ != UNK_ID)
         num_words = sum(any(map(str.isalnum, piece)) for piece in known)
         if not num_words:
             self._note("copied", number)

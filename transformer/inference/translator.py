@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +17,25 @@ from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from transformer.errors import ConfigError, DataError, DeviceError
 from transformer.inference.arguments import check_count, check_precision, device_of, path_of, text_list
 from transformer.inference.prepacked import PrepackedLinear, QuantizedLinear, can_prepack, can_quantize, prepack_linears
-from transformer.inference.search import Hypothesis, beam_search, greedy_search
+from transformer.inference.sampling import Sampling
+from transformer.inference.search import Hypothesis
+from transformer.inference.search_requests import (
+    Request,
+    encode_prefixes,
+    search_batch,
+    search_requests,
+    settings_of,
+)
 from transformer.inference.sentences import separator
 from transformer.inference.sources import InputNotes, SourceReader, TooLong
-from transformer.model.transformer import DecoderState, Transformer
+from transformer.inference.token_scores import token_log_probs
+from transformer.inference.translation import Translation, join_best, join_samples
+from transformer.model.transformer import Transformer
 from transformer.training.checkpoint import load_checkpoint, locate_checkpoint
 from transformer.training.device import precision_name, resolve_dtype
 from transformer.training.distributed import SINGLE_PROCESS
 
-
-@dataclass(frozen=True)
-class Translation:
-    """One translation of a sentence; `score` is log P over the length penalty, in nats."""
-
-    text: str
-    score: float
-    log_prob: float
+__all__ = ["Translation", "Translator"]
 
 
 class Translator:
@@ -138,6 +139,9 @@ class Translator:
         too_long: TooLong | None = None,
         split_sentences: bool | None = None,
         batch_tokens: int = 4096,
+        prefixes: Iterable[str] | None = None,
+        sampling: Sampling | None = None,
+        **search: Any,
     ) -> list[str]:
         """The best translation of each text, in order.
 
@@ -152,11 +156,16 @@ class Translator:
                 between sentences if possible, are translated and joined.
             split_sentences: translate the sentences of a text one by one and join them; needs the package `sentencex`.
             batch_tokens: source pieces searched at a time, padding included; changes speed and memory only.
+            prefixes: for each text the beginning of its translation, possibly empty; it is completed, from its last
+                piece on. Texts that are empty or copied have none.
+            sampling: draw translations from the model's distribution instead of searching for the best.
+            search: other keys of the section `search`, such as `no_repeat_ngram`.
 
         Raises:
             ConfigError: an argument is out of its range, which is that of the key `search` has for it.
-            DataError: a text is too long, or `sentencex` is not installed.
-            TypeError: `texts` is one string, or one of them is not text.
+            DataError: a text or a prefix is too long, a prefix has unknown characters, there are more or fewer prefixes
+                than texts, or `sentencex` is not installed.
+            TypeError: `texts` is one string, or one of them is not text; likewise `prefixes`.
         """
         found = self.translate_nbest(
             texts,
@@ -168,6 +177,9 @@ class Translator:
             too_long=too_long,
             split_sentences=split_sentences,
             batch_tokens=batch_tokens,
+            prefixes=prefixes,
+            sampling=sampling,
+            **search,
         )
         return [nbest[0].text for nbest in found]
 
@@ -176,37 +188,53 @@ class Translator:
         texts: Iterable[str],
         *,
         nbest: int,
-        beam: int | None = None,
-        alpha: float | None = None,
-        max_length_offset: int | None = None,
         max_source_length: int | None = None,
         too_long: TooLong | None = None,
         split_sentences: bool | None = None,
         batch_tokens: int = 4096,
+        prefixes: Iterable[str] | None = None,
+        sampling: Sampling | None = None,
         first_number: int = 1,
+        token_scores: bool = False,
+        **search: Any,
     ) -> list[list[Translation]]:
         """Per text its `nbest` best distinct translations, best first; otherwise as `translate`.
 
         Fewer come back only where the search found fewer: of a text that is empty or copied one, with score 0. Scores
-        and log P of parts that are translated apart add up, and the best of all combinations are taken. Errors count
-        the texts from `first_number`. ConfigError if `nbest` is more than `beam`.
+        and log P of parts that are translated apart add up, and the best of all combinations are taken. With
+        `sampling`, these are `nbest` samples as drawn, which may repeat. ConfigError if `nbest` is more than `beam`.
+
+        Args:
+            first_number: of the texts, for errors and for the seed of their samples.
+            token_scores: also give log P of each piece, which takes as many more steps.
         """
         texts = text_list(texts, first_number=first_number)
-        search = override(self.search, beam=beam, alpha=alpha, max_length_offset=max_length_offset)
-        check_count("nbest", nbest, search.beam, "beam")
+        settings = override(self.search, **search)
+        check_count("nbest", nbest, *((settings.beam, "beam") if sampling is None else ()))
         check_count("batch_tokens", batch_tokens)
         reader = self.source_reader(max_source_length, too_long, split_sentences)
-        sources_of_texts = reader.read(texts, first_number=first_number)
-        sources = [source for sources_of_text in sources_of_texts for source in sources_of_text]
+        prefix_ids = encode_prefixes(self.tokenizer, prefixes, len(texts), first_number)
+        sources = reader.read(texts, first_number=first_number)
+        requests_of_texts = search_requests(sources, prefix_ids, settings, self.max_length, first_number)
+        requests = [request for requests_of_text in requests_of_texts for request in requests_of_text]
         mine: dict[int, list[Translation]] = {}
-        for indices in self.context.shard(list(_batches([source.ids for source in sources], batch_tokens))):
-            found = self._search([sources[i].ids for i in indices], search, nbest)
-            mine |= zip(indices, map(self._translations, found), strict=True)
+        # With samples, about as many rows at a time as with a beam of 4.
+        budget = batch_tokens if sampling is None else batch_tokens * 4 // max(4, nbest)
+        for indices in self.context.shard(list(_batches([x.source.ids for x in requests], budget))):
+            found = self._search([requests[i] for i in indices], settings, nbest, sampling, token_scores)
+            mine |= zip(indices, found, strict=True)
             if self.progress is not None:
                 self.progress(len(indices) * self.context.size)  # the others have done about as many
         results = {i: found for part in self.context.all_gather(mine) for i, found in part.items()}
-        found_of_sources = (results.get(i) or [Translation(x.output, 0.0, 0.0)] for i, x in enumerate(sources))
-        return [self._join([next(found_of_sources) for _ in x], nbest) for x in sources_of_texts]
+        found_of_requests = (results.get(i) or [Translation(x.source.output, 0.0, 0.0)] for i, x in enumerate(requests))
+        join, space = (join_best if sampling is None else join_samples), separator(self.languages[1])
+        return [join([next(found_of_requests) for _ in x], nbest, space) for x in requests_of_texts]
+
+    def check(self, texts: Sequence[str], prefixes: Sequence[str] | None = None, *, first_number: int = 1) -> None:
+        """Read texts as `translate` does, without translating them: DataError for one that it would refuse."""
+        prefix_ids = encode_prefixes(self.tokenizer, prefixes, len(texts), first_number)
+        sources = self.source_reader().read(texts, first_number=first_number)
+        search_requests(sources, prefix_ids, self.search, self.max_length, first_number)
 
     def source_reader(
         self,
@@ -216,7 +244,7 @@ class Translator:
     ) -> SourceReader:
         """What `translate` reads texts with, to check them before; arguments and errors as there."""
         chosen = override(self.search, max_source_length=max_source_length).max_source_length
-        limit = min(chosen, self.model.max_length or sys.maxsize)
+        limit = min(chosen, self.max_length)
         is_split = self.split_sentences if split_sentences is None else split_sentences
         if is_split not in (True, False):  # text such as "no" would count as true
             raise ConfigError(f"split_sentences={is_split!r} must be True or False")
@@ -238,50 +266,62 @@ class Translator:
         rules: dict[str, object] = {"split_sentences": True} if self.split_sentences else {}
         if self.too_long != "error":
             rules |= {"too_long": self.too_long, "max_source_length": self.search.max_source_length}
+        if self.tokenizer.source is not self.tokenizer:
+            rules["source_tokenizer"] = hashlib.sha256(self.tokenizer.source.model).hexdigest()
         return {
             "weights": weights.hexdigest(),
             "tokenizer": hashlib.sha256(self.tokenizer.model).hexdigest(),
             "precision": "int8" if isinstance(self.logits, QuantizedLinear) else precision_name(weight.dtype),
-            "beam": self.search.beam,
-            "alpha": self.search.alpha,
-            "max_length_offset": self.search.max_length_offset,
+            **settings_of(self.search),
             **rules,
         }
 
-    def _search(self, sources: list[list[int]], search: SearchConfig, nbest: int) -> list[list[Hypothesis]]:
+    def _search(
+        self, batch: Sequence[Request], search: SearchConfig, nbest: int, sampling: Sampling | None, token_scores: bool
+    ) -> list[list[Translation]]:
         with torch.no_grad():
-            state = self.model.eval().encode(self._tensor(sources))
-        limit = self.model.max_length or sys.maxsize
-        # Without </s>: the input's length is that of its text.
-        max_lengths = [max(1, min(len(src) - 1 + search.max_length_offset, limit)) for src in sources]
-        device = self.model.embedding.weight.device
-        options: Any = {"bos_id": BOS_ID, "eos_id": EOS_ID, "alpha": search.alpha, "device": device}
-        if search.beam == 1:
-            return [[found] for found in greedy_search(self._decode, state, max_lengths, **options)]
-        # Different pieces may spell the same text.
-        key = None if nbest == 1 else lambda ids: self._texts([ids])[0]
-        return beam_search(self._decode, state, max_lengths, beam=search.beam, nbest=nbest, key=key, **options)
+            state = self._start(pad([request.source.ids for request in batch]).to(self.device))
+        found = search_batch(
+            self._decode,
+            state,
+            batch,
+            search,
+            nbest,
+            sampling,
+            text=lambda ids: self._texts([ids])[0],
+            device=self.device,
+        )
+        if not token_scores:
+            return [self._translations(x, [()] * len(x)) for x in found]
+        outputs = [[one.ids for one in hypotheses] for hypotheses in found]
+        scores = token_log_probs(self._decode, state, outputs, bos_id=BOS_ID, device=self.device)
+        return list(map(self._translations, found, scores))
 
     def _texts(self, ids: Sequence[Sequence[int]]) -> list[str]:
         return [" ".join(text.split("\n")) for text in self.tokenizer.decode(ids)]
 
-    def _translations(self, found: Sequence[Hypothesis]) -> list[Translation]:
+    def _translations(self, found: Sequence[Hypothesis], scores: Sequence[Sequence[float]]) -> list[Translation]:
         texts = self._texts([hypothesis.ids for hypothesis in found])
-        return [Translation(text, x.score, x.log_prob) for text, x in zip(texts, found, strict=True)]
+        return [
+            Translation(text, x.score, x.log_prob, tuple(x.ids), tuple(log_probs))
+            for text, x, log_probs in zip(texts, found, scores, strict=True)
+        ]
 
-    def _join(self, parts: Sequence[list[Translation]], nbest: int) -> list[Translation]:
-        """The `nbest` best distinct combinations of a translation of each part."""
-        joined, space = parts[0], separator(self.languages[1])
-        for part in parts[1:]:
-            pairs = sorted(itertools.product(joined, part), key=lambda pair: -pair[0].score - pair[1].score)
-            best: dict[str, Translation] = {}
-            for a, b in pairs:
-                text = space.join(x.text for x in (a, b) if x.text)
-                best.setdefault(text, Translation(text, a.score + b.score, a.log_prob + b.log_prob))
-            joined = list(best.values())[:nbest]
-        return joined
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.embedding.weight.device
 
-    def _decode(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+    @property
+    def max_length(self) -> int:
+        """The most pieces of a source or an output, </s> included, for which the model has positions."""
+        return self.model.max_length or sys.maxsize
+
+    def _start(self, src: Tensor) -> Any:
+        """The state before the first token, from source ids (B, S)."""
+        return self.model.eval().encode(src)
+
+    def _decode(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
         hidden, state = self.model.decode(tokens[:, None], state)
         return self.logits(hidden[:, -1]), state
 
@@ -289,13 +329,10 @@ class Translator:
         """Source ids with </s>; none for a text without content. DataError as of `translate_nbest`."""
         texts = text_list(texts, first_number=first_number)
         reader = self.source_reader(too_long="error", split_sentences=False)
-        sources = [[*ids, EOS_ID] if ids else [] for ids in self.tokenizer.encode(texts)]
+        sources = [[*ids, EOS_ID] if ids else [] for ids in self.tokenizer.source.encode(texts)]
         for number, src in enumerate(sources, start=first_number):
             reader.check_length(len(src), number)
         return sources
-
-    def _tensor(self, sentences: Sequence[Sequence[int]]) -> Tensor:
-        return pad(sentences).to(self.model.embedding.weight.device)
 
 
 def _batches(sources: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[list[int]]:

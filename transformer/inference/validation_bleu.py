@@ -44,7 +44,7 @@ def greedy_scores(
     translator = Translator(model, tokenizer)
     translator.context = context
     limit = translator.source_reader().limit  # </s> included
-    fitting = [x if len(ids) < limit else "" for x, ids in zip(sources, tokenizer.encode(sources), strict=True)]
+    fitting = [x if len(ids) < limit else "" for x, ids in zip(sources, tokenizer.source.encode(sources), strict=True)]
     translations = translator.translate(fitting, beam=1)
     # On another machine the tokenizer's library might be another, and the score of each process decides what is best.
     found = context.broadcast_from_main(lambda: score(translations, references, tokenize))

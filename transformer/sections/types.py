@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from transformer.config_file import MAX_INT, plain_name, plain_text
+from transformer.config_values import no_number
 from transformer.files import expand_home
 from transformer.sections.validation_set import validation_set
 
@@ -15,6 +16,7 @@ NormalizationRule = Literal["minimal", "identity", "nfkc", "nmt_nfkc", "nfkc_cf"
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 # A configuration may come with a model from anywhere, so sizes are limited.
 Size = Annotated[int, Field(ge=1, le=2**20)]
+SizeFromZero = Annotated[int, Field(ge=0, le=2**20)]
 Layers = Annotated[int, Field(ge=1, le=1000)]
 Count = Annotated[int, Field(ge=1, le=MAX_INT)]
 CountFromZero = Annotated[int, Field(ge=0, le=MAX_INT)]
@@ -37,6 +39,7 @@ PathText = Annotated[Text, AfterValidator(expand_home)]
 NonEmptyPath = Annotated[NonEmptyText, AfterValidator(expand_home)]
 ValidationSetText = Annotated[str, AfterValidator(validation_set)]
 PlainName = Annotated[str, AfterValidator(plain_name), AfterValidator(plain_text)]
+LengthPenalty = Annotated[Literal["gnmt", "power", "none"], BeforeValidator(no_number)]
 
 # `auto`, or one of sacreBLEU's.
 BleuTokenizer = Literal[

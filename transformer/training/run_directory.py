@@ -48,7 +48,8 @@ FREE_KEYS = {
     *("train.log_steps", "train.validate_steps", "train.validation_bleu", "train.best_by"),
     *("train.save_steps", "train.save_minutes", "train.keep_checkpoints"),
     *("train.device", "train.num_threads", "train.gradient_checkpointing"),
-    *("search.beam", "search.alpha", "search.max_length_offset", "search.max_source_length"),
+    *("search.beam", "search.alpha", "search.length_penalty", "search.no_repeat_ngram", "search.allow_unknown"),
+    *("search.max_length_offset", "search.max_length", "search.min_length", "search.max_source_length"),
     "train.decay_steps",  # where the schedule ends may not change: `_other_end`
 }
 
