@@ -10,6 +10,7 @@ from transformer.errors import UserError
 from transformer.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from transformer.inference.ensemble import Ensemble
     from transformer.inference.penalties import length_penalty
     from transformer.inference.sampling import Sampling, sample
     from transformer.inference.search import Hypothesis, SearchState, beam_search, greedy_search
@@ -26,6 +27,7 @@ else:  # they need torch, which takes over a second to import: not for a command
     __getattr__ = lazy_names(
         __name__,
         {
+            "transformer.inference.ensemble": "Ensemble",
             "transformer.inference.penalties": "length_penalty",
             "transformer.inference.sampling": "Sampling sample",
             "transformer.inference.search": "Hypothesis SearchState beam_search greedy_search",
@@ -54,6 +56,7 @@ __all__ = [
     "DecoderState",
     "DotProductAttention",
     "Encoder",
+    "Ensemble",
     "FeedForward",
     "Hypothesis",
     "KeyValue",
