@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import json
 import os
 import re
 import subprocess
@@ -346,3 +348,148 @@ def test_a_pipe_that_is_full_is_translated_in_whole_chunks(
         out, _ = run()
     assert len(out) == sum(sizes) == 9003
     assert len(sizes) <= 4, "at most one more than the 3 of a file"
+
+
+# Options of the search
+
+
+def test_the_search_is_chosen_by_options(run: Run, known: list[str], babbler: Path) -> None:
+    translator = Translator.load(babbler)
+    for options, settings in (
+        (("--no-repeat-ngram", 2), {"no_repeat_ngram": 2}),
+        (("--length-penalty", "power", "--alpha", "1.5"), {"length_penalty": "power", "alpha": 1.5}),
+        (("--min-length", 7, "--max-length", 11), {"min_length": 7, "max_length": 11}),
+        (("--no-allow-unknown",), {"allow_unknown": False}),
+        (("--prefix", "Zwei"), {"prefixes": ["Zwei"] * len(KNOWN)}),
+    ):
+        out, _ = run(*texts(*KNOWN), *options)
+        assert out == translator.translate(KNOWN, **settings)
+    assert run(*texts(*KNOWN), "--allow-unknown")[0] == known
+
+
+def test_each_line_may_have_its_prefix(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "prefixes.gz").write_bytes(gzip.compress(b"Zwei kleine\n\nDie\n"))
+    (tmp_path / "in").write_text("".join(f"{line}\n" for line in KNOWN))
+    out, _ = run(tmp_path / "in", "--prefix-file", tmp_path / "prefixes.gz", "--beam", 1)
+    plain, _ = run(tmp_path / "in", "--beam", 1)
+    assert out[0].startswith("Zwei kleine")
+    assert out[1] == plain[1]
+    assert out[2].startswith("Die")
+    assert out == run(*texts(*KNOWN), "--prefix-file", tmp_path / "prefixes.gz", "--beam", 1)[0]
+
+
+@pytest.mark.parametrize(("prefixes", "message"), [("Zwei\n", "has fewer lines"), ("Zwei\n" * 4, "has more lines")])
+def test_prefixes_are_one_per_line(run: Run, tmp_path: Path, prefixes: str, message: str) -> None:
+    (tmp_path / "prefixes").write_text(prefixes)
+    (tmp_path / "in").write_text("".join(f"{line}\n" for line in KNOWN))
+    for source in ([tmp_path / "in"], texts(*KNOWN)):
+        with pytest.raises(DataError, match=rf"prefixes: {message} than the input"):
+            run(*source, "--prefix-file", tmp_path / "prefixes")
+
+
+def test_a_bad_prefix_of_a_file_is_an_error_before_the_work(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").write_text("".join(f"{line}\n" for line in KNOWN))
+    (tmp_path / "prefixes").write_text("Zwei\n\nдва\n")
+    monkeypatch.setattr(Translator, "translate_nbest", lambda *_, **__: pytest.fail("translated"))
+    with pytest.raises(DataError, match=r"in: prefix 3 \('два'\) has characters that the tokenizer does not know"):
+        run(tmp_path / "in", "--prefix-file", tmp_path / "prefixes")
+    with pytest.raises(ConfigError, match="choose another"):
+        run(tmp_path / "in", "--prefix-file", tmp_path / "prefixes", "--output", tmp_path / "prefixes")
+
+
+# Samples
+
+
+def test_samples_depend_on_the_seed_and_the_number_of_the_line(run: Run, babbler: Path) -> None:
+    options = ("--sample", "--nbest", 5, "--scores")
+    out, _ = run(*texts(*KNOWN), *options)
+    assert len(out) == 15 and len(set(out)) > 5
+    assert out == run(*texts(*KNOWN), *options, "--seed", 1)[0]
+    assert out != run(*texts(*KNOWN), *options, "--seed", 2)[0]
+    # Another line beside it, or fewer samples, change no sample.
+    other, _ = run(*texts("", KNOWN[1], KNOWN[0]), *options)
+    assert other[5:10] == out[5:10]
+    fewer, _ = run(*texts(*KNOWN), "--sample", "--nbest", 2, "--scores")
+    assert fewer == [line for i, line in enumerate(out) if i % 5 < 2]
+    cold, _ = run(*texts(*KNOWN), "--sample", "--temperature", 1e-6)
+    assert cold == Translator.load(babbler).translate(KNOWN, beam=1)
+    assert run(*texts(*KNOWN), "--sample", "--top-k", 1)[0] == cold
+
+
+def test_samples_of_lines_in_parts_and_copied_lines(run: Run, babbler: Path) -> None:
+    sizes = [len(ids) for ids in Translator.load(babbler).encode(KNOWN)]
+    options = ("--max-source-length", max(sizes), "--too-long", "split", "--sample", "--nbest", 3)
+    out, _ = run(*texts(" ".join(KNOWN), "здесь."), *options)
+    assert len(set(out[:3])) == 3
+    assert out[3:] == ["здесь."] * 3
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_samples_are_the_same_after_a_resumption(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    (tmp_path / "in").write_text("".join(f"{line}\n" for line in KNOWN))
+    options = (tmp_path / "in", "--sample", "--nbest", 3, "--prefix", "Zwei", "--json", "--token-scores", "--output")
+    run(*options, tmp_path / "whole")
+    monkeypatch.setattr(translate, "_LINES_AT_A_TIME", size)
+    add, calls = translate.ResumableOutput.add, []
+
+    def stop(output: Any, lines: list[str], text: str) -> None:
+        calls.append(lines)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        add(output, lines, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(translate.ResumableOutput, "add", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(*options, tmp_path / "out")
+    for other, name in (
+        (("--seed", 3), "sampling"),
+        (("--top-k", 3), "sampling"),
+        (("--prefix", "Die"), "prefix"),
+    ):
+        with pytest.raises(DataError, match=f"was made with {name}="):
+            run(*options, tmp_path / "out", *other)
+    run(*options, tmp_path / "out")
+    found, whole = ([json.loads(x) for x in (tmp_path / name).read_text().splitlines()] for name in ("out", "whole"))
+    assert [[t["text"] for t in x["translations"]] for x in found] == [
+        [t["text"] for t in x["translations"]] for x in whole
+    ]
+    assert [x["line"] for x in found] == [1, 2, 3]
+
+
+# JSON lines
+
+
+def test_a_line_is_an_object_with_its_translations(run: Run, babbler: Path) -> None:
+    lines = [KNOWN[0], "", "здесь.", f"{KNOWN[1]}\u2028\x85"]
+    out, err = run(*texts(*lines), "--json", "--nbest", 3, "--token-scores")
+    assert len(out) == 4
+    found = [json.loads(line) for line in out]
+    assert [x["line"] for x in found] == [1, 2, 3, 4]
+    assert [x["source"] for x in found] == lines
+    assert err == ["1 line without a known word is copied: 3"]
+    translator = Translator.load(babbler)
+    wanted = translator.translate_nbest(lines, nbest=3)
+    for one, nbest in zip(found, wanted, strict=True):
+        assert [(x["text"], x["score"]) for x in one["translations"]] == [(x.text, x.score) for x in nbest]
+        for x in one["translations"]:
+            assert x["log_prob"] == pytest.approx(sum(x.get("token_log_probs", [])), abs=1e-3)
+            assert len(x["tokens"]) == len(x.get("token_log_probs", []))
+        assert [tuple(x["tokens"]) for x in one["translations"]] == [
+            tuple(translator.tokenizer.pieces(x.ids)) for x in nbest
+        ]
+    assert found[1]["translations"] == [{"text": "", "score": 0.0, "log_prob": 0.0, "tokens": []}]
+    assert found[2]["translations"] == [{"text": "здесь.", "score": 0.0, "log_prob": 0.0, "tokens": []}]
+    plain = [json.loads(line) for line in run(*texts(*lines), "--json")[0]]
+    assert "token_log_probs" not in plain[0]["translations"][0]
+
+
+def test_an_ensemble_translates(run: Run, babbler: Path, known: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*texts(*KNOWN), "--ensemble", babbler, babbler)[0] == known
+    capsys.readouterr()
+    translate.main([str(babbler), "--text", "A man.", "--ensemble", str(babbler)])
+    assert capsys.readouterr().err.count("checkpoint: ") == 2

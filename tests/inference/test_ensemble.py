@@ -97,7 +97,11 @@ def translator(tokenizer: Tokenizer, seed: int, **options: Any) -> Translator:
 def members(tokenizer: Tokenizer) -> list[Translator]:
     """Of different architectures."""
     others = {"num_layers": 1, "num_heads": 1, "positional": "learned", "max_positions": 17}
-    return [translator(tokenizer, 2), translator(tokenizer, 3, **others), translator(tokenizer, 5, positional="rotary", d_k=6)]
+    return [
+        translator(tokenizer, 2),
+        translator(tokenizer, 3, **others),
+        translator(tokenizer, 5, positional="rotary", d_k=6),
+    ]
 
 
 def assert_alike(found: list[list[Any]], wanted: list[list[Any]]) -> None:

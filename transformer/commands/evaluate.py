@@ -20,6 +20,9 @@ from transformer.commands.search_options import (
     add_search_options,
     apply_search_options,
     chosen_search,
+    describe_search,
+    load_translator,
+    origins,
     print_notes,
 )
 from transformer.commands.selection import report_checkpoint
@@ -55,7 +58,7 @@ from transformer.training.device import tune_process
 from transformer.training.distributed import DistributedContext, init_distributed
 
 _TRANSLATED = """\
-{checkpoint} on {corpus}: {sentences} sentences, beam {beam}, alpha {alpha}
+{checkpoint} on {corpus}: {sentences} sentences, {search}
 translated in {seconds:.1f} s, {sentences_per_s} sentences/s"""
 _GIVEN = "{hypotheses} on {corpus}: {sentences} sentences"
 _COMPOUND_SPLIT = """\
@@ -125,7 +128,8 @@ def _evaluate_one(
     if task.output is not None:
         write_atomic(task.output, "".join(f"{line}\n" for line in hypotheses))
     _warn_of_hypotheses(hypotheses, task)
-    lines.append((_TRANSLATED if task.hypotheses is None else _GIVEN).format(**report))
+    search = ", ".join(f"{name} {report[name]}" for name in SEARCH_DEFAULTS if name in report)
+    lines.append((_TRANSLATED if task.hypotheses is None else _GIVEN).format(**report, search=search))
     return report | _score(scorer, hypotheses, task, arguments, lines)
 
 
@@ -134,7 +138,7 @@ def _translate(
 ) -> tuple[list[str], dict[str, Any]]:
     """The translations, and how they were made."""
     assert task.checkpoint is not None and task.texts.sources is not None
-    translator = Translator.load(task.checkpoint, device=arguments.device, precision=arguments.precision)
+    translator: Translator = load_translator(arguments, task.checkpoint)
     apply_search_options(arguments, translator)
     translator.context, translator.notes = context, InputNotes()
     began = time.perf_counter()
@@ -144,14 +148,17 @@ def _translate(
     seconds = time.perf_counter() - began
     if context.is_main:
         print_notes(translator.notes)
+    others = origins(translator)[1:] if arguments.ensemble else []
+    if context.is_main:
+        for given, origin in zip(arguments.ensemble, others, strict=True):
+            report_checkpoint(given, origin)
     return hypotheses, {
-        "checkpoint": task.origin,
+        "checkpoint": " + ".join([str(task.origin), *others]),
         "corpus": task.texts.name,
         "sentences": len(hypotheses),
         "seconds": round(seconds, 3),
         "sentences_per_s": round(len(hypotheses) / seconds, 1),
-        "beam": translator.search.beam,
-        "alpha": translator.search.alpha,
+        **describe_search(translator.search),
     }
 
 

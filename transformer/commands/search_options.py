@@ -1,48 +1,119 @@
-"""The options by which commands translate: beam search, limits, and several sentences in a line."""
+"""The options by which commands translate: models, search, samples, and several sentences in a line."""
 
 import argparse
+import dataclasses
 import sys
+from pathlib import Path
+from typing import Any
 
 from transformer.config import SearchConfig, override
+from transformer.errors import ConfigError
+from transformer.inference.ensemble import Ensemble
+from transformer.inference.penalties import PENALTIES
+from transformer.inference.sampling import Sampling
+from transformer.inference.search_requests import settings_of
 from transformer.inference.sources import TOO_LONG, InputNotes
 from transformer.inference.translator import Translator
 
 # What the options mean that are not given.
-SEARCH_DEFAULTS = {
-    "beam": None,
-    "alpha": None,
-    "max_length_offset": None,
-    "max_source_length": None,
+SEARCH_DEFAULTS: dict[str, Any] = {
+    **dict.fromkeys(field.name for field in dataclasses.fields(SearchConfig)),
     "too_long": "error",
     "split_sentences": False,
+    "ensemble": [],
 }
+_SAMPLING = [field.name for field in dataclasses.fields(Sampling)]
 
 
 def add_search_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `apply_search_options` reads."""
-    parser.add_argument("--beam", type=int, help="hypotheses per sentence; 1 is greedy search")
-    parser.add_argument("--alpha", type=float, help="exponent of the length penalty")
+    """Add the options that `apply_search_options` and `load_translator` read."""
     parser.add_argument(
+        "--ensemble",
+        metavar="RUN",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="translate with these models too, by the mean of all probabilities; they need the vocabulary of RUN",
+    )
+    search = parser.add_argument_group("search", "by default as the section search of the run's configuration says")
+    search.add_argument("--beam", type=int, help="hypotheses per sentence; 1 is greedy search")
+    search.add_argument("--alpha", type=float, help="exponent of the length penalty")
+    search.add_argument("--length-penalty", choices=PENALTIES, help="((5 + |Y|) / 6)^alpha, |Y|^alpha, or none")
+    search.add_argument(
         "--max-length-offset", type=int, metavar="N", help="a translation may be N pieces longer than its source"
     )
-    parser.add_argument("--max-source-length", type=int, metavar="N", help="the most pieces of a line, </s> included")
-    parser.add_argument(
+    search.add_argument("--max-length", type=int, metavar="N", help="a translation has at most N pieces with </s>")
+    search.add_argument("--min-length", type=int, metavar="N", help="a translation has at least N pieces with </s>")
+    search.add_argument(
+        "--no-repeat-ngram", type=int, metavar="N", help="no N pieces follow each other twice in a translation; 0: may"
+    )
+    search.add_argument(
+        "--allow-unknown",
+        action=argparse.BooleanOptionalAction,
+        help="whether a translation may have unknown pieces, which are shown as ⁇",
+    )
+    lines = parser.add_argument_group("lines of the input")
+    lines.add_argument("--max-source-length", type=int, metavar="N", help="the most pieces of a line, </s> included")
+    lines.add_argument(
         "--too-long", choices=TOO_LONG, default="error", help="cut longer lines, or translate their parts and join them"
     )
-    parser.add_argument(
+    lines.add_argument(
         "--split-sentences", action="store_true", help="translate the sentences of a line one by one; needs sentencex"
     )
 
 
-def chosen_search(arguments: argparse.Namespace, search: SearchConfig) -> SearchConfig:
-    """The settings of a run, replaced where options are given. ConfigError if one is out of range."""
-    return override(
-        search,
-        beam=arguments.beam,
-        alpha=arguments.alpha,
-        max_length_offset=arguments.max_length_offset,
-        max_source_length=arguments.max_source_length,
+def add_sampling_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `chosen_sampling` reads."""
+    group = parser.add_argument_group("sampling")
+    group.add_argument(
+        "--sample", action="store_true", help="draw translations from the model instead of searching for the best"
     )
+    group.add_argument("--temperature", type=float, metavar="T", help="divides the logits; default: 1")
+    group.add_argument("--top-k", type=int, metavar="K", help="draw from the K most probable pieces; default: 0, all")
+    group.add_argument(
+        "--top-p", type=float, metavar="P", help="draw from the fewest pieces with this probability; default: 1, all"
+    )
+    group.add_argument("--seed", type=int, help="of the samples, which depend on it and the line's number; default: 1")
+
+
+def chosen_sampling(arguments: argparse.Namespace) -> Sampling | None:
+    """How to sample, or None for a search. ConfigError for options that do not go together or are out of range."""
+    given = {name: value for name in _SAMPLING if (value := getattr(arguments, name)) is not None}
+    if not arguments.sample:
+        if given:
+            raise ConfigError(f"--{next(iter(given)).replace('_', '-')} is of samples: give --sample too")
+        return None
+    if arguments.beam is not None and arguments.beam != 1:
+        raise ConfigError(f"--beam {arguments.beam} and --sample exclude each other; --nbest is the number of samples")
+    return Sampling(**given)
+
+
+def chosen_search(arguments: argparse.Namespace, search: SearchConfig) -> SearchConfig:
+    """The settings of a run, replaced where options are given.
+
+    ConfigError if one is out of range or would have no effect.
+    """
+    chosen = override(search, **{field.name: getattr(arguments, field.name) for field in dataclasses.fields(search)})
+    if arguments.alpha is not None and chosen.length_penalty == "none":
+        raise ConfigError(f"--alpha {arguments.alpha} has no effect: length_penalty is none")
+    return chosen
+
+
+def load_translator(arguments: argparse.Namespace, run: str | Path) -> Translator:
+    """The model of a run, or with `--ensemble` all of them; errors as of `Translator.load` and `Ensemble`."""
+    options = {"device": arguments.device, "precision": arguments.precision}
+    if not arguments.ensemble:
+        return Translator.load(run, **options)
+    for path in map(Path, arguments.ensemble):
+        if path.is_file():
+            raise ConfigError(f"--ensemble {path}: is a file, not a run; put FILE before --ensemble")
+    return Ensemble.load([run, *arguments.ensemble], **options)
+
+
+def origins(translator: Translator) -> list[str]:
+    """The checkpoint of each model, as of `Translator.origin`."""
+    members = translator.members if isinstance(translator, Ensemble) else [translator]
+    return [str(member.origin) for member in members]
 
 
 def apply_search_options(arguments: argparse.Namespace, translator: Translator) -> None:
@@ -53,6 +124,11 @@ def apply_search_options(arguments: argparse.Namespace, translator: Translator) 
     translator.search = chosen_search(arguments, translator.search)
     translator.too_long, translator.split_sentences = arguments.too_long, arguments.split_sentences
     translator.source_reader().read([""])  # so that a missing package is an error now, not with the first line
+
+
+def describe_search(search: SearchConfig) -> dict[str, object]:
+    """The settings to name beside a score: beam, alpha, and others that are not as by default."""
+    return {name: value for name, value in settings_of(search).items() if name != "max_length_offset"}
 
 
 def print_notes(notes: InputNotes) -> None:

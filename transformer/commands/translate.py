@@ -3,27 +3,45 @@
 One line out per line in, in order; an empty line gives an empty line, and a line of which the model knows no word is
 copied. Lines that arrive through a pipe are translated as they come. With --output FILE, finished lines are kept in
 FILE.part, from which the same command resumes; standard input must then be given again from its beginning.
+
+With --json, a line is an object: "line" (its number), "source", and "translations", a list of objects with "text",
+"score", "log_prob" and "tokens". The tokens end with </s>, or where the line is translated in parts, each part does;
+an empty or copied line has none.
 """
 
 import argparse
+import dataclasses
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
+from transformer.commands.json_lines import json_lines
 from transformer.commands.outputs import check_output
-from transformer.commands.search_options import add_search_options, apply_search_options, print_notes
+from transformer.commands.search_options import (
+    add_sampling_options,
+    add_search_options,
+    apply_search_options,
+    chosen_sampling,
+    load_translator,
+    origins,
+    print_notes,
+)
 from transformer.commands.selection import report_checkpoint
 from transformer.config import load_config
 from transformer.data.corpus import in_chunks
 from transformer.errors import ConfigError, DataError
 from transformer.hub import is_model_id
-from transformer.inference.arguments import DEVICES, PRECISIONS
+from transformer.inference.arguments import DEVICES, PRECISIONS, check_count
 from transformer.inference.line_input import LineInput, file_input, texts_input
+from transformer.inference.prefixes import Prefixes, PrefixReader
 from transformer.inference.resumable import ResumableOutput, resumable_output
+from transformer.inference.sampling import Sampling
 from transformer.inference.sources import InputNotes
 from transformer.inference.translator import Translation, Translator
 from transformer.training.checkpoint import locate_checkpoint
@@ -41,9 +59,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("file", metavar="FILE", nargs="?", help="text, plain or compressed; - is standard input")
     parser.add_argument("--text", action="append", help="translate this instead; may be repeated")
     add_search_options(parser)
-    parser.add_argument("--nbest", type=int, default=1, help="print this many lines per input line, best first")
-    parser.add_argument("--scores", action="store_true", help="put the score and a tab before each line")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write to this file; resumable")
+    beginning = parser.add_mutually_exclusive_group()
+    beginning.add_argument("--prefix", metavar="TEXT", help="begin each translation with this text")
+    beginning.add_argument(
+        "--prefix-file", type=Path, metavar="FILE", help="begin the translation of each line with that line of FILE"
+    )
+    add_sampling_options(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument("--nbest", type=int, default=1, help="print this many lines per input line, best first")
+    output.add_argument("--scores", action="store_true", help="put the score and a tab before each line")
+    output.add_argument("--json", action="store_true", help="print a JSON object per input line")
+    output.add_argument("--token-scores", action="store_true", help="add log P of each token to the JSON objects")
+    output.add_argument("--output", type=Path, metavar="FILE", help="write to this file; resumable")
     parser.add_argument("--device", default="auto", choices=DEVICES)
     parser.add_argument("--precision", default="auto", choices=PRECISIONS)
     arguments = parser.parse_args(argv)
@@ -52,43 +79,88 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _translate(arguments: argparse.Namespace, context: DistributedContext) -> int:
-    if arguments.file is not None and arguments.text is not None:
-        raise ConfigError("FILE and --text exclude each other")
+    sampling = _check_options(arguments)
     source = _source(arguments) if context.is_main else None
     tune_process()
-    translator = Translator.load(arguments.run, device=arguments.device, precision=arguments.precision)
+    translator = load_translator(arguments, arguments.run)
     apply_search_options(arguments, translator)
     translator.context = context
-    if not 1 <= arguments.nbest <= translator.search.beam:
-        raise ConfigError(f"--nbest {arguments.nbest} must be between 1 and the beam size, {translator.search.beam}")
+    if sampling is None and arguments.nbest > translator.search.beam:
+        raise ConfigError(
+            f"--nbest {arguments.nbest} must be between 1 and the beam size, {translator.search.beam}: raise --beam, "
+            "or draw samples by --sample"
+        )
     if context.is_main:
-        report_checkpoint(arguments.run, str(translator.origin))
+        for given, origin in zip([arguments.run, *arguments.ensemble], origins(translator), strict=True):
+            report_checkpoint(given, origin)
+    job = _Job(arguments, translator, sampling)
     if source is None:
-        for number, lines in context.stream_from_main(_numbered((), 1)):
-            translator.translate_nbest(lines, nbest=arguments.nbest, first_number=number)
+        for number, lines, prefixes in context.stream_from_main(_numbered((), 1, PrefixReader(None))):
+            job.translate(number, lines, prefixes)
         return 0
-    path, settings = arguments.output, {"nbest": arguments.nbest, "scores": arguments.scores}
-    with resumable_output(path, translator.identity() | settings) if path else nullcontext() as output:
-        _write(arguments, source, translator, output)
+    path = arguments.output
+    with resumable_output(path, job.settings()) if path else nullcontext() as output:
+        _write(job, source, output)
     return 0
+
+
+def _check_options(arguments: argparse.Namespace) -> Sampling | None:
+    """How to sample, if at all. ConfigError for options that do not go together."""
+    if arguments.file is not None and arguments.text is not None:
+        raise ConfigError("FILE and --text exclude each other")
+    if arguments.json and arguments.scores:
+        raise ConfigError("--scores is for plain lines; with --json each translation has its score")
+    if arguments.token_scores and not arguments.json:
+        raise ConfigError("--token-scores is for --json")
+    check_count("--nbest", arguments.nbest)
+    return chosen_sampling(arguments)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What to do with the lines."""
+
+    arguments: argparse.Namespace
+    translator: Translator
+    sampling: Sampling | None
+
+    @property
+    def prefixes(self) -> Prefixes:
+        return Prefixes(self.arguments.prefix, self.arguments.prefix_file)
+
+    def translate(self, number: int, lines: list[str], prefixes: list[str] | None) -> list[list[Translation]]:
+        options: Any = {"sampling": self.sampling, "token_scores": self.arguments.token_scores, "prefixes": prefixes}
+        return self.translator.translate_nbest(lines, nbest=self.arguments.nbest, first_number=number, **options)
+
+    def as_text(self, number: int, lines: list[str], translations: list[list[Translation]]) -> str:
+        if self.arguments.json:
+            return json_lines(lines, translations, self.translator.tokenizer, first_number=number)
+        return _as_text(translations, self.arguments.nbest, with_scores=self.arguments.scores)
+
+    def settings(self) -> dict[str, object]:
+        """On what the output depends besides the lines."""
+        options = {"nbest": self.arguments.nbest, "scores": self.arguments.scores}
+        later = {name: True for name in ("json", "token_scores") if getattr(self.arguments, name)}
+        drawn = {} if self.sampling is None else {"sampling": dataclasses.asdict(self.sampling)}
+        return self.translator.identity() | options | later | drawn | self.prefixes.settings()
 
 
 def _source(arguments: argparse.Namespace) -> LineInput:
     """Where the lines come from, which may not be where they go to."""
     source = file_input(arguments.file or "-") if arguments.text is None else texts_input(arguments.text)
+    Prefixes(path=arguments.prefix_file).reader()  # so that a missing file is an error now
     if (output := arguments.output) is not None:
         # The author of a model from the hub has another corpus, whatever the name.
         config = None if is_model_id(arguments.run) else locate_checkpoint(arguments.run)[0] / "config.yaml"
         data = load_config(config, saved=True).data if config else None
+        inputs = [path for path in (source.path, arguments.prefix_file) if path is not None]
         for suffix in ("", ".part", ".part.json"):
-            check_output(output.with_name(f"{output.name}{suffix}"), [source.path] if source.path else [], data)
+            check_output(output.with_name(f"{output.name}{suffix}"), inputs, data)
     return source
 
 
-def _write(
-    arguments: argparse.Namespace, source: LineInput, translator: Translator, output: ResumableOutput | None
-) -> None:
-    num_done, notes, total = output.num_done if output else 0, InputNotes(), None
+def _write(job: _Job, source: LineInput, output: ResumableOutput | None) -> None:
+    num_done, notes, total, translator = output.num_done if output else 0, InputNotes(), None, job.translator
 
     def remaining() -> Iterator[str]:
         lines = source.read()
@@ -97,38 +169,41 @@ def _write(
     translator.notes = notes
     if source.pace == "file":  # which can be read twice
         # A line that cannot be translated is an error now, not after hours.
-        total = num_done + _check(translator, remaining(), source.name, num_done + 1)
+        total = num_done + _check(job, remaining(), source.name, num_done)
         print_notes(notes)
         translator.notes = None
     chunks = source.chunks(remaining(), _LINES_AT_A_TIME, _CHARACTERS_AT_A_TIME)
     if output and num_done:
         print(f"{output.part}: going on after line {num_done} of the input; delete it to start again", file=sys.stderr)
+    prefixes = job.prefixes.reader(num_done)
     # A bar for input of known length, on a terminal that shows nothing else.
     has_bar = total is not None and sys.stderr.isatty() and not (output is None and sys.stdout.isatty())
     with tqdm(total=total, initial=num_done, unit=" lines", dynamic_ncols=True, disable=not has_bar) as progress:
-        for number, lines in translator.context.stream_from_main(_numbered(chunks, num_done + 1)):
-            translations = translator.translate_nbest(lines, nbest=arguments.nbest, first_number=number)
-            text = _as_text(translations, arguments.nbest, with_scores=arguments.scores)
+        for number, lines, begin in translator.context.stream_from_main(_numbered(chunks, num_done + 1, prefixes)):
+            text = job.as_text(number, lines, job.translate(number, lines, begin))
             if output:
                 output.add(lines, text)
             else:
                 print(text, end="", flush=True)
             progress.update(len(lines))
+    prefixes.finish()
     if output:
         output.complete()
     if total is None:
         print_notes(notes)
 
 
-def _check(translator: Translator, lines: Iterator[str], name: str, first_number: int) -> int:
+def _check(job: _Job, lines: Iterator[str], name: str, num_done: int) -> int:
     """Count the lines; DataError names the first one that cannot be translated."""
-    reader, num_lines = translator.source_reader(), 0
-    for number, chunk in _numbered(in_chunks(lines, _LINES_AT_A_TIME, _CHARACTERS_AT_A_TIME, len), first_number):
+    prefixes, num_lines = job.prefixes.reader(num_done), 0
+    chunks = in_chunks(lines, _LINES_AT_A_TIME, _CHARACTERS_AT_A_TIME, len)
+    for number, chunk, begin in _numbered(chunks, num_done + 1, prefixes):
         try:
-            reader.read(chunk, first_number=number)
+            job.translator.check(chunk, begin, first_number=number)
         except DataError as error:
             raise DataError(f"{name}: {error}") from None
         num_lines += len(chunk)
+    prefixes.finish()
     return num_lines
 
 
@@ -141,8 +216,10 @@ def _as_text(translations: Sequence[Sequence[Translation]], nbest: int, *, with_
     return "".join(lines)
 
 
-def _numbered(chunks: Iterable[list[str]], first_number: int) -> Iterator[tuple[int, list[str]]]:
-    """Chunks, each with the number of its first line."""
+def _numbered(
+    chunks: Iterable[list[str]], first_number: int, prefixes: PrefixReader
+) -> Iterator[tuple[int, list[str], list[str] | None]]:
+    """Chunks, each with the number of its first line and the prefixes of its lines."""
     for chunk in chunks:
-        yield first_number, chunk
+        yield first_number, chunk, prefixes.take(len(chunk))
         first_number += len(chunk)

@@ -1,0 +1,40 @@
+"""Translations as JSON lines: an object per line of the input."""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from transformer.data.tokenizer import Tokenizer
+from transformer.inference.translator import Translation
+
+# Programs that split text into lines may take these for line ends; in JSON they may be escaped.
+_LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
+
+
+def json_lines(
+    lines: Sequence[str], translations: Sequence[Sequence[Translation]], tokenizer: Tokenizer, *, first_number: int
+) -> str:
+    """An object per input line: its number, the line, and its translations."""
+    objects = [
+        {"line": number, "source": line, "translations": [_as_object(one, tokenizer) for one in found]}
+        for number, (line, found) in enumerate(zip(lines, translations, strict=True), start=first_number)
+    ]
+    return "".join(f"{json.dumps(one, ensure_ascii=False, allow_nan=False)}\n".translate(_LINE_ENDS) for one in objects)
+
+
+def _as_object(translation: Translation, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Scores are null where nothing was found, as of a model with NaN; log P of pieces is there if asked for."""
+    found: dict[str, Any] = {
+        "text": translation.text,
+        "score": _finite(translation.score),
+        "log_prob": _finite(translation.log_prob),
+        "tokens": tokenizer.pieces(translation.ids),
+    }
+    if translation.token_log_probs:
+        found["token_log_probs"] = list(translation.token_log_probs)
+    return found
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
