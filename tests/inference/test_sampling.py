@@ -335,3 +335,37 @@ def test_the_lowest_temperatures_are_greedy_search() -> None:
     oracle = random_oracle(3)
     found = oracle.sample([5, 7], temperature=1e-45)
     assert [hypothesis.ids for (hypothesis,) in found] == [hypothesis.ids for hypothesis in oracle.greedy([5, 7])]
+
+
+# A generator for each sentence
+
+
+def drawn(oracle: Oracle, sentences: Sequence[int], limits: Sequence[int], **options: Any) -> list[list[Hypothesis]]:
+    generators = [np.random.default_rng((7, sentence)) for sentence in sentences]
+    memory = Memory(torch.tensor(sentences), torch.zeros((len(limits), 0), dtype=torch.int64))
+    return sample(oracle, memory, limits, bos_id=BOS, eos_id=EOS, generator=generators, **options)
+
+
+def test_samples_of_a_generator_each_depend_on_no_other_sentence() -> None:
+    oracle = random_oracle(5)
+    together = drawn(oracle, range(7), LIMITS, num_samples=3)
+    for i, limit in enumerate(LIMITS):
+        assert drawn(oracle, [i], [limit], num_samples=3) == [together[i]]
+        assert drawn(oracle, [i], [limit], num_samples=2) == [together[i][:2]]
+    assert drawn(oracle, [], []) == []
+
+
+def test_samples_of_a_generator_each_follow_the_models_distribution() -> None:
+    oracle = random_oracle(3, vocab_size=3)
+    generators = [np.random.default_rng((11, i)) for i in range(2003)]
+    memory = Memory(torch.zeros(2003, dtype=torch.int64), torch.zeros((2003, 0), dtype=torch.int64))
+    found = sample(oracle, memory, [3] * 2003, bos_id=BOS, eos_id=EOS, generator=generators)
+    assert_distributed(Counter(tuple(h.ids) for (h,) in found), probabilities_of_all(oracle, 3))
+
+
+def test_generators_are_one_per_sentence() -> None:
+    with pytest.raises(ValueError, match=r"^2 generators are not one per sentence, of 3$"):
+        oracle = random_oracle(5)
+        memory = Memory(torch.arange(3), torch.zeros((3, 0), dtype=torch.int64))
+        generators = [np.random.default_rng(i) for i in range(2)]
+        sample(oracle, memory, [3, 5, 7], bos_id=BOS, eos_id=EOS, generator=generators, num_samples=5)
