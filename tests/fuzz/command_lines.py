@@ -41,8 +41,17 @@ _SMALL = (
 )
 
 
+_SEARCH = (
+    "--beam",
+    "--alpha",
+    "--length-penalty",
+    "--max-length",
+    "--min-length",
+    "--no-repeat-ngram",
+    "--allow-unknown",
+)
 # Options that do not take exactly one value.
-_NUM_VALUES = {"--positions": 2, "--schedule": 2}
+_NUM_VALUES = {"--positions": 2, "--schedule": 2, "--allow-unknown": 0}
 
 
 def _options(rng: random.Random, *names: str) -> list[str]:
@@ -76,11 +85,18 @@ def _some_file(rng: random.Random, directory: Path) -> str:
     return str(path)
 
 
+def _some_ensemble(run: Path, rng: random.Random) -> list[str]:
+    others = [str(run) if rng.random() < 0.7 else value_mutators.word(rng) for _ in range(rng.choice((1, 1, 2)))]
+    return ["--ensemble", *others] if rng.random() < 0.2 else []
+
+
 def _translate(run: Path, rng: random.Random, directory: Path) -> list[str]:
     source = rng.choice(([], ["-"], [_some_file(rng, directory)], ["--text", value_mutators.word(rng)]))
-    options = _options(
-        rng, "--beam", "--alpha", "--nbest", "--precision", "--device", "--max-source-length", "--too-long"
-    )
+    options = _options(rng, "--nbest", "--precision", "--device", "--max-source-length", "--too-long", *_SEARCH)
+    options += _options(rng, "--temperature", "--top-k", "--top-p", "--seed", "--prefix")
+    options += [flag for flag in ("--sample", "--json", "--token-scores", "--scores") if rng.random() < 0.2]
+    options += ["--prefix-file", _some_file(rng, directory)] if rng.random() < 0.2 else []
+    options += _some_ensemble(run, rng)
     output = ["--output", str(directory / "out")] if rng.random() < 0.3 else []
     return [_some_run(run, rng, directory), *source, *options, *output]
 
@@ -89,7 +105,8 @@ def _evaluate(run: Path, rng: random.Random, directory: Path) -> list[str]:
     source = _some_file(rng, directory)
     references = [source if rng.random() < 0.5 else _some_file(rng, directory) for _ in range(rng.choice((1, 1, 2)))]
     files = ["--src", source, "--ref", *references]
-    options = _options(rng, "--beam", "--alpha", "--tokenize", "--split", "--metrics", "--lang", "--also")
+    options = _options(rng, *_SEARCH, "--tokenize", "--split", "--metrics", "--lang", "--also")
+    options += _some_ensemble(run, rng)
     options += ["--output", str(directory / rng.choice(("out", "text")))] if rng.random() < 0.3 else []
     if rng.random() < 0.3:
         hypotheses = source if rng.random() < 0.5 else _some_file(rng, directory)

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mutators
 import table_targets
@@ -27,6 +28,7 @@ from transformer.data.corpus import Corpus, load_split, read_lines
 from transformer.data.dataset import encode_corpus
 from transformer.data.tokenizer import UNK_ID, Tokenizer
 from transformer.errors import UserError
+from transformer.inference.sampling import Sampling
 from transformer.inference.translator import Translator
 from transformer.model.alternatives.build import build_model
 from transformer.parsing.f1 import score_outputs
@@ -294,12 +296,12 @@ class Targets:
         texts = [rng.choice((mutators.text(rng), mutators.text(rng)[:200])) for _ in range(rng.randrange(1, 6))]
         if rng.random() < 0.02:
             texts.append("\udcff")
-        beam = rng.choice((1, 2, 3))
-        found = self.translator.translate_nbest(texts, nbest=1, beam=beam, batch_tokens=rng.choice((1, 50, 4096)))
+        options = _search_options(rng)
+        found = self.translator.translate_nbest(texts, nbest=1, batch_tokens=rng.choice((1, 50, 4096)), **options)
         if len(found) != len(texts) or any("\n" in nbest[0].text for nbest in found):
             raise InvariantError("the number of lines changed")
-        for text, (together,) in zip(texts, found, strict=True):
-            ((alone,),) = self.translator.translate_nbest([text], nbest=1, beam=beam)
+        for number, (text, (together,)) in enumerate(zip(texts, found, strict=True), start=1):
+            ((alone,),) = self.translator.translate_nbest([text], nbest=1, first_number=number, **options)
             # Rounding may decide ties between hypotheses differently.
             if alone.text != together.text and abs(alone.score - together.score) > 1e-4:
                 raise InvariantError(
@@ -320,6 +322,20 @@ class Targets:
         if status == 2:
             raise UserError(err.splitlines()[-1])
         del out
+
+
+def _search_options(rng: random.Random) -> dict[str, Any]:
+    """Valid settings of a search, or of samples."""
+    options: dict[str, Any] = {"beam": rng.choice((1, 2, 3))}
+    choices: dict[str, Sequence[Any]] = {
+        "length_penalty": ("power", "none"),
+        "no_repeat_ngram": (1, 2, 3),
+        "min_length": (1, 3, 7),
+        "max_length": (7, 8),
+        "allow_unknown": (False,),
+        "sampling": (Sampling(seed=rng.randrange(99)), Sampling(temperature=0.5, top_k=5, top_p=0.9)),
+    }
+    return options | {name: rng.choice(choices[name]) for name in choices if rng.random() < 0.3}
 
 
 def _check_lines(data: bytes, lines: Sequence[str]) -> None:

@@ -91,6 +91,8 @@ _SCALARS = (
     "shaw",
     "dot",
     "cuda",
+    "power",
+    "none",
 )
 
 _DEFAULTS = {key: yaml.safe_dump(value).splitlines()[0] for key, value in Config().flat().items()}
