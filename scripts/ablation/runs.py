@@ -132,4 +132,5 @@ def _check(name: str, value: Any, *accepted: type) -> None:
 def _same_ending(before: dict[str, Any], now: dict[str, Any]) -> bool:
     """Whether a run would end and be scored as before; `claim_run` compares all other keys."""
     ending = ("train.max_steps", "train.max_hours", "train.patience")
-    return all(before.get(key) == now[key] for key in now if key in ending or key.startswith("search."))
+    before = {**Config().flat(), **before}  # keys that are newer than the run have their defaults
+    return all(before[key] == now[key] for key in now if key in ending or key.startswith("search."))

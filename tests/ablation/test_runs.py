@@ -89,6 +89,18 @@ def test_another_search_or_tokenizer_scores_again(config: Config) -> None:
     assert "tok:none" in third.signature
 
 
+def test_a_run_that_is_older_than_a_key_of_the_search_is_not_scored_again(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = finished(config)
+    path = Path(config.run_dir) / "score.json"
+    saved = json.loads(path.read_text())
+    del saved["config"]["search.length_penalty"], saved["config"]["search.max_length"]
+    path.write_text(json.dumps(saved))
+    no_training(monkeypatch)
+    assert finished(config).bleu == result.bleu
+
+
 def test_a_run_of_another_recipe_is_refused_even_when_finished(config: Config) -> None:
     finished(config)
     other = dataclasses.replace(config, train=dataclasses.replace(config.train, lr_factor=3.0))

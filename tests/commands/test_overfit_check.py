@@ -36,6 +36,12 @@ def test_parts_that_work_together_overfit_a_batch_and_leave_no_files(config: Con
     assert not Path(config.data.cache_dir).exists()
 
 
+def test_rules_of_the_search_that_references_break_are_left_out(config: Config) -> None:
+    lines: list[str] = []
+    check(with_values(config, "search.no_repeat_ngram=1", "search.max_length=2", "search.min_length=2"), lines.append)
+    assert "of 8 overfitted pairs 8 are translated back by greedy search, 8 by beam search" in lines[3]
+
+
 def test_a_run_with_a_tokenizer_uses_it(trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overfit_check, "_MAX_STEPS", 1)
     lines: list[str] = []

@@ -140,6 +140,10 @@ def _translate(
     assert task.checkpoint is not None and task.texts.sources is not None
     translator: Translator = load_translator(arguments, task.checkpoint)
     apply_search_options(arguments, translator)
+    others = origins(translator)[1:] if arguments.ensemble else []
+    if context.is_main:
+        for given, origin in zip(arguments.ensemble, others, strict=True):
+            report_checkpoint(given, origin)
     translator.context, translator.notes = context, InputNotes()
     began = time.perf_counter()
     sources = task.texts.sources
@@ -148,10 +152,6 @@ def _translate(
     seconds = time.perf_counter() - began
     if context.is_main:
         print_notes(translator.notes)
-    others = origins(translator)[1:] if arguments.ensemble else []
-    if context.is_main:
-        for given, origin in zip(arguments.ensemble, others, strict=True):
-            report_checkpoint(given, origin)
     return hypotheses, {
         "checkpoint": " + ".join([str(task.origin), *others]),
         "corpus": task.texts.name,

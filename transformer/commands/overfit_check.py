@@ -69,7 +69,9 @@ def _overfit(
     weights = MasterWeights(model, dtype, recompute=config.train.gradient_checkpointing)
     guard = NonfiniteGuard(weights.loss_scale)
     batch = batch.to(device)
-    translator = Translator(weights.model, tokenizer, search=config.search)
+    # Without the rules that a reference may break.
+    search = dataclasses.replace(config.search, max_length=None, min_length=0, no_repeat_ngram=0)
+    translator = Translator(weights.model, tokenizer, search=search)
     optimizer = torch.optim.AdamW(weights.master.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     num_right = {"greedy": 0, "beam": 0}
     for step in range(1, _MAX_STEPS + 1):
