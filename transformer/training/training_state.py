@@ -95,7 +95,10 @@ def read_progress(path: Path) -> Progress:
         if is_special_file(path):
             raise ValueError("not a regular file")
         saved = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(saved, dict) or not fields.keys() - _OPTIONAL_KEYS - _SPARSE_KEYS <= saved.keys() <= fields.keys():
+        if (
+            not isinstance(saved, dict)
+            or not fields.keys() - _OPTIONAL_KEYS - _SPARSE_KEYS <= saved.keys() <= fields.keys()
+        ):
             raise ValueError("unknown or missing keys")
         for key, value in saved.items():
             if not _is_valid(fields[key], value):
