@@ -1,0 +1,29 @@
+"""Tags: a piece before the source sentence that says what the target should be, or where a pair comes from.
+
+`<2de>` asks for a language (Johnson et al. 2017), `<bt>` marks back-translated text (Caswell et al. 2019).
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from transformer.data.normalization import is_blank
+from transformer.data.pairs import Corpus
+
+
+def split_tag(text: str, tags: Sequence[str]) -> tuple[str | None, str]:
+    """The tag with which a text begins, if it does, and the rest of the text."""
+    first, _, rest = text.lstrip().partition(" ")
+    return (first, rest) if first in tags else (None, text)
+
+
+def tagged(corpus: Corpus, tag: str | None, tags: Sequence[str]) -> Corpus:
+    """The corpus with a tag before each source that has text and does not begin with one of the `tags` itself."""
+    if tag is None:
+        return corpus
+
+    def read() -> Iterator[tuple[str, str]]:
+        for source, target in corpus.read():
+            own, text = split_tag(source, tags)
+            yield ("" if is_blank(text) else f"{own or tag} {text}"), target
+
+    return dataclasses.replace(corpus, fingerprint=f"{corpus.fingerprint} tag {tag} of {' '.join(tags)}", read=read)
