@@ -18,7 +18,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from transformer.cli import run
-from transformer.config import Config, DataConfig, ModelConfig, SearchConfig, TrainConfig
+from transformer.config import Config, CorpusEntry, DataConfig, ModelConfig, SearchConfig, TrainConfig
 from transformer.config_file import MAX_INT
 
 _ROOT = Path(__file__).parents[1]
@@ -66,12 +66,22 @@ def page() -> str:
         for name, key in keys.items():
             if name in _SECTIONS or name == "base":
                 continue
-            default = yaml.safe_dump(key["default"]).splitlines()[0]
-            lines.append(
-                f"| `{name}` | {_values(key)} | `{default}` | {key['description'].replace('|', chr(92) + '|')} |"
-            )
+            lines.append(_row(name, key))
         lines.append("")
+        if section == "data":
+            lines += [
+                "Keys of an entry of `data.corpora`:\n",
+                "| key | values | default | meaning |",
+                "|---|---|---|---|",
+                *(_row(name, key) for name, key in _entry_schema()["properties"].items()),
+                "",
+            ]
     return "\n".join(lines)
+
+
+def _row(name: str, key: dict[str, Any]) -> str:
+    default = yaml.safe_dump(key["default"]).splitlines()[0]
+    return f"| `{name}` | {_values(key)} | `{default}` | {key['description'].replace('|', chr(92) + '|')} |"
 
 
 def schema() -> dict[str, Any]:
@@ -137,7 +147,16 @@ def _without_titles(key: dict[str, Any]) -> dict[str, Any]:
         kept["anyOf"] = [_without_titles(option) for option in kept["anyOf"]]
     if "items" in kept:
         kept["items"] = _without_titles(kept["items"])
+    if "$ref" in kept:
+        return _entry_schema()
     return kept
+
+
+def _entry_schema() -> dict[str, Any]:
+    """An entry of `data.corpora`: keys, or a path alone."""
+    keys, texts = TypeAdapter(CorpusEntry).json_schema()["properties"], comments(CorpusEntry)
+    described = {name: {**_without_titles(key), "description": texts[name]} for name, key in keys.items()}
+    return {"type": ["object", "string"], "additionalProperties": False, "properties": described}
 
 
 def _plain(bound: float) -> float:
@@ -155,6 +174,8 @@ def _values(key: dict[str, Any]) -> str:
         return "`null`"
     if key["type"] == "array":
         return f"list: {_values(key['items'])}"
+    if "properties" in key:
+        return "paths, or keys as below"
     return " ".join([_TYPES[key["type"]], _range(key)]).strip()
 
 

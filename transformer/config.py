@@ -19,14 +19,23 @@ from transformer.config_errors import one_line_errors
 from transformer.config_file import apply_override, read_values
 from transformer.config_hints import unknown_key
 from transformer.errors import ConfigError
-from transformer.sections.data import DataConfig
+from transformer.sections.data import CorpusEntry, DataConfig
 from transformer.sections.model import ModelConfig
 from transformer.sections.search import SearchConfig
 from transformer.sections.train import TrainConfig
 from transformer.sections.types import STRICT, CountFromZero, NonEmptyPath
 from transformer.shipped import find_config
 
-__all__ = ["Config", "DataConfig", "ModelConfig", "SearchConfig", "TrainConfig", "load_config", "override"]
+__all__ = [
+    "Config",
+    "CorpusEntry",
+    "DataConfig",
+    "ModelConfig",
+    "SearchConfig",
+    "TrainConfig",
+    "load_config",
+    "override",
+]
 
 
 @one_line_errors("")
@@ -55,7 +64,7 @@ class Config:
 
     def differences(self) -> str:
         """The values that differ from the defaults, and `run_dir`, in the format of `load_config`."""
-        defaults, tree = dataclasses.asdict(Config()), dataclasses.asdict(self)
+        defaults, tree = dataclasses.asdict(Config()), self._tree()
         shown: dict[str, Any] = {"run_dir": tree.pop("run_dir")}
         for name, value in tree.items():
             if isinstance(value, dict):
@@ -68,7 +77,13 @@ class Config:
 
     def flat(self) -> dict[str, Any]:
         """Values by dotted key, such as `train.max_steps`."""
-        return _flatten(dataclasses.asdict(self))
+        return _flatten(self._tree())
+
+    def _tree(self) -> dict[str, Any]:
+        """Nested values, in which entries of lists have only the keys that differ from the defaults."""
+        tree = dataclasses.asdict(self)
+        tree["data"]["corpora"] = self.data.entries_as_given()
+        return tree
 
 
 _SECTIONS = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig, "search": SearchConfig}
@@ -143,5 +158,6 @@ def _dump(tree: dict[str, Any], *, in_line: bool = False) -> str:
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
+        value = list(value) if isinstance(value, tuple) else value  # as in YAML and JSON
         flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat

@@ -22,6 +22,7 @@ _TYPES = {
     "bool_type": "true or false",
     "string_type": "text",
     "tuple_type": "a list",
+    "dataclass_exact_type": "a path or keys",
 }
 _KNOWN_KEYS: list[str] = []  # of the decorated classes, from which hints are taken
 _BOUNDS = {
@@ -42,7 +43,8 @@ def one_line_errors(section: str) -> Callable[[type[_Section]], type[_Section]]:
         validate, check = cls.__init__, getattr(cls, "__post_init__", None)
         hints = typing.get_type_hints(cls)
         keys = [f"{section}{name}" for name, hint in hints.items() if not dataclasses.is_dataclass(hint)]
-        _KNOWN_KEYS[:] = [*_KNOWN_KEYS, *keys] if section else [*keys, *_KNOWN_KEYS]
+        if not section.endswith("[]."):  # an entry of a list, whose keys are no keys of the configuration
+            _KNOWN_KEYS[:] = [*_KNOWN_KEYS, *keys] if section else [*keys, *_KNOWN_KEYS]
 
         def init(self: _Section, **values: Any) -> None:
             try:
@@ -85,12 +87,15 @@ def _signature(cls: type, hints: dict[str, Any]) -> inspect.Signature:
 def _message(errors: list[ErrorDetails], section: str, cls: type) -> str:
     for error in errors:
         if error["type"] == "unexpected_keyword_argument":
-            return unknown_key(f"{section}{error['loc'][0]}", _KNOWN_KEYS)
+            known = [f"{section}{field.name}" for field in dataclasses.fields(cls)] if "[]" in section else _KNOWN_KEYS
+            return unknown_key(f"{section}{error['loc'][0]}", known)
     kind, value, context = errors[0]["type"], errors[0]["input"], errors[0].get("ctx", {})
     if not errors[0]["loc"]:  # from __post_init__
         return str(context["error"])
     name = str(errors[0]["loc"][0])
     key = f"{section}{name}"
+    if kind == "dataclass_exact_type":  # of a list
+        key = f"{key}[{errors[0]['loc'][-1]}]"
     if kind in _TYPES:
         return f"{key} must be {_TYPES[kind]}, got {value!r}{_advice(kind, value)}"
     if kind in _BOUNDS:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode
 
-from transformer.config_values import takes_list, takes_null, takes_text
+from transformer.config_values import entry_type, takes_list, takes_null, takes_text
 from transformer.errors import ConfigError, one_line
 from transformer.files import is_special_file
 from transformer.shipped import hint, shipped_config
@@ -105,10 +105,15 @@ def _override_value(text: str, hint: Any) -> Any:
         return text
     try:
         value = _parse_yaml(text) if text else ""
-    except ValueError:
+    except ValueError as error:
+        if entry_type(hint) is not None and text[:1] in ("[", "{"):
+            raise ConfigError(f"{text}: not YAML: {error}; text with braces needs quotes: path: 'a.{{lang}}'") from None
         return text  # such as a quote that is not closed
+    if entry_type(hint) is not None and isinstance(value, dict):
+        return [value]
     if takes_list(hint):
-        return value if isinstance(value, list | None) else [text]
+        is_quoted = isinstance(value, str) and text[:1] in ("'", '"')
+        return value if isinstance(value, list | None) else [value if is_quoted else text]
     is_value = isinstance(value, str) if takes_text(hint) and text != "null" else not isinstance(value, dict | list)
     return value if is_value else text
 

@@ -79,6 +79,13 @@ _ELSEWHERE = {
     "data.src_lang": "source_lang source_language src lang_src source",
     "data.tgt_lang": "target_lang target_language tgt trg lang_tgt target",
     "data.corpus": "dataset dataset_name data_path data_dir train_file train_sets train_data path_src path_tgt",
+    "data.corpora": "train_corpora train_sources datasets data_sources corpus_weights sampling_weights "
+    "upsample_primary data_weighting",
+    "data.tag": "lang_tok src_prefix source_prefix prefix target_prefix add_source_token lang_tag encoder_langtok",
+    "data.filters": "filter filtering cleaning clean",
+    "data.deduplicate": "dedup dedupe unique remove_duplicates",
+    "data.validation_size": "test_size val_size valid_size validation_split_percentage eval_size dev_size",
+    "data.hold_out": "holdout held_out train_test_split auto_split split_ratio",
     "data.train_split": "trainpref train_set",
     "data.validation_split": "valid dev val validation validpref valid_sets valid_set dev_set",
     "data.test_split": "test testpref test_set",

@@ -4,11 +4,14 @@ YAML takes words and numbers for values where text is meant, and 1e-9 for text. 
 Python programs.
 """
 
+import dataclasses
 import os
 import re
 import types
 import typing
 from typing import Any
+
+from transformer.errors import ConfigError
 
 _NUMBER = re.compile(r"[-+]?((\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|\.?inf)", re.ASCII)
 
@@ -20,6 +23,9 @@ def plain_value(value: Any, hint: Any) -> Any:
         value: also a number of numpy or torch, a path, or the text of a number.
         hint: type of the key, without constraints.
     """
+    if (entry := entry_type(hint)) is not None and isinstance(value, list | tuple | str | os.PathLike | dict):
+        values = value if isinstance(value, list | tuple) else [value]
+        return tuple(_entry(entry, one, index) for index, one in enumerate(values))
     if takes_list(hint) and isinstance(value, list | tuple | str | os.PathLike):
         # A single text is a list of one.
         values = value if isinstance(value, list | tuple) else [value]
@@ -31,6 +37,24 @@ def plain_value(value: Any, hint: Any) -> Any:
     if isinstance(value, str) and float in _alternatives(hint) and _NUMBER.fullmatch(value):
         return float(value.replace(".inf", "inf"))
     return value
+
+
+def entry_type(hint: Any) -> Any:
+    """The dataclass of which a key of this type takes a list, if there is one."""
+    kinds = (kind for alternative in _alternatives(hint) for kind in typing.get_args(alternative))
+    return next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+
+
+def _entry(entry: Any, value: Any, index: int) -> Any:
+    """An entry of a list from its keys, or from a single text, which is its `path`."""
+    if isinstance(value, str | os.PathLike):
+        value = {"path": value}
+    if not isinstance(value, dict):
+        return value
+    try:
+        return entry(**{str(key): one for key, one in value.items()})
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("[]", f"[{index}]")) from None
 
 
 def takes_text(hint: Any) -> bool:

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from transformer.config import Config, load_config
@@ -56,22 +57,29 @@ def check_home(variable: str) -> None:
 
 
 def pin_data(config: Config) -> Config:
-    """Set `data.revision` of a hub dataset to a commit, unless it is given.
+    """Set the revision of each hub dataset to a commit, unless it is given.
 
     A run keeps the commit that it started with; a new run gets the newest. Offline, the revision stays unset, and an
     earlier download may be used.
     """
-    data = config.data
-    is_dataset_id = re.fullmatch(_REPOSITORY, data.corpus) and not Path(data.corpus).exists()
-    if data.revision is not None or not is_dataset_id:
-        return config
-    saved_config = Path(config.run_dir) / "config.yaml"
-    revision = None
-    if saved_config.is_file():
-        saved = load_config(saved_config, saved=True).data
-        revision = saved.revision if saved.corpus == data.corpus else None
-    revision = revision or _newest_commit(data.corpus)
-    return dataclasses.replace(config, data=dataclasses.replace(data, revision=revision))
+    data, path = config.data, Path(config.run_dir) / "config.yaml"
+    pinned = load_config(path, saved=True).data if path.is_file() else None
+    known = {} if pinned is None else {entry.path: entry.revision for entry in pinned.corpora}
+    if pinned is not None:
+        known[pinned.corpus] = pinned.revision
+    corpora = tuple(
+        dataclasses.replace(entry, revision=_pinned(entry.path, entry.revision, known)) for entry in data.corpora
+    )
+    data = dataclasses.replace(data, revision=_pinned(data.corpus, data.revision, known), corpora=corpora)
+    return config if data == config.data else dataclasses.replace(config, data=data)
+
+
+def _pinned(corpus: str | None, revision: str | None, known: Mapping[str | None, str | None]) -> str | None:
+    """The revision of a corpus: as given, as a run has it, or the newest; None for other corpora."""
+    is_dataset_id = corpus is not None and re.fullmatch(_REPOSITORY, corpus) and not Path(corpus).exists()
+    if revision is not None or corpus is None or not is_dataset_id:
+        return revision
+    return known.get(corpus) or _newest_commit(corpus)
 
 
 def _newest_commit(dataset: str) -> str | None:

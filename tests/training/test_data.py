@@ -75,7 +75,10 @@ def test_unknown_pieces_of_the_validation_text_are_counted(tmp_path: Path) -> No
     lines = load(write_corpus(tmp_path)).counts()
     assert ", 2 of " in lines[2]
     assert lines[2].endswith(" in the validation text")
-    assert lines[3:] == ["normalization: minimal"]
+    assert lines[3:] == [
+        "normalization: minimal",
+        "validation text in the training text: 0 of 2 as pairs, 0 by their sources",
+    ]
 
 
 def write_lines(directory: Path, files: dict[str, str]) -> None:

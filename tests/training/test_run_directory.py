@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from transformer.config import Config, load_config
+from transformer.config import Config, CorpusEntry, DataConfig, load_config
 from transformer.errors import CheckpointError, ConfigError, InUseError
 from transformer.training import run_directory
 from transformer.training.run_directory import (
@@ -93,6 +93,11 @@ FIXED = {
     "model.positional": "learned",
     "model.max_positions": 1031,
     "model.max_relative_position": 11,
+    "data.tag": "<a>",
+    "data.hold_out": ["validation"],
+    "data.validation_size": 71,
+    "data.filters": ["copies"],
+    "data.deduplicate": True,
     "data.corpus": "builtin",
     "data.src_lang": "fr",
     "data.tgt_lang": "en",
@@ -124,7 +129,12 @@ FIXED = {
 TOGETHER = {"train.schedule": "constant", "train.learning_rate": 0.5}
 
 # Where the data are, which may change if the data do not.
-PLACES = {"data.subset": None, "data.train_split": "all", "data.validation_split": "dev"}
+PLACES = {
+    "data.corpora": (CorpusEntry(path="a/{split}.{lang}"),),
+    "data.subset": None,
+    "data.train_split": "all",
+    "data.validation_split": "dev",
+}
 
 
 def with_values(config: Config, values: dict[str, Any]) -> Config:
@@ -147,8 +157,8 @@ def make_checkpoints(directory: Path, *steps: int) -> None:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    """The paper's configuration, in a directory that does not exist yet."""
-    return Config(run_dir=str(tmp_path / "runs" / "base"))
+    """The paper's configuration with a held-out split, in a directory that does not exist yet."""
+    return Config(run_dir=str(tmp_path / "runs" / "base"), data=DataConfig(hold_out=("test",)))
 
 
 def test_every_key_is_free_or_fixed_or_a_place() -> None:

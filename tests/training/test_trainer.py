@@ -488,7 +488,7 @@ def test_changed_data_are_refused(small_config: Config, split: str) -> None:
     Trainer.from_config(changed(small_config, "train.max_steps=2")).fit()
     path = Path(small_config.data.corpus.replace("{split}", split).replace("{lang}", "de"))
     path.write_text(path.read_text().replace("ein", "kein", 1))
-    expected = f"step-00000002: the {split} data of data.corpus have changed since; restore them or choose another"
+    expected = f"step-00000002: the {split} data have changed since; restore them or choose another"
     with pytest.raises(CheckpointError, match=expected):
         Trainer.from_config(changed(small_config, "train.max_steps=3"))
 

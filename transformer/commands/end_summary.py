@@ -58,6 +58,10 @@ def next_commands(trainer: Trainer) -> str:
 
 def _split(data: DataConfig) -> list[str]:
     """The option to score the validation data, if they are files and there is none for the test split."""
+    if "test" in data.hold_out:
+        return []
+    if data.corpus == "none":
+        return ["--split", data.validation_split]
     try:
         if "{" in data.corpus:
             langs = (data.src_lang, data.tgt_lang) if "{lang}" in data.corpus else ("",)

@@ -28,7 +28,9 @@ def check_output(path: Path, inputs: Iterable[Path] = (), data: DataConfig | Non
     """
     check_not_input(path, inputs)
     if data is not None:
-        _check_no_part_of_a_corpus(path, Path(data.corpus).expanduser())
+        entries = [place for entry in data.corpora for place in (entry.path, entry.src, entry.tgt) if place]
+        for place in (data.corpus, *entries):
+            _check_no_part_of_a_corpus(path, Path(place).expanduser())
     _check_no_part_of_a_run(path)
     if path.suffix in COMPRESSION_SUFFIXES:
         raise ConfigError(f"{path}: outputs are not compressed; leave out {path.suffix}")

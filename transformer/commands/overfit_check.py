@@ -11,7 +11,9 @@ import torch
 
 from transformer.config import Config
 from transformer.data.batching import Batch, pad
-from transformer.data.corpus import Corpus, load_split
+from transformer.data.corpus import load_split
+from transformer.data.mixture import training_text
+from transformer.data.pairs import Corpus
 from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
 from transformer.errors import DataError, TrainingError
 from transformer.inference.translator import Translator
@@ -38,7 +40,7 @@ def overfit_check(config: Config, log: Callable[[str], None] = print) -> None:
     the report line by line. UserError if corpus, device or configuration are at fault or the batch is not learned.
     """
     began = time.monotonic()
-    whole = load_split(config.data, config.data.train_split)
+    whole = training_text(config.data)
     train = dataclasses.replace(whole, read=lambda: itertools.islice(whole.read(), _NUM_READ))
     tokenizer = _tokenizer(config, train)
     pairs = _pairs(config, train, tokenizer)

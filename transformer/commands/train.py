@@ -1,7 +1,8 @@
 """Train a translation model: transformer train CONFIG [section.key=value ...]
 
 The same command again resumes from the last checkpoint. --check is a dry run of some seconds: it overfits one batch and
-translates it back, to show that data, model, loss and search work together. With several GPUs or machines:
+translates it back, to show that data, model, loss and search work together. Two files are enough to begin with:
+transformer train --src my.en --tgt my.de holds validation and test pairs out of them. With several GPUs or machines:
 torchrun --nproc-per-node=GPUS -m transformer.commands train CONFIG [section.key=value ...]
 """
 
@@ -15,7 +16,8 @@ from typing import Any
 
 from transformer.commands.end_summary import command, next_commands, results
 from transformer.commands.overfit_check import overfit_check
-from transformer.config import Config, load_config
+from transformer.commands.two_files import add_config_arguments, config_and_overrides
+from transformer.config import Config, DataConfig, load_config
 from transformer.config_hints import unknown_option
 from transformer.data.corpus import Corpus
 from transformer.errors import ConfigError, warn
@@ -37,24 +39,23 @@ from transformer.training.trainer import Trainer
 def main(argv: Sequence[str] | None = None, on_log: OnLog | None = None) -> int:
     """Run the command; from a program, `on_log(kind, step, values)` gets what is logged (docs/LOGGING.md)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", metavar="CONFIG", help="a YAML file, or a name that `transformer configs` lists")
-    parser.add_argument("overrides", metavar="section.key=value", nargs="*", help="such as train.max_steps=1000")
+    add_config_arguments(parser)
     parser.add_argument("--check", action="store_true", help="only overfit one batch and translate it back")
     parser.add_argument("--change", action="store_true", help="go on with other values of keys such as train.lr_factor")
     parser.add_argument("--skip-nonfinite", metavar="N", type=int, help="short for train.skip_nonfinite=N")
     arguments, unknown = parser.parse_known_intermixed_args(argv)
     if unknown:
         raise ConfigError(unknown_option(unknown[0], Config().flat()))
-    overrides = list(arguments.overrides)
+    path, overrides = config_and_overrides(arguments)
     if arguments.skip_nonfinite is not None:
         overrides.append(f"train.skip_nonfinite={arguments.skip_nonfinite}")
     with init_distributed() as context:
         if arguments.check:
-            config = _load(arguments.config, overrides, context)
+            config = _load(path, overrides, context)
             _scorer(config, context)
             context.broadcast_from_main(lambda: overfit_check(config))
             return 0
-        return _train(arguments.config, overrides, context, on_log, change=arguments.change)
+        return _train(path, overrides, context, on_log, change=arguments.change)
 
 
 def _load(path: str, overrides: Sequence[str], context: DistributedContext) -> Config:
@@ -73,11 +74,17 @@ def _train(
     path: str, overrides: Sequence[str], context: DistributedContext, on_log: OnLog | None, *, change: bool
 ) -> int:
     config = _load(path, overrides, context)
-    # Only the revision is taken from the main process: paths may differ from machine to machine.
-    revision = context.broadcast_from_main(lambda: pin_data(config).data.revision)
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, revision=revision))
+    # Only the revisions are taken from the main process: paths may differ from machine to machine.
+    revision, *revisions = context.broadcast_from_main(lambda: _revisions(pin_data(config).data))
+    corpora = zip(config.data.corpora, revisions, strict=True)
+    entries = tuple(dataclasses.replace(entry, revision=found) for entry, found in corpora)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, revision=revision, corpora=entries))
     with lasting_output(Path(config.run_dir)):
         return _run(config, path, overrides, context, on_log, change=change)
+
+
+def _revisions(data: DataConfig) -> list[str | None]:
+    return [data.revision, *(entry.revision for entry in data.corpora)]
 
 
 def _run(

@@ -1,10 +1,9 @@
 """Parallel corpora (section 5.1): hub datasets, local files, the builtin grammar and registered forms."""
 
+import dataclasses
 import os
 import re
-import reprlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,10 +11,11 @@ from transformer.config import DataConfig
 from transformer.config_file import plain_name
 from transformer.data.builtin import builtin_pairs
 from transformer.data.compression import COMPRESSION_SUFFIXES, inner_suffix
+from transformer.data.holdout import held_out_split
 from transformer.data.hub_dataset import hub_pairs
 from transformer.data.new_words import NAME as NEW_WORDS
 from transformer.data.new_words import with_new_words
-from transformer.data.normalization import surrogates_error
+from transformer.data.pairs import Corpus
 from transformer.data.repository import repository_pairs
 from transformer.data.tables import TABLE_SUFFIXES, check_table, is_table, swapped_tables, table_pairs
 from transformer.data.text_files import (
@@ -26,6 +26,7 @@ from transformer.data.text_files import (
     read_lines,
     text_pattern,
 )
+from transformer.data.tmx import Units, first_unit
 from transformer.errors import ConfigError, DataError
 from transformer.hub import check_home
 
@@ -51,41 +52,6 @@ _HELD_OUT_BUILTIN_SIZE = 1000
 Text = TypeVar("Text")  # a line, or the two sides of a pair
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """Sentence pairs, streamed, that can be read repeatedly.
-
-    Attributes:
-        name: for messages.
-        fingerprint: changes with the content; key of the cache. TypeError unless it is a str.
-        read: returns a new iterator over (source, target) pairs. DataError if the files are invalid.
-        symbols: returns the tokenizer's user-defined symbols, words that are never split.
-
-    Iterating over it reads it, with a DataError for what is not two texts.
-    """
-
-    name: str
-    fingerprint: str
-    read: Callable[[], Iterator[tuple[str, str]]]
-    symbols: Callable[[], Sequence[str]] = list
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.fingerprint, str):
-            raise TypeError(f"{self.name}: fingerprint must be a str, got {type(self.fingerprint).__name__}")
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        for number, pair in enumerate(self.read(), start=1):
-            is_pair = isinstance(pair, (tuple, list)) and len(pair) == 2
-            if not is_pair or not isinstance(pair[0], str) or not isinstance(pair[1], str):
-                raise DataError(f"{self.name}, pair {number}: must be two texts, got {reprlib.repr(pair)}")
-            try:
-                pair[0].encode()
-                pair[1].encode()
-            except UnicodeEncodeError:
-                raise surrogates_error(f"{self.name}, pair {number}") from None
-            yield pair
-
-
 CorpusReader = Callable[[DataConfig, str], Corpus]
 _READERS: dict[str, CorpusReader] = {}
 
@@ -103,14 +69,51 @@ def register_corpus(form: str, reader: CorpusReader) -> None:
 
 
 def load_split(data: DataConfig, split: str) -> Corpus:
-    """Load one split of the configured corpus.
+    """Load one split of the configured corpus, or what `data.hold_out` takes out of the training corpus for it.
+
+    Errors and forms as of `read_split`; DataError also if too few pairs could be held out.
+    """
+    names = {"validation": data.validation_split, "test": data.test_split}
+    held_out = next((name for name in data.hold_out if split in (name, names[name])), None)
+    if held_out is None:
+        if data.corpus == "none":
+            raise DataError(f"data.corpus=none has no split {split!r}, only {', '.join(data.hold_out)}")
+        return read_split(data, split)
+    whole = read_entry(data, 0) if data.corpora else read_split(data, data.train_split)
+    return held_out_split(whole, held_out, data.hold_out, data.validation_size, Path(data.cache_dir))
+
+
+def read_entry(data: DataConfig, index: int) -> Corpus:
+    """One of `data.corpora`, without its tag. DataError as of `read_split`, by the key of the entry."""
+    entry = data.corpora[index]
+    try:
+        if entry.path is None:
+            return aligned_files(Path(str(entry.src)), Path(str(entry.tgt)))
+        alone = dataclasses.replace(
+            data,
+            corpus=entry.path,
+            subset=entry.subset,
+            revision=entry.revision,
+            src_lang=entry.src_lang or data.src_lang,
+            tgt_lang=entry.tgt_lang or data.tgt_lang,
+            corpora=(),
+            hold_out=(),
+            validation_size=None,
+        )
+        return read_split(alone, entry.split or data.train_split)
+    except DataError as error:
+        raise DataError(str(error).replace("data.corpus=", f"data.corpora[{index}].path=")) from None
+
+
+def read_split(data: DataConfig, split: str) -> Corpus:
+    """Read one split of `data.corpus`.
 
     `data.corpus` is one of
 
     - a registered name: `builtin`, or `treebank` of `transformer.parsing`;
     - a local pattern with a registered suffix: `.trees` of `transformer.parsing`;
     - a local pattern with `{split}` and `{lang}`, one file per language, plain or compressed;
-    - a local pattern of csv, tsv, jsonl, json or parquet files with a column per language;
+    - a local pattern of csv, tsv, jsonl, json or parquet files with a column per language, or of tmx files;
     - a Hugging Face hub id, read at `data.revision`, or a local directory with the layout of the hub.
 
     In patterns, `validation` also finds `valid`, `val` and `dev`, and an unambiguous prefix of a name finds its file.
@@ -208,6 +211,18 @@ def _builtin(data: DataConfig, split: str) -> Corpus:
 
 
 register_corpus("builtin", _builtin)
+
+
+def _memory(data: DataConfig, split: str) -> Corpus:
+    """A translation memory."""
+    (path,) = find_files(data.corpus, split)
+    fingerprint, (file,) = checked_files(path)
+    first_unit(path, data.src_lang, data.tgt_lang)
+    units = Units(file, data.src_lang, data.tgt_lang)
+    return Corpus(str(path), f"{fingerprint} tmx {data.src_lang} {data.tgt_lang}", units.read, dropped=units.dropped)
+
+
+register_corpus(".tmx", _memory)
 
 
 def _table(path: Path, src_lang: str, tgt_lang: str) -> Corpus:

@@ -248,6 +248,7 @@ def _write_entry(
             # Not np.save, whose error for a full disk does not say so.
             _append(temporary / f"{name}.lengths.npy", numbers.data, cache)
             digests[name].update(numbers.data)
+        dropped |= corpus.dropped()
         num_pairs = sum(len(counts) for counts in lengths["src"])
         sums = {name: digest.hexdigest() for name, digest in digests.items()}
         meta = {"num_pairs": num_pairs, "dropped": dropped, "num_unknown": num_unknown}

@@ -1,5 +1,6 @@
 """The section `data`."""
 
+import dataclasses
 from typing import Any
 
 from pydantic.dataclasses import dataclass
@@ -11,17 +12,50 @@ from transformer.sections.types import (
     BleuTokenizer,
     BoundedCount,
     Coverage,
+    Filter,
+    HeldOut,
     Length,
     NonEmptyPath,
     NormalizationRule,
     PathText,
     PlainName,
     Ratio,
+    Tag,
     Text,
     ValidationSetText,
     VocabSize,
+    Weight,
 )
 from transformer.sections.validation_set import name_and_corpus
+
+
+@one_line_errors("data.corpora[].")
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CorpusEntry:
+    """One of several training corpora: `path` as `data.corpus`, or two files, `src` and `tgt`."""
+
+    path: NonEmptyPath | None = None  # hub id, pattern of local files, builtin: the forms of data.corpus
+    src: NonEmptyPath | None = None  # instead of path: a file with a source sentence per line
+    tgt: NonEmptyPath | None = None  # the file with their translations
+    weight: Weight = 1.0  # visits of each pair per epoch; 0.5: half of the pairs in one epoch, the others in the next
+    tag: Tag | None = None  # a piece before each source sentence: one word in angle brackets
+    split: PlainName | None = None  # {split}; null: data.train_split
+    subset: Text | None = None  # as data.subset
+    revision: Text | None = None  # as data.revision
+    src_lang: PlainName | None = None  # null: data.src_lang
+    tgt_lang: PlainName | None = None  # null: data.tgt_lang
+
+    def __post_init__(self) -> None:
+        has_files = (self.src is not None, self.tgt is not None)
+        if any(has_files) if self.path is not None else not all(has_files):
+            raise ConfigError(
+                f"data.corpora[]: path={self.path}, src={self.src}, tgt={self.tgt}: give a path, or both src and tgt"
+            )
+
+    @property
+    def name(self) -> str:
+        """For messages: the path, or both files."""
+        return f"{self.src} and {self.tgt}" if self.path is None else self.path
 
 
 @one_line_errors("data.")
@@ -29,7 +63,14 @@ from transformer.sections.validation_set import name_and_corpus
 class DataConfig:
     """Corpus, tokenizer and filtering of sentence pairs (section 5.1)."""
 
-    corpus: NonEmptyPath = "wmt/wmt14"  # hub id, pattern of local files with {split} and {lang}, builtin or treebank
+    # hub id, pattern of local files with {split} and {lang}, builtin, treebank; none: data.corpora and data.hold_out
+    corpus: NonEmptyPath = "wmt/wmt14"
+    # training corpora instead of the training split of data.corpus; each is a path or the keys below
+    corpora: tuple[CorpusEntry, ...] = ()
+    # piece before the source sentences of data.corpus, and before those to translate: one word in angle brackets
+    tag: Tag | None = None
+    hold_out: tuple[HeldOut, ...] = ()  # splits taken out of the (first) training corpus, by a hash of the source
+    validation_size: BoundedCount | None = None  # pairs of each; null: a hundredth, at least 100 if there are, to 2,000
     subset: Text | None = "de-en"  # the hub's name for a part of the corpus; new_words: builtin with other words
     revision: Text | None = None  # commit, tag or branch of the hub's repository; null: the newest commit
     src_lang: PlainName = "en"  # source language: {lang} in file names, a column of tables
@@ -49,6 +90,8 @@ class DataConfig:
     byte_fallback: bool = False  # spell other characters in 256 byte pieces, instead of as unknown
     max_length: Length = 256  # pieces per side, </s> included; longer pairs are dropped and counted
     max_ratio: Ratio | None = None  # drop training pairs whose lengths differ by more than this factor
+    filters: tuple[Filter, ...] = ()  # training pairs to drop: docs/DATA.md has an example of each
+    deduplicate: bool = False  # drop training pairs that repeat an earlier one
     cache_dir: PathText = "runs/.cache"  # encoded corpora, keyed by content; can be shared and deleted
 
     def __post_init__(self) -> None:
@@ -60,6 +103,30 @@ class DataConfig:
             raise ConfigError(
                 f"data.also_validate names {self.validation_split}, which data.validation_split validates already"
             )
+        if self.validation_size is not None and not self.hold_out:
+            raise ConfigError(
+                f"data.validation_size={self.validation_size} needs data.hold_out: [validation], or [validation, test]"
+            )
+        if self.hold_out and self.corpora and self.corpora[0].tag != self.tag:
+            raise ConfigError(
+                f"data.tag={self.tag} must be data.corpora[0].tag={self.corpora[0].tag}, since data.hold_out takes "
+                "pairs out of that corpus"
+            )
+        if self.corpus == "none" and not (self.corpora and len({*self.hold_out}) == 2):
+            raise ConfigError("data.corpus=none needs data.corpora, and data.hold_out: [validation, test]")
+
+    def entries_as_given(self) -> tuple[dict[str, Any], ...]:
+        """The entries of `corpora`, without the keys that have their default."""
+        fields = dataclasses.fields(CorpusEntry)
+        return tuple(
+            {field.name: value for field in fields if (value := getattr(entry, field.name)) != field.default}
+            for entry in self.corpora
+        )
+
+    @property
+    def tags(self) -> list[str]:
+        """The pieces that may stand before a source sentence."""
+        return sorted({tag for tag in (self.tag, *(entry.tag for entry in self.corpora)) if tag is not None})
 
     @property
     def tokenizer_settings(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Types of configuration keys, with their ranges."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
@@ -12,6 +13,9 @@ from transformer.sections.validation_set import validation_set
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 NormalizationRule = Literal["minimal", "identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"]
+
+Filter = Literal["copies", "encoding", "markup", "no_letters", "numbers"]
+HeldOut = Literal["validation", "test"]
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 # A configuration may come with a model from anywhere, so sizes are limited.
@@ -33,6 +37,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 Exponent = Annotated[float, Field(ge=0, le=10)]
 Limit = Annotated[float, Field(gt=0, allow_inf_nan=True)]  # infinity switches a limit off
 Ratio = Annotated[float, Field(ge=1, allow_inf_nan=True)]
+Weight = Annotated[float, Field(gt=0, le=1000)]
 Text = Annotated[str, AfterValidator(plain_text)]
 NonEmptyText = Annotated[str, Field(min_length=1), AfterValidator(plain_text)]
 PathText = Annotated[Text, AfterValidator(expand_home)]
@@ -40,6 +45,16 @@ NonEmptyPath = Annotated[NonEmptyText, AfterValidator(expand_home)]
 ValidationSetText = Annotated[str, AfterValidator(validation_set)]
 PlainName = Annotated[str, AfterValidator(plain_name), AfterValidator(plain_text)]
 LengthPenalty = Annotated[Literal["gnmt", "power", "none"], BeforeValidator(no_number)]
+
+
+def tag_name(value: str) -> str:
+    """ValueError unless a tag is in angle brackets, and neither a special nor a byte piece."""
+    if not re.fullmatch(r"<[^\s<>▁▅]+>", value) or re.fullmatch(r"<(unk|/?s|pad|0x[0-9A-F]{2})>", value):
+        raise ValueError("must be one word in angle brackets, such as <bt> or <2de>, and no piece such as <s>")
+    return value
+
+
+Tag = Annotated[Text, AfterValidator(tag_name)]
 
 # `auto`, or one of sacreBLEU's.
 BleuTokenizer = Literal[

@@ -262,7 +262,7 @@ def resume(
 
 def _changed_data(split: str, moved: Sequence[str]) -> str:
     if not moved:
-        return f"the {split} data of data.corpus have changed since; restore them or choose another run_dir"
+        return f"the {split} data have changed since; restore them or choose another run_dir"
     return (
         f"the run has other {split} data ({'; '.join(moved)}): files may move, but every byte counts, so a .gz file is "
         "not its text; restore these values or choose another run_dir (by default runs/ and the name of the file, so "

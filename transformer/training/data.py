@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,8 +11,12 @@ import numpy as np
 
 from transformer.config import DataConfig
 from transformer.data.batching import group_into_updates, shard_update
-from transformer.data.corpus import Corpus, load_split
+from transformer.data.corpus import load_split
 from transformer.data.dataset import Ints, PairDataset, corpus_tokenizer, encode_corpus, in_words
+from transformer.data.duplicates import Overlap, count_id, overlap
+from transformer.data.mixture import Mixture, TrainingCorpus, joined, mixed, training_corpora
+from transformer.data.pairs import Corpus
+from transformer.data.tags import tagged
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import DataError
 from transformer.files import write_atomic
@@ -22,15 +26,18 @@ from transformer.training.signals import ctrl_c_ends_at_once
 from transformer.training.training_state import Progress
 from transformer.training.validation_sets import ValidationSet, load_validation_sets
 
+_MANY_SHARED = 0.01  # part of the validation pairs in the training text from which there is a warning
+
 
 @dataclass(frozen=True)
 class RunData:
     """Tokenizer, encoded training and validation pairs, and validation text."""
 
     tokenizer: Tokenizer
-    train: PairDataset
+    train: Mixture
     validation: PairDataset
     validation_text: Corpus
+    overlap: Overlap  # of the validation with the training text
     others: Mapping[str, ValidationSet] = field(default_factory=dict)  # validated too, by name
 
     @property
@@ -48,11 +55,16 @@ class RunData:
         others = ((f"validation {name}", other.pairs) for name, other in self.others.items())
         texts = (("training", self.train), ("validation", self.validation), *others)
         lines = [f"{name} pairs: {len(pairs):,} (dropped: {in_words(pairs.dropped)})" for name, pairs in texts]
-        unknown = (
-            f"{pairs.num_unknown:,} of {len(pairs.src.ids) + len(pairs.tgt.ids) - 2 * len(pairs):,} in the {name} text"
-            for name, pairs in texts
-        )
+        lines += self._parts()
+        unknown = (f"{pairs.num_unknown:,} of {_num_pieces(pairs):,} in the {name} text" for name, pairs in texts)
         lines += [f"unknown pieces: {', '.join(unknown)}", f"normalization: {self.tokenizer.normalization}"]
+        lines.append(f"validation text in the training text: {self.overlap}")
+        lines += self._tags_in_text()
+        if self.overlap.pairs > _MANY_SHARED * self.overlap.total:
+            lines.append(
+                f"warning: {self.overlap.pairs / self.overlap.total:.1%} of the validation pairs are in the training "
+                "text: their score tells little about other text"
+            )
         num_characters, size = self.tokenizer.num_characters(), len(self.tokenizer)
         if num_characters > size / 2:
             lines.append(
@@ -61,17 +73,44 @@ class RunData:
             )
         return lines
 
+    def _tags_in_text(self) -> list[str]:
+        """A warning if the text itself has words that are read as tags."""
+        found = {}
+        for tag in {part.tag for part in self.train.parts if part.tag is not None}:
+            ids = self.tokenizer.source.encode([tag])[0]
+            number = sum(count_id(side, ids[0]) for side in (self.train.src, self.train.tgt))
+            number -= sum(len(part.pairs) for part in self.train.parts if part.tag == tag)
+            if number > 0 and len(ids) == 1:
+                found[tag] = number
+        words = ", ".join(f"{tag} {number:,} times" for tag, number in sorted(found.items()))
+        return [f"warning: the training text itself has words that are read as tags: {words}"] if found else []
+
+    def _parts(self) -> list[str]:
+        """A line for each of several corpora: kept and dropped pairs, weight, share of an epoch's target tokens."""
+        parts = self.train.parts
+        if len(parts) == 1 and parts[0].weight == 1.0 and parts[0].tag is None:
+            return []
+        lines = []
+        for part, share in zip(parts, self.train.shares(), strict=True):
+            weight = "" if part.weight == 1.0 else f", weight {part.weight:g}"
+            tag = "" if part.tag is None else f", tag {part.tag}"
+            numbers = f"{len(part.pairs):,} pairs, {share:.1%} of an epoch{weight}{tag}"
+            lines.append(f"  {part.name}: {numbers} (dropped: {in_words(part.dropped)})")
+        return lines
+
+
+def _num_pieces(pairs: PairDataset) -> int:
+    """Pieces of both sides, without </s>."""
+    return int(pairs.src.lengths.sum()) + int(pairs.tgt.lengths.sum()) - 2 * len(pairs)
+
 
 def load_data(data: DataConfig, tokenizer_path: Path, context: DistributedContext, stage: Stage = no_stage) -> RunData:
     """Load and encode the data of a run; train its tokenizer if absent. DataError."""
     stage = stage if context.is_main else no_stage
     with context.main_process_first():
-        train, validation = (load_split(data, split) for split in (data.train_split, data.validation_split))
-    if train.fingerprint == validation.fingerprint:
-        raise DataError(
-            f"data.corpus={data.corpus}: training and validation have the same content ({train.name} and "
-            f"{validation.name}); is {{split}} missing?"
-        )
+        corpora, validation = training_corpora(data), load_split(data, data.validation_split)
+    _check_apart(data, corpora, validation)
+    train = joined(corpora, data.tags)
 
     def make_tokenizer() -> bytes:
         if not tokenizer_path.is_file():
@@ -83,18 +122,40 @@ def load_data(data: DataConfig, tokenizer_path: Path, context: DistributedContex
 
     tokenizer = Tokenizer(context.broadcast_from_main(make_tokenizer))
     with context.main_process_first():
-        encoded, validation_encoded = (
+        *parts, validation_encoded = (
             encode_corpus(
                 corpus, tokenizer, data.cache_dir, max_length=data.max_length, max_ratio=max_ratio, stage=stage
             )
-            for corpus, max_ratio in ((train, data.max_ratio), (validation, None))
+            for corpus, max_ratio in (
+                *((tagged(one.corpus, one.tag, data.tags), data.max_ratio) for one in corpora),
+                (tagged(validation, data.tag, data.tags), None),
+            )
         )
+    encoded = mixed(corpora, parts, deduplicate=data.deduplicate)
     # Each rank samples the same updates from the lengths of its sentences.
     lengths = tuple(zlib.crc32(side.lengths.tobytes()) for side in (encoded.src, encoded.tgt))
     if len(set(context.all_gather(lengths))) > 1:
         raise DataError(f"data.corpus={data.corpus}: differs between machines")
+    shared = context.broadcast_from_main(lambda: _overlap(encoded, validation_encoded, data))
     others = load_validation_sets(data, tokenizer, context, stage)
-    return RunData(tokenizer, encoded, validation_encoded, validation, others)
+    return RunData(tokenizer, encoded, validation_encoded, validation, shared, others)
+
+
+def _check_apart(data: DataConfig, corpora: Sequence[TrainingCorpus], validation: Corpus) -> None:
+    """DataError if a training corpus and the validation data have the same content."""
+    for index, one in enumerate(corpora):
+        if one.whole == validation.fingerprint:
+            key = f"data.corpora[{index}]" if data.corpora else f"data.corpus={data.corpus}"
+            raise DataError(
+                f"{key}: training and validation have the same content ({one.corpus.name} and {validation.name}); is "
+                "{split} missing? data.hold_out=[validation, test] takes both out of the training data"
+            )
+
+
+def _overlap(train: Mixture, validation: PairDataset, data: DataConfig) -> Overlap:
+    """Without tags: the text counts."""
+    parts = [(part.pairs, int(part.tag is not None)) for part in train.parts if len(part.pairs)]
+    return overlap(parts, (validation, int(data.tag is not None)), Path(data.cache_dir))
 
 
 @dataclass(frozen=True)
@@ -120,8 +181,9 @@ class BatchSampler:
     ) -> None:
         self._lengths = dataset.src.lengths, dataset.tgt.lengths
         self._max_tokens, self._context = max_tokens, context
+        self._visits = dataset.visits(seed) if isinstance(dataset, Mixture) else None
         self._plan = functools.partial(
-            group_into_updates, *self._lengths, max_tokens=max_tokens, tokens_per_update=tokens_per_update, seed=seed
+            group_into_updates, max_tokens=max_tokens, tokens_per_update=tokens_per_update, seed=seed
         )
         self._epoch = -1
         self._updates: list[list[Ints]] = []
@@ -142,7 +204,7 @@ class BatchSampler:
             self._start_epoch(progress.epoch)
         batches = [batch for update in self._updates[: progress.update] for batch in update]
         pairs = np.concatenate([np.zeros(0, np.int64), *batches])
-        src, tgt = (progress.epoch * int(side.sum()) + int(side[pairs].sum()) for side in self._lengths)
+        src, tgt = (self._before_epoch(progress.epoch, side) + int(side[pairs].sum()) for side in self._lengths)
         return src - progress.skipped_src_tokens, tgt - progress.skipped_tgt_tokens
 
     def skip_epoch(self, progress: Progress) -> None:
@@ -155,8 +217,17 @@ class BatchSampler:
         progress.skipped_src_tokens += src
         progress.skipped_tgt_tokens += tgt
 
+    def _before_epoch(self, epoch: int, lengths: Ints) -> int:
+        return epoch * int(lengths.sum()) if self._visits is None else self._visits.before_epoch(epoch, lengths)
+
     def _start_epoch(self, epoch: int) -> None:
-        self._epoch, self._updates = epoch, self._plan(epoch=epoch)
+        self._epoch = epoch
+        if self._visits is None:
+            self._updates = self._plan(*self._lengths, epoch=epoch)
+            return
+        visited = self._visits.of_epoch(epoch)
+        updates = self._plan(*(side[visited] for side in self._lengths), epoch=epoch)
+        self._updates = [[visited[batch] for batch in update] for update in updates]
 
     def shard(self, update: Update) -> list[Ints]:
         """The batches of this rank."""

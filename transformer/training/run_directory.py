@@ -64,7 +64,7 @@ CHANGEABLE_KEYS = {
 }
 
 # Where the data are: another place is as good if the data found there have the fingerprints of the run.
-PLACE_KEYS = ("data.corpus", "data.subset", "data.train_split", "data.validation_split")
+PLACE_KEYS = ("data.corpus", "data.corpora", "data.subset", "data.train_split", "data.validation_split")
 _GENERATED = ("builtin", "treebank")  # have no place
 
 
@@ -186,7 +186,15 @@ def moved_places(before: Config, now: Config) -> list[str]:
     """The differing keys that say where the data are; none if data of the built-in grammar are involved."""
     if before.data.corpus in _GENERATED or now.data.corpus in _GENERATED:
         return []
+    if _uses(before) != _uses(now):
+        return []
     return differing_keys(before, now, now.flat().keys() - set(PLACE_KEYS))
+
+
+def _uses(config: Config) -> list[tuple[float, str | None]]:
+    """Weight and tag of each training corpus, which no other place changes."""
+    data = config.data
+    return [(entry.weight, entry.tag) for entry in data.corpora] or [(1.0, data.tag)]
 
 
 def _clean_up(run: Path) -> None:
