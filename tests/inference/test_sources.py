@@ -193,3 +193,52 @@ def test_a_limit_that_leaves_nothing_of_any_text_is_refused(tokenizer: Tokenizer
     with pytest.raises(ConfigError, match=f"^{message}$"):
         reader(tokenizer, limit=1, too_long="truncate", is_raisable=is_raisable)
     assert reader(tokenizer, limit=2, too_long="truncate").read(["Two dogs."])[0][0].ids[-1] == EOS_ID
+
+
+# Tags
+
+TAGS = ("<2de>", "<bt>")
+
+
+@pytest.fixture(scope="module")
+def tagging() -> Tokenizer:
+    return Tokenizer.train((side for pair in builtin_pairs("train", 199) for side in pair), 211, TAGS)
+
+
+@pytest.mark.usefixtures("sentencex")
+def test_a_tag_stands_before_each_source_and_another_at_the_beginning_of_a_text_wins(tagging: Tokenizer) -> None:
+    ((de,), (bt,), two, dogs) = tagging.encode([*TAGS, "Two dogs.", "A dog."])
+    found = reader(tagging, tag="<2de>", tags=TAGS)
+    assert found.read(["Two dogs.", "<bt> Two dogs.", "<2de> Two dogs.", "", "<bt>", " <bt> "]) == [
+        [Source([de, *two, EOS_ID])],
+        [Source([bt, *two, EOS_ID])],
+        [Source([de, *two, EOS_ID])],
+        *[[Source([])]] * 3,
+    ]
+    split = reader(tagging, tag="<2de>", tags=TAGS, language="en").read(["<bt> Two dogs.|A dog.", "A dog."])
+    assert split == [[Source([bt, *two, EOS_ID]), Source([bt, *dogs, EOS_ID])], [Source([de, *dogs, EOS_ID])]]
+    assert reader(tagging, tags=TAGS).read(["Two dogs."]) == [[Source([*two, EOS_ID])]]
+    assert found.encode(["<bt> Two dogs.", "A dog.", " ", "<bt>"]) == [[bt, *two], [de, *dogs], [], []]
+
+
+def test_a_tag_counts_as_a_piece_of_the_limit_and_not_as_a_known_word(tagging: Tokenizer) -> None:
+    ((de,), two) = tagging.encode(["<2de>", "Two dogs."])
+    fits = len(two) + 2
+    options: dict[str, Any] = {"tag": "<2de>", "tags": TAGS}
+    assert reader(tagging, limit=fits, **options).read(["Two dogs."]) == [[Source([de, *two, EOS_ID])]]
+    with pytest.raises(DataError, match=rf"sentence 1 has {fits} pieces, more than the limit of {fits - 1}:"):
+        reader(tagging, limit=fits - 1, **options).read(["Two dogs."])
+    cut = reader(tagging, limit=fits - 1, too_long="truncate", **options)
+    assert cut.read(["Two dogs."]) == [[Source([de, *two[:-1], EOS_ID])]]
+    (parts,) = reader(tagging, limit=fits, too_long="split", **options).read(["Two dogs. Two dogs. Two dogs."])
+    assert all(part.ids[0] == de and len(part.ids) <= fits for part in parts)
+    assert len(parts) > 1
+    assert reader(tagging, **options).read(["здесь"]) == [[Source([], "здесь")]]
+    with pytest.raises(ConfigError, match=r"the limit of 2 piece includes a tag and </s>; raise max_source_length"):
+        reader(tagging, limit=2, too_long="truncate", **options)
+
+
+@pytest.mark.parametrize(("tags", "known"), [(TAGS, "<2de>, <bt>"), ((), "none")])
+def test_a_tag_that_the_model_does_not_have_is_an_error(tagging: Tokenizer, tags: Any, known: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^tag=<2fr> is not one of the model's tags, which are: {known}$"):
+        reader(tagging, tag="<2fr>", tags=tags)

@@ -51,9 +51,9 @@ def test_a_tokenizer_that_cannot_be_used_is_an_error_before_training(
 def test_the_score_is_computed_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[object, ...]] = []
     monkeypatch.setattr(validation_bleu, "greedy_scores", lambda *args: asked.append(args) or {"bleu": 41.5})
-    scorer = ValidationBleu("zh")
+    scorer = ValidationBleu("zh", tag="<a>", tags=["<a>", "<b>"])
     assert scorer("model", "tokenizer", ["a"], ["b"]) == {"bleu": 41.5}  # type: ignore[arg-type]
-    assert asked == [("model", "tokenizer", ["a"], ["b"], scorer.context, "zh")]
+    assert asked == [("model", "tokenizer", ["a"], ["b"], scorer.context, "zh", "<a>", ["<a>", "<b>"])]
 
 
 def test_training_records_the_tokenizer_of_each_score(tiny_config: Config) -> None:

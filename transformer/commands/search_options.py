@@ -21,6 +21,7 @@ SEARCH_DEFAULTS: dict[str, Any] = {
     "too_long": "error",
     "split_sentences": False,
     "ensemble": [],
+    "tag": None,
 }
 _SAMPLING = [field.name for field in dataclasses.fields(Sampling)]
 
@@ -60,6 +61,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     lines.add_argument(
         "--split-sentences", action="store_true", help="translate the sentences of a line one by one; needs sentencex"
     )
+    parser.add_argument("--tag", help="the tag before each line, such as '<2de>', if the model has tags; '' is none")
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
@@ -123,6 +125,7 @@ def apply_search_options(arguments: argparse.Namespace, translator: Translator) 
     """
     translator.search = chosen_search(arguments, translator.search)
     translator.too_long, translator.split_sentences = arguments.too_long, arguments.split_sentences
+    translator.tag = translator.tag if arguments.tag is None else arguments.tag or None
     translator.source_reader().read([""])  # so that a missing package is an error now, not with the first line
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
 from transformer.data.normalization import text_error
+from transformer.data.tags import split_tag
 from transformer.data.tokenizer import EOS_ID, UNK_ID, Tokenizer
 from transformer.errors import ConfigError, DataError
 from transformer.inference.sentences import has_several_sentences, split_sentences, split_to_fit
@@ -69,9 +70,11 @@ class SourceReader:
         too_long: what becomes of a longer text: an error, cut at the limit, or split into several sources.
         language: split texts into sentences by this language's rules; None: each is one.
         notes: count what a user should know of here.
+        tag: a piece before each source, such as `<2de>`; one of the `tags` that begins a text comes first.
+        tags: that the model was trained with.
 
     Raises:
-        ConfigError: `too_long` is none of these, or would cut every text to nothing.
+        ConfigError: `too_long` is none of these, or would cut every text to nothing; or the tag is not one of `tags`.
     """
 
     tokenizer: Tokenizer
@@ -80,14 +83,20 @@ class SourceReader:
     too_long: TooLong = "error"
     language: str | None = None
     notes: InputNotes | None = None
+    tag: str | None = None
+    tags: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        if self.tag is not None and self.tag not in self.tags:
+            known = ", ".join(self.tags) or "none"
+            raise ConfigError(f"tag={self.tag} is not one of the model's tags, which are: {known}")
         if self.too_long not in TOO_LONG:
             raise ConfigError(f"too_long={self.too_long!r} must be one of {', '.join(TOO_LONG)}")
-        if self.too_long == "truncate" and self.limit < 2:
+        if self.too_long == "truncate" and self.limit < 2 + bool(self.tags):
+            includes = f"{'a tag and ' * bool(self.tags)}</s>"
             raise ConfigError(
-                f"too_long=truncate would leave nothing of any text: the limit of {self.limit} piece includes </s>"
-                f"{'; raise max_source_length' * self.is_raisable}"
+                f"too_long=truncate would leave nothing of any text: the limit of {self.limit} piece includes "
+                f"{includes}{'; raise max_source_length' * self.is_raisable}"
             )
 
     def read(self, texts: Sequence[str], *, first_number: int = 1) -> list[list[Source]]:
@@ -96,17 +105,33 @@ class SourceReader:
         DataError for one that is too long, by its number counted from `first_number`, for surrogates, or if sentences
         are to be split and `sentencex` is not installed.
         """
+        tags, texts = zip(*map(self._tag_and_text, texts), strict=True) if texts else ((), ())
         parts = [[text] if self.language is None else split_sentences(text, self.language) for text in texts]
         try:
             encoded = iter(self.tokenizer.source.encode([part for parts_of_text in parts for part in parts_of_text]))
         except (DataError, TypeError):
             raise text_error(("".join(parts_of_text) for parts_of_text in parts), first_number) from None
         sources = []
-        for number, parts_of_text in enumerate(parts, start=first_number):
-            sources.append([x for part in parts_of_text for x in self._sources(part, next(encoded), number)])
+        for number, (tag, parts_of_text) in enumerate(zip(tags, parts, strict=True), start=first_number):
+            prefix = self._prefix(tag)
+            sources.append([x for part in parts_of_text for x in self._sources(part, next(encoded), number, prefix)])
         if self.notes is not None:
             self.notes.num_lines += len(parts)
         return sources
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of whole texts with their tags, without </s>; none for a text without content."""
+        split = [self._tag_and_text(text) for text in texts]
+        encoded = self.tokenizer.source.encode([text for _, text in split])
+        return [[*self._prefix(tag), *ids] if ids else [] for (tag, _), ids in zip(split, encoded, strict=True)]
+
+    def _tag_and_text(self, text: str) -> tuple[str | None, str]:
+        """The tag at the beginning of a text and what follows, or the reader's tag and the text."""
+        own, text = split_tag(text, self.tags) if self.tags and isinstance(text, str) else (None, text)
+        return own or self.tag, text
+
+    def _prefix(self, tag: str | None) -> list[int]:
+        return [] if tag is None else self.tokenizer.source.encode([tag])[0]
 
     def check_length(self, num_pieces: int, number: int) -> None:
         """DataError if text `number` has more pieces, </s> included, than the limit."""
@@ -115,31 +140,32 @@ class SourceReader:
             ways = f"split it{way}, or choose --too-long truncate or split"
             raise DataError(f"sentence {number} has {num_pieces} pieces, more than the limit of {self.limit}: {ways}")
 
-    def _sources(self, text: str, ids: list[int], number: int) -> list[Source]:
+    def _sources(self, text: str, ids: list[int], number: int, prefix: list[int]) -> list[Source]:
         if not text.strip():  # some tokenizers have pieces for rare white space
             return [Source([])]
-        if len(ids) >= self.limit:
+        limit = self.limit - len(prefix)
+        if len(ids) >= limit:
             if self.too_long == "error":
-                self.check_length(len(ids) + 1, number)
+                self.check_length(len(prefix) + len(ids) + 1, number)
             if self.too_long == "truncate":
                 self._note("truncated", number)
-                ids = ids[: self.limit - 1]
+                ids = ids[: limit - 1]
             else:
-                parts = self._split(text, number)
+                parts = self._split(text, number, limit)
                 encoded = zip(parts, self.tokenizer.source.encode(parts), strict=True)
-                return [x for part, ids in encoded for x in self._sources(part, ids, number)]
+                return [x for part, ids in encoded for x in self._sources(part, ids, number, prefix)]
         if UNK_ID in ids and self._is_unknown(ids, number):
             return [Source([], " ".join(text.split("\n")))]
         if self.notes is not None and self.language is None and has_several_sentences(text):
             self._note("several", number)
-        return [Source([*ids, EOS_ID] if ids else [])]  # normalisation may leave nothing
+        return [Source([*prefix, *ids, EOS_ID] if ids else [])]  # normalisation may leave nothing
 
-    def _split(self, text: str, number: int) -> list[str]:
+    def _split(self, text: str, number: int, limit: int) -> list[str]:
         def num_pieces(part: str) -> int:
             return len(self.tokenizer.source.encode([part])[0])
 
         try:
-            return split_to_fit(text, num_pieces, self.limit - 1)
+            return split_to_fit(text, num_pieces, limit - 1)
         except DataError as error:
             raise DataError(f"sentence {number} cannot be split: {error}") from None
 

@@ -51,6 +51,7 @@ class Translator:
         context: the processes that share the batches of each translation; all call for it, and all get it.
         origin: where `load` found the model: a checkpoint directory, or a hub id with its commit.
         languages: codes of source and target, by which sentences are split and joined.
+        tag, tags: the piece before each source, such as `<2de>`, or None; and all that the model was trained with.
         too_long, split_sentences: defaults for the arguments of `translate`.
         notes: if set, counts the texts that a user should know of, such as copied ones.
         progress: called with the number of texts of each batch that is done, of all processes.
@@ -61,6 +62,8 @@ class Translator:
 
     origin: str | None = None
     languages: tuple[str, str] = ("", "")
+    tag: str | None = None
+    tags: Sequence[str] = ()
     too_long: TooLong = "error"
     split_sentences: bool = False
     notes: InputNotes | None = None
@@ -107,6 +110,7 @@ class Translator:
         if prepack or precision == "int8":
             translator.prepack(quantize=precision == "int8")
         translator.origin, translator.languages = origin, (config.data.src_lang, config.data.tgt_lang)
+        translator.tag, translator.tags = config.data.tag, config.data.tags
         return translator
 
     def prepack(self, *, quantize: bool = False) -> None:
@@ -255,6 +259,8 @@ class Translator:
             too_long=self.too_long if too_long is None else too_long,
             language=self.languages[0] if is_split else None,
             notes=self.notes,
+            tag=self.tag,
+            tags=self.tags,
         )
 
     def identity(self) -> dict[str, object]:
@@ -264,6 +270,7 @@ class Translator:
             weights.update(name.encode())
             weights.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy())
         rules: dict[str, object] = {"split_sentences": True} if self.split_sentences else {}
+        rules |= {} if self.tag is None else {"tag": self.tag}
         if self.too_long != "error":
             rules |= {"too_long": self.too_long, "max_source_length": self.search.max_source_length}
         if self.tokenizer.source is not self.tokenizer:
@@ -329,7 +336,7 @@ class Translator:
         """Source ids with </s>; none for a text without content. DataError as of `translate_nbest`."""
         texts = text_list(texts, first_number=first_number)
         reader = self.source_reader(too_long="error", split_sentences=False)
-        sources = [[*ids, EOS_ID] if ids else [] for ids in self.tokenizer.source.encode(texts)]
+        sources = [[*ids, EOS_ID] if ids else [] for ids in reader.encode(texts)]
         for number, src in enumerate(sources, start=first_number):
             reader.check_length(len(src), number)
         return sources

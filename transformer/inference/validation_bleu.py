@@ -23,13 +23,16 @@ def greedy_bleu(
     references: Sequence[str],
     context: DistributedContext = SINGLE_PROCESS,
     tokenize: str = "13a",
+    tag: str | None = None,
+    tags: Sequence[str] = (),
 ) -> float:
     """sacreBLEU of greedy translations, to follow training; leaves the model in `eval` mode.
 
     Length limits are the defaults of `SearchConfig`. A source that is too long is not translated, and costs BLEU.
-    `tokenize` is sacreBLEU's tokenizer. All processes get the score of the main one.
+    `tokenize` is sacreBLEU's tokenizer; `tag` stands before each source, if it is not another of the `tags`. All
+    processes get the score of the main one.
     """
-    return greedy_scores(model, tokenizer, sources, references, context, tokenize)["bleu"]
+    return greedy_scores(model, tokenizer, sources, references, context, tokenize, tag, tags)["bleu"]
 
 
 def greedy_scores(
@@ -39,12 +42,15 @@ def greedy_scores(
     references: Sequence[str],
     context: DistributedContext = SINGLE_PROCESS,
     tokenize: str = "13a",
+    tag: str | None = None,
+    tags: Sequence[str] = (),
 ) -> dict[str, float]:
     """Likewise, sacreBLEU's BLEU and chrF, as "bleu" and "chrf"."""
     translator = Translator(model, tokenizer)
     translator.context = context
-    limit = translator.source_reader().limit  # </s> included
-    fitting = [x if len(ids) < limit else "" for x, ids in zip(sources, tokenizer.source.encode(sources), strict=True)]
+    translator.tag, translator.tags = tag, tags
+    reader = translator.source_reader()  # its limit includes </s>
+    fitting = [x if len(ids) < reader.limit else "" for x, ids in zip(sources, reader.encode(sources), strict=True)]
     translations = translator.translate(fitting, beam=1)
     # On another machine the tokenizer's library might be another, and the score of each process decides what is best.
     found = context.broadcast_from_main(lambda: score(translations, references, tokenize))
@@ -58,10 +64,13 @@ class ValidationBleu:
     Attributes:
         tokenize: sacreBLEU's tokenizer of BLEU, which works.
         context: the processes that translate together.
+        tag, tags: the piece before each source, if there is one, and all of the model.
     """
 
     tokenize: str
     context: DistributedContext = SINGLE_PROCESS
+    tag: str | None = None
+    tags: Sequence[str] = ()
 
     @classmethod
     def from_config(
@@ -78,9 +87,9 @@ class ValidationBleu:
         earlier = bleu_tokenizers(read_metrics(run)) if context.is_main and run.is_dir() else []
         if earlier and earlier[-1] != tokenize:
             warn(f"validation BLEU is computed with {tokenize} from now on; up to now it was {earlier[-1]}")
-        return cls(tokenize, context)
+        return cls(tokenize, context, data.tag, data.tags)
 
     def __call__(
         self, model: Transformer, tokenizer: Tokenizer, sources: Sequence[str], references: Sequence[str]
     ) -> dict[str, float]:
-        return greedy_scores(model, tokenizer, sources, references, self.context, self.tokenize)
+        return greedy_scores(model, tokenizer, sources, references, self.context, self.tokenize, self.tag, self.tags)
