@@ -16,6 +16,7 @@ _COMMANDS = {
     "attend": "draw the attention of a translation",
     "plot": "print or draw learning curves; draw positions and learning rates",
     "runs": "list runs with their state, scores and time",
+    "data": "describe the data of a configuration: lengths, what is dropped, overlaps",
     "configs": "list the configurations of the package, or print one",
 }
 _USAGE = "\n".join(

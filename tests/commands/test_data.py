@@ -1,0 +1,125 @@
+"""The description of a corpus: what would be dropped, with examples, as training counts it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from transformer.cli import run
+from transformer.commands import data
+from transformer.config import load_config
+from transformer.data.builtin import builtin_pairs
+from transformer.inspection.corpora import report_data
+from transformer.training.data import load_data
+from transformer.training.distributed import SINGLE_PROCESS
+
+PAIRS = list(builtin_pairs("train", 397))
+JUNK = [
+    ("same here", "same here"),
+    ("Ã¤rger", "Ärger"),
+    ("1 cat", "2 Katzen"),
+    ("", "leer"),
+    ("a", "b " * 99),
+    PAIRS[0],
+]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    for split, pairs in (
+        ("train", [*PAIRS, *JUNK, *JUNK]),
+        ("validation", [*builtin_pairs("validation", 53), PAIRS[3]]),
+    ):
+        for i, lang in enumerate(("en", "de")):
+            (tmp_path / f"{split}.{lang}").write_text("".join(f"{pair[i]}\n" for pair in pairs), encoding="utf-8")
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"run_dir: {tmp_path}/run\n"
+        f"data: {{corpus: '{tmp_path}/{{split}}.{{lang}}', vocab_size: 307, max_length: 97, deduplicate: true,\n"
+        f"       filters: [copies, encoding, numbers], cache_dir: {tmp_path}/cache}}\n"
+    )
+    return path
+
+
+def call(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str, str]:
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        run(lambda: data.main(list(arguments)))
+    return ended.value.code, *capfd.readouterr()
+
+
+def test_what_is_dropped_is_counted_as_in_training_and_shown(
+    config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = call(capfd, str(config), "--json")
+    assert status == 0, err
+    report = json.loads(out)
+    (train,) = report["train"]
+    trained = load_data(load_config(config).data, tmp_path / "tokenizer.model", SINGLE_PROCESS).train
+    assert train["dropped"] == trained.dropped
+    assert train["dropped"] == {
+        "empty": 2, "too_long": 2, "ratio": 0, "copies": 2, "encoding": 2, "numbers": 2, "repeated": 2,
+    }  # fmt: skip
+    shown = {reason: [tuple(pair) for pair in pairs] for reason, pairs in train["examples"].items()}
+    assert shown == {
+        "copies": [JUNK[0]] * 2,
+        "encoding": [JUNK[1]] * 2,
+        "numbers": [JUNK[2]] * 2,
+        "empty": [JUNK[3]] * 2,
+        "too_long": [JUNK[4]] * 2,
+        "repeated": [PAIRS[0]] * 2,
+    }
+    assert report["overlaps"] == {"validation": {"pairs": 1, "sources": 1, "total": 54}}
+    assert report["test"] is None
+    assert not (tmp_path / "run").exists(), "the run is not touched"
+
+
+def test_lengths_and_ratios_are_those_of_the_pieces(config: Path) -> None:
+    plain = load_config(config, ["data.deduplicate=false", "data.filters=[]"])
+    found = load_data(plain.data, config.parent / "t.model", SINGLE_PROCESS)
+    report = report_data(plain, 0)
+    (train,) = report.train
+    assert train.examples == {}
+    assert train.repeated_pairs == 3 + 2
+    pieces = [found.tokenizer.encode([source])[0] for source, _ in builtin_pairs("validation", 53)]
+    pieces.append(found.tokenizer.encode([PAIRS[3][0]])[0])
+    assert report.validation.src_pieces == sum(map(len, pieces))
+    assert report.validation.src_lengths[100] == max(map(len, pieces))
+    assert report.validation.src_lengths[1] == sorted(map(len, pieces))[1]
+
+
+def test_the_report_is_readable_and_examples_are_on_one_line(config: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    status, out, err = call(capfd, str(config), "--examples", "1")
+    assert status == 0, err
+    lines = out.splitlines()
+    assert "  397 of 409 pairs kept; " in out
+    assert lines.count("    Ã¤rger ||| Ärger") == 1
+    assert "validation text in the training text: 1 of 54 as pairs, 1 by their sources" in lines
+    assert max(map(len, lines)) < 230
+
+
+def test_several_corpora_and_two_files_are_described(
+    config: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(config.parent)
+    corpora = "data.corpora=[{path: 'train.{lang}', weight: 0.5, tag: <bt>}, {src: validation.en, tgt: validation.de}]"
+    status, out, err = call(capfd, str(config), corpora, "data.hold_out=[validation, test]", "data.tag=<bt>")
+    assert status == 0, err
+    assert " of an epoch, weight 0.5, tag <bt>\n" in out
+    assert "\ntest text in the training text: 0 of " in out
+    status, out, err = call(capfd, "--src", "train.en", "--tgt", "train.de", "data.vocab_size=307")
+    assert status == 0, err
+    assert "  dropped as held_out: " in out
+
+
+def test_mistakes_are_one_line(config: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in (
+        ((str(config), "--examples", "-1"), "--examples -1 must be at least 0"),
+        ((str(config), "--batch-size", "3"), "unknown argument --batch-size"),
+        ((), "give a CONFIG"),
+        ((str(config), "data.corpus=absent.{lang}"), "no such file"),
+    ):
+        status, _, err = call(capfd, *arguments)
+        assert (status, message in err, err.count("\n")) == (2, True, 1), err
