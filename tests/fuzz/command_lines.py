@@ -28,6 +28,9 @@ _SMALL = (
     "model.max_positions=512",
     "model.max_relative_position=7",
     "data.corpus=builtin",
+    "data.corpora=[]",
+    "data.hold_out=[]",
+    "data.validation_size=null",
     "data.max_length=99",
     "data.builtin_size=99",
     "data.vocab_size=300",
@@ -93,7 +96,7 @@ def _some_ensemble(run: Path, rng: random.Random) -> list[str]:
 def _translate(run: Path, rng: random.Random, directory: Path) -> list[str]:
     source = rng.choice(([], ["-"], [_some_file(rng, directory)], ["--text", value_mutators.word(rng)]))
     options = _options(rng, "--nbest", "--precision", "--device", "--max-source-length", "--too-long", *_SEARCH)
-    options += _options(rng, "--temperature", "--top-k", "--top-p", "--seed", "--prefix")
+    options += _options(rng, "--tag", "--temperature", "--top-k", "--top-p", "--seed", "--prefix")
     options += [flag for flag in ("--sample", "--json", "--token-scores", "--scores") if rng.random() < 0.2]
     options += ["--prefix-file", _some_file(rng, directory)] if rng.random() < 0.2 else []
     options += _some_ensemble(run, rng)
@@ -131,6 +134,16 @@ def _train(run: Path, rng: random.Random, directory: Path) -> list[str]:
         f"run_dir={directory}/mine",
         f"data.cache_dir={directory}/cache",
     ]
+
+
+def _data(run: Path, rng: random.Random, directory: Path) -> list[str]:
+    if rng.random() < 0.4:
+        return [*_train(run, rng, directory), *_options(rng, "--examples", "--src", "--validation-size"), "--json"]
+    pairs = _some_file(rng, directory)
+    words = [value_mutators.override(rng).replace("\0", "") for _ in range(rng.randrange(2))]
+    languages = ["data.src_lang=en", "data.tgt_lang=de"] if rng.random() < 0.7 else []
+    fixed = (f"data.cache_dir={directory}/cache", f"run_dir={directory}/mine", "data.vocab_size=60")
+    return ["--src", pairs, "--tgt", pairs, *languages, *_options(rng, "--validation-size"), *words, *fixed]
 
 
 def _average(run: Path, rng: random.Random, directory: Path) -> list[str]:
@@ -193,6 +206,7 @@ COMMANDS: dict[str, Callable[[Path, random.Random, Path], list[str]]] = {
     "translate": _translate,
     "evaluate": _evaluate,
     "train": _train,
+    "data": _data,
     "average": _average,
     "plot": _plot,
     "table3": _table3,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import corpora_targets
 import mutators
 import table_targets
 import torch
@@ -22,6 +23,7 @@ from command_lines import COMMANDS, end_of
 from harness import Case, InvariantError
 from safetensors.torch import load_file, save_file
 
+from transformer.commands.data import main as describe_data
 from transformer.config import Config, DataConfig, ModelConfig, SearchConfig, load_config
 from transformer.data.builtin import builtin_pairs
 from transformer.data.corpus import Corpus, load_split, read_lines
@@ -90,13 +92,14 @@ class Targets:
         encode_corpus(self.corpus, self.tokenizer, directory / "cache")
         (self.cache,) = (directory / "cache").iterdir()
         self.mains = {path.stem: runpy.run_path(str(path))["main"] for path in sorted(_SCRIPTS.glob("*.py"))}
+        self.mains["data"] = describe_data  # has no script
 
     def all(self) -> dict[str, Target]:
         """The targets by name."""
         return {
             "config": Target(self.read_config, 90),
             "override": Target(self.read_overrides, 230),
-            "text file": Target(self.read_text_file, 230),
+            "text file": Target(self.read_text_file, 200),
             "tree": Target(self.read_tree, 131),
             "records": Target(self.read_records, 123),
             "tokenizer": Target(self.load_tokenizer, 12),
@@ -106,6 +109,8 @@ class Targets:
             "command line": Target(self.run_script, 2, limit_s=120, memory=8 << 30),
             "translation": Target(self.translate, 2, limit_s=60),
             "tokenizer training": Target(self.train_tokenizer, 2, limit_s=60),
+            "memory": Target(corpora_targets.read_memory, 20),
+            "corpora": Target(corpora_targets.read_corpora, 10),
             "table": Target(table_targets.read_table, 60),
             "written table": Target(table_targets.read_written_table, 60),
             "repository": Target(table_targets.read_repository, 10),

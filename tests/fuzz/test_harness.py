@@ -115,6 +115,8 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> Targets:
         "translation",
         "tokenizer training",
         "table",
+        "memory",
+        "corpora",
     ],
 )
 def test_every_target_holds(targets: Targets, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -93,6 +93,12 @@ _SCALARS = (
     "cuda",
     "power",
     "none",
+    "[{path: a.csv, weight: 2}, b]",
+    "[{src: a, tgt: b, tag: <bt>}]",
+    "[{path: a, weight: .nan}, {}]",
+    "<bt>",
+    "[copies, numbers]",
+    "[validation, test]",
 )
 
 _DEFAULTS = {key: yaml.safe_dump(value).splitlines()[0] for key, value in Config().flat().items()}
