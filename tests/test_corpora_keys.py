@@ -15,7 +15,7 @@ TWO = (CorpusEntry(path="a/{split}.{lang}", weight=2.0), CorpusEntry(src="b.en",
 def load(tmp_path: Path, text: str, *overrides: str) -> DataConfig:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    return load_config(path, overrides).data
+    return load_config(path, ["data.corpus=my/{split}.{lang}", *overrides]).data
 
 
 YAML = """
@@ -53,7 +53,9 @@ def test_a_pattern_needs_no_quotes_where_it_is_all(tmp_path: Path) -> None:
 
 
 def test_a_saved_configuration_is_complete_and_the_same(tmp_path: Path) -> None:
-    config = Config(data=DataConfig(corpora=TWO, hold_out=("test",), validation_size=7, filters=("copies",)))
+    config = Config(
+        data=DataConfig(corpus="my.csv", corpora=TWO, hold_out=("test",), validation_size=7, filters=("copies",))
+    )
     (tmp_path / "saved.yaml").write_text(config.to_yaml())
     assert load_config(tmp_path / "saved.yaml", saved=True) == config
     (tmp_path / "short.yaml").write_text(config.differences())
@@ -102,6 +104,24 @@ def test_a_saved_configuration_is_complete_and_the_same(tmp_path: Path) -> None:
 def test_errors_name_the_key_with_its_number(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load(tmp_path, "", override)
+
+
+def test_the_default_corpus_is_not_validated_on_by_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {corpora: [a.csv]}")
+    with pytest.raises(
+        ConfigError, match=r"^data\.corpora without data\.corpus: give it .* \(its default is wmt/wmt14\)"
+    ):
+        load_config(path)
+    with pytest.raises(ConfigError, match=r"data\.corpora without data\.corpus"):
+        load_config(path, ["data.hold_out=validation"])
+    for overrides in (
+        ["data.corpus=b.csv"],
+        ["data.hold_out=[validation, test]"],
+        ["data.corpora=[a.csv, {path: wmt/wmt14, subset: de-en}]"],
+        ["data.revision=main"],
+    ):
+        assert load_config(path, overrides).data.corpora
 
 
 def test_held_out_pairs_have_the_tag_of_their_corpus() -> None:

@@ -57,6 +57,13 @@ class Config:
                 f"model.max_positions={self.model.max_positions} is less than data.max_length={self.data.max_length}: "
                 "raise the first or lower the second"
             )
+        data, default = self.data, DataConfig.corpus
+        is_meant = data.revision is not None or any(entry.path == default for entry in data.corpora)
+        if data.corpora and data.corpus == default and not is_meant and len({*data.hold_out}) < 2:
+            raise ConfigError(
+                f"data.corpora without data.corpus: give it for the validation and test data (its default is {default}"
+                "), or take them out of the training data: data.corpus=none data.hold_out=[validation, test]"
+            )
 
     def to_yaml(self) -> str:
         """The complete configuration, defaults included, in the format of `load_config`."""

@@ -19,6 +19,7 @@ from transformer.sections.types import Filter
 
 _FILTERS: tuple[Filter, ...] = ("copies", "encoding", "markup", "no_letters", "numbers")
 _TAGS = ("<a>", "<2de>", "<bt>")
+_LANGUAGES = ("en", "en", "de", "de", "de-AT", "EN_gb", "fr")
 _PARTS = (
     b"<tu>",
     b"</tuv>",
@@ -56,7 +57,7 @@ def _memory(rng: random.Random) -> bytes:
     units = []
     for _ in range(rng.randrange(5)):
         variants = [
-            f'<tuv xml:lang="{rng.choice(("en", "en", "de", "de", "de-AT", "EN_gb", "fr"))}"><seg>{_segment(rng)}</seg></tuv>'
+            f'<tuv xml:lang="{rng.choice(_LANGUAGES)}"><seg>{_segment(rng)}</seg></tuv>'
             for _ in range(rng.randrange(1, 5))
         ]
         units.append(f"<tu>{''.join(variants)}</tu>\n")

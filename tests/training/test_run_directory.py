@@ -130,7 +130,7 @@ TOGETHER = {"train.schedule": "constant", "train.learning_rate": 0.5}
 
 # Where the data are, which may change if the data do not.
 PLACES = {
-    "data.corpora": (CorpusEntry(path="a/{split}.{lang}"),),
+    "data.corpora": (CorpusEntry(path="wmt/wmt14", src_lang="de"),),
     "data.subset": None,
     "data.train_split": "all",
     "data.validation_split": "dev",

@@ -96,7 +96,7 @@ class RunData:
             tag = "" if part.tag is None else f", tag {part.tag}"
             numbers = f"{len(part.pairs):,} pairs, {share:.1%} of an epoch{weight}{tag}"
             lines.append(f"  {part.name}: {numbers} (dropped: {in_words(part.dropped)})")
-        return lines
+        return [*lines, f"  validation: {self.validation_text.name}"]
 
 
 def _num_pieces(pairs: PairDataset) -> int:
