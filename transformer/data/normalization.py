@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import sentencepiece
 
+from transformer.data.protobuf import read_fields, write_field
 from transformer.errors import DataError
 from transformer.sections.types import NormalizationRule
 
@@ -29,7 +30,6 @@ _BLANK = re.compile(rf"[\s{MARK}\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]*"
 # Fields of SentencePiece's ModelProto and of its NormalizerSpec.
 _MODEL_NORMALIZER = 3
 _NAME, _RULE_PATH = 1, 6
-_LENGTH_DELIMITED, _FIXED_SIZES = 2, {1: 8, 5: 4}
 _RULES = get_args(NormalizationRule)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -48,8 +48,8 @@ class Normalizer:
         model = train_sentencepiece(["a\t1"], model_type="char", vocab_size=6, **options)
         self.spec = read_spec(model)
         if rule == MINIMAL:  # neither the place of the installation nor a name that says nothing
-            kept = (field for number, field, _ in _fields(self.spec) if number not in (_NAME, _RULE_PATH))
-            self.spec = b"".join((_field(_NAME, rule.encode()), *kept))
+            kept = (field for number, field, _ in read_fields(self.spec) if number not in (_NAME, _RULE_PATH))
+            self.spec = b"".join((write_field(_NAME, rule.encode()), *kept))
         self._processor = sentencepiece.SentencePieceProcessor()
         self._processor.LoadFromSerializedProto(model)
 
@@ -99,57 +99,18 @@ def without_control_space(text: str) -> str:
 
 def read_spec(model: bytes) -> bytes:
     """The normaliser in the bytes of a SentencePiece model."""
-    return b"".join(content for number, _, content in _fields(model) if number == _MODEL_NORMALIZER)
+    return b"".join(content for number, _, content in read_fields(model) if number == _MODEL_NORMALIZER)
 
 
 def write_spec(model: bytes, spec: bytes) -> bytes:
     """The model with another normaliser."""
-    kept = ((number, field) for number, field, _ in _fields(model))
-    spec = _field(_MODEL_NORMALIZER, spec)
+    kept = ((number, field) for number, field, _ in read_fields(model))
+    spec = write_field(_MODEL_NORMALIZER, spec)
     return b"".join(spec if number == _MODEL_NORMALIZER else field for number, field in kept)
 
 
 def rule_name(model: bytes) -> str:
     """The name of a model's rule; empty if it has none."""
     return "".join(
-        content.decode(errors="replace") for number, _, content in _fields(read_spec(model)) if number == _NAME
+        content.decode(errors="replace") for number, _, content in read_fields(read_spec(model)) if number == _NAME
     )
-
-
-# Just enough of the wire format of protocol buffers: a model is a list of numbered fields, and so is its normaliser.
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Number, bytes and content of each field; a number's content is empty."""
-    start = 0
-    while start < len(message):
-        tag, end = _read_varint(message, start)
-        kind = tag & 7
-        size = _FIXED_SIZES.get(kind, 0)
-        if kind not in _FIXED_SIZES:
-            number, end = _read_varint(message, end)
-            size = number if kind == _LENGTH_DELIMITED else 0
-        yield tag >> 3, message[start : end + size], message[end : end + size]
-        start = end + size
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(len(content)) + content
-
-
-def _read_varint(message: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[position]
-        value |= (byte & 127) << shift
-        position, shift = position + 1, shift + 7
-        if byte < 128:
-            return value, position
-
-
-def _varint(value: int) -> bytes:
-    found = bytearray()
-    while value > 127:
-        found.append(value & 127 | 128)
-        value >>= 7
-    return bytes((*found, value))
