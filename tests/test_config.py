@@ -1091,3 +1091,46 @@ def test_reading_does_not_change_the_defaults(tmp_path: Path) -> None:
     before = Config()
     load(tmp_path, "model: {d_ff: 3}", "train.max_steps=5")
     assert Config() == before
+
+
+# Tokenizers
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            ("data.source_vocab_size=97",),
+            "data.source_vocab_size=97 needs data.separate_vocabularies=true; the size of",
+        ),
+        (
+            ("data.subword_dropout=0.1", "data.subword_alpha=0.2"),
+            "data.subword_dropout=0.1 is for BPE, data.subword_alpha=0.2 for unigram models: set one of them",
+        ),
+        (
+            ("data.tokenizer_type=unigram", "data.subword_dropout=0.1"),
+            "data.subword_dropout=0.1 is for BPE; for data.tokenizer_type=unigram set data.subword_alpha",
+        ),
+        (
+            ("data.subword_alpha=0.2",),
+            "data.subword_alpha=0.2 is for data.tokenizer_type=unigram; for bpe set data.subword_dropout",
+        ),
+        (("data.separate_vocabularies=true",), "data.separate_vocabularies=true leaves nothing that model.tie=all"),
+    ],
+)
+def test_options_of_tokenizers_that_do_not_go_together_name_both_keys(
+    tmp_path: Path, values: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+        load(tmp_path, "", *values)
+
+
+def test_with_a_tokenizer_from_elsewhere_the_method_of_sampling_is_checked_when_it_is_read(tmp_path: Path) -> None:
+    for value in ("data.subword_alpha=0.2", "data.subword_dropout=0.1"):
+        assert load(tmp_path, "", "data.tokenizer=x.model", value).data.tokenizer == "x.model"
+
+
+def test_symbols_are_a_list_or_one_text(tmp_path: Path) -> None:
+    for value in ("[<2de>, '<2fr>']", '["<2de>", "<2fr>"]'):
+        assert load(tmp_path, "", f"data.user_symbols={value}").data.user_symbols == ("<2de>", "<2fr>")
+    assert load(tmp_path, "", "data.user_symbols=<2de>").data.user_symbols == ("<2de>",)

@@ -65,6 +65,12 @@ class Config:
                 "), or take them out of the training data: data.corpus=none data.hold_out=[validation, test]"
             )
 
+        if self.data.separate_vocabularies and self.model.tie == "all":
+            raise ConfigError(
+                "data.separate_vocabularies=true leaves nothing that model.tie=all could share between source and "
+                "target: set model.tie=decoder or none"
+            )
+
     def to_yaml(self) -> str:
         """The complete configuration, defaults included, in the format of `load_config`."""
         return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, allow_unicode=True)

@@ -89,7 +89,16 @@ _ELSEWHERE = {
     "data.train_split": "trainpref train_set",
     "data.validation_split": "valid dev val validation validpref valid_sets valid_set dev_set",
     "data.test_split": "test testpref test_set",
-    "data.vocab_size": "src_vocab_size tgt_vocab_size voc_limit dim_vocabs vocab vocab_limit num_merges bpe_size",
+    "data.vocab_size": "tgt_vocab_size voc_limit dim_vocabs vocab vocab_limit num_merges bpe_size",
+    "data.source_vocab_size": "src_vocab_size source_vocab",
+    "data.separate_vocabularies": "joint_vocab joined_dictionary share_vocab shared_vocab shared_vocabs "
+    "share_embeddings_vocab separate_vocabs",
+    "data.tokenizer": "spm_model sentencepiece_model tokenizer_name tokenizer_file tokenizer_path bpe_codes "
+    "src_subword_model tgt_subword_model subword_model srcdict tgtdict vocabs",
+    "data.tokenizer_type": "subword_type src_subword_type tgt_subword_type bpe",
+    "data.user_symbols": "user_defined_symbols special_tokens additional_special_tokens special_symbols",
+    "data.subword_dropout": "bpe_dropout dropout_bpe merge_dropout src_subword_alpha tgt_subword_alpha",
+    "data.subword_alpha": "sentencepiece_alphas subword_sampling sampling_alpha sentencepiece_sampling nbest_alpha",
     "data.max_length": "max_len max_seq_len max_seq_length max_sent_length src_seq_length tgt_seq_length "
     "max_source_positions max_target_positions",
     "run_dir": "save_dir output_dir model_dir checkpoint_dir save_model out_dir log_dir logdir tensorboard_logdir",

@@ -9,7 +9,7 @@ from pathlib import Path
 from transformer.config import Config, load_config
 from transformer.errors import CheckpointError, ConfigError
 
-_MODEL_FILES = ["config.yaml", "tokenizer.model", "model.safetensors", "SHA256SUMS"]
+_MODEL_FILES = ["config.yaml", "tokenizer.model", "source_tokenizer.model", "model.safetensors", "SHA256SUMS"]
 _TRAINING_FILES = ["optimizer.safetensors", "training.json"]  # verified too where present
 _REPOSITORY = r"[\w-][\w.-]*/[\w-][\w.-]*"
 _REVISION = r"\w[\w./-]*"

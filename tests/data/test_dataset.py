@@ -388,10 +388,11 @@ def test_the_size_of_a_chunk_changes_nothing(
 class LargeTokenizer:
     """A fake with a large vocabulary: texts are ids separated by blanks."""
 
-    model = b"large"
+    digest = "large"
 
     def __init__(self, vocab_size: int) -> None:
         self._vocab_size = vocab_size
+        self.source = self
 
     def __len__(self) -> int:
         return self._vocab_size

@@ -626,7 +626,11 @@ def test_a_hub_model_is_downloaded_and_loaded(trained_run: Path, monkeypatch: py
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert_loaded(Translator.load("someone/some-model.v2", precision="fp32"), last)
     assert asked == [
-        ("someone/some-model.v2", None, ["config.yaml", "tokenizer.model", "model.safetensors", "SHA256SUMS"])
+        (
+            "someone/some-model.v2",
+            None,
+            ["config.yaml", "tokenizer.model", "source_tokenizer.model", "model.safetensors", "SHA256SUMS"],
+        )
     ]
 
 

@@ -39,8 +39,9 @@ def write_corpus(directory: Path, *, junk: str = "") -> DataConfig:
 
 def load(data: DataConfig, **changes: Any) -> RunData:
     data = dataclasses.replace(data, **changes)
-    path = Path(data.cache_dir).parent / f"{changes}.model"
-    return load_data(data, path, SINGLE_PROCESS)
+    run = Path(data.cache_dir).parent / f"{changes}".replace("/", " ")
+    run.mkdir(exist_ok=True)
+    return load_data(data, run / "tokenizer.model", SINGLE_PROCESS)
 
 
 def test_a_line_of_junk_that_takes_the_vocabulary_is_seen_and_cured(tmp_path: Path) -> None:

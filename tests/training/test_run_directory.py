@@ -103,6 +103,13 @@ FIXED = {
     "data.tgt_lang": "en",
     "data.builtin_size": 43,
     "data.vocab_size": 47,
+    "data.tokenizer_type": "unigram",
+    "data.separate_vocabularies": True,
+    "data.source_vocab_size": 41,
+    "data.user_symbols": ("<2de>",),
+    "data.subword_dropout": 0.1,
+    "data.subword_alpha": 0.2,
+    "data.subword_sides": "source",
     "data.normalization": "nfkc",
     "data.character_coverage": 0.99,
     "data.byte_fallback": True,
@@ -128,12 +135,20 @@ FIXED = {
 # Keys that need each other.
 TOGETHER = {"train.schedule": "constant", "train.learning_rate": 0.5}
 
+# What some of these need to be valid.
+NEEDED = {
+    "data.separate_vocabularies": {"model.tie": "none"},
+    "data.source_vocab_size": {"model.tie": "none", "data.separate_vocabularies": True},
+    "data.subword_alpha": {"data.tokenizer_type": "unigram"},
+}
+
 # Where the data are, which may change if the data do not.
 PLACES = {
     "data.corpora": (CorpusEntry(path="wmt/wmt14", src_lang="de"),),
     "data.subset": None,
     "data.train_split": "all",
     "data.validation_split": "dev",
+    "data.tokenizer": "other.model",
 }
 
 
@@ -304,6 +319,7 @@ def test_the_place_of_the_data_is_fixed_while_there_is_no_checkpoint_to_compare_
 @pytest.mark.parametrize("key", FIXED)
 @pytest.mark.parametrize("kind", ["checkpoints", "best"])
 def test_a_fixed_key_may_not_change_and_both_values_are_shown(config: Config, key: str, kind: str) -> None:
+    config = with_values(config, NEEDED.get(key, {}))
     claim_run(config)
     run = Path(config.run_dir)
     make_checkpoints(run / kind, 3)
@@ -338,11 +354,12 @@ def test_all_differing_keys_are_named_at_once(config: Config) -> None:
 def test_a_run_without_checkpoints_may_change_its_configuration(config: Config) -> None:
     claim_run(config)
     run = Path(config.run_dir)
-    (run / "tokenizer.model").write_bytes(b"of the other configuration")
-    other = with_values(config, FIXED)
+    for name in ("tokenizer.model", "source_tokenizer.model"):
+        (run / name).write_bytes(b"of the other configuration")
+    other = with_values(config, {key: value for key, value in FIXED.items() if key != "data.subword_dropout"})
     claim_run(other)
     assert load_config(run / "config.yaml") == other
-    assert not (run / "tokenizer.model").exists(), "its tokenizer belonged to the earlier configuration"
+    assert not [*run.glob("*.model")], "its tokenizers belonged to the earlier configuration"
 
 
 def test_only_a_run_with_checkpoints_keeps_its_tokenizer(config: Config) -> None:

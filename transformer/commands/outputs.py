@@ -11,7 +11,10 @@ from transformer.files import check_not_input, check_replaceable
 from transformer.training.run_directory import CHECKSUMS, RUN_DIRECTORIES, is_run
 
 _CHECKPOINT_FILES = ("model.safetensors", CHECKSUMS)
-_RUN_FILES = ("config.yaml", "tokenizer.model", "metrics.jsonl", "starts.jsonl", "initialization.json", ".lock")
+_RUN_FILES = (
+    *("config.yaml", "tokenizer.model", "source_tokenizer.model", "metrics.jsonl", "starts.jsonl"),
+    *("initialization.json", ".lock"),
+)
 
 
 def check_output(path: Path, inputs: Iterable[Path] = (), data: DataConfig | None = None) -> None:

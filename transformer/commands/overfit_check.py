@@ -14,7 +14,8 @@ from transformer.data.batching import Batch, pad
 from transformer.data.corpus import load_split
 from transformer.data.mixture import training_text
 from transformer.data.pairs import Corpus
-from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
+from transformer.data.run_tokenizer import trial_tokenizer
+from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, TARGET_FILE, UNK_ID, Tokenizer, load_tokenizer
 from transformer.errors import DataError, TrainingError
 from transformer.inference.translator import Translator
 from transformer.model.alternatives.build import build_model
@@ -44,10 +45,11 @@ def overfit_check(config: Config, log: Callable[[str], None] = print) -> None:
     train = dataclasses.replace(whole, read=lambda: itertools.islice(whole.read(), _NUM_READ))
     tokenizer = _tokenizer(config, train)
     pairs = _pairs(config, train, tokenizer)
-    texts = [tokenizer.decode(pair) for pair in pairs]
+    texts = [[*tokenizer.source.decode([src]), *tokenizer.decode([tgt])] for src, tgt in pairs]
     log(f"data: {train.name}: {texts[0][0]!r} is {texts[0][1]!r}")
     validation = itertools.islice(load_split(config.data, config.data.validation_split), 1000)
-    ids = [id_ for side in tokenizer.encode(list(itertools.chain.from_iterable(validation))) for id_ in side]
+    sides = zip((tokenizer.source, tokenizer), zip(*validation, strict=True), strict=False)
+    ids = [id_ for of_side, lines in sides for ids_of_text in of_side.encode(lines) for id_ in ids_of_text]
     log(f"tokenizer: {len(tokenizer):,} pieces; {ids.count(UNK_ID) / max(1, len(ids)):.2%} unknown in validation")
     step, nll, num_right = _overfit(config, tokenizer, _batch(pairs), texts, log)
     result = (
@@ -66,7 +68,7 @@ def _overfit(
     device = resolve_device(config.train.device)
     torch.manual_seed(config.seed)
     options = dataclasses.replace(config.model, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0)
-    model = build_model(len(tokenizer), options).to(device)
+    model = build_model(len(tokenizer), options, source_vocab_size=tokenizer.sizes[1]).to(device)
     dtype = resolve_dtype(config.train.precision, device)
     weights = MasterWeights(model, dtype, recompute=config.train.gradient_checkpointing)
     guard = NonfiniteGuard(weights.loss_scale)
@@ -103,20 +105,19 @@ def _overfit(
 
 def _tokenizer(config: Config, corpus: Corpus) -> Tokenizer:
     """The run's tokenizer, or one trained on the beginning of its corpus."""
-    path = Path(config.run_dir) / "tokenizer.model"
-    if path.is_file():
-        return Tokenizer.load(path)
+    run = Path(config.run_dir)
+    if (run / TARGET_FILE).is_file():
+        return load_tokenizer(run, is_separate=config.data.separate_vocabularies)
     is_whole = sum(1 for _ in corpus) < _NUM_READ
-    vocab_size = config.data.vocab_size if is_whole else min(config.data.vocab_size, _VOCAB_SIZE)
-    sentences = itertools.chain.from_iterable(corpus)
-    return Tokenizer.train(sentences, vocab_size, corpus.symbols(), **config.data.tokenizer_settings)
+    return trial_tokenizer(corpus, config.data, None if is_whole else _VOCAB_SIZE)
 
 
 def _pairs(config: Config, corpus: Corpus, tokenizer: Tokenizer) -> list[tuple[list[int], list[int]]]:
     """Ids, without </s>, of the first pairs with distinct sources that search could translate."""
     found: dict[tuple[int, ...], list[int]] = {}
     longest = min(_MAX_LENGTH, config.data.max_length) - 1
-    for src, tgt in map(tokenizer.encode, corpus):
+    for source, target in corpus:
+        (src,), (tgt,) = tokenizer.source.encode([source]), tokenizer.encode([target])
         fits = 0 < len(src) <= longest and 0 < len(tgt) <= min(longest, len(src) + config.search.max_length_offset - 1)
         if fits and UNK_ID not in (*src, *tgt):
             found.setdefault(tuple(src), tgt)

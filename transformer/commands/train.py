@@ -66,7 +66,7 @@ def _load(path: str, overrides: Sequence[str], context: DistributedContext) -> C
 
     config = load_config(path, overrides, complete=complete)
     # Before the data, whose preparation may take hours.
-    frozen_names(list(outline(8, config.model).state_dict()), config.train.freeze)
+    frozen_names(list(outline((8, None), config.model).state_dict()), config.train.freeze)
     return config
 
 

@@ -80,8 +80,7 @@ def encode_corpus(
         DataError: no pair is left, the corpus cannot be read, or its cache entry is damaged.
     """
     _remove_leftovers(Path(cache_dir))
-    model_digest = hashlib.sha256(tokenizer.model).hexdigest()
-    fingerprint = _digest((_FINGERPRINT_FORMAT, corpus.fingerprint, model_digest, max_length, max_ratio))
+    fingerprint = _digest((_FINGERPRINT_FORMAT, corpus.fingerprint, tokenizer.digest, max_length, max_ratio))
     directory = Path(cache_dir) / _digest((_FORMAT, fingerprint))
     if not (directory / "meta.json").is_file():
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -98,9 +97,8 @@ def encode_corpus(
             raise _nothing_left(corpus, dropped)
         # Entries of the first versions have no checksums.
         sums = meta.get("sha256", {"src": None, "tgt": None})
-        src, tgt = (
-            _load_side(directory, name, num_pairs, dtype, len(tokenizer), sums[name]) for name in ("src", "tgt")
-        )
+        sides = (("src", tokenizer.source), ("tgt", tokenizer))
+        src, tgt = (_load_side(directory, name, num_pairs, dtype, len(of_side), sums[name]) for name, of_side in sides)
     except DataError:
         raise
     except Exception as error:  # numpy's errors for a damaged .npy are undocumented
@@ -122,24 +120,33 @@ def in_words(dropped: dict[str, int]) -> str:
 
 
 def corpus_tokenizer(
-    corpus: Corpus, vocab_size: int, cache_dir: str | Path, stage: Stage = no_stage, **settings: Any
+    corpus: Corpus,
+    vocab_size: int,
+    cache_dir: str | Path,
+    stage: Stage = no_stage,
+    *,
+    sides: Sequence[int] = (0, 1),
+    **settings: Any,
 ) -> Tokenizer:
     """Train a tokenizer on a corpus, or load it from the cache; `stage` shows the work.
 
-    `settings` are the others of `Tokenizer.train`. DataError if the corpus is empty or does not suit `vocab_size`.
+    On these `sides` of its pairs. `settings` are the others of `Tokenizer.train`. DataError if the corpus is empty or
+    does not suit `vocab_size`.
     """
     _remove_leftovers(Path(cache_dir))
     symbols = list(corpus.symbols())
     parts = (_FORMAT, "tokenizer", corpus.fingerprint, vocab_size, sorted(settings.items()), *filter(None, [symbols]))
+    if len(sides) == 1:
+        parts += (f"side {sides[0]}",)
     path = Path(cache_dir) / f"{_digest(parts)}.model"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path):
             if not path.is_file():
-                if not any(source.strip() or target.strip() for source, target in corpus):
+                if not any(pair[side].strip() for pair in corpus for side in sides):
                     raise DataError(f"{corpus.name}: the corpus is empty")
                 with contextlib.ExitStack() as learning:
-                    sentences = _sentences(corpus, stage, learning, f"learning {vocab_size:,} pieces")
+                    sentences = _sentences(corpus, sides, stage, learning, f"learning {vocab_size:,} pieces")
                     tokenizer = Tokenizer.train(sentences, vocab_size, symbols, **settings)
                 temporary = _temporary(path)
                 try:
@@ -153,11 +160,13 @@ def corpus_tokenizer(
     return tokenizer
 
 
-def _sentences(corpus: Corpus, stage: Stage, after: contextlib.ExitStack, what: str) -> Iterator[str]:
-    """Both sides of all pairs; the stage `what` begins when they have been read."""
+def _sentences(
+    corpus: Corpus, sides: Sequence[int], stage: Stage, after: contextlib.ExitStack, what: str
+) -> Iterator[str]:
+    """These sides of all pairs; the stage `what` begins when they have been read."""
     with stage("reading for the tokenizer", "pairs") as advance:
         for pair in corpus:
-            yield from pair
+            yield from (pair[side] for side in sides)
             advance(1)
     after.enter_context(stage(what))
 
@@ -224,7 +233,7 @@ def _write_entry(
 ) -> None:
     temporary, cache = _temporary(directory), directory.parent
     temporary.mkdir()
-    dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.int32
+    dtype = np.uint16 if max(len(tokenizer), len(tokenizer.source)) <= 1 << 16 else np.int32
     dropped, num_unknown = {"empty": 0, "too_long": 0, "ratio": 0}, 0
     lengths: dict[str, list[Ints]] = {"src": [], "tgt": []}
     digests = {name: hashlib.sha256() for name in lengths}
@@ -271,7 +280,9 @@ def _encode_and_filter(
     max_ratio: float | None,
     dropped: dict[str, int],
 ) -> Iterator[tuple[list[int], list[int]]]:
-    sources, targets = (tokenizer.encode(side, num_cpus()) for side in zip(*chunk, strict=True))
+    of_sides = (tokenizer.source, tokenizer)
+    sides = zip(of_sides, zip(*chunk, strict=True), strict=True)
+    sources, targets = (of_side.encode(side, num_cpus()) for of_side, side in sides)
     for src, tgt in zip(sources, targets, strict=True):
         shorter, longer = sorted((len(src), len(tgt)))
         if not shorter:

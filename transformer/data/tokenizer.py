@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,14 +21,19 @@ from transformer.data.normalization import (
     without_control_space,
     write_spec,
 )
+from transformer.data.sentencepiece_model import ModelType, model_type
 from transformer.errors import DataError
+from transformer.sections.types import TokenizerType
 
 PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
+# In runs and checkpoints: of both languages, or of the target beside that of the source.
+TARGET_FILE, SOURCE_FILE = "tokenizer.model", "source_tokenizer.model"
 
 # SentencePiece marks unknown characters with it and learns no word that has it, so it becomes a symbol of its own.
 _RESERVED = "▅"
 # Ends of lines and fields in training, NUL, and inside of what is spelled like a special or a byte piece.
 _NEVER_LEARNED = re.compile(rf"[\0\t\r\n\x1f{_RESERVED}]|(?<=<)(?=(?:unk|/?s|pad|0x[0-9A-F]{{2}})>)")
+_SPECIAL = re.compile(r"<(?:unk|/?s|pad|0x[0-9A-F]{2})>")
 _MAX_CHARACTERS = 1000  # of at most four bytes: SentencePiece skips words of more than 4,192 bytes
 
 
@@ -41,22 +47,14 @@ class Tokenizer:
     def __init__(self, model: bytes) -> None:
         self.model = model
         self.source: Tokenizer = self  # of source text; another one where each language has its vocabulary
-        self._processor = sentencepiece.SentencePieceProcessor()
-        try:
-            self._processor.LoadFromSerializedProto(model)
-        except RuntimeError as error:
-            raise DataError(f"not a SentencePiece model: {' '.join(str(error).split())}") from None
-        try:
-            self.pieces(range(len(self)))
-        except UnicodeDecodeError:
-            raise DataError("not a SentencePiece model: a piece is not UTF-8") from None
+        self._processor = load_processor(model)
         ids = tuple(int(getattr(self._processor, name)()) for name in ("pad_id", "unk_id", "bos_id", "eos_id"))
         if ids != (PAD_ID, UNK_ID, BOS_ID, EOS_ID):
             raise DataError(f"the tokenizer's pad, unk, bos and eos ids are {ids}; they must be 0, 1, 2 and 3")
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """Read `tokenizer.model`. DataError if it is missing or invalid."""
+        """Read `tokenizer.model`, of one vocabulary. DataError if it is missing or invalid."""
         try:
             return cls(Path(path).read_bytes())
         except OSError as error:
@@ -74,6 +72,8 @@ class Tokenizer:
         normalization: str = MINIMAL,
         character_coverage: float = 1.0,
         byte_fallback: bool = False,
+        tokenizer_type: TokenizerType = "bpe",
+        user_symbols: Sequence[str] = (),
     ) -> Tokenizer:
         """Train on sentences of both languages.
 
@@ -87,19 +87,25 @@ class Tokenizer:
             normalization: the rule that becomes part of the model: `minimal` or a name of SentencePiece's.
             character_coverage: from 0.98 to 1, the part of the text whose characters become pieces.
             byte_fallback: also make a piece of each byte, so that no character is unknown.
+            tokenizer_type: byte-pair encoding, or a unigram language model (Kudo 2018).
+            user_symbols: as `symbols`, but anywhere in a text: each is a piece of its own beside its word's others.
         """
         normalizer = Normalizer(normalization)
         symbols = _checked_symbols(symbols, normalizer, normalization)
+        user_symbols = _checked_symbols(user_symbols, normalizer, normalization)
         counts = _counted_words(sentences, normalizer)
-        reserved = [_RESERVED] if any(_RESERVED in word for word in counts) else []
+        reserved = [_RESERVED] if _RESERVED not in user_symbols and any(_RESERVED in word for word in counts) else []
+        words = list(counts.items())
+        if tokenizer_type == "unigram":  # its sums depend on their order: that in which SentencePiece counts sentences
+            words.sort(key=lambda item: (-item[1], item[0]))
         optional = {"byte_fallback": True} if byte_fallback else {}  # the model records what is given
         try:
             model = train_sentencepiece(
-                [f"{part}\t{count}" for word, count in counts.items() for part in _learnable(word)],
-                model_type="bpe",
+                [f"{part}\t{count}" for word, count in words for part in _learnable(word)],
+                model_type=tokenizer_type,
                 vocab_size=vocab_size,
                 character_coverage=character_coverage,
-                user_defined_symbols=[*(f"▁{symbol}" for symbol in symbols), *reserved],
+                user_defined_symbols=[*(f"▁{symbol}" for symbol in symbols), *user_symbols, *reserved],
                 normalization_rule_name="identity",  # the words are normalised already
                 **optional,
             )
@@ -137,6 +143,22 @@ class Tokenizer:
         return [str(self._processor.IdToPiece(int(i))) for i in ids]
 
     @property
+    def sizes(self) -> tuple[int, int | None]:
+        """How many pieces, and how many of the source if it has a vocabulary of its own: for `build_model`."""
+        return len(self), None if self.source is self else len(self.source)
+
+    @property
+    def digest(self) -> str:
+        """Changes with the model, or with either of two."""
+        models = [self.model] if self.source is self else [self.model, self.source.model]
+        return " ".join(hashlib.sha256(model).hexdigest() for model in models)
+
+    @property
+    def type(self) -> ModelType:
+        """`bpe` or `unigram`; of models from elsewhere also `word` or `char`."""
+        return model_type(self.model)
+
+    @property
     def normalization(self) -> str:
         """The name of the rule that the model contains, such as `minimal`."""
         return rule_name(self.model)
@@ -144,6 +166,29 @@ class Tokenizer:
     def num_characters(self) -> int:
         """How many pieces are single characters; bytes are not counted."""
         return sum(len(piece) == 1 for piece in self.pieces(range(len(self))))
+
+
+def load_tokenizer(directory: Path, *, is_separate: bool) -> Tokenizer:
+    """The tokenizer in a run or a checkpoint, with that of the source. DataError as of `Tokenizer.load`."""
+    tokenizer = Tokenizer.load(directory / TARGET_FILE)
+    if is_separate:
+        tokenizer.source = Tokenizer.load(directory / SOURCE_FILE)
+    return tokenizer
+
+
+def load_processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
+    """SentencePiece's processor of a model. DataError if the bytes are none."""
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(model)
+    except RuntimeError as error:
+        raise DataError(f"not a SentencePiece model: {' '.join(str(error).split())}") from None
+    try:
+        for id_ in range(processor.GetPieceSize()):
+            processor.IdToPiece(id_)
+    except UnicodeDecodeError:
+        raise DataError("not a SentencePiece model: a piece is not UTF-8") from None
+    return processor
 
 
 def _listed(name: str, texts: Iterable[str]) -> list[str]:
@@ -163,7 +208,9 @@ def _checked_symbols(symbols: Sequence[str], normalizer: Normalizer, rule: str) 
                 f"the symbol {symbol!r} must stay one word, but data.normalization={rule} makes it {words}; "
                 f"{MINIMAL} changes only white space"
             )
-    return symbols
+        if _SPECIAL.fullmatch(symbol):
+            raise DataError(f"the symbol {symbol!r} is the name of a special piece; choose another")
+    return list(dict.fromkeys(symbols))
 
 
 def _counted_words(sentences: Iterable[str], normalizer: Normalizer) -> collections.Counter[str]:

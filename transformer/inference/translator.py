@@ -75,6 +75,11 @@ class Translator:
                 f"the tokenizer has {len(tokenizer)} pieces, and the model {len(model.embedding.output_weight)}: "
                 "take the tokenizer that the model was trained with"
             )
+        if len(tokenizer.source) != len(model.embedding.weight):
+            raise DataError(
+                f"the tokenizer of the source has {len(tokenizer.source)} pieces, and the model "
+                f"{len(model.embedding.weight)}: take the tokenizers that the model was trained with"
+            )
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.search = SearchConfig() if search is None else search
@@ -253,7 +258,7 @@ class Translator:
         if is_split not in (True, False):  # text such as "no" would count as true
             raise ConfigError(f"split_sentences={is_split!r} must be True or False")
         return SourceReader(
-            self.tokenizer,
+            self.tokenizer.source,
             limit,
             is_raisable=limit == chosen,
             too_long=self.too_long if too_long is None else too_long,
@@ -273,11 +278,9 @@ class Translator:
         rules |= {} if self.tag is None else {"tag": self.tag}
         if self.too_long != "error":
             rules |= {"too_long": self.too_long, "max_source_length": self.search.max_source_length}
-        if self.tokenizer.source is not self.tokenizer:
-            rules["source_tokenizer"] = hashlib.sha256(self.tokenizer.source.model).hexdigest()
         return {
             "weights": weights.hexdigest(),
-            "tokenizer": hashlib.sha256(self.tokenizer.model).hexdigest(),
+            "tokenizer": self.tokenizer.digest,
             "precision": "int8" if isinstance(self.logits, QuantizedLinear) else precision_name(weight.dtype),
             **settings_of(self.search),
             **rules,

@@ -62,7 +62,7 @@ def sentence_attention(translator: Translator, text: str, translation: str | Non
     _check_number("translation", len(tgt))
     device = translator.model.embedding.weight.device
     maps = attention_maps(translator.model, pad([src]).to(device), pad([tgt]).to(device))
-    source, target = translator.tokenizer.pieces(src), translator.tokenizer.pieces(tgt)
+    source, target = translator.tokenizer.source.pieces(src), translator.tokenizer.pieces(tgt)
     return [
         Use(name, queries, keys, torch.cat(layers).float().cpu())
         for name, queries, keys, layers in (

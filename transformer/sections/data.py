@@ -1,7 +1,7 @@
 """The section `data`."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 from pydantic.dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from transformer.sections.types import (
     Coverage,
     Filter,
     HeldOut,
+    Fraction,
     Length,
     NonEmptyPath,
     NormalizationRule,
@@ -21,8 +22,10 @@ from transformer.sections.types import (
     PlainName,
     Ratio,
     Tag,
+    Temperature,
     Text,
     ValidationSetText,
+    TokenizerType,
     VocabSize,
     Weight,
 )
@@ -83,11 +86,22 @@ class DataConfig:
     # how BLEU splits words; auto: by tgt_lang, as zh for Chinese, char for Thai, else 13a; none: text is tokenised
     bleu_tokenizer: BleuTokenizer = "auto"
     builtin_size: BoundedCount = 30000  # training pairs of the builtin corpus or treebank
-    vocab_size: VocabSize = 37000  # pieces of the joint SentencePiece BPE model of both languages
+    # a SentencePiece model, or a run or checkpoint with one, instead of training a tokenizer; {lang}: a model per side
+    tokenizer: NonEmptyPath | None = None
+    tokenizer_type: TokenizerType = "bpe"  # byte-pair encoding, or a unigram language model (Kudo 2018)
+    vocab_size: VocabSize = 37000  # pieces of the joint SentencePiece model of both languages, or of each
+    separate_vocabularies: bool = False  # a tokenizer and an embedding per side; needs model.tie=decoder or none
+    source_vocab_size: VocabSize | None = None  # of the source, if the vocabularies are separate; null: vocab_size
+    user_symbols: tuple[Text, ...] = ()  # pieces that are never split, wherever they stand, such as <2de>
     # changes to all text before it is split; minimal: tabs and the like become spaces; others: SentencePiece's rules
     normalization: NormalizationRule = "minimal"
     character_coverage: Coverage = 1.0  # part of the training text whose characters become pieces
     byte_fallback: bool = False  # spell other characters in 256 byte pieces, instead of as unknown
+    subword_dropout: Fraction = 0.0  # BPE dropout (Provilkov et al. 2020) of the training data; 0.1 is usual
+    subword_alpha: Temperature | None = (
+        None  # sample segmentations of a unigram model: P^alpha (Kudo 2018); null: do not
+    )
+    subword_sides: Literal["both", "source", "target"] = "both"  # where segmentations are sampled
     max_length: Length = 256  # pieces per side, </s> included; longer pairs are dropped and counted
     max_ratio: Ratio | None = None  # drop training pairs whose lengths differ by more than this factor
     filters: tuple[Filter, ...] = ()  # training pairs to drop: docs/DATA.md has an example of each
@@ -114,6 +128,30 @@ class DataConfig:
             )
         if self.corpus == "none" and not (self.corpora and len({*self.hold_out}) == 2):
             raise ConfigError("data.corpus=none needs data.corpora, and data.hold_out: [validation, test]")
+        self._check_tokenizer()
+
+    def _check_tokenizer(self) -> None:
+        """ConfigError for keys of the tokenizer that do not go together."""
+        if self.source_vocab_size is not None and not self.separate_vocabularies:
+            raise ConfigError(
+                f"data.source_vocab_size={self.source_vocab_size} needs data.separate_vocabularies=true; the size of a "
+                "joint vocabulary is data.vocab_size"
+            )
+        if self.subword_dropout and self.subword_alpha is not None:
+            raise ConfigError(
+                f"data.subword_dropout={self.subword_dropout} is for BPE, data.subword_alpha={self.subword_alpha} for "
+                "unigram models: set one of them"
+            )
+        if self.tokenizer is None and self.tokenizer_type == "unigram" and self.subword_dropout:
+            raise ConfigError(
+                f"data.subword_dropout={self.subword_dropout} is for BPE; for data.tokenizer_type=unigram set "
+                "data.subword_alpha"
+            )
+        if self.tokenizer is None and self.tokenizer_type == "bpe" and self.subword_alpha is not None:
+            raise ConfigError(
+                f"data.subword_alpha={self.subword_alpha} is for data.tokenizer_type=unigram; for bpe set "
+                "data.subword_dropout"
+            )
 
     def entries_as_given(self) -> tuple[dict[str, Any], ...]:
         """The entries of `corpora`, without the keys that have their default."""
@@ -132,4 +170,8 @@ class DataConfig:
     def tokenizer_settings(self) -> dict[str, Any]:
         """How `Tokenizer.train` makes the tokenizer, apart from its size."""
         names = ("normalization", "character_coverage", "byte_fallback")
-        return {name: getattr(self, name) for name in names}
+        settings = {name: getattr(self, name) for name in names}
+        # The cache knows the tokenizers of earlier versions by the settings above.
+        if self.tokenizer_type != "bpe":
+            settings["tokenizer_type"] = self.tokenizer_type
+        return settings | ({"user_symbols": list(self.user_symbols)} if self.user_symbols else {})

@@ -13,6 +13,7 @@ from transformer.sections.validation_set import validation_set
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 NormalizationRule = Literal["minimal", "identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"]
+TokenizerType = Literal["bpe", "unigram"]
 
 Filter = Literal["copies", "encoding", "markup", "no_letters", "numbers"]
 HeldOut = Literal["validation", "test"]
@@ -32,6 +33,7 @@ Threads = Annotated[int, Field(ge=1, le=1024)]
 Beam = Annotated[int, Field(ge=1, le=1000)]
 Coverage = Annotated[float, Field(ge=0.98, le=1)]  # SentencePiece's limits
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Temperature = Annotated[float, Field(gt=0, le=100)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Exponent = Annotated[float, Field(ge=0, le=10)]

@@ -1,6 +1,7 @@
 """Checkpoints: directories of text, JSON and safetensors, without a pickle anywhere.
 
 config.yaml, tokenizer.model, model.safetensors    enough to translate
+source_tokenizer.model                             besides, if the vocabularies are separate
 optimizer.safetensors, training.json               besides, to resume training exactly
 SHA256SUMS                                         checksums of the other files
 """
@@ -18,7 +19,7 @@ from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
 from transformer.config import Config, ModelConfig, load_config
-from transformer.data.tokenizer import Tokenizer
+from transformer.data.tokenizer import SOURCE_FILE, TARGET_FILE, Tokenizer, load_tokenizer
 from transformer.errors import CheckpointError, ConfigError
 from transformer.files import fsync, remove_atomic
 from transformer.hub import check_links, fetch_model, is_model_id
@@ -53,7 +54,9 @@ def save_checkpoint(
         temporary.mkdir(parents=True)
         (temporary / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
         if tokenizer is not None:
-            (temporary / "tokenizer.model").write_bytes(tokenizer.model)
+            (temporary / TARGET_FILE).write_bytes(tokenizer.model)
+            if tokenizer.source is not tokenizer:
+                (temporary / SOURCE_FILE).write_bytes(tokenizer.source.model)
         integrity.save_tensors(temporary / "model.safetensors", weights, averaged_steps)
         if state is not None:
             save_state(temporary, state, list(weights))
@@ -88,9 +91,15 @@ def load_checkpoint(directory: str | Path) -> tuple[Config, Tokenizer, Transform
     or DataError if the configuration or the tokenizer is damaged.
     """
     directory = Path(directory)
-    config = _read_config(directory, "config.yaml", "tokenizer.model", "model.safetensors")
-    tokenizer = Tokenizer.load(directory / "tokenizer.model")
-    return config, tokenizer, _load(directory, len(tokenizer), config)
+    config = _read_config(directory, "config.yaml", TARGET_FILE, "model.safetensors")
+    is_separate = config.data.separate_vocabularies
+    if is_separate != (directory / SOURCE_FILE).is_file():
+        fault = "is missing" if is_separate else "does not belong to it"
+        raise CheckpointError(
+            f"{directory}: {SOURCE_FILE} {fault}: config.yaml has data.separate_vocabularies={str(is_separate).lower()}"
+        )
+    tokenizer = load_tokenizer(directory, is_separate=is_separate)
+    return config, tokenizer, _load(directory, tokenizer.sizes, config)
 
 
 def locate_checkpoint(path: str | Path) -> tuple[Path, str]:
@@ -112,8 +121,7 @@ def load_model(path: str | Path) -> Transformer:
     directory, _ = locate_checkpoint(path)
     config = _read_config(directory, "config.yaml", "model.safetensors")
     shapes = integrity.read_shapes(directory / "model.safetensors", _NAMES)
-    vocab_size = next((shapes[name][0] for name in _NAMES if name in shapes), 1)
-    return _load(directory, vocab_size, config)
+    return _load(directory, _rows(shapes, is_separate=config.data.separate_vocabularies), config)
 
 
 def save_model(
@@ -136,12 +144,22 @@ def save_model(
     directory, weights = Path(directory), model.state_dict()
     if directory.exists() and not {path.name for path in directory.iterdir()} <= {*integrity.FILES, CHECKSUMS}:
         raise ValueError(f"{directory}: holds other files than a model's, which would be replaced")
-    vocab_size = next((len(weights[name]) for name in _NAMES if name in weights), 1)
-    described = outline(vocab_size, config)
+    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    if tokenizer is None:
+        target_size, source_size = _rows(shapes, is_separate=True)
+        is_separate = whole.data.separate_vocabularies or source_size not in (None, target_size)
+    else:
+        is_separate = tokenizer.source is not tokenizer
+    described = outline(_rows(shapes, is_separate=is_separate), config)
     if _description(model) != _description(described):
         raise ValueError("the configuration does not describe the model: a part, a size or an option differs")
     limit = max(2, model.max_length or whole.data.max_length)
-    data = dataclasses.replace(whole.data, max_length=min(whole.data.max_length, limit))
+    data = dataclasses.replace(
+        whole.data,
+        max_length=min(whole.data.max_length, limit),
+        separate_vocabularies=is_separate,
+        source_vocab_size=whole.data.source_vocab_size if is_separate else None,
+    )
     save_checkpoint(directory, Config(model=config, data=data, search=whole.search), tokenizer, weights)
 
 
@@ -155,6 +173,8 @@ def _description(model: Transformer) -> tuple[Any, ...]:
 _LOADED_WITH = "loaded_with"
 # Of the weights with a row per target token, the first that a model has.
 _NAMES = ("embedding.target_weight", "embedding.weight")
+# Pieces of the target, and of the source if it has a vocabulary of its own.
+Sizes = tuple[int, int | None]
 
 
 def _read_config(directory: Path, *required: str) -> Config:
@@ -171,9 +191,15 @@ def _read_config(directory: Path, *required: str) -> Config:
         raise ConfigError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
 
 
-def _load(directory: Path, vocab_size: int, config: Config) -> Transformer:
+def _rows(shapes: Mapping[str, tuple[int, ...]], *, is_separate: bool) -> Sizes:
+    """The sizes of the vocabularies by the shapes of weights."""
+    target_size, source_size = (shapes[name][0] if name in shapes else None for name in _NAMES)
+    return target_size or source_size or 1, source_size if is_separate and target_size else None
+
+
+def _load(directory: Path, sizes: Sizes, config: Config) -> Transformer:
     # No memory before the shapes fit: a damaged configuration may describe a model larger than it, the file cannot.
-    model = outline(vocab_size, config.model)
+    model = outline(sizes, config.model)
     load_weights(model, directory, assign=True)
     setattr(model, _LOADED_WITH, config)
     return model
@@ -188,10 +214,10 @@ class _SkipInit(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def outline(vocab_size: int, config: ModelConfig) -> Transformer:
+def outline(sizes: Sizes, config: ModelConfig) -> Transformer:
     """A model of names and shapes, without memory."""
     with torch.device("meta"), _SkipInit():
-        return build_model(vocab_size, config)
+        return build_model(sizes[0], config, source_vocab_size=sizes[1])
 
 
 def load_weights(model: Transformer, directory: Path, *, assign: bool = False) -> None:
@@ -275,7 +301,7 @@ def average_checkpoints(directories: Sequence[Path]) -> dict[str, Tensor]:
     total: dict[str, Tensor] = {}
     path, names = directories[-1] / "config.yaml", list[str]()
     if path.is_file():  # under the names of today, even if some are of format 1
-        names += outline(8, load_config(path, saved=True).model).state_dict()
+        names += outline((8, None), load_config(path, saved=True).model).state_dict()
     for directory in directories:
         integrity.verify(directory)
         weights = _read_weights(directory, names)

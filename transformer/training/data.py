@@ -1,7 +1,6 @@
 """The data of a run: corpora, tokenizer, encoded pairs and batches."""
 
 import functools
-import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +11,15 @@ import numpy as np
 from transformer.config import DataConfig
 from transformer.data.batching import group_into_updates, shard_update
 from transformer.data.corpus import load_split
-from transformer.data.dataset import Ints, PairDataset, corpus_tokenizer, encode_corpus, in_words
+from transformer.data.dataset import Ints, PairDataset, encode_corpus, in_words
 from transformer.data.duplicates import Overlap, count_id, overlap
 from transformer.data.mixture import Mixture, TrainingCorpus, joined, mixed, training_corpora
 from transformer.data.pairs import Corpus
+from transformer.data.run_tokenizer import run_tokenizer, tokenizer_lines
+from transformer.data.subword_sampling import PairSampler, pair_sampler
 from transformer.data.tags import tagged
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import DataError
-from transformer.files import write_atomic
 from transformer.progress import Stage, no_stage
 from transformer.training.distributed import DistributedContext
 from transformer.training.signals import ctrl_c_ends_at_once
@@ -39,6 +39,8 @@ class RunData:
     validation_text: Corpus
     overlap: Overlap  # of the validation with the training text
     others: Mapping[str, ValidationSet] = field(default_factory=dict)  # validated too, by name
+    sampler: PairSampler | None = None  # splits training pairs anew in each epoch
+    tokenizer_lines: tuple[str, ...] = ()  # on the tokenizer, for the user
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -46,7 +48,7 @@ class RunData:
         return {
             "train": self.train.fingerprint,
             "validation": self.validation.fingerprint,
-            "tokenizer": hashlib.sha256(self.tokenizer.model).hexdigest(),
+            "tokenizer": self.tokenizer.digest,
             **{f"validation/{name}": other.pairs.fingerprint for name, other in self.others.items()},
         }
 
@@ -57,19 +59,13 @@ class RunData:
         lines = [f"{name} pairs: {len(pairs):,} (dropped: {in_words(pairs.dropped)})" for name, pairs in texts]
         lines += self._parts()
         unknown = (f"{pairs.num_unknown:,} of {_num_pieces(pairs):,} in the {name} text" for name, pairs in texts)
-        lines += [f"unknown pieces: {', '.join(unknown)}", f"normalization: {self.tokenizer.normalization}"]
+        lines += [f"unknown pieces: {', '.join(unknown)}", *self.tokenizer_lines]
         lines.append(f"validation text in the training text: {self.overlap}")
         lines += self._tags_in_text()
         if self.overlap.pairs > _MANY_SHARED * self.overlap.total:
             lines.append(
                 f"warning: {self.overlap.pairs / self.overlap.total:.1%} of the validation pairs are in the training "
                 "text: their score tells little about other text"
-            )
-        num_characters, size = self.tokenizer.num_characters(), len(self.tokenizer)
-        if num_characters > size / 2:
-            lines.append(
-                f"warning: {num_characters:,} of {size:,} pieces are single characters: raise data.vocab_size, or "
-                "lower data.character_coverage with data.byte_fallback=true"
             )
         return lines
 
@@ -112,15 +108,16 @@ def load_data(data: DataConfig, tokenizer_path: Path, context: DistributedContex
     _check_apart(data, corpora, validation)
     train = joined(corpora, data.tags)
 
-    def make_tokenizer() -> bytes:
-        if not tokenizer_path.is_file():
-            with ctrl_c_ends_at_once():
-                settings = data.tokenizer_settings
-                tokenizer = corpus_tokenizer(train, data.vocab_size, data.cache_dir, stage, **settings)
-            write_atomic(tokenizer_path, tokenizer.model)
-        return Tokenizer.load(tokenizer_path).model
+    def models() -> tuple[bytes, bytes]:
+        with ctrl_c_ends_at_once():
+            tokenizer = run_tokenizer(tokenizer_path.parent, train, data, stage)
+        return tokenizer.model, tokenizer.source.model
 
-    tokenizer = Tokenizer(context.broadcast_from_main(make_tokenizer))
+    model, source_model = context.broadcast_from_main(models)
+    tokenizer = Tokenizer(model)
+    if data.separate_vocabularies:
+        tokenizer.source = Tokenizer(source_model)
+    sampler = pair_sampler(data, tokenizer)
     with context.main_process_first():
         *parts, validation_encoded = (
             encode_corpus(
@@ -138,7 +135,8 @@ def load_data(data: DataConfig, tokenizer_path: Path, context: DistributedContex
         raise DataError(f"data.corpus={data.corpus}: differs between machines")
     shared = context.broadcast_from_main(lambda: _overlap(encoded, validation_encoded, data))
     others = load_validation_sets(data, tokenizer, context, stage)
-    return RunData(tokenizer, encoded, validation_encoded, validation, shared, others)
+    told = (*tokenizer_lines(data, tokenizer),)
+    return RunData(tokenizer, encoded, validation_encoded, validation, shared, others, sampler, told)
 
 
 def _check_apart(data: DataConfig, corpora: Sequence[TrainingCorpus], validation: Corpus) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from transformer.config import Config, ModelConfig, load_config
-from transformer.data.tokenizer import EOS_ID, Tokenizer
+from transformer.data.tokenizer import EOS_ID, Tokenizer, load_tokenizer
 from transformer.errors import CheckpointError, ConfigError, warn
 from transformer.files import expand_home, is_locked, write_atomic
 from transformer.hub import is_model_id
@@ -75,16 +75,17 @@ def inherited(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
     _check_foreign(source, run)
     directory, _ = locate_checkpoint(source)
     config = _read_config(directory)
-    num_pieces = len(Tokenizer.load(directory / "tokenizer.model"))
-    found = _inheritable(dataclasses.replace(config, data=dataclasses.replace(config.data, vocab_size=num_pieces)))
-    data = values.get("data")
-    if isinstance(data, dict) and data.get("tokenizer") is not None:  # another one than the checkpoint's
+    tokenizer = load_tokenizer(directory, is_separate=config.data.separate_vocabularies)
+    data = dataclasses.replace(config.data, vocab_size=len(tokenizer), source_vocab_size=tokenizer.sizes[1])
+    found = _inheritable(dataclasses.replace(config, data=data))
+    given = values.get("data")
+    if isinstance(given, dict) and given.get("tokenizer") is not None:  # another one than the checkpoint's
         found["data"] = {name: value for name, value in found["data"].items() if name in _DATA_KEYS}
     return found
 
 
 def _inheritable(config: Config) -> dict[str, dict[str, Any]]:
-    names = ("vocab_size", *config.data.tokenizer_settings, *_DATA_KEYS)
+    names = ("vocab_size", "separate_vocabularies", "source_vocab_size", *config.data.tokenizer_settings, *_DATA_KEYS)
     return {"model": dataclasses.asdict(config.model), "data": {name: getattr(config.data, name) for name in names}}
 
 
@@ -119,7 +120,7 @@ def claim_with_tokenizer(config: Config, *, change: bool = False) -> Claim:
         directory, _ = locate_checkpoint(source)
         tokenizer = Tokenizer.load(directory / "tokenizer.model")
         _check_config(source, _read_config(directory), config, len(tokenizer))
-        if getattr(config.data, "tokenizer", None) is None:
+        if config.data.tokenizer is None:
             for name in sorted(name for name in integrity.FILES if name.endswith("tokenizer.model")):
                 if (directory / name).is_file():
                     write_atomic(run / name, (directory / name).read_bytes())
@@ -130,7 +131,7 @@ def _check_config(source: str, there: Config, here: Config, num_pieces: int) -> 
     """ConfigError, with the values to set, if the model or its tokenizer is described otherwise."""
     before, now = _effective(there.model), _effective(here.model)
     wanted = {f"model.{name}": getattr(there.model, name) for name in now if before[name] != now[name]}
-    if getattr(here.data, "tokenizer", None) is None:
+    if here.data.tokenizer is None:
         if here.data.vocab_size not in (num_pieces, there.data.vocab_size):
             wanted["data.vocab_size"] = num_pieces
         settings = there.data.tokenizer_settings

@@ -20,7 +20,10 @@ from transformer.training.run_directory import CHECKSUMS, older_checkpoints
 
 _FORMAT = 2
 _READABLE = {"1", "2"}
-FILES = {"config.yaml", "tokenizer.model", "model.safetensors", "optimizer.safetensors", "training.json"}
+FILES = {
+    *("config.yaml", "tokenizer.model", "source_tokenizer.model"),
+    *("model.safetensors", "optimizer.safetensors", "training.json"),
+}
 # Raised by safetensors; RuntimeError by torch, for example if too many files are open.
 _UNREADABLE = (SafetensorError, OSError, RuntimeError)
 

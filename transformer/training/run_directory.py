@@ -1,6 +1,7 @@
 """The run directory: one per configuration.
 
 config.yaml  tokenizer.model  metrics.jsonl  tensorboard/
+source_tokenizer.model       if the vocabularies are separate
 starts.jsonl                 one line per start: command, versions, revision and data
 initialization.json          the weights that it began with, if they were trained ones
 checkpoints/step-00001000/   the last ones          best/step-00000800/   the best validation
@@ -64,7 +65,10 @@ CHANGEABLE_KEYS = {
 }
 
 # Where the data are: another place is as good if the data found there have the fingerprints of the run.
-PLACE_KEYS = ("data.corpus", "data.corpora", "data.subset", "data.train_split", "data.validation_split")
+PLACE_KEYS = (
+    *("data.corpus", "data.corpora", "data.subset", "data.train_split", "data.validation_split"),
+    "data.tokenizer",
+)
 _GENERATED = ("builtin", "treebank")  # have no place
 
 
@@ -106,7 +110,8 @@ def claim_run(config: Config, *, change: bool = False) -> FileLock:
             _check_same(before, config, ignored, change=change, has_checkpoints=has_checkpoints)
         is_pending = is_elsewhere or changed
         if not has_checkpoints:  # it may be of another corpus; the cache has the tokenizer of the same one
-            (run / "tokenizer.model").unlink(missing_ok=True)
+            for name in ("tokenizer.model", "source_tokenizer.model"):
+                (run / name).unlink(missing_ok=True)
     _clean_up(run)
     if not is_pending:
         write_atomic(path, config.to_yaml())

@@ -37,6 +37,7 @@ from transformer.training.saving import new_checkpoint
 from transformer.training.schedule import described, learning_rate
 from transformer.training.train_step import NonfiniteGuard, Timer, accumulate_in_memory, no_timer
 from transformer.training.training_state import Progress, TrainingState, init_worker, reason_to_stop
+from transformer.training.update_data import update_data
 from transformer.training.validation import (
     BleuScorer,
     StopCheck,
@@ -115,7 +116,9 @@ class Trainer:
         claim = claim_with_tokenizer(config, change=change) if context.is_main else None
         data = load_data(config.data, run / "tokenizer.model", context, stage)
         torch.manual_seed(config.seed)
-        master = freeze(build_model(len(data.tokenizer), config.model), settings.freeze).to(device)
+        sizes = data.tokenizer.sizes
+        model = build_model(sizes[0], config.model, source_vocab_size=sizes[1])
+        master = freeze(model, settings.freeze).to(device)
         optimizer = adam(master.parameters(), settings)
         average = None if settings.ema_decay is None else MovingAverage(master, settings.ema_decay)
         progress, worker_states = context.broadcast_from_main(
@@ -241,9 +244,8 @@ class Trainer:
 
     def _accumulate_gradients(self, update: Update) -> tuple[list[Batch], Tensor, Tensor]:
         """This rank's batches, loss and NLL, with gradients on the master weights."""
-        data, settings = self.data.train, self.config.train
-        num_tokens = sum(int(data.tgt.lengths[batch].sum()) for batch in update.batches)
-        indices = self._sampler.shard(update)
+        settings = self.config.train
+        data, indices, num_tokens = update_data(self.data, update, self._sampler, self.config, self.context)
 
         def report_halving() -> None:
             self.progress.num_split += 1

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from transformer.config import ModelConfig
+from transformer.errors import ConfigError
 from transformer.model.alternatives import embeddings, relative, scores
 from transformer.model.alternatives.layers import GroupedQueryAttention, PreNormLayer
 from transformer.model.alternatives.local import LocalAttention
@@ -16,12 +17,18 @@ from transformer.model.layers import FeedForward, Layer
 from transformer.model.transformer import Decoder, Encoder, Transformer
 
 
-def build_model(vocab_size: int, config: ModelConfig) -> Transformer:
-    """The untrained model; whether its options go together, `ModelConfig` has checked."""
+def build_model(vocab_size: int, config: ModelConfig, *, source_vocab_size: int | None = None) -> Transformer:
+    """The untrained model; whether its options go together, `ModelConfig` has checked.
+
+    With `source_vocab_size`, the source has a vocabulary of its own, and `vocab_size` is that of the target.
+    ConfigError if `config.tie` then shares the matrix of both.
+    """
+    if source_vocab_size is not None and config.tie == "all":
+        raise ConfigError("model.tie=all is for a joint vocabulary: with two of them, set model.tie=decoder or none")
     embedding = {"decoder": embeddings.DecoderTiedEmbedding, "none": embeddings.UntiedEmbedding}.get(config.tie)
     model = Transformer(vocab_size if embedding is None else 0, config.d_model, num_layers=0, dropout=config.dropout)
     if embedding is not None:
-        model.embedding = embedding(vocab_size, config.d_model)
+        model.embedding = embedding(vocab_size, config.d_model, source_vocab_size=source_vocab_size)
     for name in ("source_positions", "target_positions"):
         if config.positional == "learned":
             model.register_module(name, embeddings.LearnedPositions(config.max_positions, config.d_model))

@@ -1,0 +1,211 @@
+"""Subword regularisation: each time a pair is visited, its words are split anew.
+
+BPE dropout (Provilkov et al. 2020, algorithm 1): every possible merge is left out with a probability, anew at each
+step. Of a unigram model, a segmentation x is drawn with a probability proportional to P(x)^alpha among all of a word
+(Kudo 2018, with l = infinity).
+
+A segmentation is a pure function of seed, epoch, pair and side, whatever was drawn before: so a run resumes exactly,
+and all processes agree. (SentencePiece draws from a generator of the thread that cannot be set.) What is split is the
+text of the pieces, so that the text of a corpus is not kept; unknown, user-defined and byte pieces stay as they are.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from transformer.data.dataset import Ints, PairDataset, Side
+from transformer.data.normalization import MARK
+from transformer.data.sentencepiece_model import NORMAL, UNUSED, read_pieces
+from transformer.data.tokenizer import EOS_ID, Tokenizer
+from transformer.errors import DataError
+from transformer.sections.data import DataConfig
+
+# Splits of a word that are kept for its next occurrence, of words up to a length: longer ones rarely occur again.
+_MAX_KEPT = 200_000
+_MAX_KEPT_LENGTH = 24
+
+Draw = Callable[[random.Random], Sequence[int]]  # the ids of a new segmentation of one word
+
+
+@dataclass
+class _State:
+    """A partly merged word: its symbols, the merges that are possible, best first, and where they lead."""
+
+    symbols: tuple[str, ...]
+    merges: list[int]
+    ids: Sequence[int]
+    after: dict[int, _State] = field(default_factory=dict)
+
+
+class SubwordSampler:
+    """Splits the words of encoded sentences anew.
+
+    Args:
+        tokenizer: of type bpe or unigram.
+        dropout: for bpe, the probability with which a merge is left out.
+        alpha: for unigram; the larger, the closer to the best segmentation.
+
+    Raises:
+        DataError: the tokenizer is of another type, or has pieces marked as unused or without a score.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, dropout: float = 0.0, alpha: float | None = None) -> None:
+        expected, key = ("bpe", "data.subword_dropout") if alpha is None else ("unigram", "data.subword_alpha")
+        if tokenizer.type != expected:
+            raise DataError(f"{key} is for {expected} models; the tokenizer is of type {tokenizer.type}")
+        pieces = read_pieces(tokenizer.model)
+        if any(piece.kind == UNUSED or not math.isfinite(piece.score) for piece in pieces):
+            raise DataError(f"{key}: the tokenizer has unused pieces or scores that are no numbers")
+        self._dropout, self._alpha = dropout, alpha
+        self._texts = [piece.text if piece.kind == NORMAL else None for piece in pieces]
+        self._ids = {piece.text: id_ for id_, piece in enumerate(pieces) if piece.kind == NORMAL}
+        self._scores = {piece.text: piece.score for piece in pieces if piece.kind == NORMAL}
+        self._longest = max(map(len, self._ids), default=0)
+        # Words can be split one by one unless pieces reach beyond them.
+        self._has_words = not any(MARK in text[1:] for text in self._ids)
+        self._begins = [text is None or (self._has_words and text[:1] == MARK) for text in self._texts]
+        self._draws: dict[tuple[int, ...], Draw] = {}
+        self._num_kept = 0
+
+    def sample(self, ids: Sequence[int], rng: random.Random) -> list[int]:
+        """Another segmentation of the same text; `ids` are those of `Tokenizer.encode`."""
+        found: list[int] = []
+        for word in self._words(ids):
+            if (draw := self._draws.get(word)) is None:
+                draw = self._draw_of(word)
+            found += draw(rng)
+        return found
+
+    def _words(self, ids: Sequence[int]) -> Iterator[tuple[int, ...]]:
+        start = 0
+        for end in range(1, len(ids)):
+            if self._begins[ids[end]] or self._texts[ids[end - 1]] is None:
+                yield tuple(ids[start:end])
+                start = end
+        if len(ids):
+            yield tuple(ids[start:])
+
+    def _draw_of(self, word: tuple[int, ...]) -> Draw:
+        text = "".join(self._texts[id_] or "" for id_ in word)
+        if len(text) < 2:
+            return self._keep(word, lambda _: word)
+        if self._alpha is None:
+            state = self._state(tuple(text), word)
+            draw: Draw = lambda rng: self._merge(state, word, rng)  # noqa: E731 (one of three)
+        else:
+            draw = _lattice(text, self._scores, self._ids, self._longest, self._alpha)
+        return self._keep(word, draw) if len(text) <= _MAX_KEPT_LENGTH else draw
+
+    def _keep(self, word: tuple[int, ...], draw: Draw) -> Draw:
+        self._num_kept += 1
+        if self._num_kept > _MAX_KEPT:
+            self._draws.clear()
+            self._num_kept = 0
+        self._draws[word] = draw
+        return draw
+
+    def _merge(self, state: _State, word: tuple[int, ...], rng: random.Random) -> Sequence[int]:
+        """Merge the symbols of a word until every merge is left out, or none is possible."""
+        while num_merges := len(state.merges):
+            # The best merge that is not left out is number k with probability p^k (1 - p).
+            number, left_out, limit = 0, rng.random(), self._dropout
+            while left_out < limit and number < num_merges:
+                number, limit = number + 1, limit * self._dropout
+            if number == num_merges:
+                break
+            if (after := state.after.get(number)) is None:
+                place, symbols = state.merges[number], state.symbols
+                merged = symbols[place] + symbols[place + 1]
+                after = self._state((*symbols[:place], merged, *symbols[place + 2 :]), word)
+                state.after[number] = after
+                self._num_kept += 1
+            state = after
+        return state.ids
+
+    def _state(self, symbols: tuple[str, ...], word: tuple[int, ...]) -> _State:
+        pairs = (self._scores.get(left + right) for left, right in itertools.pairwise(symbols))
+        merges = sorted((-score, place) for place, score in enumerate(pairs) if score is not None)
+        ids = [self._ids.get(symbol, -1) for symbol in symbols]
+        # A character may be a part of pieces only; by itself it would be unknown.
+        return _State(symbols, [place for _, place in merges], word if -1 in ids else ids)
+
+
+def _lattice(text: str, scores: dict[str, float], ids: dict[str, int], longest: int, alpha: float) -> Draw:
+    """Forward filtering, backward sampling over all segmentations of a text."""
+    totals = [0.0]  # log of the sum of P^alpha over the segmentations of text[:end]
+    edges: list[tuple[list[float], list[tuple[int, int]]]] = [([], [])]
+    for end in range(1, len(text) + 1):
+        found = [
+            (totals[start] + alpha * scores[piece], start, ids[piece])
+            for start in range(max(0, end - longest), end)
+            if (piece := text[start:end]) in scores and totals[start] > -math.inf
+        ]
+        best = max((weight for weight, _, _ in found), default=-math.inf)
+        sums = list(itertools.accumulate(math.exp(weight - best) for weight, _, _ in found))
+        totals.append(best + math.log(sums[-1]) if sums else -math.inf)
+        edges.append((sums, [(start, id_) for _, start, id_ in found]))
+
+    def draw(rng: random.Random) -> list[int]:
+        sampled, end = [], len(text)
+        while end:
+            sums, starts = edges[end]
+            number = bisect.bisect_right(sums, rng.random() * sums[-1]) if len(sums) > 1 else 0
+            end, id_ = starts[min(number, len(starts) - 1)]
+            sampled.append(id_)
+        return sampled[::-1]
+
+    return draw
+
+
+class PairSampler:
+    """Splits the pairs of a run's training data anew in each epoch; DataError as of `SubwordSampler`."""
+
+    def __init__(self, data: DataConfig, tokenizer: Tokenizer) -> None:
+        self._max_length = data.max_length
+        self._samplers: list[SubwordSampler | None] = []
+        for side, of_side in (("source", tokenizer.source), ("target", tokenizer)):
+            is_sampled = data.subword_sides in ("both", side)
+            made = SubwordSampler(of_side, dropout=data.subword_dropout, alpha=data.subword_alpha)
+            self._samplers.append(made if is_sampled else None)
+
+    def sample(self, dataset: PairDataset, pairs: Ints, seed: int, epoch: int) -> PairDataset:
+        """The pairs with these indices, as a dataset of their own in this order.
+
+        A segmentation of more than `data.max_length` pieces is not taken: the pair keeps that of the corpus.
+        """
+        src, tgt = (
+            self._side(side, sampler, pairs, (seed, epoch, number))
+            for number, (side, sampler) in enumerate(zip((dataset.src, dataset.tgt), self._samplers, strict=True))
+        )
+        return PairDataset(src, tgt, dataset.dropped, dataset.fingerprint)
+
+    def _side(self, side: Side, sampler: SubwordSampler | None, pairs: Ints, key: tuple[int, int, int]) -> Side:
+        sentences = []
+        for pair in pairs.tolist():
+            start = int(side.starts[pair])
+            ids = side.ids[np.arange(start, start + int(side.lengths[pair]))].tolist()
+            if sampler is not None:
+                sampled = [*sampler.sample(ids[:-1], _generator(*key, pair)), EOS_ID]
+                ids = sampled if len(sampled) <= self._max_length else ids
+            sentences.append(ids)
+        lengths = np.fromiter(map(len, sentences), np.int32, len(sentences))
+        ids = np.fromiter(itertools.chain.from_iterable(sentences), np.int32, int(lengths.sum()))
+        return Side(ids, lengths, np.cumsum(lengths, dtype=np.int64) - lengths)
+
+
+def pair_sampler(data: DataConfig, tokenizer: Tokenizer) -> PairSampler | None:
+    """The sampler that a configuration asks for, if any. DataError as of `SubwordSampler`."""
+    is_on = data.subword_dropout > 0 or data.subword_alpha is not None
+    return PairSampler(data, tokenizer) if is_on else None
+
+
+def _generator(seed: int, epoch: int, side: int, pair: int) -> random.Random:
+    # Python promises the same numbers of a seed in all versions.
+    return random.Random(((seed << 64 | epoch) << 64 | pair) << 1 | side)
