@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from transformer.data.protobuf import read_fields, read_number, write_field, write_fixed32, write_number
+from transformer.data.protobuf import read_fields, read_number, wire_type, write_field, write_fixed32, write_number
 
 
 def test_fields_of_all_kinds_are_told_apart() -> None:
@@ -37,3 +37,17 @@ def test_four_bytes_are_kept_as_they_are() -> None:
 def test_a_message_that_ends_in_a_field_is_an_error(message: bytes) -> None:
     with pytest.raises(IndexError):
         list(read_fields(message))
+
+
+def test_a_group_is_one_field_with_all_that_it_holds() -> None:
+    # By hand: group 9 with a number and with group 2, which holds "ab" and is empty otherwise; then a number.
+    group = b"\x4b" + b"\x08\x01" + b"\x13" + b"\x0a\x02ab" + b"\x14" + b"\x4c"
+    fields = list(read_fields(group + b"\x10\x05"))
+    assert fields == [(9, group, b""), (2, b"\x10\x05", b"")]
+    with pytest.raises(IndexError):
+        list(read_fields(group[:-1]))
+
+
+def test_each_field_has_a_wire_type() -> None:
+    fields = (write_number(3, 5), write_field(3, b"ab"), write_fixed32(3, b"abcd"), write_number(300, 5))
+    assert [wire_type(field) for field in fields] == [0, 2, 5, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,12 @@ def test_the_run_keeps_a_copy_and_goes_on_without_the_original(given: DataConfig
     Path(str(given.tokenizer)).unlink()
     assert run_tokenizer(run, CORPUS, given).digest == first.digest
     assert (run / "tokenizer.model").read_bytes() == first.model
+
+
+def test_the_key_is_named_for_a_file_that_cannot_be_taken(data: DataConfig) -> None:
+    for given, fault in (("absent.model", "cannot be read"), (__file__, "not a SentencePiece model")):
+        with pytest.raises(DataError, match=rf"^data\.tokenizer={re.escape(given)}: {fault}: "):
+            make_tokenizer(CORPUS, dataclasses.replace(data, tokenizer=given))
 
 
 def test_an_original_that_has_changed_is_refused(given: DataConfig, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from transformer.data.builtin import builtin_pairs
-from transformer.data.protobuf import write_field, write_number
+from transformer.data.protobuf import write_field, write_fixed32, write_number
 from transformer.data.sentencepiece_model import (
     BYTE,
     CONTROL,
@@ -42,3 +42,11 @@ def test_the_type_of_a_model_has_a_number(number: int, name: str) -> None:
 def test_what_is_not_written_has_the_default_of_the_format() -> None:
     assert model_type(b"") == "unigram"
     assert read_pieces(write_field(1, b"")) == [Piece("", NORMAL, 0.0)]
+
+
+def test_a_field_of_another_wire_type_is_none_that_sentencepiece_knows() -> None:
+    text, score = write_field(1, b"ab"), write_fixed32(2, b"\0\0\x80\xbf")
+    expected = Piece("ab", NORMAL, -1.0)
+    for other in (write_fixed32(1, b"abcd"), write_number(2, 7), write_fixed32(3, b"abcd"), write_field(2, b"x")):
+        assert read_pieces(write_field(1, text + score + other)) == [expected]
+    assert read_pieces(write_fixed32(1, b"abcd")) == []

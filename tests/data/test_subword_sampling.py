@@ -154,6 +154,17 @@ def test_forgetting_words_changes_nothing(bpe: Tokenizer, monkeypatch: pytest.Mo
     assert len(sampler._draws) <= 6
 
 
+def test_long_words_are_split_as_short_ones_are(bpe: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is kept for them, and the same random numbers give the same pieces."""
+    encoded = bpe.encode([*SENTENCES[:97], "".join(SENTENCES[0].split()) * 3])
+    for dropout in (0.0, 0.3, 0.8):
+        monkeypatch.setattr(subword_sampling, "_MAX_KEPT_LENGTH", 1000)
+        kept = [SubwordSampler(bpe, dropout=dropout).sample(ids, random.Random(i)) for i, ids in enumerate(encoded)]
+        monkeypatch.setattr(subword_sampling, "_MAX_KEPT_LENGTH", 0)
+        long = [SubwordSampler(bpe, dropout=dropout).sample(ids, random.Random(i)) for i, ids in enumerate(encoded)]
+        assert long == kept
+
+
 def test_a_character_that_is_only_a_part_of_pieces_never_becomes_unknown(bpe: Tokenizer) -> None:
     model = b"".join(field for number, field, _ in read_fields(bpe.model) if number != PIECES)
     pieces = [piece for piece in read_pieces(bpe.model) if piece.text != "e"]

@@ -195,6 +195,19 @@ def _parse(run: Path, rng: random.Random, directory: Path) -> list[str]:
     ]
 
 
+def _tokenizer(run: Path, rng: random.Random, directory: Path) -> list[str]:
+    action = rng.choice(("train", "encode", "decode", "stats", value_mutators.word(rng)))
+    file = _some_file(rng, directory)
+    if action == "train":
+        options = _options(
+            rng, "--vocab-size", "--tokenizer-type", "--normalization", "--character-coverage", "--user-symbol"
+        )
+        return [action, file, "--output", rng.choice((f"{directory}/x.model", file)), *options, "--vocab-size", "99"]
+    names = {"encode": ("--sample", "--seed", "--side"), "decode": ("--side",), "stats": ("--longest", "--side")}
+    options = [*_options(rng, *names.get(action, ())), *(["--ids"] if rng.random() < 0.3 else [])]
+    return [action, _some_run(run, rng, directory), file, *options]
+
+
 def _benchmark(run: Path, rng: random.Random, directory: Path) -> list[str]:  # noqa: ARG001
     (directory / "mine.yaml").write_bytes(value_mutators.config_file(rng))
     options = _options(rng, "--gpus", "--sentence-length", "--tflops", "--gb-per-s", "--efficiency")
@@ -212,6 +225,7 @@ COMMANDS: dict[str, Callable[[Path, random.Random, Path], list[str]]] = {
     "table3": _table3,
     "attend": _attend,
     "parse": _parse,
+    "tokenizer": _tokenizer,
     "benchmark": _benchmark,
 }
 

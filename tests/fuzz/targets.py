@@ -15,6 +15,7 @@ from typing import Any
 import corpora_targets
 import mutators
 import table_targets
+import tokenizer_targets
 import torch
 import value_mutators
 from ablation.report import as_rows, markdown
@@ -24,6 +25,7 @@ from harness import Case, InvariantError
 from safetensors.torch import load_file, save_file
 
 from transformer.commands.data import main as describe_data
+from transformer.commands import tokenizer as tokenizer_command
 from transformer.config import Config, DataConfig, ModelConfig, SearchConfig, load_config
 from transformer.data.builtin import builtin_pairs
 from transformer.data.corpus import Corpus, load_split, read_lines
@@ -93,16 +95,18 @@ class Targets:
         (self.cache,) = (directory / "cache").iterdir()
         self.mains = {path.stem: runpy.run_path(str(path))["main"] for path in sorted(_SCRIPTS.glob("*.py"))}
         self.mains["data"] = describe_data  # has no script
+        self.mains["tokenizer"] = tokenizer_command.main
 
     def all(self) -> dict[str, Target]:
         """The targets by name."""
         return {
-            "config": Target(self.read_config, 90),
+            "config": Target(self.read_config, 78),
             "override": Target(self.read_overrides, 230),
             "text file": Target(self.read_text_file, 200),
             "tree": Target(self.read_tree, 131),
             "records": Target(self.read_records, 123),
             "tokenizer": Target(self.load_tokenizer, 12),
+            "given tokenizer": Target(tokenizer_targets.take_tokenizer, 12),
             "cache": Target(self.load_cache, 12),
             "checkpoint": Target(self.load_checkpoint, 6, limit_s=60),
             "resumption": Target(self.resume_training, 20),
@@ -223,6 +227,8 @@ class Targets:
             normalization=rng.choice(("minimal", "identity", "nmt_nfkc")),
             character_coverage=rng.choice((1.0, 0.98)),
             byte_fallback=(has_bytes := rng.random() < 0.5),
+            tokenizer_type=rng.choice(("bpe", "unigram")),
+            user_symbols=[rng.choice((mutators.text(rng), "<2de>", "##"))] if rng.random() < 0.3 else [],
         )
         ids = tokenizer.encode(texts)
         if has_bytes and any(UNK_ID in sequence for sequence in ids):

@@ -17,6 +17,7 @@ _COMMANDS = {
     "plot": "print or draw learning curves; draw positions and learning rates",
     "runs": "list runs with their state, scores and time",
     "data": "describe the data of a configuration: lengths, what is dropped, overlaps",
+    "tokenizer": "train a tokenizer; split text, join it, or count its pieces",
     "configs": "list the configurations of the package, or print one",
 }
 _USAGE = "\n".join(

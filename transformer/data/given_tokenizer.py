@@ -41,14 +41,11 @@ def given_tokenizer(path: str, langs: Sequence[str], *, is_separate: bool) -> To
     Raises:
         DataError: there is no such file, it is no SentencePiece model, or the sides differ without `is_separate`.
     """
-    target, source = (_load(file) for file in tokenizer_files(path, langs))
+    target, source = (load_given(file) for file in tokenizer_files(path, langs))
     if is_separate:
         target.source = source
     elif target.model != source.model:
-        raise DataError(
-            f"data.tokenizer={path}: source and target have tokenizers of their own: set "
-            "data.separate_vocabularies=true"
-        )
+        raise DataError(f"{path}: source and target have tokenizers of their own: set data.separate_vocabularies=true")
     return target
 
 
@@ -67,16 +64,17 @@ def tokenizer_files(path: str, langs: Sequence[str]) -> tuple[Path, Path]:
     target, source = (directory / name for name in _OPUS_FILES)
     if target.is_file() and source.is_file():
         return target, source
-    raise DataError(f"data.tokenizer={path}: has neither {TARGET_FILE} nor {' and '.join(reversed(_OPUS_FILES))}")
+    raise DataError(f"{path}: has neither {TARGET_FILE} nor {' and '.join(reversed(_OPUS_FILES))}")
 
 
-def _load(path: Path) -> Tokenizer:
+def load_given(path: Path) -> Tokenizer:
+    """The SentencePiece model in a file, with our special ids. DataError as of `given_tokenizer`."""
     try:
         return Tokenizer(with_own_ids(path.read_bytes()))
     except OSError as error:
-        raise DataError(f"data.tokenizer={path}: cannot be read: {error.strerror}") from None
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except UserError as error:
-        raise DataError(f"data.tokenizer={path}: {error}") from None
+        raise DataError(f"{path}: {error}") from None
 
 
 def with_own_ids(model: bytes) -> bytes:
@@ -127,6 +125,8 @@ def _free_names(name: str) -> Iterator[str]:
 def _check_same_pieces(before: bytes, after: bytes, texts: Sequence[str]) -> None:
     """DataError unless both models split these texts into the same pieces."""
     lines = [*texts, " ".join(texts[:1000])]
-    found = [load_processor(model).Encode(lines, out_type=str) for model in (before, after)]
+    found = []
+    for processor in map(load_processor, (before, after)):
+        found.append([list(map(processor.IdToPiece, ids)) for ids in processor.Encode(lines)])
     if found[0] != found[1]:
         raise DataError("its special pieces cannot be moved to the ids 0 to 3 without other pieces for some texts")

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from transformer.config import DataConfig
-from transformer.data.pairs import Corpus
 from transformer.data.dataset import corpus_tokenizer
 from transformer.data.given_tokenizer import given_tokenizer, tokenizer_files
 from transformer.data.normalization import MARK
+from transformer.data.pairs import Corpus
 from transformer.data.tokenizer import SOURCE_FILE, TARGET_FILE, Tokenizer, load_tokenizer
 from transformer.errors import DataError
 from transformer.files import write_atomic
@@ -40,8 +40,8 @@ def run_tokenizer(run: Path, corpus: Corpus, data: DataConfig, stage: Stage = no
     for tag in data.tags:
         if [piece for piece in _unmarked(tokenizer.source, tag) if piece] != [tag]:
             raise DataError(
-                f"the tokenizer splits the tag {tag!r}: tags need a tokenizer that is trained with them, or has them among "
-                "its user-defined symbols"
+                f"the tokenizer splits the tag {tag!r}: tags need a tokenizer that is trained with them, or has them "
+                "among its user-defined symbols"
             )
     return tokenizer
 
@@ -107,7 +107,10 @@ def _trained(train: _Train, data: DataConfig) -> Tokenizer:
 
 def _given(data: DataConfig) -> Tokenizer:
     langs = (data.src_lang, data.tgt_lang)
-    return given_tokenizer(str(data.tokenizer), langs, is_separate=data.separate_vocabularies)
+    try:
+        return given_tokenizer(str(data.tokenizer), langs, is_separate=data.separate_vocabularies)
+    except DataError as error:
+        raise DataError(f"data.tokenizer={error}") from None
 
 
 def _exists(data: DataConfig) -> bool:

@@ -7,7 +7,17 @@ in its ModelProto, SentencePiece and TrainerSpec.
 import struct
 from typing import Literal, NamedTuple
 
-from transformer.data.protobuf import read_fields, read_number, write_field, write_fixed32, write_number
+from transformer.data.protobuf import (
+    BYTES,
+    FIXED32,
+    VARINT,
+    read_fields,
+    read_number,
+    wire_type,
+    write_field,
+    write_fixed32,
+    write_number,
+)
 
 PIECES, TRAINER = 1, 2  # fields of a model
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # kinds of pieces
@@ -33,27 +43,34 @@ class Piece(NamedTuple):
 
 def read_pieces(model: bytes) -> list[Piece]:
     """The pieces of a model that SentencePiece has loaded, in the order of their ids."""
-    return [_read_piece(content) for number, _, content in read_fields(model) if number == PIECES]
+    return [_read_piece(content) for number, field, content in read_fields(model) if _is(number, field, PIECES, BYTES)]
+
+
+def _is(number: int, field: bytes, expected: int, wire: int) -> bool:
+    """Whether a field has this number; of another wire type, it would be one that SentencePiece does not know."""
+    return number == expected and wire_type(field) == wire
 
 
 def _read_piece(message: bytes) -> Piece:
     text, kind, score = "", NORMAL, 0.0
     for number, field, content in read_fields(message):
-        if number == _TEXT:
+        if _is(number, field, _TEXT, BYTES):
             text = content.decode()
-        elif number == _SCORE:
+        elif _is(number, field, _SCORE, FIXED32):
             (score,) = struct.unpack("<f", content)
-        elif number == _KIND:
+        elif _is(number, field, _KIND, VARINT):
             kind = read_number(field)
     return Piece(text, kind, score)
 
 
 def read_trainer(model: bytes) -> bytes:
     """How a model was trained, as a message of its own."""
-    return b"".join(content for number, _, content in read_fields(model) if number == TRAINER)
+    fields = read_fields(model)
+    return b"".join(content for number, field, content in fields if _is(number, field, TRAINER, BYTES))
 
 
 def model_type(model: bytes) -> ModelType:
     """The type of a model that SentencePiece has loaded."""
-    numbers = [read_number(field) for number, field, _ in read_fields(read_trainer(model)) if number == _TYPE]
+    fields = read_fields(read_trainer(model))
+    numbers = [read_number(field) for number, field, _ in fields if _is(number, field, _TYPE, VARINT)]
     return _TYPES.get(numbers[-1] if numbers else 1, "unigram")  # the format's default

@@ -12,6 +12,7 @@ text of the pieces, so that the text of a corpus is not kept; unknown, user-defi
 from __future__ import annotations
 
 import bisect
+import heapq
 import itertools
 import math
 import random
@@ -96,12 +97,13 @@ class SubwordSampler:
         text = "".join(self._texts[id_] or "" for id_ in word)
         if len(text) < 2:
             return self._keep(word, lambda _: word)
-        if self._alpha is None:
-            state = self._state(tuple(text), word)
-            draw: Draw = lambda rng: self._merge(state, word, rng)  # noqa: E731 (one of three)
-        else:
+        if self._alpha is not None:
             draw = _lattice(text, self._scores, self._ids, self._longest, self._alpha)
-        return self._keep(word, draw) if len(text) <= _MAX_KEPT_LENGTH else draw
+            return self._keep(word, draw) if len(text) <= _MAX_KEPT_LENGTH else draw
+        if len(text) > _MAX_KEPT_LENGTH:
+            return lambda rng: self._merge_long(list(text), word, rng)
+        state = self._state(tuple(text), word)
+        return self._keep(word, lambda rng: self._merge(state, word, rng))
 
     def _keep(self, word: tuple[int, ...], draw: Draw) -> Draw:
         self._num_kept += 1
@@ -114,11 +116,7 @@ class SubwordSampler:
     def _merge(self, state: _State, word: tuple[int, ...], rng: random.Random) -> Sequence[int]:
         """Merge the symbols of a word until every merge is left out, or none is possible."""
         while num_merges := len(state.merges):
-            # The best merge that is not left out is number k with probability p^k (1 - p).
-            number, left_out, limit = 0, rng.random(), self._dropout
-            while left_out < limit and number < num_merges:
-                number, limit = number + 1, limit * self._dropout
-            if number == num_merges:
+            if (number := self._num_left_out(num_merges, rng)) == num_merges:
                 break
             if (after := state.after.get(number)) is None:
                 place, symbols = state.merges[number], state.symbols
@@ -128,6 +126,31 @@ class SubwordSampler:
                 self._num_kept += 1
             state = after
         return state.ids
+
+    def _merge_long(self, symbols: list[str], word: tuple[int, ...], rng: random.Random) -> Sequence[int]:
+        """As `_merge`, with nothing kept, and without sorting all merges at each step."""
+        ranks = [-self._scores.get(left + right, -math.inf) for left, right in itertools.pairwise(symbols)]
+        num_merges = sum(rank < math.inf for rank in ranks)
+        while num_merges and (number := self._num_left_out(num_merges, rng)) < num_merges:
+            if number:
+                place = heapq.nsmallest(number + 1, range(len(ranks)), key=lambda i: (ranks[i], i))[-1]
+            else:
+                place = ranks.index(min(ranks))
+            num_merges -= sum(rank < math.inf for rank in ranks[max(0, place - 1) : place + 2])
+            symbols[place : place + 2] = [symbols[place] + symbols[place + 1]]
+            del ranks[place]
+            for i in range(max(0, place - 1), min(place + 1, len(ranks))):
+                ranks[i] = -self._scores.get(symbols[i] + symbols[i + 1], -math.inf)
+                num_merges += ranks[i] < math.inf
+        ids = [self._ids.get(symbol, -1) for symbol in symbols]
+        return word if -1 in ids else ids
+
+    def _num_left_out(self, num_merges: int, rng: random.Random) -> int:
+        """How many of the best merges are left out before one is not: k with probability p^k (1 - p)."""
+        number, left_out, limit = 0, rng.random(), self._dropout
+        while left_out < limit and number < num_merges:
+            number, limit = number + 1, limit * self._dropout
+        return number
 
     def _state(self, symbols: tuple[str, ...], word: tuple[int, ...]) -> _State:
         pairs = (self._scores.get(left + right) for left, right in itertools.pairwise(symbols))

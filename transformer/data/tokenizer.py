@@ -138,6 +138,20 @@ class Tokenizer:
         texts = self._processor.Decode([list(map(int, sequence)) for sequence in ids])
         return [without_control_space(str(text)) for text in texts]
 
+    def encode_as_pieces(self, texts: Sequence[str], num_threads: int = 1) -> list[list[str]]:
+        """As `encode`, but pieces as text, unknown ones as they are in it; `decode_pieces` gives them back."""
+        self.encode(texts := _listed("texts", texts))  # raises for what is not a text
+        shown = ["" if is_blank(text) else text for text in texts]
+        try:
+            pieces: list[list[str]] = self._processor.Encode(shown, out_type=str, num_threads=num_threads)
+        except UnicodeDecodeError:
+            raise DataError("the tokenizer's normalisation makes text that is not UTF-8") from None
+        return pieces
+
+    def decode_pieces(self, pieces: Sequence[Sequence[str]]) -> list[str]:
+        """Text of each sequence of pieces; those that the vocabulary lacks stand for themselves."""
+        return [without_control_space(str(self._processor.DecodePieces(list(sequence)))) for sequence in pieces]
+
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """Piece of each id, for display."""
         return [str(self._processor.IdToPiece(int(i))) for i in ids]
