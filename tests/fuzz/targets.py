@@ -24,8 +24,8 @@ from command_lines import COMMANDS, end_of
 from harness import Case, InvariantError
 from safetensors.torch import load_file, save_file
 
-from transformer.commands.data import main as describe_data
 from transformer.commands import tokenizer as tokenizer_command
+from transformer.commands.data import main as describe_data
 from transformer.config import Config, DataConfig, ModelConfig, SearchConfig, load_config
 from transformer.data.builtin import builtin_pairs
 from transformer.data.corpus import Corpus, load_split, read_lines
