@@ -11,6 +11,7 @@ _COMMANDS = {
     "train": "train a model; the same command again resumes",
     "evaluate": "score a model with BLEU and chrF",
     "translate": "translate a file, standard input or --text",
+    "score": "score given translations; rerank n-best lists; align words",
     "average": "average the last checkpoints of a run",
     "parse": "parse sentences with a model trained on trees",
     "attend": "draw the attention of a translation",

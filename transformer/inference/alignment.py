@@ -1,0 +1,204 @@
+"""Alignments of pieces and words, from encoder-decoder attention (section 3.2.3).
+
+A decoder input is one position: row t of the weights belongs to the step that reads piece t - 1 (<s> at first) and
+predicts piece t. Dimension key: B pairs, T target and S source pieces, I and J target and source words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transformer.data.batching import pad
+from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
+from transformer.inference.arguments import check_count
+from transformer.inference.forced import PairNotes, TooLongPair, check_same_number, encode_pairs, length_batches
+from transformer.inference.translator import Translator
+from transformer.model.transformer import Transformer
+
+Links = list[tuple[int, int]]  # (source, target) positions from 0
+
+
+def default_layer(num_layers: int) -> int:
+    """The decoder layer, from 1, whose attention aligns by default: the last but one."""
+    return max(1, num_layers - 1)
+
+
+def align(
+    model: Transformer,
+    sources: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+    *,
+    layer: int | None = None,
+    batch_tokens: int = 4096,
+) -> list[Links]:
+    """Align each target piece with the source piece that it attends to most.
+
+    The weights are those of the step that reads a piece, not of the one that predicts it (Chen et al. 2020), averaged
+    over heads.
+
+    Args:
+        sources, targets: ids of each side, with </s> or without; </s> has no link.
+        layer: of the decoder, from 1; by default `default_layer`.
+        batch_tokens: ids computed at a time on either side, padding included.
+
+    Returns:
+        Per pair (source, target) positions, in order of the target; none if a side is empty.
+
+    Raises:
+        ConfigError: there is no such layer, or `batch_tokens` is out of range.
+        ValueError: there are more sources than targets, or fewer.
+    """
+    check_same_number(sources, targets)
+    links: list[Links] = [[] for _ in sources]
+    for batch in _batches(sources, targets, batch_tokens):
+        for i, (weights,) in attention_weights(model, sources, targets, batch, [checked_layer(model, layer)]):
+            links[i] = argmax_links(weights[1:])
+    return links
+
+
+def word_alignment(
+    translator: Translator,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    *,
+    layer: int | None = None,
+    too_long: TooLongPair = "error",
+    batch_tokens: int = 4096,
+    numbers: Sequence[int] | None = None,
+    notes: PairNotes | None = None,
+) -> list[Links]:
+    """Align each target word with the source word that it attends to most.
+
+    Words are what white space separates. The attention of a word is the mean over its pieces, and that to a word the
+    sum over its pieces. A word without pieces, such as one of control characters, has no link.
+
+    Args:
+        layer: of the decoder, from 1; by default `default_layer`.
+        translator, too_long, batch_tokens, numbers, notes: as for `score_translations`, and so are the errors; also
+            ConfigError if there is no such layer.
+
+    Returns:
+        Per pair (source, target) word positions from 0, in order of the target; none if a side is empty.
+    """
+    layer = checked_layer(translator.model, layer)
+    notes = PairNotes() if notes is None else notes
+    pairs = encode_pairs(translator, sources, targets, too_long=too_long, numbers=numbers, notes=notes)
+    words = [
+        (split_words(translator.tokenizer.source, source), split_words(translator.tokenizer, target))
+        if pair.tgt
+        else ([], [])
+        for source, target, pair in zip(sources, targets, pairs, strict=True)
+    ]
+    src, tgt = (
+        ([[id_ for word in side for id_ in word] for side in sides] for sides in zip(*words, strict=True))
+        if words
+        else ([], [])
+    )
+    mine: dict[int, Links] = {}
+    for batch in translator.context.shard(_batches(src, tgt, batch_tokens)):
+        for i, (weights,) in attention_weights(translator.model, src, tgt, batch, [layer]):
+            mine[i] = argmax_links(merge_words(weights[1:], *words[i]))
+    found = {i: links for part in translator.context.all_gather(mine) for i, links in part.items()}
+    return [found.get(i, []) for i in range(len(pairs))]
+
+
+def attention_weights(
+    model: Transformer,
+    sources: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+    batch: Sequence[int],
+    layers: Sequence[int],
+) -> Iterator[tuple[int, list[Tensor]]]:
+    """Weights of a batch: for each of its pairs, by number, (T + 1, S) of each layer, without </s>.
+
+    A target beyond the positions of the model loses its last rows.
+    """
+    src = [[*_without_end(sources[i]), EOS_ID] for i in batch]
+    tgt = [[BOS_ID, *_without_end(targets[i])][: model.max_length] for i in batch]
+    device = model.embedding.weight.device
+    found = cross_attention(model, pad(src).to(device), pad(tgt).to(device), layers)
+    for row, i in enumerate(batch):
+        yield i, [weights[row, : len(tgt[row]), : len(src[row]) - 1].cpu() for weights in found]
+
+
+@torch.no_grad()
+def cross_attention(model: Transformer, src: Tensor, tgt: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    """Encoder-decoder attention of some decoder layers, averaged over heads.
+
+    Args:
+        src: (B, S) ids with </s>, padded.
+        tgt: (B, T) decoder inputs, <s> first, padded.
+        layers: from 1.
+
+    Returns:
+        Per layer (B, T, S), in float32 at least; rows sum to 1.
+    """
+    found: dict[int, Tensor] = {}
+    with contextlib.ExitStack() as stack:  # removes the hooks, after an exception too
+        for number, layer in enumerate(model.decoder.layers, start=1):
+            if number in layers and layer.cross_attention is not None:
+                attention = layer.cross_attention.attention
+
+                def record(attention: Any, inputs: tuple[Any, ...], _: Tensor, number: int = number) -> None:
+                    q, k, _values, mask = inputs
+                    weights = attention.weights(q, k, mask)  # (B, H, T, S)
+                    found[number] = weights.to(torch.promote_types(weights.dtype, torch.float32)).mean(dim=1)
+
+                stack.callback(attention.register_forward_hook(record).remove)
+        model.eval().decode(tgt, model.encode(src))
+    return [found[number] for number in layers]
+
+
+def split_words(tokenizer: Tokenizer, text: str) -> list[list[int]]:
+    """Ids of each word of a text, words being what white space separates.
+
+    Joined they are those of the text, unless the tokenizer has pieces with spaces inside.
+    """
+    return tokenizer.encode(text.split())
+
+
+def merge_words(weights: Tensor, src_words: Sequence[Sequence[int]], tgt_words: Sequence[Sequence[int]]) -> Tensor:
+    """Weights of pieces (T, S) to those of words (I, J): sums over source pieces, means over target pieces."""
+    src, tgt = _membership(src_words, weights), _membership(tgt_words, weights)[:, : len(weights)]
+    return tgt @ (weights @ src.T) / tgt.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def argmax_links(weights: Tensor) -> Links:
+    """Each row of (I, J) linked with its largest column; none for a row of zeros."""
+    if not weights.numel():
+        return []
+    top, index = weights.max(dim=1)
+    return [(j, i) for i, (j, weight) in enumerate(zip(index.tolist(), top.tolist(), strict=True)) if weight > 0]
+
+
+def _membership(words: Sequence[Sequence[int]], weights: Tensor) -> Tensor:
+    """Which pieces a word has: (words, pieces), 0 or 1."""
+    lengths = torch.tensor([len(word) for word in words])
+    owners = torch.repeat_interleave(torch.arange(len(words)), lengths)
+    return (torch.arange(len(words))[:, None] == owners).to(weights.dtype)
+
+
+def _batches(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], batch_tokens: int) -> list[list[int]]:
+    """Batches of pairs that have pieces on both sides."""
+    check_count("batch_tokens", batch_tokens)
+    some = [i for i, pair in enumerate(zip(sources, targets, strict=True)) if all(_without_end(ids) for ids in pair)]
+    batches = length_batches([sources[i] for i in some], [targets[i] for i in some], batch_tokens)
+    return [[some[i] for i in batch] for batch in batches]
+
+
+def _without_end(ids: Sequence[int]) -> Sequence[int]:
+    return ids[:-1] if ids and ids[-1] == EOS_ID else ids
+
+
+def checked_layer(model: Transformer, layer: int | None) -> int:
+    """The layer to align by. ConfigError if there is no such decoder layer."""
+    num_layers = len(model.decoder.layers)
+    if layer is None:
+        return default_layer(num_layers)
+    check_count("layer", layer, num_layers, "num_decoder_layers")
+    return layer

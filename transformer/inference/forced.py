@@ -1,0 +1,299 @@
+"""Scores of given translations, by teacher forcing: log P(Y|X) of section 6.1 without a search."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from transformer.config import override
+from transformer.data.batching import pad
+from transformer.data.normalization import surrogates_error
+from transformer.data.tokenizer import BOS_ID, EOS_ID, UNK_ID, Tokenizer
+from transformer.errors import ConfigError, DataError
+from transformer.inference.arguments import check_count, text_list
+from transformer.inference.search import length_penalty
+from transformer.inference.translator import Translator
+
+TooLongPair = Literal["error", "skip"]
+TOO_LONG_PAIR: tuple[TooLongPair, ...] = get_args(TooLongPair)
+# Logits at a time: all of a batch with a vocabulary of 37k would take gigabytes.
+_CHUNK_NUMEL = {"cpu": 1 << 22, "cuda": 1 << 27}
+_NUM_LISTED = 10
+
+
+@dataclass(frozen=True)
+class ForcedScore:
+    """The probability of a given translation; all logarithms are in nats."""
+
+    ids: list[int]  # of the translation, with </s>; none if it was not scored
+    log_probs: list[float]  # of each id, given the source and the ids before it
+    ranks: list[int]  # of each id among the vocabulary, 1 the most probable; empty unless asked for
+    log_prob: float  # log P(Y|X), their sum; -inf of a pair that could not be scored
+    score: float  # log P over length penalty, as a search ranks it
+
+    @property
+    def perplexity(self) -> float:
+        """exp(-log P / |Y|) per piece, </s> included; NaN if nothing was scored."""
+        return perplexity(self.log_prob, len(self.ids))
+
+
+class EncodedPair(NamedTuple):
+    """Ids of source and target, </s> included; none of either if the pair is not scored."""
+
+    src: list[int]
+    tgt: list[int]
+    is_empty: bool  # both sides are: the model translates an empty line so
+
+
+@dataclass
+class PairNotes:
+    """Numbers of pairs that a user should know of."""
+
+    no_source: list[int] = field(default_factory=list)  # a translation of nothing
+    skipped: list[int] = field(default_factory=list)  # too long
+    unknown_source: list[int] = field(default_factory=list)  # with characters that no piece has
+    unknown_target: list[int] = field(default_factory=list)
+
+    def add(self, kind: str, number: int, is_so: bool = True) -> None:
+        """Note a pair, once, if it is of this kind."""
+        numbers: list[int] = getattr(self, kind)
+        if is_so and numbers[-1:] != [number]:
+            numbers.append(number)
+
+    def messages(self) -> list[str]:
+        """A line for each kind that occurred."""
+        kinds = (
+            (self.no_source, "with nothing to translate", "not scored: a model gives an empty line for an empty one"),
+            (self.skipped, "beyond the limit", "not scored"),
+            (self.unknown_source, "with unknown characters in what is translated", "scored as if they were one piece"),
+            (self.unknown_target, "with unknown characters in the translation", "scored by the piece for all of them"),
+        )
+        return [f"{_lines(numbers, what)} {end}: {_list(numbers)}" for numbers, what, end in kinds if numbers]
+
+
+def score_translations(
+    translator: Translator,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    *,
+    alpha: float | None = None,
+    with_ranks: bool = False,
+    too_long: TooLongPair = "error",
+    batch_tokens: int = 4096,
+    numbers: Sequence[int] | None = None,
+    notes: PairNotes | None = None,
+) -> list[ForcedScore]:
+    """How probable each target is as the translation of its source.
+
+    Texts are encoded as training does. A search may have found the same text by other pieces, with another log P:
+    `score_ids` takes the pieces themselves. An empty target is scored as </s> alone. An empty source is not: the model
+    gives an empty line for it, so that an empty target has log P 0 and any other -inf.
+
+    Args:
+        translator: with its model, search settings and processes.
+        alpha: of the length penalty; by default the run's `search.alpha`.
+        with_ranks: also compute the rank of each piece.
+        too_long: whether a pair beyond the limits of `translate` is an error or not scored.
+        batch_tokens: ids computed at a time on either side, padding included; changes speed and memory only.
+        numbers: of the pairs, for messages and notes; by default from 1.
+        notes: counts pairs that a user should know of.
+
+    Raises:
+        ConfigError: an argument is out of its range.
+        DataError: a text is too long, or has surrogates.
+        TypeError: an argument is one string, or has something that is not text.
+        ValueError: there are more sources than targets, or fewer.
+    """
+    notes = PairNotes() if notes is None else notes
+    pairs = encode_pairs(translator, sources, targets, too_long=too_long, numbers=numbers, notes=notes)
+    scored = [pair for pair in pairs if pair.tgt]
+    found = iter(
+        score_ids(
+            translator,
+            [pair.src for pair in scored],
+            [pair.tgt for pair in scored],
+            alpha=alpha,
+            with_ranks=with_ranks,
+            batch_tokens=batch_tokens,
+        )
+    )
+    nothing, impossible = ForcedScore([], [], [], 0.0, 0.0), ForcedScore([], [], [], -math.inf, -math.inf)
+    return [next(found) if pair.tgt else nothing if pair.is_empty else impossible for pair in pairs]
+
+
+def encode_pairs(
+    translator: Translator,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    *,
+    too_long: TooLongPair = "error",
+    numbers: Sequence[int] | None = None,
+    notes: PairNotes,
+) -> list[EncodedPair]:
+    """Ids of each pair, as `score_translations` scores them; arguments and errors as there."""
+    if too_long not in TOO_LONG_PAIR:
+        raise ConfigError(f"too_long={too_long!r} must be one of {', '.join(TOO_LONG_PAIR)}")
+    sources, targets = text_list(sources, "sources"), text_list(targets, "targets")
+    check_same_number(sources, targets)
+    numbers = range(1, len(sources) + 1) if numbers is None else numbers
+    encoded = zip(
+        numbers,
+        _encode(translator.tokenizer.source, sources, "source", numbers),
+        _encode(translator.tokenizer, targets, "target", numbers),
+        strict=True,
+    )
+    pairs = []
+    for number, src, tgt in encoded:
+        if not src:
+            pairs.append(EncodedPair([], [], is_empty=not tgt))
+            notes.add("no_source", number, bool(tgt))
+        elif _is_too_long(translator, len(src) + 1, len(tgt) + 1, number, too_long):
+            pairs.append(EncodedPair([], [], is_empty=False))
+            notes.add("skipped", number)
+        else:
+            pairs.append(EncodedPair([*src, EOS_ID], [*tgt, EOS_ID], is_empty=False))
+            notes.add("unknown_source", number, UNK_ID in src)
+            notes.add("unknown_target", number, UNK_ID in tgt)
+    return pairs
+
+
+def score_ids(
+    translator: Translator,
+    sources: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+    *,
+    alpha: float | None = None,
+    with_ranks: bool = False,
+    batch_tokens: int = 4096,
+) -> list[ForcedScore]:
+    """Score translations given as ids, such as those of a `Hypothesis`, which then has the same log P.
+
+    Args:
+        sources: ids of each source, with </s>.
+        targets: ids of each translation, with </s> unless it was cut.
+        translator, alpha, with_ranks, batch_tokens: as for `score_translations`.
+
+    Raises:
+        ConfigError: an argument is out of its range.
+        ValueError: a side has no ids, ids outside the vocabulary or more than the model has positions; or there are
+            more sources than targets, or fewer.
+    """
+    search = override(translator.search, alpha=alpha)
+    check_count("batch_tokens", batch_tokens)
+    check_same_number(sources, targets)
+    limit = translator.model.max_length or math.inf
+    for number, pair in enumerate(zip(sources, targets, strict=True), start=1):
+        for name, ids in zip(("source", "target"), pair, strict=True):
+            if not 1 <= len(ids) <= limit or min(ids) < 0 or max(ids) >= len(translator.tokenizer):
+                size = len(translator.tokenizer)
+                raise ValueError(f"{name} {number} must have 1 to {limit} ids, each below {size}: {list(ids)[:20]}")
+    mine: dict[int, tuple[list[float], list[int]]] = {}
+    for indices in translator.context.shard(list(length_batches(sources, targets, batch_tokens))):
+        found = _log_probs(translator, [sources[i] for i in indices], [targets[i] for i in indices], with_ranks)
+        mine |= zip(indices, found, strict=True)
+        if translator.progress is not None:
+            translator.progress(len(indices) * translator.context.size)  # the others have done about as many
+    results = {i: found for part in translator.context.all_gather(mine) for i, found in part.items()}
+    scores = []
+    for i, ids in enumerate(targets):
+        log_probs, ranks = results[i]
+        log_prob = math.fsum(log_probs)
+        score = log_prob / length_penalty(len(ids), search.alpha)
+        scores.append(ForcedScore(list(ids), log_probs, ranks, log_prob, score))
+    return scores
+
+
+def length_batches(
+    sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], batch_tokens: int
+) -> Iterator[list[int]]:
+    """Indices of pairs, longest first, in batches of at most `batch_tokens` padded ids on either side."""
+    lengths = [max(len(src), len(tgt)) for src, tgt in zip(sources, targets, strict=True)]
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], len(sources[i]) - len(targets[i])))
+    while order:
+        size = max(1, batch_tokens // lengths[order[0]])
+        yield order[:size]
+        order = order[size:]
+
+
+def perplexity(log_prob: float, number: int) -> float:
+    """exp(-log P / number); infinity where that is too large, NaN of nothing."""
+    if not number:
+        return math.nan
+    try:
+        return math.exp(-log_prob / number)
+    except OverflowError:
+        return math.inf
+
+
+@torch.no_grad()
+def _log_probs(
+    translator: Translator, sources: list[Sequence[int]], targets: list[Sequence[int]], with_ranks: bool
+) -> list[tuple[list[float], list[int]]]:
+    """Log-probability and rank of each target id, of one batch."""
+    model = translator.model.eval()
+    device = model.embedding.weight.device
+    tgt_in = pad([[BOS_ID, *ids[:-1]] for ids in targets]).to(device)  # (B, T)
+    hidden, _ = model.decode(tgt_in, model.encode(pad(sources).to(device)))  # (B, T, D)
+    # By lengths: the id of padding is none that a search could not find.
+    lengths = torch.tensor([len(ids) for ids in targets], device=device)
+    rows = hidden[torch.arange(hidden.size(1), device=device) < lengths[:, None]]  # (N, D)
+    target = torch.tensor([id_ for ids in targets for id_ in ids], device=device)  # (N,)
+    num_rows = max(1, _CHUNK_NUMEL["cuda" if device.type == "cuda" else "cpu"] // len(translator.tokenizer))
+    chunks = zip(rows.split(num_rows), target.split(num_rows), strict=True)
+    log_probs, ranks = zip(*(_of_rows(translator.logits(x), ids, with_ranks) for x, ids in chunks), strict=True)
+    of_each, counts = iter(torch.cat(log_probs).tolist()), iter(torch.cat(ranks).tolist())
+    return [([next(of_each) for _ in ids], [next(counts) for _ in ids] if with_ranks else []) for ids in targets]
+
+
+def _of_rows(logits: Tensor, target: Tensor, with_ranks: bool) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (n,) of target ids (n,) by logits (n, V), in float32 at least, and their ranks."""
+    index = target[:, None]  # (n, 1)
+    log_p = logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    ranks = (logits > logits.gather(1, index)).sum(dim=1) + 1 if with_ranks else target[:0]
+    return log_p.gather(1, index).squeeze(1), ranks
+
+
+def _encode(tokenizer: Tokenizer, texts: list[str], side: str, numbers: Sequence[int]) -> list[list[int]]:
+    try:
+        encoded = tokenizer.encode(texts)
+    except DataError:
+        is_wrong = [any("\ud800" <= character <= "\udfff" for character in text) for text in texts]
+        raise surrogates_error(f"{side} {numbers[is_wrong.index(True)]}") from None
+    # Some tokenizers have pieces for rare white space.
+    return [ids if text.strip() else [] for text, ids in zip(texts, encoded, strict=True)]
+
+
+def check_same_number(sources: Sequence[object], targets: Sequence[object]) -> None:
+    """ValueError unless there are as many targets as sources."""
+    if len(sources) != len(targets):
+        raise ValueError(f"there are {len(sources)} sources and {len(targets)} targets; give a target for each source")
+
+
+def _is_too_long(translator: Translator, num_src: int, num_tgt: int, number: int, too_long: TooLongPair) -> bool:
+    """Whether a pair exceeds what `translate` reads and writes. DataError if that is an error."""
+    search, most = translator.search, translator.model.max_length or math.inf
+    limits = (search.max_source_length, search.max_source_length + search.max_length_offset)
+    for name, length, limit in zip(("source", "target"), (num_src, num_tgt), limits, strict=True):
+        if length > min(limit, most):
+            if too_long == "skip":
+                return True
+            way = " or raise the limit (--max-source-length)" * (limit <= most)
+            raise DataError(
+                f"{name} {number} has {length} pieces, more than the limit of {min(limit, most)}: shorten it{way}, or "
+                "choose --too-long skip"
+            )
+    return False
+
+
+def _lines(numbers: Sequence[int], kind: str) -> str:
+    return f"1 pair {kind} is" if len(numbers) == 1 else f"{len(numbers)} pairs {kind} are"
+
+
+def _list(numbers: Sequence[int]) -> str:
+    listed = ", ".join(map(str, numbers[:_NUM_LISTED]))
+    return listed if len(numbers) <= _NUM_LISTED else f"{listed} and {len(numbers) - _NUM_LISTED} more"
