@@ -21,6 +21,7 @@ from transformer.config import load_config, override
 from transformer.data.corpus import in_chunks
 from transformer.errors import ConfigError
 from transformer.hub import is_model_id
+from transformer.inference.alignment import STEPS
 from transformer.inference.forced import TOO_LONG_PAIR
 from transformer.inference.line_input import LineInput, file_input
 from transformer.inference.paired_input import nbest_input, paired_input
@@ -37,7 +38,7 @@ _CHARACTERS_AT_A_TIME = 1 << 20
 # Options that belong to another one, with what they are when they are not given.
 _BELONGS_TO: dict[str, dict[str, object]] = {
     "nbest": {"nbest_size": None, "rerank": False, "weight": None},
-    "align": {"layer": None},
+    "align": {"layer": None, "step": STEPS[0]},
 }
 _EXCLUDES = {
     "nbest": ("tgt", "align", "tokens", "summary"),
@@ -75,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--layer", type=int, metavar="N", help="decoder layer to align by, from 1; default: last but one"
     )
+    parser.add_argument("--step", choices=STEPS, default=STEPS[0], help="of the decoder, to align by")
     parser.add_argument("--alpha", type=float, help="exponent of the length penalty")
     parser.add_argument("--max-source-length", type=int, metavar="N", help="the most pieces of a source, </s> included")
     parser.add_argument("--too-long", choices=TOO_LONG_PAIR, default="error", help="do not score longer pairs")
@@ -133,14 +135,14 @@ def _work(arguments: argparse.Namespace, translator: Translator) -> Work:
     if arguments.nbest:
         return NbestLines(translator, weight=arguments.weight, rerank=arguments.rerank, **options)
     if arguments.align:
-        return WordLinks(translator, layer=arguments.layer, **options)
+        return WordLinks(translator, layer=arguments.layer, step=arguments.step, **options)
     return PairLines(translator, with_tokens=arguments.tokens, summary_only=arguments.summary, **options)
 
 
 def _settings(arguments: argparse.Namespace, translator: Translator) -> dict[str, object]:
     """What the output depends on besides the input."""
     identity = translator.identity()
-    names = ("reverse", "tokens", "json", "nbest_size", "rerank", "weight", "align", "layer", "too_long")
+    names = ("reverse", "tokens", "json", "nbest_size", "rerank", "weight", "align", "layer", "step", "too_long")
     return {
         **{name: identity[name] for name in ("weights", "tokenizer", "precision")},
         "alpha": translator.search.alpha,

@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from transformer.data.batching import pad
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
+from transformer.errors import ConfigError
 from transformer.inference.arguments import check_count
 from transformer.inference.forced import PairNotes, TooLongPair, check_same_number, encode_pairs, length_batches
 from transformer.inference.translator import Translator
 from transformer.model.transformer import Transformer
 
 Links = list[tuple[int, int]]  # (source, target) positions from 0
+# Whose weights align a piece: those of the step that predicts it (Garg et al. 2019), or of the step that reads it, its
+# decoder input (Chen et al. 2020).
+Step = Literal["predicting", "reading"]
+STEPS: tuple[Step, ...] = get_args(Step)
 
 
 def default_layer(num_layers: int) -> int:
@@ -34,30 +40,30 @@ def align(
     targets: Sequence[Sequence[int]],
     *,
     layer: int | None = None,
+    step: Step = "predicting",
     batch_tokens: int = 4096,
 ) -> list[Links]:
-    """Align each target piece with the source piece that it attends to most.
-
-    The weights are those of the step that reads a piece, not of the one that predicts it (Chen et al. 2020), averaged
-    over heads.
+    """Align each target piece with the source piece that it attends to most, on average over heads.
 
     Args:
         sources, targets: ids of each side, with </s> or without; </s> has no link.
         layer: of the decoder, from 1; by default `default_layer`.
+        step: of the decoder: the one that predicts the piece, or the one that reads it.
         batch_tokens: ids computed at a time on either side, padding included.
 
     Returns:
         Per pair (source, target) positions, in order of the target; none if a side is empty.
 
     Raises:
-        ConfigError: there is no such layer, or `batch_tokens` is out of range.
+        ConfigError: there is no such layer or step, or `batch_tokens` is out of range.
         ValueError: there are more sources than targets, or fewer.
     """
     check_same_number(sources, targets)
+    layer, step = checked_layer(model, layer), checked_step(step)
     links: list[Links] = [[] for _ in sources]
     for batch in _batches(sources, targets, batch_tokens):
-        for i, (weights,) in attention_weights(model, sources, targets, batch, [checked_layer(model, layer)]):
-            links[i] = argmax_links(weights[1:])
+        for i, (weights,) in attention_weights(model, sources, targets, batch, [layer]):
+            links[i] = argmax_links(rows_of(step, weights, len(_without_end(targets[i]))))
     return links
 
 
@@ -67,6 +73,7 @@ def word_alignment(
     targets: Sequence[str],
     *,
     layer: int | None = None,
+    step: Step = "predicting",
     too_long: TooLongPair = "error",
     batch_tokens: int = 4096,
     numbers: Sequence[int] | None = None,
@@ -78,14 +85,15 @@ def word_alignment(
     sum over its pieces. A word without pieces, such as one of control characters, has no link.
 
     Args:
-        layer: of the decoder, from 1; by default `default_layer`.
-        translator, too_long, batch_tokens, numbers, notes: as for `score_translations`, and so are the errors; also
-            ConfigError if there is no such layer.
+        layer, step: as for `align`.
+        translator, too_long, batch_tokens, numbers, notes: as for `score_translations`.
+
+    Errors as of `align` and `score_translations`.
 
     Returns:
         Per pair (source, target) word positions from 0, in order of the target; none if a side is empty.
     """
-    layer = checked_layer(translator.model, layer)
+    layer, step = checked_layer(translator.model, layer), checked_step(step)
     notes = PairNotes() if notes is None else notes
     pairs = encode_pairs(translator, sources, targets, too_long=too_long, numbers=numbers, notes=notes)
     words = [
@@ -102,7 +110,7 @@ def word_alignment(
     mine: dict[int, Links] = {}
     for batch in translator.context.shard(_batches(src, tgt, batch_tokens)):
         for i, (weights,) in attention_weights(translator.model, src, tgt, batch, [layer]):
-            mine[i] = argmax_links(merge_words(weights[1:], *words[i]))
+            mine[i] = argmax_links(merge_words(rows_of(step, weights, len(tgt[i])), *words[i]))
     found = {i: links for part in translator.context.all_gather(mine) for i, links in part.items()}
     return [found.get(i, []) for i in range(len(pairs))]
 
@@ -162,9 +170,15 @@ def split_words(tokenizer: Tokenizer, text: str) -> list[list[int]]:
     return tokenizer.encode(text.split())
 
 
+def rows_of(step: Step, weights: Tensor, num_pieces: int) -> Tensor:
+    """The rows (T, S) by which a step aligns, of weights (T + 1, S) of all decoder inputs; zeros where some miss."""
+    rows = weights[:num_pieces] if step == "predicting" else weights[1:]
+    return F.pad(rows, (0, 0, 0, num_pieces - len(rows)))
+
+
 def merge_words(weights: Tensor, src_words: Sequence[Sequence[int]], tgt_words: Sequence[Sequence[int]]) -> Tensor:
     """Weights of pieces (T, S) to those of words (I, J): sums over source pieces, means over target pieces."""
-    src, tgt = _membership(src_words, weights), _membership(tgt_words, weights)[:, : len(weights)]
+    src, tgt = _membership(src_words, weights), _membership(tgt_words, weights)
     return tgt @ (weights @ src.T) / tgt.sum(dim=1, keepdim=True).clamp(min=1)
 
 
@@ -202,3 +216,10 @@ def checked_layer(model: Transformer, layer: int | None) -> int:
         return default_layer(num_layers)
     check_count("layer", layer, num_layers, "num_decoder_layers")
     return layer
+
+
+def checked_step(step: Step) -> Step:
+    """ConfigError unless it is one of `STEPS`."""
+    if step not in STEPS:
+        raise ConfigError(f"step={step!r} must be one of {', '.join(STEPS)}")
+    return step

@@ -10,7 +10,7 @@ from typing import Any
 from transformer.cli import print_aside
 from transformer.data.normalization import without_control_space
 from transformer.data.tokenizer import UNK_ID
-from transformer.inference.alignment import checked_layer, word_alignment
+from transformer.inference.alignment import Step, checked_layer, word_alignment
 from transformer.inference.forced import (
     ForcedScore,
     PairNotes,
@@ -194,13 +194,14 @@ class NbestLines(Work):
 class WordLinks(Work):
     """Word alignments in Pharaoh format: source-target."""
 
-    def __init__(self, translator: Translator, *, layer: int | None, **options: Any) -> None:
+    def __init__(self, translator: Translator, *, layer: int | None, step: Step, **options: Any) -> None:
         super().__init__(translator, **options)
-        self.layer = checked_layer(translator.model, layer)
+        self.layer, self.step = checked_layer(translator.model, layer), step
 
     def lines(self, items: Sequence[str], first_number: int) -> str:
         pairs = self.pairs(items, first_number)
-        links = word_alignment(self.translator, *self.sides(pairs), layer=self.layer, **self._options(pairs))
+        options = {**self._options(pairs), "layer": self.layer, "step": self.step}
+        links = word_alignment(self.translator, *self.sides(pairs), **options)
         if self.reverse:  # as the files are, whatever the model reads
             links = [sorted((i, j) for j, i in of_pair) for of_pair in links]
         out = []
