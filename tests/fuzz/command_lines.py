@@ -104,6 +104,22 @@ def _translate(run: Path, rng: random.Random, directory: Path) -> list[str]:
     return [_some_run(run, rng, directory), *source, *options, *output]
 
 
+def _score(run: Path, rng: random.Random, directory: Path) -> list[str]:
+    source = _some_file(rng, directory)
+    other = source if rng.random() < 0.5 else _some_file(rng, directory)
+    if rng.random() < 0.4:
+        (directory / "nbest").write_bytes(mutators.nbest_list(rng))
+        other = rng.choice((other, str(directory / "nbest")))
+        kind = ["--nbest", other, *rng.choice(([], ["--rerank"], ["--json"]))]
+        options = _options(rng, "--nbest-size", "--weight", "--alpha")
+    else:
+        kind = ["--tgt", other, *rng.choice(([], ["--tokens"], ["--summary"], ["--json"], ["--align"]))]
+        options = _options(rng, "--layer", "--step", "--alpha", "--max-source-length", "--too-long", "--precision")
+    kind += ["--reverse"] * (rng.random() < 0.2) + ["--too-long", "skip"] * (rng.random() < 0.5)
+    output = ["--output", str(directory / rng.choice(("out", "text")))] if rng.random() < 0.3 else []
+    return [_some_run(run, rng, directory), "--src", rng.choice((source, source, "-")), *kind, *options, *output]
+
+
 def _evaluate(run: Path, rng: random.Random, directory: Path) -> list[str]:
     source = _some_file(rng, directory)
     references = [source if rng.random() < 0.5 else _some_file(rng, directory) for _ in range(rng.choice((1, 1, 2)))]
@@ -217,6 +233,7 @@ def _benchmark(run: Path, rng: random.Random, directory: Path) -> list[str]:  # 
 # Draws the arguments of a script, given an existing run and a directory for other files.
 COMMANDS: dict[str, Callable[[Path, random.Random, Path], list[str]]] = {
     "translate": _translate,
+    "score": _score,
     "evaluate": _evaluate,
     "train": _train,
     "data": _data,

@@ -187,6 +187,20 @@ def tree(rng: random.Random) -> str:
     return line
 
 
+def nbest_list(rng: random.Random) -> bytes:
+    """A list of candidates, mostly of one of the forms that are read."""
+    form = rng.choice(("{text}", "{score}\t{text}", "{id} ||| {text} ||| F0= {score} ||| {score}"))
+    numbers = ("-1.5", "0", "-inf", "inf", "nan", "1e400", "-1e-400", "x", "", "٣", "1_0")
+    lines, id_ = [], 0
+    for _ in range(rng.choice((0, 1, 2, 4, 12))):
+        id_ += rng.choice((0, 0, 1, 1, 2, -1))
+        score = "-1.5" if rng.random() < 0.8 else rng.choice(numbers)
+        words = rng.choice(("Ein Mann.", "", " ||| ", "a\tb", text(rng).replace("\n", " ")))
+        lines.append(form.format(text=words, score=score, id=id_ if rng.random() < 0.9 else rng.choice(numbers)))
+    data = "".join(f"{line}\n" for line in lines).encode(errors="surrogatepass")
+    return data if rng.random() < 0.7 else mutate(rng, data)
+
+
 def json_lines(rng: random.Random, records: list[dict[str, object]]) -> bytes:
     """Records as JSON lines, with mutated values and bytes."""
     lines = []

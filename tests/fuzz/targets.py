@@ -14,6 +14,7 @@ from typing import Any
 
 import corpora_targets
 import mutators
+import score_targets
 import table_targets
 import tokenizer_targets
 import torch
@@ -102,7 +103,7 @@ class Targets:
         return {
             "config": Target(self.read_config, 78),
             "override": Target(self.read_overrides, 230),
-            "text file": Target(self.read_text_file, 200),
+            "text file": Target(self.read_text_file, 156),
             "tree": Target(self.read_tree, 131),
             "records": Target(self.read_records, 123),
             "tokenizer": Target(self.load_tokenizer, 12),
@@ -112,6 +113,8 @@ class Targets:
             "resumption": Target(self.resume_training, 20),
             "command line": Target(self.run_script, 2, limit_s=120, memory=8 << 30),
             "translation": Target(self.translate, 2, limit_s=60),
+            "scores": Target(self.score, 4, limit_s=60),
+            "n-best list": Target(score_targets.read_nbest, 40),
             "tokenizer training": Target(self.train_tokenizer, 2, limit_s=60),
             "memory": Target(corpora_targets.read_memory, 20),
             "corpora": Target(corpora_targets.read_corpora, 10),
@@ -320,6 +323,10 @@ class Targets:
                 )
             if not text.strip() and together.text:
                 raise InvariantError(f"the blank {text!r} has a translation")
+
+    def score(self, rng: random.Random, directory: Path) -> None:  # noqa: ARG002
+        """A score per pair that does not depend on the batch, and links inside of the texts."""
+        score_targets.score(self.translator, rng)
 
     def run_script(self, rng: random.Random, directory: Path) -> None:
         """A script exits with 0, or with 2 and either one line `error: ...` or argparse's usage."""

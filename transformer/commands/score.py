@@ -19,7 +19,7 @@ from transformer.commands.outputs import check_output
 from transformer.commands.selection import report_checkpoint
 from transformer.config import load_config, override
 from transformer.data.corpus import in_chunks
-from transformer.errors import ConfigError
+from transformer.errors import ConfigError, DataError
 from transformer.hub import is_model_id
 from transformer.inference.alignment import STEPS
 from transformer.inference.forced import TOO_LONG_PAIR
@@ -73,9 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rerank", action="store_true", help="print the best candidate of each source")
     parser.add_argument("--weight", type=float, metavar="W", help="add W times the model's score to that of the list")
     parser.add_argument("--align", action="store_true", help="print word alignments")
-    parser.add_argument(
-        "--layer", type=int, metavar="N", help="decoder layer to align by, from 1; default: last but one"
-    )
+    parser.add_argument("--layer", type=int, metavar="N", help="decoder layer to align by, from 1; default: the last")
     parser.add_argument("--step", choices=STEPS, default=STEPS[0], help="of the decoder, to align by")
     parser.add_argument("--alpha", type=float, help="exponent of the length penalty")
     parser.add_argument("--max-source-length", type=int, metavar="N", help="the most pieces of a source, </s> included")
@@ -95,7 +93,7 @@ def _check(arguments: argparse.Namespace) -> None:
                 raise ConfigError(f"{_option(name)} needs {_option(owner)}")
     for name, others in _EXCLUDES.items():
         for other in others:
-            if given[name] and given[other] not in (None, False):
+            if given[name] and given[other] is not None and given[other] is not False:
                 raise ConfigError(f"{_option(name)} and {_option(other)} exclude each other")
     if arguments.tgt is None and arguments.nbest is None:
         raise ConfigError("give the translations: --tgt FILE or --nbest FILE")
@@ -152,7 +150,7 @@ def _settings(arguments: argparse.Namespace, translator: Translator) -> dict[str
 
 def _source(arguments: argparse.Namespace) -> LineInput:
     """Where the lines come from, which may not be where they go to."""
-    src, other = file_input(arguments.src), file_input(arguments.nbest or arguments.tgt)
+    src, other = _lines_of(arguments.src), _lines_of(arguments.nbest or arguments.tgt)
     if (output := arguments.output) is not None:
         # The author of a model from the hub has another corpus, whatever the name.
         config = None if is_model_id(arguments.run) else locate_checkpoint(arguments.run)[0] / "config.yaml"
@@ -161,6 +159,13 @@ def _source(arguments: argparse.Namespace) -> LineInput:
         for suffix in ("", ".part", ".part.json"):
             check_output(output.with_name(f"{output.name}{suffix}"), inputs, data)
     return nbest_input(src, other, arguments.nbest_size) if arguments.nbest else paired_input(src, other)
+
+
+def _lines_of(file: str) -> LineInput:
+    try:
+        return file_input(file)
+    except DataError as error:
+        raise DataError(str(error).partition("; did you mean")[0]) from None  # there is no such option here
 
 
 def _write(source: LineInput, work: Work, translator: Translator, output: ResumableOutput | None) -> None:

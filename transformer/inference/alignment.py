@@ -29,11 +29,6 @@ Step = Literal["predicting", "reading"]
 STEPS: tuple[Step, ...] = get_args(Step)
 
 
-def default_layer(num_layers: int) -> int:
-    """The decoder layer, from 1, whose attention aligns by default: the last but one."""
-    return max(1, num_layers - 1)
-
-
 def align(
     model: Transformer,
     sources: Sequence[Sequence[int]],
@@ -47,7 +42,7 @@ def align(
 
     Args:
         sources, targets: ids of each side, with </s> or without; </s> has no link.
-        layer: of the decoder, from 1; by default `default_layer`.
+        layer: of the decoder, from 1; by default the last, which docs/SCORING.md finds the best.
         step: of the decoder: the one that predicts the piece, or the one that reads it.
         batch_tokens: ids computed at a time on either side, padding included.
 
@@ -81,8 +76,9 @@ def word_alignment(
 ) -> list[Links]:
     """Align each target word with the source word that it attends to most.
 
-    Words are what white space separates. The attention of a word is the mean over its pieces, and that to a word the
-    sum over its pieces. A word without pieces, such as one of control characters, has no link.
+    Words are what white space separates. The attention of a word is that of its first piece, with which the model
+    chooses it; that to a word is the sum over its pieces. A word without pieces, such as one of control characters, has
+    no link.
 
     Args:
         layer, step: as for `align`.
@@ -177,9 +173,17 @@ def rows_of(step: Step, weights: Tensor, num_pieces: int) -> Tensor:
 
 
 def merge_words(weights: Tensor, src_words: Sequence[Sequence[int]], tgt_words: Sequence[Sequence[int]]) -> Tensor:
-    """Weights of pieces (T, S) to those of words (I, J): sums over source pieces, means over target pieces."""
-    src, tgt = _membership(src_words, weights), _membership(tgt_words, weights)
-    return tgt @ (weights @ src.T) / tgt.sum(dim=1, keepdim=True).clamp(min=1)
+    """Weights of pieces (T, S) to those of words (I, J): of the first target piece, summed over source pieces."""
+    lengths = [len(word) for word in src_words]
+    owners = torch.repeat_interleave(torch.arange(len(src_words)), torch.tensor(lengths))  # (S,)
+    to_words = weights.new_zeros(len(weights), len(src_words)).index_add(1, owners, weights)  # (T, J)
+    merged = weights.new_zeros(len(tgt_words), len(src_words))  # (I, J)
+    first = 0
+    for row, word in zip(merged, tgt_words, strict=True):
+        if word:
+            row.copy_(to_words[first])
+        first += len(word)
+    return merged
 
 
 def argmax_links(weights: Tensor) -> Links:
@@ -188,13 +192,6 @@ def argmax_links(weights: Tensor) -> Links:
         return []
     top, index = weights.max(dim=1)
     return [(j, i) for i, (j, weight) in enumerate(zip(index.tolist(), top.tolist(), strict=True)) if weight > 0]
-
-
-def _membership(words: Sequence[Sequence[int]], weights: Tensor) -> Tensor:
-    """Which pieces a word has: (words, pieces), 0 or 1."""
-    lengths = torch.tensor([len(word) for word in words])
-    owners = torch.repeat_interleave(torch.arange(len(words)), lengths)
-    return (torch.arange(len(words))[:, None] == owners).to(weights.dtype)
 
 
 def _batches(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], batch_tokens: int) -> list[list[int]]:
@@ -213,7 +210,7 @@ def checked_layer(model: Transformer, layer: int | None) -> int:
     """The layer to align by. ConfigError if there is no such decoder layer."""
     num_layers = len(model.decoder.layers)
     if layer is None:
-        return default_layer(num_layers)
+        return num_layers
     check_count("layer", layer, num_layers, "num_decoder_layers")
     return layer
 
