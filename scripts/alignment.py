@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--gold", type=Path, metavar="FILE", help="their alignments")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "int8"))
+    parser.add_argument("--precision", default="fp32", choices=("auto", "fp32", "bf16", "int8"))
     arguments = parser.parse_args(argv)
     pairs, gold = _pairs(arguments)
     translator = Translator.load(arguments.run, device=arguments.device, precision=arguments.precision)

@@ -89,6 +89,12 @@ def training_lines() -> str:
     return "\n".join(["```", "  ".join(parts), validation, "```", ""])
 
 
+def alignment() -> str:
+    rates = load("quickstart/alignment.json")["aer"]
+    rows = ([layer, *(f"{rate:.3f}" for rate in row)] for layer, row in enumerate(zip(*rates.values(), strict=True), 1))
+    return table(["layer", *rates], rows, text_columns=0)
+
+
 def multi30k() -> str:
     def rows() -> Iterator[Sequence[Any]]:
         for split in ("test_2016_flickr", "val"):
@@ -165,7 +171,17 @@ def table1_paths() -> str:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__: block
-    for block in (quickstart, training_lines, multi30k, multi30k_curve, table3, scaling, table1, table1_paths)
+    for block in (
+        quickstart,
+        training_lines,
+        alignment,
+        multi30k,
+        multi30k_curve,
+        table3,
+        scaling,
+        table1,
+        table1_paths,
+    )
 }
 
 if __name__ == "__main__":

@@ -281,6 +281,19 @@ def test_the_examples_of_the_questions_run_on_a_finished_run(
     assert capsys.readouterr().out.count("[") > 7
 
 
+def test_the_example_of_scoring_runs_on_a_finished_run(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "my").symlink_to(trained_run)
+    (program,) = python_blocks("docs/SCORING.md")
+    exec(program, {})
+    log_prob, perplexity, *ranks = capsys.readouterr().out.split()
+    assert float(log_prob) < 0 < float(perplexity)
+    assert len(ranks) > 3
+
+
 def test_the_examples_of_new_parts_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alternative, reader, start = python_blocks("CONTRIBUTING.md")
     names: dict[str, Any] = {}

@@ -10,7 +10,9 @@ from transformer.errors import UserError
 from transformer.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from transformer.inference.alignment import word_alignment
     from transformer.inference.ensemble import Ensemble
+    from transformer.inference.forced import ForcedScore, score_ids, score_translations
     from transformer.inference.penalties import length_penalty
     from transformer.inference.sampling import Sampling, sample
     from transformer.inference.search import Hypothesis, SearchState, beam_search, greedy_search
@@ -27,7 +29,9 @@ else:  # they need torch, which takes over a second to import: not for a command
     __getattr__ = lazy_names(
         __name__,
         {
+            "transformer.inference.alignment": "word_alignment",
             "transformer.inference.ensemble": "Ensemble",
+            "transformer.inference.forced": "ForcedScore score_ids score_translations",
             "transformer.inference.penalties": "length_penalty",
             "transformer.inference.sampling": "Sampling sample",
             "transformer.inference.search": "Hypothesis SearchState beam_search greedy_search",
@@ -58,6 +62,7 @@ __all__ = [
     "Encoder",
     "Ensemble",
     "FeedForward",
+    "ForcedScore",
     "Hypothesis",
     "KeyValue",
     "Layer",
@@ -89,7 +94,10 @@ __all__ = [
     "sample",
     "save_checkpoint",
     "save_model",
+    "score_ids",
+    "score_translations",
     "sinusoidal_positions",
+    "word_alignment",
 ]
 
 
