@@ -19,7 +19,7 @@ from transformer.inference.translator import Translator
 
 
 def score(translator: Translator, rng: random.Random) -> None:
-    """A score per pair that does not depend on the batch, and links inside of the texts."""
+    """Scores do not depend on the batch, and links are inside of the texts."""
     pairs = [(mutators.text(rng)[:200], mutators.text(rng)[:200]) for _ in range(rng.randrange(1, 6))]
     sources, targets = ([pair[i] for pair in pairs] for i in (0, 1))
     options: dict[str, Any] = {"too_long": rng.choice(("error", "skip")), "batch_tokens": rng.choice((1, 50, 4096))}
@@ -34,7 +34,7 @@ def score(translator: Translator, rng: random.Random) -> None:
 
 
 def read_nbest(rng: random.Random, directory: Path) -> None:
-    """Each line of a list is a candidate of one source, and is written in its form; or that is an error."""
+    """Each line is a candidate of one source, and is written in its form."""
     data = mutators.nbest_list(rng)
     (directory / "nbest").write_bytes(data)
     sources = ["A man."] * rng.choice((0, 1, 2, 6))

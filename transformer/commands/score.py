@@ -149,7 +149,7 @@ def _settings(arguments: argparse.Namespace, translator: Translator) -> dict[str
 
 
 def _source(arguments: argparse.Namespace) -> LineInput:
-    """Where the lines come from, which may not be where they go to."""
+    """The input. ConfigError if the output would replace a part of it."""
     src, other = _lines_of(arguments.src), _lines_of(arguments.nbest or arguments.tgt)
     if (output := arguments.output) is not None:
         # The author of a model from the hub has another corpus, whatever the name.

@@ -30,7 +30,10 @@ class GoldLinks(NamedTuple):
 
 
 def alignment_error_rate(found: Iterable[Sequence[Link]], gold: Iterable[GoldLinks]) -> float:
-    """AER = 1 - (|A ∩ S| + |A ∩ P|) / (|A| + |S|), over all pairs (Och and Ney 2003); 0 if there is nothing to find."""
+    """The alignment error rate of all pairs (Och and Ney 2003).
+
+    AER = 1 - (|A ∩ S| + |A ∩ P|) / (|A| + |S|), of links A found, S sure and P possible. 0 if there is nothing to find.
+    """
     right = total = 0
     for links, (sure, possible) in zip(found, gold, strict=True):
         right += len(sure.intersection(links)) + len(possible.intersection(links))
@@ -39,7 +42,7 @@ def alignment_error_rate(found: Iterable[Sequence[Link]], gold: Iterable[GoldLin
 
 
 def gold_alignment(english: str, german: str) -> GoldLinks:
-    """Align a pair of the built-in corpus; words that it does not know get no links."""
+    """Align a pair of the built-in corpus. Unknown words get no links."""
     pair = _Pair(english, german)
     pair.link_content_words()
     pair.link_noun_phrases()
@@ -102,7 +105,7 @@ def _determiners() -> dict[str, set[str]]:
 
 
 def _prepositions() -> dict[str, set[str]]:
-    """German prepositions, contractions too, by the English words; a verb's particle is one."""
+    """German prepositions and contractions by English preposition. A verb's particle is one."""
     found: dict[str, set[str]] = defaultdict(set)
     pairs = [(one.english, one.german) for _, one in builtin.PREPOSITIONS]
     pairs += [("by", "von"), ("on", "an"), ("at", "in"), ("in", "an")]  # and of times: am Sonntag, im Moment, am Abend
@@ -160,7 +163,7 @@ class _Pair:
         self._add_exclusive(candidates)
 
     def link_noun_phrases(self) -> None:
-        """What stands before a noun: adjectives, determiners, prepositions; and the relative pronoun behind it."""
+        """Words before a noun, and the relative pronoun behind it."""
         for i, j in [link for link in self.sure if self.english[link[0]] in NOUN_WORDS]:
             inner, prepositions = self._english_phrase(i)
             others, german_prepositions = self._german_phrase(j)
@@ -177,7 +180,7 @@ class _Pair:
             self._link_relative_pronoun(i + 1, j + 1)
 
     def link_verbs(self) -> None:
-        """The particle of a verb and a separated prefix; an auxiliary that German does without."""
+        """Particles, separated prefixes, and auxiliaries that German does without."""
         for i, j in [link for link in self.sure if self.english[link[0]] in VERBS]:
             verbs = [verb for verb in VERBS[self.english[i]] if self.german[j] in verb.forms]
             forms = [
@@ -192,7 +195,7 @@ class _Pair:
                 self._unpaired.update(progressive)
 
     def link_function_words(self) -> None:
-        """Auxiliaries and negation: sure if there is one on either side, else possible."""
+        """Auxiliaries and negation. Sure if there is one on either side."""
         candidates = {
             i: [j for j, german in enumerate(self.german) if german in AUXILIARIES[word]]
             for i, word in enumerate(self.english)
@@ -240,7 +243,7 @@ class _Pair:
         return [j for j, word in enumerate(self.marked) if word[-1] in ".,?"]
 
     def _add_exclusive(self, candidates: Mapping[int, Sequence[int]]) -> None:
-        """German candidates of English words: sure if a word has one, which is that of no other word."""
+        """Link candidates. Sure if a word has one, which is that of no other word."""
         uses = [j for found in candidates.values() for j in found]
         for i, found in candidates.items():
             is_sure = len(found) == 1 and uses.count(found[0]) == 1

@@ -38,7 +38,9 @@ def align(
     step: Step = "predicting",
     batch_tokens: int = 4096,
 ) -> list[Links]:
-    """Align each target piece with the source piece that it attends to most, on average over heads.
+    """Align each target piece with the source piece it attends to most.
+
+    Attention is that of one decoder layer, averaged over its heads.
 
     Args:
         sources, targets: ids of each side, with </s> or without; </s> has no link.
@@ -74,7 +76,7 @@ def word_alignment(
     numbers: Sequence[int] | None = None,
     notes: PairNotes | None = None,
 ) -> list[Links]:
-    """Align each target word with the source word that it attends to most.
+    """Align each target word with the source word it attends to most.
 
     Words are what white space separates. The attention of a word is that of its first piece, with which the model
     chooses it; that to a word is the sum over its pieces. A word without pieces, such as one of control characters, has
@@ -118,7 +120,9 @@ def attention_weights(
     batch: Sequence[int],
     layers: Sequence[int],
 ) -> Iterator[tuple[int, list[Tensor]]]:
-    """Weights of a batch: for each of its pairs, by number, (T + 1, S) of each layer, without </s>.
+    """Attention weights of each pair of a batch.
+
+    Yields the number of the pair and, per layer, (T + 1, S) without </s>.
 
     A target beyond the positions of the model loses its last rows.
     """
@@ -159,7 +163,7 @@ def cross_attention(model: Transformer, src: Tensor, tgt: Tensor, layers: Sequen
 
 
 def split_words(tokenizer: Tokenizer, text: str) -> list[list[int]]:
-    """Ids of each word of a text, words being what white space separates.
+    """Ids of each word of a text, split at white space.
 
     Joined they are those of the text, unless the tokenizer has pieces with spaces inside.
     """
@@ -167,13 +171,16 @@ def split_words(tokenizer: Tokenizer, text: str) -> list[list[int]]:
 
 
 def rows_of(step: Step, weights: Tensor, num_pieces: int) -> Tensor:
-    """The rows (T, S) by which a step aligns, of weights (T + 1, S) of all decoder inputs; zeros where some miss."""
+    """The rows by which a step aligns: (T, S) of weights (T + 1, S). Zeros where some are missing."""
     rows = weights[:num_pieces] if step == "predicting" else weights[1:]
     return F.pad(rows, (0, 0, 0, num_pieces - len(rows)))
 
 
 def merge_words(weights: Tensor, src_words: Sequence[Sequence[int]], tgt_words: Sequence[Sequence[int]]) -> Tensor:
-    """Weights of pieces (T, S) to those of words (I, J): of the first target piece, summed over source pieces."""
+    """Weights of pieces (T, S) to those of words (I, J).
+
+    Those of a target word's first piece, summed over the pieces of a source word.
+    """
     lengths = [len(word) for word in src_words]
     owners = torch.repeat_interleave(torch.arange(len(src_words)), torch.tensor(lengths))  # (S,)
     to_words = weights.new_zeros(len(weights), len(src_words)).index_add(1, owners, weights)  # (T, J)
@@ -187,7 +194,7 @@ def merge_words(weights: Tensor, src_words: Sequence[Sequence[int]], tgt_words: 
 
 
 def argmax_links(weights: Tensor) -> Links:
-    """Each row of (I, J) linked with its largest column; none for a row of zeros."""
+    """Link each row of (I, J) with its largest column. None for a row of zeros."""
     if not weights.numel():
         return []
     top, index = weights.max(dim=1)

@@ -38,12 +38,12 @@ class ForcedScore:
 
     @property
     def perplexity(self) -> float:
-        """exp(-log P / |Y|) per piece, </s> included; NaN if nothing was scored."""
+        """exp(-log P / |Y|), per piece, </s> included. NaN if nothing was scored."""
         return perplexity(self.log_prob, len(self.ids))
 
 
 class EncodedPair(NamedTuple):
-    """Ids of source and target, </s> included; none of either if the pair is not scored."""
+    """Ids of a pair, </s> included. None of either side if it is not scored."""
 
     src: list[int]
     tgt: list[int]
@@ -135,7 +135,7 @@ def encode_pairs(
     numbers: Sequence[int] | None = None,
     notes: PairNotes,
 ) -> list[EncodedPair]:
-    """Ids of each pair, as `score_translations` scores them; arguments and errors as there."""
+    """The ids of each pair that `score_translations` scores. Arguments and errors as there."""
     if too_long not in TOO_LONG_PAIR:
         raise ConfigError(f"too_long={too_long!r} must be one of {', '.join(TOO_LONG_PAIR)}")
     sources, targets = text_list(sources, "sources"), text_list(targets, "targets")
@@ -171,7 +171,9 @@ def score_ids(
     with_ranks: bool = False,
     batch_tokens: int = 4096,
 ) -> list[ForcedScore]:
-    """Score translations given as ids, such as those of a `Hypothesis`, which then has the same log P.
+    """Score translations given as ids.
+
+    Those of a `Hypothesis` have its log P.
 
     Args:
         sources: ids of each source, with </s>.
@@ -186,11 +188,10 @@ def score_ids(
     search = override(translator.search, alpha=alpha)
     check_count("batch_tokens", batch_tokens)
     check_same_number(sources, targets)
-    limit = translator.model.max_length or math.inf
-    for number, pair in enumerate(zip(sources, targets, strict=True), start=1):
-        for name, ids in zip(("source", "target"), pair, strict=True):
-            if not 1 <= len(ids) <= limit or min(ids) < 0 or max(ids) >= len(translator.tokenizer):
-                size = len(translator.tokenizer)
+    limit, tokenizer = translator.model.max_length or math.inf, translator.tokenizer
+    for name, side, size in (("source", sources, len(tokenizer.source)), ("target", targets, len(tokenizer))):
+        for number, ids in enumerate(side, start=1):
+            if not 1 <= len(ids) <= limit or min(ids) < 0 or max(ids) >= size:
                 raise ValueError(f"{name} {number} must have 1 to {limit} ids, each below {size}: {list(ids)[:20]}")
     mine: dict[int, tuple[list[float], list[int]]] = {}
     for indices in translator.context.shard(list(length_batches(sources, targets, batch_tokens))):
@@ -211,7 +212,10 @@ def score_ids(
 def length_batches(
     sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], batch_tokens: int
 ) -> Iterator[list[int]]:
-    """Indices of pairs, longest first, in batches of at most `batch_tokens` padded ids on either side."""
+    """Batch pairs by length, longest first.
+
+    Returns their indices. Each side of a batch has at most `batch_tokens` ids, padding included, unless it is one pair.
+    """
     lengths = [max(len(src), len(tgt)) for src, tgt in zip(sources, targets, strict=True)]
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], len(sources[i]) - len(targets[i])))
     while order:
@@ -221,7 +225,7 @@ def length_batches(
 
 
 def perplexity(log_prob: float, number: int) -> float:
-    """exp(-log P / number); infinity where that is too large, NaN of nothing."""
+    """exp(-log P / number). Infinity where that is too large, NaN of nothing."""
     if not number:
         return math.nan
     try:
@@ -251,7 +255,7 @@ def _log_probs(
 
 
 def _of_rows(logits: Tensor, target: Tensor, with_ranks: bool) -> tuple[Tensor, Tensor]:
-    """Log-probabilities (n,) of target ids (n,) by logits (n, V), in float32 at least, and their ranks."""
+    """Log-probabilities and ranks of target ids. In float32 at least; (n,) each, from logits (n, V)."""
     index = target[:, None]  # (n, 1)
     log_p = logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
     ranks = (logits > logits.gather(1, index)).sum(dim=1) + 1 if with_ranks else target[:0]

@@ -92,7 +92,9 @@ def score_nbest(
     notes: PairNotes | None = None,
     too_long: Literal["error", "skip"] = "error",
 ) -> list[list[Candidate]]:
-    """Score the candidates of each source; `total` is the new score, or with a weight w: old + w · new.
+    """Score the candidates of each source.
+
+    `total` is the new score, or with a weight w: old + w · new.
 
     Args:
         weight: as for `check_weight`.
@@ -125,7 +127,7 @@ def _with_score(candidate: Candidate, found: ForcedScore, weight: float | None) 
 
 
 def check_weight(weight: float | None, candidates: Sequence[Candidate]) -> None:
-    """ConfigError if a weight is out of its range, DataError if there is one and a candidate has no score."""
+    """Check a weight. ConfigError if it is not above 0, DataError if a candidate has no score."""
     if weight is None:
         return
     if not 0 < weight < math.inf:
@@ -135,12 +137,12 @@ def check_weight(weight: float | None, candidates: Sequence[Candidate]) -> None:
 
 
 def best(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The candidate with the highest total, the first of equal ones; None of none."""
+    """The candidate with the highest total. The first of equal ones; None of none."""
     return max(candidates, key=lambda candidate: candidate.total, default=None)
 
 
 def as_line(candidate: Candidate) -> str:
-    """A scored candidate in the form of its list; in the Moses form the model's score is also a feature."""
+    """A scored candidate in the form of its list. In the Moses form its score is also a feature."""
     total = f"{candidate.total:.4f}"
     if not candidate.id:
         return f"{total}\t{candidate.text}"

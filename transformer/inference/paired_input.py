@@ -1,4 +1,4 @@
-"""Lines of a source and of its translations, read together: as pairs, or as an n-best list."""
+"""Lines of two inputs read together, as pairs or n-best lists."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SEPARATOR = "\n"
 
 
 def paired_input(src: LineInput, tgt: LineInput) -> LineInput:
-    """Line-aligned inputs as one, of which each item is a pair for `lines_of`.
+    """Line-aligned inputs as one. Each item is a pair for `lines_of`.
 
     Reading raises DataError, with both counts, after the last pair if one input has more lines. ConfigError if both are
     standard input.
@@ -34,9 +34,10 @@ def paired_input(src: LineInput, tgt: LineInput) -> LineInput:
 
 
 def nbest_input(src: LineInput, nbest: LineInput, size: int | None = None) -> LineInput:
-    """A source and its n-best list as one, of which each item is a source with its candidates for `lines_of`.
+    """A source and its n-best list as one.
 
-    The format is that of the list's first line. An item begins with its name, then the source.
+    Each item is, for `lines_of`, the name of the list's format, a source, and its candidates. The format is that of the
+    first line.
 
     Args:
         size: candidates of each source; None for a list that says which source a candidate belongs to.

@@ -1,4 +1,4 @@
-"""Scores, n-best lists and alignments as lines of text or JSON, for items of `paired_input` and `nbest_input`."""
+"""Scores, n-best lists and alignments as lines of text or JSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ from transformer.inference.translator import Translator
 
 
 class Work:
-    """Base of what is done with a chunk of items; `lines` returns the text of their output.
+    """Base of the kinds of output.
+
+    Items are those of `paired_input`, or of `nbest_input` for n-best lists.
 
     Args:
         reverse: the model translates the second line of an item to the first.
@@ -44,7 +46,7 @@ class Work:
         raise NotImplementedError
 
     def check(self, items: Sequence[str], first_number: int) -> None:
-        """Encode items, to raise the errors of `lines` and to note what there is to say, before the work."""
+        """Encode items before the work: for the errors of `lines`, and for the notes."""
         pairs = self.pairs(items, first_number)
         encode_pairs(self.translator, *self.sides(pairs), **self._options(pairs))
 
@@ -64,7 +66,7 @@ class Work:
         self._notes = None
 
     def summary(self, num_before: int) -> str:  # noqa: ARG002
-        """What is said at the end; `num_before` lines were done by an earlier process."""
+        """The line at the end, if any. An earlier process did `num_before` lines."""
         return ""
 
     def _options(self, pairs: Sequence[tuple[int, str, str]]) -> dict[str, Any]:
@@ -149,7 +151,7 @@ class PairLines(Work):
 
 
 class NbestLines(Work):
-    """Candidates of n-best lists with their scores, or the best of each source."""
+    """Candidates with their scores, or the best of each source."""
 
     def __init__(self, translator: Translator, *, weight: float | None, rerank: bool, **options: Any) -> None:
         super().__init__(translator, **options)
