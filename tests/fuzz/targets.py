@@ -325,7 +325,7 @@ class Targets:
                 raise InvariantError(f"the blank {text!r} has a translation")
 
     def score(self, rng: random.Random, directory: Path) -> None:  # noqa: ARG002
-        """A score per pair that does not depend on the batch, and links inside of the texts."""
+        """Scores do not depend on the batch, and links are inside of the texts."""
         score_targets.score(self.translator, rng)
 
     def run_script(self, rng: random.Random, directory: Path) -> None:
