@@ -16,7 +16,7 @@ from transformer.data.normalization import surrogates_error
 from transformer.data.tokenizer import BOS_ID, EOS_ID, UNK_ID, Tokenizer
 from transformer.errors import ConfigError, DataError
 from transformer.inference.arguments import check_count, text_list
-from transformer.inference.search import length_penalty
+from transformer.inference.penalties import PENALTIES
 from transformer.inference.translator import Translator
 
 TooLongPair = Literal["error", "skip"]
@@ -204,7 +204,7 @@ def score_ids(
     for i, ids in enumerate(targets):
         log_probs, ranks = results[i]
         log_prob = math.fsum(log_probs)
-        score = log_prob / length_penalty(len(ids), search.alpha)
+        score = log_prob / PENALTIES[search.length_penalty](len(ids), search.alpha)
         scores.append(ForcedScore(list(ids), log_probs, ranks, log_prob, score))
     return scores
 
