@@ -16,7 +16,9 @@ from transformer.commands import end_summary
 ROOT = Path(__file__).parents[2]
 MODULES = {path.stem for path in (ROOT / "transformer" / "commands").glob("*.py")}
 COMMANDS = sorted(
-    MODULES - {"__init__", "__main__", "end_summary", "outputs", "overfit_check", "search_options", "selection"}
+    MODULES
+    - {"__init__", "__main__", "end_summary", "evaluation_options", "outputs", "overfit_check", "scored_texts"}
+    - {"search_options", "selection"}
 )
 
 

@@ -22,6 +22,7 @@ from transformer.commands import evaluate
 from transformer.config import SearchConfig
 from transformer.errors import DataError
 from transformer.inference import bleu_tokenizer
+from transformer.inference.translator import Translator
 
 HYPOTHESES = ["Ein Hund läuft über die Wiese, hier.", "Die Frau gibt dem Mann das Buch.", "Im Park schlafen Katzen."]
 FIRST = ["Ein kleiner Hund läuft über die Wiese.", "Die Frau gibt dem Mann ein Buch.", "Im PARK schlafen drei Katzen."]
@@ -74,7 +75,7 @@ class Parrot:
 @pytest.fixture
 def parrot(monkeypatch: pytest.MonkeyPatch) -> Parrot:
     parrot = Parrot()
-    monkeypatch.setattr(evaluate.Translator, "load", lambda *_, **__: parrot)
+    monkeypatch.setattr(Translator, "load", lambda *_, **__: parrot)
     return parrot
 
 
