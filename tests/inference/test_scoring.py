@@ -32,7 +32,8 @@ KOREAN = (
 
 def direct(metric: Any, hypotheses: list[str], references: list[list[Any]]) -> MetricScore:
     found = metric.corpus_score(hypotheses, references)
-    return MetricScore(found.name, found.score, str(metric.get_signature()), str(found.format(score_only=False)))
+    signature, details = str(metric.get_signature()), str(found.format(score_only=False))
+    return MetricScore(found.name, found.score, signature, details, getattr(found, "ratio", None))
 
 
 @pytest.mark.parametrize("references", [[FIRST], [FIRST, SECOND], [FIRST, SECOND, HYPOTHESES[::-1]]], ids=len)

@@ -23,6 +23,7 @@ class MetricScore:
     score: float  # from 0 to 100; TER may be more, and less is better
     signature: str
     details: str  # of BLEU: n-gram precisions, brevity penalty, lengths
+    length_ratio: float | None = None  # of BLEU: words of the hypotheses over those of the closest references
 
 
 class Scorer:
@@ -39,18 +40,8 @@ class Scorer:
     """
 
     def __init__(self, tokenize: str = "13a", metrics: Sequence[str] = ("bleu",), *, lowercase: bool = False) -> None:
-        if isinstance(metrics, str) or not metrics or not {*metrics} <= {*METRICS}:
-            raise ConfigError(f"metrics={metrics!r} must be a list of some of {', '.join(METRICS)}")
         self.tokenize = tokenize
-        # By default TER counts the words between spaces; its own rules for Chinese split the characters.
-        is_chinese = tokenize == "zh"
-        makers = {
-            "bleu": lambda: make_bleu(tokenize, lowercase=lowercase),
-            "chrf": lambda: CHRF(lowercase=lowercase),
-            "chrf++": lambda: CHRF(word_order=2, lowercase=lowercase),
-            "ter": lambda: TER(normalized=is_chinese, asian_support=is_chinese),
-        }
-        self._metrics: dict[str, Any] = {name: makers[name]() for name in METRICS if name in metrics}
+        self._metrics = make_metrics(tokenize, metrics, lowercase=lowercase)
 
     def score(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, MetricScore]:
         """Score hypotheses against one or more references; by metric, in the order of `METRICS`.
@@ -72,7 +63,22 @@ class Scorer:
         if tokenizer := getattr(metric, "tokenizer", None):
             _clear_cache(tokenizer)
         signature, details = str(metric.get_signature()), str(found.format(score_only=False))
-        return MetricScore(found.name, found.score, signature, details)
+        return MetricScore(found.name, found.score, signature, details, getattr(found, "ratio", None))
+
+
+def make_metrics(tokenize: str, metrics: Sequence[str], *, lowercase: bool = False) -> dict[str, Any]:
+    """sacreBLEU's metrics by name, in the order of `METRICS`. Arguments and errors as of `Scorer`."""
+    if isinstance(metrics, str) or not metrics or not {*metrics} <= {*METRICS}:
+        raise ConfigError(f"metrics={metrics!r} must be a list of some of {', '.join(METRICS)}")
+    # By default TER counts the words between spaces; its own rules for Chinese split the characters.
+    is_chinese = tokenize == "zh"
+    makers = {
+        "bleu": lambda: make_bleu(tokenize, lowercase=lowercase),
+        "chrf": lambda: CHRF(lowercase=lowercase),
+        "chrf++": lambda: CHRF(word_order=2, lowercase=lowercase),
+        "ter": lambda: TER(normalized=is_chinese, asian_support=is_chinese),
+    }
+    return {name: makers[name]() for name in METRICS if name in metrics}
 
 
 def mark_missing(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
