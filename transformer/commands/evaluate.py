@@ -1,7 +1,8 @@
 """Score a trained model: transformer evaluate RUN [--split test | --test-set NAME | --src FILE --ref FILE ...]
 
 Prints sacreBLEU's scores with their signatures. With --hyp FILE, an existing translation is scored instead, and RUN may
-be left out: transformer evaluate --hyp FILE --ref FILE ... --lang de
+be left out: transformer evaluate --hyp FILE --ref FILE ... --lang de. With --by-length and --worst N, it also prints
+where the translation is bad.
 """
 
 import argparse
@@ -14,11 +15,12 @@ from typing import Any
 
 from transformer.commands import evaluation_options
 from transformer.commands.also import other_sets
+from transformer.commands.error_analysis import analyse
 from transformer.commands.outputs import check_output
 from transformer.commands.scored_texts import choose_tokenizer, load_translator, read_texts, translate_set, warn_of
 from transformer.commands.search_options import SEARCH_DEFAULTS, chosen_search
 from transformer.commands.selection import report_checkpoint
-from transformer.config import load_config
+from transformer.config import DataConfig, load_config
 from transformer.errors import ConfigError, DataError, warn
 from transformer.files import write_atomic
 from transformer.hub import is_model_id
@@ -71,9 +73,13 @@ def _evaluate(arguments: argparse.Namespace, context: DistributedContext) -> int
         assert task.checkpoint is not None
         translator = load_translator(task.checkpoint, arguments, context)
     lines: list[str] = []
-    # The set that is asked for last, so that its BLEU is the last line.
-    tasks = [*(dataclasses.replace(task, texts=texts, output=None) for texts in task.others), task]
-    *others, report = [_evaluate_one(one, translator, scorer, arguments, lines) for one in tasks]
+    without_files = argparse.Namespace(**vars(arguments) | {"plot": None})
+    others = [
+        _evaluate_one(dataclasses.replace(task, texts=texts, output=None), translator, scorer, without_files, lines)
+        for texts in task.others
+    ]
+    # Last, so that its BLEU is the last line.
+    report = _evaluate_one(task, translator, scorer, arguments, lines)
     if arguments.also:
         report["also"] = others
     if scorer is not None:
@@ -99,29 +105,31 @@ def _evaluate_one(
     warn_of(signs_in_hypotheses(hypotheses, task.texts, task.tokenize, "the translation", is_file=is_file))
     search = ", ".join(f"{name} {report[name]}" for name in SEARCH_DEFAULTS if name in report)
     lines.append((_GIVEN if is_file else _TRANSLATED).format(**report, search=search))
-    return report | _score(scorer, hypotheses, task, arguments, lines)
+    found, scored = _score_set(scorer, hypotheses, task.texts, task.lang, arguments)
+    lines += scored
+    return report | found
 
 
-def _score(
-    scorer: Scorer, hypotheses: list[str], task: _Task, arguments: argparse.Namespace, lines: list[str]
-) -> dict[str, Any]:
-    """All scores by name; `lines` gets those for readers, BLEU last."""
-    found = scorer.score(hypotheses, task.texts.references)
-    report: dict[str, Any] = {}
+def _score_set(
+    scorer: Scorer, hypotheses: list[str], texts: EvaluationSet, lang: str | None, arguments: argparse.Namespace
+) -> tuple[dict[str, Any], list[str]]:
+    """All scores of one set by name, and as lines for readers, BLEU last."""
+    found = scorer.score(hypotheses, texts.references)
+    report, lines = analyse(scorer, hypotheses, texts, arguments)
     for name, one in found.items():
         report |= {name: round(one.score, 2), f"{name}_signature": one.signature}
         if name == "bleu":
             report["bleu_details"] = one.details
             lines.append(one.details)
     if arguments.compound_split:
-        references, moses = task.texts.references, moses_tokenizer(str(task.lang))
-        split = compound_split_score(hypotheses, references, moses, lowercase=arguments.lowercase)
+        moses = moses_tokenizer(str(lang))
+        split = compound_split_score(hypotheses, texts.references, moses, lowercase=arguments.lowercase)
         report |= {f"compound_split_{name}": value for name, value in dataclasses.asdict(split).items()}
         report["compound_split_bleu"] = round(split.bleu, 2)
         lines.append(_COMPOUND_SPLIT.format(**report))
     for _, one in sorted(found.items(), key=lambda item: item[0] == "bleu"):
         lines.append(f"{one.name} = {one.score:.2f}  {one.signature}")
-    return report
+    return report, lines
 
 
 def _read(arguments: argparse.Namespace) -> _Task:
@@ -144,13 +152,21 @@ def _read(arguments: argparse.Namespace) -> _Task:
     tokenize = choose_tokenizer(arguments, data, lang)
     if arguments.compound_split:
         _check_compound_split(tokenize, lang)
-    if arguments.output is not None:
-        files = [path for path in (arguments.src, *arguments.ref, *texts.files) if path is not None]
-        check_output(arguments.output, files, None if is_model_id(arguments.run) else data)
+    _check_outputs(arguments, texts, data)
     given = {"src": arguments.src, "refs": arguments.ref, "data": data}
     warn_of(signs_in_references(texts, tokenize, arguments.metrics, **given))
     others = [] if data is None else other_sets(arguments.also, arguments.split, data, arguments.output)
     return _Task(checkpoint, origin, texts, hypotheses, tokenize, lang, arguments.output, others)
+
+
+def _check_outputs(arguments: argparse.Namespace, texts: EvaluationSet, data: DataConfig | None) -> None:
+    files = [path for path in (arguments.src, *arguments.ref, arguments.hyp, *texts.files) if path is not None]
+    outputs = [path for path in (arguments.output, arguments.plot) if path is not None]
+    is_of_hub = arguments.run is not None and is_model_id(arguments.run)  # its author has another corpus
+    for path in outputs:
+        check_output(path, files, None if is_of_hub else data)
+    if len(outputs) > 1 and outputs[0].resolve() == outputs[1].resolve():
+        raise ConfigError(f"--output and --plot are the same file, {outputs[0]}")
 
 
 def _check_compound_split(tokenize: str, lang: str | None) -> None:

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from transformer.commands.error_analysis import add_analysis_options, check_analysis_options
 from transformer.commands.scored_texts import (
     add_metric_options,
     add_text_options,
@@ -45,6 +46,7 @@ def parse(argv: Sequence[str] | None, description: str | None) -> argparse.Names
     parser.add_argument(
         "--compound-split", action="store_true", help="also print BLEU as the paper's authors counted it"
     )
+    add_analysis_options(parser)
     add_translation_options(parser)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the translations to this file")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
@@ -73,3 +75,4 @@ def _check(arguments: argparse.Namespace) -> None:
         check_translation_options(arguments, _TRANSLATION, "--hyp")
     if arguments.lang is not None and arguments.run is not None:
         raise ConfigError("--lang is for --hyp without RUN, whose data.tgt_lang it would contradict")
+    check_analysis_options(arguments)

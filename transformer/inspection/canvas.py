@@ -96,6 +96,13 @@ def colour_map(*, diverging: bool = False) -> Colormap:
     return LinearSegmentedColormap.from_list("sequential", [(0, background), (0.6, first), (1, text)])
 
 
+def check_format(path: Path) -> None:
+    """ConfigError, before a long computation, unless `save` can write a figure to a file of this suffix."""
+    supported = new_figure(1, 1).canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in supported:
+        raise ConfigError(f"{path}: its suffix must say what kind of file, such as .png, .svg or .pdf")
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure in the format of the file's suffix; ConfigError if matplotlib does not support it."""
     if not path.suffix:
