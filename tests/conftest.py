@@ -37,7 +37,7 @@ search: {beam: 3, max_length_offset: 7}
 def untuned() -> Iterator[None]:
     """Commands that tests call in their own process leave its allocator as it is: it would keep all freed memory."""
     with pytest.MonkeyPatch.context() as patch:
-        for command in ("train", "evaluate", "translate", "score", "parse"):
+        for command in ("train", "evaluate", "compare", "translate", "score", "parse"):
             patch.setattr(f"transformer.commands.{command}.tune_process", lambda: None)
         yield
 

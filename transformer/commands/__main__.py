@@ -10,6 +10,7 @@ from transformer.errors import ConfigError
 _COMMANDS = {
     "train": "train a model; the same command again resumes",
     "evaluate": "score a model with BLEU and chrF",
+    "compare": "compare systems, with confidence intervals and p-values",
     "translate": "translate a file, standard input or --text",
     "score": "score given translations; rerank n-best lists; align words",
     "average": "average the last checkpoints of a run",
