@@ -152,13 +152,15 @@ def test_a_figure_is_drawn(call: Evaluate) -> None:
     ("options", "pattern"),
     [
         (("--plot", "x.png"), "--plot goes with --by-length"),
-        (("--length-step", 3), "--length-step goes with --by-length"),
+        (("--length-step", 3), "--length-step goes with --by-length or --html"),
         (("--by-length", "--length-step", 0), "--length-step 0 must be at least 1"),
         (("--worst", 0), "--worst 0 must be at least 1 and at most 1,000"),
         (("--worst", 1001), "--worst 1001 must be at least 1 and at most 1,000"),
         (("--by-length", "--plot", "x"), "x: its suffix must say what kind of file, such as .png, .svg or .pdf"),
         (("--by-length", "--plot", "x.doc"), "x.doc: its suffix must say what kind of file"),
         (("--by-length", "--plot", "src.png"), "src.png: is the same file as the input src"),
+        (("--html", "hyp.png"), "hyp.png: is the same file as the input hyp"),
+        (("--by-length", "--plot", "x.png", "--html", "./x.png"), "--plot and --html are the same file, x.png"),
         (("--by-length", "--plot", "hyp.png"), "hyp.png: is the same file as the input hyp"),
     ],
 )
@@ -179,6 +181,26 @@ def test_outputs_are_different_files(trained_run: Path, capfd: pytest.CaptureFix
     with pytest.raises(SystemExit):
         run(lambda: evaluate.main(list(map(str, texts))))
     assert "error: --output and --plot are the same file, x.png\n" in capfd.readouterr().err
+
+
+def test_a_page_has_the_worst_sentences_and_the_scores(call: Evaluate) -> None:
+    ended = call("--html", "x.html", "--worst", 2, "--length-step", 3)
+    assert (ended.status, ended.err) == (0, "")
+    page = Path("x.html").read_text(encoding="utf-8")
+    printed = re.findall(r"^line (\d+): ", ended.out, re.MULTILINE)
+    assert re.findall(r'data-line="(\d+)"', page) == printed
+    for name in ("BLEU", "chrF2"):
+        (score,) = re.findall(rf"^{name} = (\S+)  ", ended.out, re.MULTILINE)
+        assert f"<td>{score}</td>" in page
+    assert "Intervals: 1,000 bootstrap resamples; seed " in page
+    assert "repetition" in page
+    call("--html", "y.html")
+    assert Path("y.html").read_text(encoding="utf-8").count("<article ") == 6
+
+
+def test_a_bad_seed_is_found_before_the_work(call: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SACREBLEU_SEED", "x")
+    assert call("--html", "x.html").err.startswith("error: SACREBLEU_SEED='x' must be a positive whole number")
 
 
 def test_a_missing_matplotlib_is_found_before_the_work(call: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,13 @@ from sacrebleu.metrics.chrf import CHRF
 from transformer.errors import ConfigError, DataError
 from transformer.inference import significance
 from transformer.inference.scoring import Scorer
-from transformer.inference.significance import PairedScores, paired_bootstrap, paired_randomization, seed
+from transformer.inference.significance import (
+    PairedScores,
+    confidence_intervals,
+    paired_bootstrap,
+    paired_randomization,
+    seed,
+)
 
 NUM_SENTENCES, NUM_SAMPLES = 41, 53
 WORDS = [
@@ -142,6 +148,17 @@ def test_intervals_are_those_of_sacrebleu_for_one_system(texts: dict[str, list[s
     ):
         baseline = found["chrf"].systems[0]
         assert (baseline.mean, baseline.ci) == pytest.approx((score._mean, score._ci))
+
+
+def test_intervals_of_a_single_system_are_those_of_the_baseline(texts: dict[str, list[str]]) -> None:
+    options: dict[str, Any] = {"metrics": ("bleu", "chrf", "ter"), "lowercase": True, "num_samples": 83}
+    alone = confidence_intervals(texts["A"], [texts["ref"]], system="A", **options)
+    together = paired_bootstrap({"A": texts["A"], "B": texts["B"]}, [texts["ref"]], **options)
+    for name, one in alone.items():
+        (row,), baseline = one.systems, together[name].systems[0]
+        assert (row.system, row.difference, row.p) == ("A", None, None)
+        assert (row.score, row.mean, row.ci) == pytest.approx((baseline.score, baseline.mean, baseline.ci))
+        assert "|bs:83|seed:12345|" in one.signature
 
 
 def test_scores_are_those_of_the_scorer(texts: dict[str, list[str]]) -> None:

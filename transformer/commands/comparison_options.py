@@ -15,6 +15,7 @@ from transformer.commands.search_options import SEARCH_DEFAULTS
 from transformer.errors import ConfigError
 from transformer.hub import is_model_id
 from transformer.inference.significance import NUM_RESAMPLES, NUM_TRIALS
+from transformer.inspection.report import NUM_EXAMPLES
 
 _TRANSLATION = {**SEARCH_DEFAULTS, "device": "auto", "precision": "auto"}
 _SAMPLES = {"bootstrap": NUM_RESAMPLES, "randomization": NUM_TRIALS}
@@ -49,7 +50,7 @@ def parse(argv: Sequence[str] | None, description: str | None) -> argparse.Names
     arguments = parser.parse_args(argv)
     _check(arguments)
     arguments.samples = arguments.samples or _SAMPLES[arguments.test]
-    arguments.examples = arguments.examples or 50
+    arguments.examples = arguments.examples or NUM_EXAMPLES
     return arguments
 
 

@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from transformer.errors import ConfigError
+from transformer.files import write_atomic
 from transformer.inference.by_length import LengthBucket, default_step, score_by_length, text_lengths
 from transformer.inference.evaluation_set import EvaluationSet
 from transformer.inference.scoring import Scorer
 from transformer.inference.sentence_scores import SENTENCE_METRICS, sentence_scores, worst
+from transformer.inference.significance import NUM_RESAMPLES, confidence_intervals, seed
 from transformer.inference.suspicious import KINDS, find_suspicious
 from transformer.inspection.canvas import check_format, save, theme
 from transformer.inspection.length_chart import draw_by_length
+from transformer.inspection.report import NUM_EXAMPLES, Report, ReportedSystem, page
+from transformer.progress import stage
 
 MAX_SHOWN = 1000  # sentences
 _NUM_LINES = 5  # numbers of lines that are printed for a kind of suspicion
@@ -33,21 +37,27 @@ def add_analysis_options(parser: argparse.ArgumentParser) -> None:
         "--worst", type=int, metavar="N", help="also print the N worst sentences, and count suspicious translations"
     )
     parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page with scores, lengths and the worst sentences (or 50)"
+    )
+    parser.add_argument(
         "--worst-by", choices=tuple(SENTENCE_METRICS), default="chrf", help="sentence-level score; by default chrf"
     )
 
 
 def check_analysis_options(arguments: argparse.Namespace) -> None:
     """ConfigError for options that do not go together, are out of range, or need what is not installed."""
-    for option in ("length_step", "plot"):
-        if getattr(arguments, option) is not None and not arguments.by_length:
-            raise ConfigError(f"--{option.replace('_', '-')} goes with --by-length")
+    if arguments.plot is not None and not arguments.by_length:
+        raise ConfigError("--plot goes with --by-length")
+    if arguments.length_step is not None and not arguments.by_length and arguments.html is None:
+        raise ConfigError("--length-step goes with --by-length or --html")
     if arguments.length_step is not None and arguments.length_step < 1:
         raise ConfigError(f"--length-step {arguments.length_step} must be at least 1")
     if arguments.worst is not None and not 1 <= arguments.worst <= MAX_SHOWN:
         raise ConfigError(f"--worst {arguments.worst} must be at least 1 and at most {MAX_SHOWN:,}")
     if arguments.plot is not None:
         check_format(arguments.plot)
+    if arguments.html is not None:
+        seed()  # of the intervals: an error now
 
 
 def analyse(
@@ -80,6 +90,23 @@ def analyse(
         lines += [line for record in report["worst"] for line in _worst_lines(record)]
         lines += [""]
     return report, lines
+
+
+def write_page(
+    scorer: Scorer, hypotheses: Sequence[str], texts: EvaluationSet, arguments: argparse.Namespace, name: str
+) -> None:
+    """Write the page of --html: scores with their intervals, scores by length and the worst sentences."""
+    options: dict[str, Any] = {"tokenize": scorer.tokenize, "lowercase": arguments.lowercase}
+    references = texts.references
+    results = confidence_intervals(
+        hypotheses, references, metrics=arguments.metrics, system=name, stage=stage, **options
+    )
+    unit, buckets = lengths_of(texts, scorer, hypotheses, arguments.length_step)
+    kinds = find_suspicious(hypotheses, references, texts.sources)
+    system = ReportedSystem(name, hypotheses, sentence_scores(hypotheses, references, **options), buckets, kinds)
+    method = f"{NUM_RESAMPLES:,} bootstrap resamples; seed {seed()}"
+    report = Report(texts, [system], results, unit, method)
+    write_atomic(arguments.html, page(report, arguments.worst or NUM_EXAMPLES))
 
 
 def lengths_of(

@@ -7,6 +7,7 @@ where the translation is bad.
 
 import argparse
 import dataclasses
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 
 from transformer.commands import evaluation_options
 from transformer.commands.also import other_sets
-from transformer.commands.error_analysis import analyse
+from transformer.commands.error_analysis import analyse, write_page
 from transformer.commands.outputs import check_output
 from transformer.commands.scored_texts import choose_tokenizer, load_translator, read_texts, translate_set, warn_of
 from transformer.commands.search_options import SEARCH_DEFAULTS, chosen_search
@@ -73,7 +74,7 @@ def _evaluate(arguments: argparse.Namespace, context: DistributedContext) -> int
         assert task.checkpoint is not None
         translator = load_translator(task.checkpoint, arguments, context)
     lines: list[str] = []
-    without_files = argparse.Namespace(**vars(arguments) | {"plot": None})
+    without_files = argparse.Namespace(**vars(arguments) | {"plot": None, "html": None})
     others = [
         _evaluate_one(dataclasses.replace(task, texts=texts, output=None), translator, scorer, without_files, lines)
         for texts in task.others
@@ -105,6 +106,8 @@ def _evaluate_one(
     warn_of(signs_in_hypotheses(hypotheses, task.texts, task.tokenize, "the translation", is_file=is_file))
     search = ", ".join(f"{name} {report[name]}" for name in SEARCH_DEFAULTS if name in report)
     lines.append((_GIVEN if is_file else _TRANSLATED).format(**report, search=search))
+    if arguments.html is not None:
+        write_page(scorer, hypotheses, task.texts, arguments, str(arguments.hyp or task.origin))
     found, scored = _score_set(scorer, hypotheses, task.texts, task.lang, arguments)
     lines += scored
     return report | found
@@ -161,12 +164,14 @@ def _read(arguments: argparse.Namespace) -> _Task:
 
 def _check_outputs(arguments: argparse.Namespace, texts: EvaluationSet, data: DataConfig | None) -> None:
     files = [path for path in (arguments.src, *arguments.ref, arguments.hyp, *texts.files) if path is not None]
-    outputs = [path for path in (arguments.output, arguments.plot) if path is not None]
+    options = {"--output": arguments.output, "--plot": arguments.plot, "--html": arguments.html}
+    outputs = {option: path for option, path in options.items() if path is not None}
     is_of_hub = arguments.run is not None and is_model_id(arguments.run)  # its author has another corpus
-    for path in outputs:
+    for path in outputs.values():
         check_output(path, files, None if is_of_hub else data)
-    if len(outputs) > 1 and outputs[0].resolve() == outputs[1].resolve():
-        raise ConfigError(f"--output and --plot are the same file, {outputs[0]}")
+    for (a, first), (b, second) in itertools.combinations(outputs.items(), 2):
+        if first.resolve() == second.resolve():
+            raise ConfigError(f"{a} and {b} are the same file, {first}")
 
 
 def _check_compound_split(tokenize: str, lang: str | None) -> None:

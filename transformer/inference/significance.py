@@ -84,6 +84,7 @@ def paired_bootstrap(
         ConfigError: there are fewer than two systems, `num_samples` is less than 1, or the seed is no such number.
         DataError: as of `Scorer`, or the resamples need more memory than the machine has.
     """
+    _check_number(systems)
     return _test("bs", systems, references, num_samples, make_metrics(tokenize, metrics, lowercase=lowercase), stage)
 
 
@@ -102,7 +103,27 @@ def paired_randomization(
     p is that of `sacrebleu ... --paired-ar`, means and intervals are of 1,000 bootstrap resamples. `num_samples` is the
     number of trials.
     """
+    _check_number(systems)
     return _test("ar", systems, references, num_samples, make_metrics(tokenize, metrics, lowercase=lowercase), stage)
+
+
+def confidence_intervals(
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    metrics: Sequence[str] = ("bleu", "chrf"),
+    tokenize: str = "13a",
+    lowercase: bool = False,
+    num_samples: int = NUM_RESAMPLES,
+    system: str = "",
+    stage: Stage = no_stage,
+) -> dict[str, PairedScores]:
+    """Scores of a single system with intervals by bootstrap resampling, as of `sacrebleu REF -i SYSTEM --confidence`.
+
+    Arguments and errors as of `paired_bootstrap`; `system` is its name.
+    """
+    made = make_metrics(tokenize, metrics, lowercase=lowercase)
+    return _test("bs", {system: hypotheses}, references, num_samples, made, stage)
 
 
 def seed() -> str:
@@ -112,6 +133,11 @@ def seed() -> str:
         # With 0 it would draw from the system, although its signature says seed:0.
         raise ConfigError(f"{_SEED}={value!r} must be a positive whole number, or none for other numbers each time")
     return value
+
+
+def _check_number(systems: Mapping[str, Sequence[str]]) -> None:
+    if len(systems) < 2:
+        raise ConfigError(f"{len(systems)} systems cannot be compared: give a baseline and at least one other")
 
 
 def _test(
@@ -124,8 +150,6 @@ def _test(
 ) -> dict[str, PairedScores]:
     check_count("num_samples", num_samples)
     seed()
-    if len(systems) < 2:
-        raise ConfigError(f"{len(systems)} systems cannot be compared: give a baseline and at least one other")
     for hypotheses in systems.values():
         check_sides(hypotheses, references)
     _check_memory(len(references[0]), num_samples)

@@ -25,6 +25,7 @@ from transformer.inspection.length_svg import charts, marker
 from transformer.inspection.word_differences import tokens, unlike, unlike_references
 
 MAX_CHARACTERS = 2000  # of a text; the rest is left out, so that a page has a limit
+NUM_EXAMPLES = 50
 SIGNIFICANT = 0.05
 _SHADING = ' <span class="differs">Shaded</span>: unlike the baseline; in the baseline: unlike the next system.'
 
@@ -59,7 +60,7 @@ class Report:
         systems: the baseline first; a single one is shown without differences.
         results: corpus-level scores by metric, with the systems in the same order.
         unit: of the lengths, such as "source words".
-        method: of the significance test, in words; empty for a single system.
+        method: of the significance test, or of the intervals, in words.
     """
 
     texts: EvaluationSet
@@ -69,7 +70,7 @@ class Report:
     method: str
 
 
-def page(report: Report, num_examples: int = 50) -> str:
+def page(report: Report, num_examples: int = NUM_EXAMPLES) -> str:
     """The page, with at most `num_examples` sentences in which a system gains most, and as many in which it loses.
 
     Its size is bounded by `num_examples` and `MAX_CHARACTERS`, whatever the number and length of the sentences.
@@ -124,8 +125,9 @@ def _title(report: Report) -> str:
 def _summary(report: Report) -> Iterator[str]:
     texts, number = report.texts, len(report.texts.references)
     yield f"<p>{escape(texts.name)}: {len(texts):,} sentences, {number} reference{'s' if number > 1 else ''}.</p>"
-    if report.method:
-        yield f"<p>Baseline: {escape(report.systems[0].name)}. Test: {escape(report.method)}.</p>"
+    is_compared = len(report.systems) > 1
+    baseline = f"Baseline: {escape(report.systems[0].name)}. Test: " if is_compared else "Intervals: "
+    yield f"<p>{baseline}{escape(report.method)}.</p>"
     notes = [system for system in report.systems if system.note]
     if notes:
         rows = (f"<li>{escape(system.name)}: {escape(system.note)}</li>" for system in notes)
