@@ -306,3 +306,29 @@ def test_the_examples_of_new_parts_work(tmp_path: Path, monkeypatch: pytest.Monk
     found = corpus.load_split(DataConfig(corpus=f"{tmp_path}/{{split}}.pairs"), "train")
     assert list(found) == [("a cat", "eine Katze"), ("two dogs", "zwei Hunde")]
     compile(start, "CONTRIBUTING.md", "exec")
+
+
+def test_the_commands_and_the_example_of_evaluation_run_in_their_order(
+    trained_run: Path, tiny_corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "quickstart").symlink_to(trained_run)
+    (tmp_path / "runs" / "other").symlink_to(min((trained_run / "checkpoints").iterdir()))
+    for lang in ("en", "de"):
+        text = Path(tiny_corpus.format(split="test", lang=lang)).read_text(encoding="utf-8")
+        (tmp_path / f"newstest.{lang}").write_text(text, encoding="utf-8")
+    text = TEXT[ROOT / "docs" / "EVALUATION.md"]
+    lines = [line for lang, body in blocks(text) if lang == "" for line in body.splitlines()]
+    assert len(lines) == 8
+    for line in lines:
+        _, name, *arguments = shlex.split(line)
+        fast = ["--samples", "3"] if name == "compare" else []
+        assert importlib.import_module(f"transformer.commands.{name}").main([*arguments, *fast]) == 0
+    assert {path.name for path in tmp_path.glob("*.*")} >= {"beam.de", "length.svg", "comparison.html"}
+    (program,) = python_blocks("docs/EVALUATION.md")
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(program.replace("1000", "3"), {})
+    assert re.match(r"bleu [+-]\d+\.\d\d, p = [01]\.\d{4}; ", out.getvalue())
