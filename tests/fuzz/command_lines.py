@@ -127,11 +127,50 @@ def _evaluate(run: Path, rng: random.Random, directory: Path) -> list[str]:
     options = _options(rng, *_SEARCH, "--tokenize", "--split", "--metrics", "--lang", "--also")
     options += _some_ensemble(run, rng)
     options += ["--output", str(directory / rng.choice(("out", "text")))] if rng.random() < 0.3 else []
+    options += _analysis(rng, directory)
     if rng.random() < 0.3:
         hypotheses = source if rng.random() < 0.5 else _some_file(rng, directory)
         named = [] if rng.random() < 0.5 else [_some_run(run, rng, directory)]
         return [*named, "--hyp", hypotheses, *files[rng.choice((0, 2)) :], *options]
     return [_some_run(run, rng, directory), *files, *options]
+
+
+def _analysis(rng: random.Random, directory: Path) -> list[str]:
+    """Options of scores by length, the worst sentences and the page, mostly valid ones."""
+    options = ["--by-length"] if rng.random() < 0.3 else []
+    options += ["--worst", str(rng.choice((1, 3, 1000)))] if rng.random() < 0.3 else []
+    options += ["--html", str(directory / rng.choice(("page.html", "text")))] if rng.random() < 0.2 else []
+    options += ["--plot", f"{directory}/x.svg"] if rng.random() < 0.05 else []  # which takes half a second
+    return [*options, *(_options(rng, "--length-step", "--worst", "--worst-by") if rng.random() < 0.3 else [])]
+
+
+def _line(rng: random.Random) -> str:
+    """Text for one line of a file in UTF-8."""
+    return " ".join(mutators.text(rng).split())[:300].encode(errors="replace").decode()
+
+
+def _compare(run: Path, rng: random.Random, directory: Path) -> list[str]:
+    """Translations of the same number of lines, or any files and runs."""
+    systems, reference = [], _some_file(rng, directory)
+    lines = rng.randrange(1, 9)
+    is_aligned = rng.random() < 0.7
+    for name in ("a", "b", "c")[: rng.choice((1, 2, 2, 2, 3))]:
+        if rng.random() < 0.1:
+            systems.append(_some_run(run, rng, directory) if not (directory / "run").exists() else str(run))
+        elif is_aligned:
+            (directory / name).write_text("".join(f"{_line(rng)}\n" for _ in range(lines)), encoding="utf-8")
+            systems.append(str(directory / name))
+        else:
+            systems.append(rng.choice((reference, value_mutators.word(rng))))
+    if is_aligned:
+        (directory / "ref").write_text("".join(f"{_line(rng)}\n" for _ in range(lines)), encoding="utf-8")
+        reference = str(directory / "ref")
+    texts = ["--ref", reference, *(["--src", reference] if rng.random() < 0.5 else [])]
+    options = ["--json"] if rng.random() < 0.3 else []
+    options += ["--test", "randomization"] if rng.random() < 0.3 else []
+    options += ["--html", str(directory / rng.choice(("page.html", "a")))] if rng.random() < 0.5 else []
+    options += _options(rng, "--metrics", "--tokenize", "--lang", "--name", "--examples", "--length-step")
+    return [*systems, *texts, *options, *(["--samples", "7"] if rng.random() < 0.9 else [])]
 
 
 def _train(run: Path, rng: random.Random, directory: Path) -> list[str]:
@@ -235,6 +274,7 @@ COMMANDS: dict[str, Callable[[Path, random.Random, Path], list[str]]] = {
     "translate": _translate,
     "score": _score,
     "evaluate": _evaluate,
+    "compare": _compare,
     "train": _train,
     "data": _data,
     "average": _average,
