@@ -7,10 +7,10 @@ import typing
 import pytest
 from sacrebleu.metrics.bleu import BLEU
 
-from transformer.config import BleuTokenizer
 from transformer.errors import DataError
 from transformer.inference import bleu_tokenizer
 from transformer.inference.bleu_tokenizer import TOKENIZERS, make_bleu, resolve_tokenizer, tokenizer_of
+from transformer.sections.types import BleuTokenizer
 
 TAGS = {
     "zh": "zh ZH zh-Hans zh_CN zh_CN.UTF-8 zh-TW zht zho zho_Hans yue_Hant cmn yue lzh nan zh-min-nan chi cn chinese",
