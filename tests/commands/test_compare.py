@@ -61,7 +61,8 @@ def call(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(SystemExit) as ended:
             run(lambda: compare.main([str(argument) for argument in arguments]))
         out, err = capfd.readouterr()
-        return Ended(ended.value.code, out, re.sub(r"^checkpoint: .*\n", "", err, flags=re.MULTILINE))
+        # Progress is shown on slow machines only.
+        return Ended(ended.value.code, out, re.sub(r"^(checkpoint|resampling): .*\n", "", err, flags=re.MULTILINE))
 
     return call
 
@@ -153,6 +154,14 @@ def test_systems_have_names(call: Compare) -> None:
     assert [(row["name"], row["hypotheses"]) for row in report["systems"]] == [("old", "A"), ("new", "B")]
 
 
+def test_a_file_name_cannot_write_to_the_terminal(call: Compare) -> None:
+    Path("\x1b[2J").write_text(Path("A").read_text())
+    ended = call("\x1b[2J", "B", "--ref", "ref", "--lang", "de", "--samples", 3)
+    assert ended.status == 0
+    assert "\x1b" not in ended.out + ended.err
+    assert "baseline: \\x1b[2J\n" in ended.out
+
+
 # Runs
 
 
@@ -239,7 +248,11 @@ def test_runs_of_other_languages_are_said(call: Compare, trained_run: Path, tmp_
         (("A", "B", "--ref", "ref", "--ref", "ref"), "--ref ref is the same file as --ref ref"),
         (("A", "B", "--ref", "ref", "--split", "test"), "--split and --ref exclude each other"),
         (("A", "B", "--src", "src"), "--src and --ref go together"),
-        (("A", "RUN", "--ref", "ref"), "--src and --ref go together where a run translates"),
+        (("A", "RUN", "--ref", "ref"), "--src and --ref go together where a run translates: "),
+        (
+            ("A", "no_such/B", "--ref", "ref"),
+            "--src and --ref go together where a run translates: no_such/B is taken for one, as there is no such file",
+        ),
         (("A", "RUN", "--lang", "de"), "--lang is for translations without RUN"),
         (("A", "B", "--ref", "ref", "--beam", "2"), "--beam is of a translation by RUN; with files only nothing"),
         (("A", "B", "--ref", "ref", "--name", "x"), "--name x: give 2 different names, one for each system"),

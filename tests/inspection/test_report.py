@@ -258,3 +258,10 @@ def test_charts_are_well_formed_and_have_a_point_per_bucket() -> None:
     heights = [float(bar.attrib["height"]) for bar in bars]
     counts = [bucket.sentences for bucket in buckets]
     assert [height / max(heights) for height in heights] == pytest.approx([n / max(counts) for n in counts], abs=0.01)
+
+
+def test_charts_of_nothing_but_zeros_have_an_axis() -> None:
+    buckets = score_by_length(Scorer("13a", ("bleu",)), ["x"], [["y"]], [3])
+    bleu, counts = (ElementTree.fromstring(chart) for chart in charts({"A": buckets}, "words"))
+    assert [text.text for text in bleu.iter("text")][:3] == ["0", "0.2", "1-10"]
+    assert [text.text for text in counts.iter("text")][:2] == ["0", "1"]

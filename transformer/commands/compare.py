@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer.commands import comparison_options
-from transformer.commands.error_analysis import lengths_of, table
+from transformer.commands.error_analysis import lengths_of, printable, table
 from transformer.commands.outputs import check_output
 from transformer.commands.scored_texts import choose_tokenizer, load_translator, read_texts, translate_set, warn_of
 from transformer.commands.search_options import chosen_search
@@ -242,8 +242,9 @@ def _as_text(
     arguments: argparse.Namespace,
 ) -> list[str]:
     baseline = systems[0].name
-    lines = [f"{task.texts.name}: {len(task.texts):,} sentences; baseline: {baseline}", _method(arguments)]
-    lines += [f"{system.name}: {system.note()}" for system in systems if system.note()]
+    lines = [f"{printable(task.texts.name)}: {len(task.texts):,} sentences; baseline: {printable(baseline)}"]
+    lines += [_method(arguments)]
+    lines += [f"{printable(system.name)}: {printable(system.note())}" for system in systems if system.note()]
     for one in found.values():
         direction = " (less is better)" if one.is_error_rate else ""
         rows = [["system", "score", "mean ± 95 % CI", "difference", "p", ""]]
@@ -251,12 +252,12 @@ def _as_text(
             mean = f"{row.mean:.2f} ± {row.ci:.2f}"
             is_baseline = row.difference is None or row.p is None
             tested = ["", "", ""] if is_baseline else [f"{row.difference:+.2f}", f"{row.p:.4f}", _star(row.p)]
-            rows.append([row.system, f"{row.score:.2f}", mean, *tested])
+            rows.append([printable(row.system), f"{row.score:.2f}", mean, *tested])
         lines += ["", f"{one.name}{direction}  {one.signature}", *table(rows)]
     rows = [["sentences by chrF2", "better", "equal", "worse"]]
     for system in systems[1:]:
         wins = count_wins(scores[system.name], scores[baseline])
-        rows.append([system.name, *(f"{number:,}" for number in wins)])
+        rows.append([printable(system.name), *(f"{number:,}" for number in wins)])
     lines += ["", *table(rows), "", f"* p < {SIGNIFICANT}"]
     return lines
 

@@ -69,7 +69,9 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError("--src and --ref go together")
     if has_run:
         if arguments.ref and arguments.src is None:
-            raise ConfigError("--src and --ref go together where a run translates")
+            run = next(filter(is_run, arguments.systems))
+            reason = "" if Path(run).exists() else ", as there is no such file"
+            raise ConfigError(f"--src and --ref go together where a run translates: {run} is taken for one{reason}")
         if arguments.lang is not None:
             raise ConfigError("--lang is for translations without RUN, whose data.tgt_lang it would contradict")
     else:

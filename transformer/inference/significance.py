@@ -154,8 +154,8 @@ def _test(
         check_sides(hypotheses, references)
     _check_memory(len(references[0]), num_samples)
     resamples = num_samples if kind == "bs" else NUM_RESAMPLES
-    num_scores = {"bs": 2 * num_samples, "ar": 2 * num_samples + resamples}[kind] + 1  # of each system but the first
-    total = len(metrics) * (resamples + 1 + num_scores * (len(systems) - 1))
+    num_scores = {"bs": 2 * num_samples, "ar": 2 * num_samples + resamples}[kind]  # of each system but the first
+    total = len(metrics) * (resamples + num_scores * (len(systems) - 1))
     with stage("resampling", "scores", total) as advance:
         watched = {name: _Watched(metric, advance) for name, metric in metrics.items()}
         named = [(name, list(lines)) for name, lines in systems.items()]
@@ -179,7 +179,7 @@ def _row(system: str, result: Any, num_different: int, baseline: float) -> Syste
 
 
 class _Watched:
-    """A metric of sacreBLEU that counts the scores it computes, and keeps the statistics of each system."""
+    """A metric of sacreBLEU that counts the resamples it scores, and keeps the statistics of each system."""
 
     def __init__(self, metric: Any, advance: Callable[[int], None]) -> None:
         self._metric, self._advance = metric, advance
@@ -193,7 +193,8 @@ class _Watched:
         return self._statistics[-1]
 
     def _aggregate_and_compute(self, statistics: Any) -> Any:
-        self._advance(1)
+        if len(statistics) == 1:  # of a trial, not of all sentences
+            self._advance(1)
         return self._metric._aggregate_and_compute(statistics)
 
     def _compute_score_from_stats(self, statistics: Any) -> Any:

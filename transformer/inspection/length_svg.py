@@ -31,13 +31,13 @@ def charts(systems: Mapping[str, Sequence[LengthBucket]], unit: str) -> Iterator
             for system, buckets in systems.items()
         }
         most = max((score for scores in series.values() for score in scores if score is not None), default=1.0)
-        step = _tick(most)
+        step = _tick(most or 1.0)
         marks = "".join(
             _line(number, scores, names, most, step, title) for number, scores in enumerate(series.values())
         )
         yield _frame(names, unit, title, step, most, marks)
     counts = [bucket.sentences for bucket in first]
-    yield _frame(names, unit, "sentences", _tick(max(counts)), max(counts), _bars(counts, names))
+    yield _frame(names, unit, "sentences", max(1, _tick(max(counts))), max(counts), _bars(counts, names))
 
 
 def marker(number: int, x: float, y: float) -> str:
@@ -55,7 +55,7 @@ def marker(number: int, x: float, y: float) -> str:
 
 def _tick(most: float) -> float:
     """The distance of ticks: 1, 2 or 5 times a power of ten."""
-    raw = max(most, 1e-9) / _NUM_TICKS
+    raw = most / _NUM_TICKS
     power = 10.0 ** math.floor(math.log10(raw))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
 
@@ -90,7 +90,7 @@ def _line(
 
 
 def _bars(counts: Sequence[int], names: Sequence[str]) -> str:
-    top = _top(max(counts), _tick(max(counts)))
+    top = _top(max(counts), max(1, _tick(max(counts))))
     width = 0.7 * (_WIDTH - _LEFT - _RIGHT) / len(names)
     return "".join(
         f'<g><title>{escape(name)}: {count:,} sentences</title><rect class="bar" x="{_x(i, names) - width / 2:.1f}" '
