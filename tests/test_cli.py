@@ -324,6 +324,23 @@ def test_the_table_says_the_tokenizer_of_bleu(script: Script, tmp_path: Path) ->
     assert table(None, "zh") == ["greedy BLEU", "7.2 (13a)", "7.2 (zh)"]
 
 
+def test_further_sets_and_chrf_have_their_places_in_the_table(script: Script, tmp_path: Path) -> None:
+    records = [
+        {"kind": kind, "step": 3, "elapsed_s": 61.5, "nll": nll, "ppl": 4.5, "bleu": 7.25, "chrf": 31.26}
+        for kind, nll in (("validation", 1.5), ("validation/news", 2.5))
+    ]
+    records.append({**records[0], "step": 5})
+    del records[2]["chrf"]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    header = (
+        "| step | minutes | validation NLL | perplexity | greedy BLEU | greedy chrF |\n|---:|---:|---:|---:|---:|---:|"
+    )
+    assert script("plot", tmp_path).out == (
+        f"{header}\n| 3 | 1 | 1.500 | 4.50 | 7.2 | 31.3 |\n| 5 | 1 | 1.500 | 4.50 | 7.2 |  |\n"
+        f"\nnews\n\n{header}\n| 3 | 1 | 2.500 | 4.50 | 7.2 | 31.3 |\n"
+    )
+
+
 @pytest.mark.parametrize("name", ["plot", "attend"])
 def test_no_figure_replaces_a_part_of_a_run(script: Script, trained_run: Path, name: str) -> None:
     path = max((trained_run / "checkpoints").iterdir()) / "training.json"
@@ -341,7 +358,14 @@ def test_learning_curves_of_several_runs_are_drawn_together(script: Script, trai
     assert path.stat().st_size > 1000
 
 
-@pytest.mark.parametrize("what", [("--positions", 7, 11), ("--schedule", 512, 13, "--schedule", 11, 17)])
+@pytest.mark.parametrize(
+    "what",
+    [
+        ("--positions", 7, 11),
+        ("--schedule", 512, 13, "--schedule", 11, 17),
+        ("--schedule-of", "quickstart", "train.schedule=cosine", "train.learning_rate=0.1", "--schedule-of", "base"),
+    ],
+)
 def test_formulae_are_drawn_without_a_run(script: Script, tmp_path: Path, what: tuple[object, ...]) -> None:
     pytest.importorskip("matplotlib")
     assert script("plot", *what, "--out", tmp_path / "figure.png") == (0, "", "")

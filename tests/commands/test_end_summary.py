@@ -44,6 +44,14 @@ def test_the_best_checkpoint_and_the_highest_bleu_are_named(tiny_config: Config)
     write_metrics(trainer.run, (5, 2.5, 13.5), (10, 2.2, 13.5))
     assert results(trainer).splitlines()[0] == "best checkpoint: step 10, nll 2.200, ppl 9.04, BLEU 13.50"
     assert results(trainer).splitlines()[1].startswith("time: ")
+    with (trainer.run / "metrics.jsonl").open("a") as file:
+        for step, chrf in ((5, 44.0), (10, 41.25)):
+            file.write(f'{{"kind": "validation", "step": {step}, "nll": 2.2, "ppl": 9.04, "chrf": {chrf}}}\n')
+    assert results(trainer).splitlines()[:3] == [
+        "best checkpoint: step 10, nll 2.200, ppl 9.04, chrF 41.25",
+        "highest BLEU: 13.50 at step 10",
+        "highest chrF: 44.00 at step 5",
+    ]
     write_metrics(trainer.run, (5, 2.5, None), (10, 2.2, None))
     assert results(trainer).splitlines()[0] == "best checkpoint: step 10, nll 2.200, ppl 9.04"
     write_metrics(trainer.run)

@@ -26,7 +26,7 @@ def runs(trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     config = Path("runs/a_stopped/config.yaml")
     config.write_text(config.read_text().replace("max_steps: 11", "max_steps: 70001"))
     lines = [
-        {"kind": "validation", "step": 10, "nll": 1.5, "ppl": 4.4817, "bleu": 17.125},
+        {"kind": "validation", "step": 10, "nll": 1.5, "ppl": 4.4817, "bleu": 17.125, "chrf": 41.5},
         {"kind": "validation", "step": 11, "nll": float("nan"), "ppl": 1e300, "bleu": 18.5, "elapsed_s": 3723.0},
     ]
     Path("runs/a_stopped/metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
@@ -47,8 +47,8 @@ def test_every_run_is_an_aligned_line(runs: Path, capsys: pytest.CaptureFixture[
     out, err = capsys.readouterr()
     assert err == ""
     header, stopped, finished, damaged, empty = out.splitlines()
-    assert header.split()[:7] == ["run", "state", "step", "best", "nll", "ppl", "bleu"]
-    assert stopped.split()[:7] == ["runs/a_stopped", "stopped", "11/70001", "10", "1.500", "4.48", "18.50"]
+    assert header.split()[:8] == ["run", "state", "step", "best", "nll", "ppl", "bleu", "chrf"]
+    assert stopped.split()[:8] == ["runs/a_stopped", "stopped", "11/70001", "10", "1.500", "4.48", "18.50", "41.50"]
     assert finished.split()[:3] == ["runs/b_finished", "finished", "11/11"]
     assert damaged.startswith("runs/damaged     damaged  ")
     assert damaged.endswith("  config.yaml: model: expected a section of keys, got 3")
@@ -75,7 +75,8 @@ def test_json_has_the_same_and_more(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("order", "first"), [("name", "a_stopped"), ("bleu", "a_stopped"), ("nll", "a_stopped"), ("time", "b_finished")]
+    ("order", "first"),
+    [("name", "a_stopped"), ("bleu", "a_stopped"), ("chrf", "a_stopped"), ("nll", "a_stopped"), ("time", "b_finished")],
 )
 @pytest.mark.usefixtures("runs")
 def test_runs_are_sorted_by_name_or_the_best_or_newest_comes_first(

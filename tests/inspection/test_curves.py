@@ -87,6 +87,24 @@ def test_records_of_every_run_are_drawn_by_kind() -> None:
     assert bleu == {validated: ([3], [11])}
 
 
+def test_further_sets_are_further_lines_and_chrf_is_a_panel_of_its_own(tmp_path: Path) -> None:
+    others = [{"kind": f"validation/{name}", "step": 3, "ppl": 30.0, "chrf": 41.0} for name in ("test", "news")]
+    with theme():
+        figure = draw_training({"a": [*RECORDS, *others]})
+        save(figure, tmp_path / "a.png")
+    _, ppl, bleu, _, chrf = figure.axes
+    assert [line.get_label() for line in ppl.lines] == [
+        *("a, training", "a, validation"),
+        *("a, validation/test", "a, validation/news"),
+    ]
+    assert len({line.get_marker() for line in ppl.lines}) == 4
+    assert [line.get_label() for line in bleu.lines] == ["a, validation"]
+    assert (chrf.get_ylabel(), [list(line.get_ydata()) for line in chrf.lines]) == (
+        "validation chrF (greedy search)",
+        [[41.0], [41.0]],
+    )
+
+
 def test_the_panel_of_bleu_names_the_tokenizers_that_are_recorded() -> None:
     chinese = [{**record, "bleu_tokenizer": "zh"} if "bleu" in record else record for record in RECORDS]
     for runs, title in (

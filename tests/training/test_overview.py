@@ -107,6 +107,23 @@ def test_the_highest_bleu_is_among_those_by_the_tokenizer_of_the_last(run: Path)
     assert (overview(run).highest_bleu, overview(run).highest_bleu_step) == (7.0, 5)
 
 
+def test_chrf_is_shown_like_bleu_and_other_sets_are_not(run: Path) -> None:
+    lines = [
+        {"kind": kind, "step": step, "nll": 1.5, "ppl": 2.0, "bleu": 7.0, "chrf": chrf}
+        for step, chrf in ((3, 41.0), (5, 43.0), (7, 43.0), (9, math.nan))
+        for kind in ("validation", "validation/test")
+    ]
+    for line in lines:
+        if line["kind"] == "validation/test":
+            line.update(bleu=99.0, chrf=99.0, nll=0.1)
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    for path in (run / "best").iterdir():
+        path.rename(run / "best" / "step-00000003")
+    found = overview(run)
+    assert (found.best_chrf, found.highest_chrf, found.highest_chrf_step) == (41.0, 43.0, 7)
+    assert (found.best_nll, found.highest_bleu) == (1.5, 7.0)
+
+
 def test_a_run_without_metrics_has_its_checkpoints(run: Path) -> None:
     (run / "metrics.jsonl").unlink()
     found = overview(run)

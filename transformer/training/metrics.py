@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from transformer.config import TrainConfig
 from transformer.errors import CheckpointError
 from transformer.files import write_atomic
-from transformer.training.callbacks import Notifier
 from transformer.training.display import Display
 
-if TYPE_CHECKING:  # which imports torch
+if TYPE_CHECKING:  # which import torch
+    from transformer.training.callbacks import Notifier
     from transformer.training.training_state import Progress
 
 
@@ -30,7 +30,7 @@ class MetricsLog:
         max_seconds: float | None = None,
         *,
         is_validated: bool = True,
-        notify: Notifier | None = None,
+        notify: "Notifier | None" = None,
     ) -> None:
         self._path = run / "metrics.jsonl"
         with self._writing():
@@ -42,11 +42,11 @@ class MetricsLog:
             self._file = self._path.open("a", encoding="utf-8")
             self._tensorboard = _EventFile(run / "tensorboard", first_step + 1)
         self._display = Display(first_step, last_step, max_seconds)
-        self._notify = notify or Notifier()
+        self._notify = notify
 
     @classmethod
     def of_run(
-        cls, run: Path, settings: TrainConfig, progress: "Progress", notify: Notifier | None = None
+        cls, run: Path, settings: TrainConfig, progress: "Progress", notify: "Notifier | None" = None
     ) -> "MetricsLog":
         """The log of a run that goes on from here."""
         seconds = None if settings.max_hours is None else settings.max_hours * 3600 - progress.elapsed_s
@@ -70,7 +70,8 @@ class MetricsLog:
 
     def notify(self, kind: str, step: int, **values: float | str) -> None:
         """Tell the user's function only."""
-        self._notify(kind, step, values)
+        if self._notify is not None:
+            self._notify(kind, step, values)
 
     def print(self, line: str) -> None:
         """Print a line on stdout."""
