@@ -220,7 +220,7 @@ def _plot(run: Path, rng: random.Random, directory: Path) -> list[str]:  # noqa:
     if kind < 0.5:
         return [str(runs), *_options(rng, "--every", "--positions", "--schedule")]
     if kind < 0.8:
-        return [*_options(rng, "--positions", "--schedule"), "--out", f"{directory}/x.png"]
+        return [*_options(rng, "--positions", "--schedule", "--schedule-of"), "--out", f"{directory}/x.png"]
     return [value_mutators.word(rng), *_options(rng, "--every"), "--out", f"{directory}/x.png"]
 
 

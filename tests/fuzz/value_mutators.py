@@ -99,6 +99,11 @@ _SCALARS = (
     "<bt>",
     "[copies, numbers]",
     "[validation, test]",
+    "cosine",
+    "constant",
+    "chrf",
+    "[test, news=builtin]",
+    "a=b",
 )
 
 _DEFAULTS = {key: yaml.safe_dump(value).splitlines()[0] for key, value in Config().flat().items()}

@@ -27,7 +27,7 @@ model: {{d_model: 16, num_layers: 1, num_heads: 2, d_ff: 29, dropout: 0.1}}
 data: {{corpus: "{root}/corpus/{{split}}.{{lang}}", vocab_size: 211, cache_dir: "{root}/cache"}}
 train: {{tokens_per_update: 307, max_tokens: 307, warmup_steps: 13, max_steps: {max_steps}, log_steps: 3,
         validate_steps: 6, save_steps: {save_steps}, save_minutes: null, keep_checkpoints: {keep},
-        precision: {precision}, device: cpu, num_threads: 1}}
+        precision: {precision}, device: cpu, num_threads: 1{more}}}
 search: {{beam: 2, max_length_offset: 7}}
 """
 SIZES = {"train": 307, "validation": 17, "test": 61}
@@ -149,12 +149,13 @@ class Harness:
     Args:
         directory: an empty directory.
         precision: `train.precision`.
+        more: further keys of the section train, each after a comma.
         is_forked: start programs in forks of a process that has imported everything, which takes tenths of a second
             instead of seconds, except those to be killed while importing or at any time.
     """
 
-    def __init__(self, directory: Path, precision: str = "fp32", *, is_forked: bool = False) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, precision: str = "fp32", more: str = "", *, is_forked: bool = False) -> None:
+        self.directory, self.more = directory, more
         self.precision = precision
         self.is_forked = is_forked
         self.num_lifecycles = 0
@@ -270,7 +271,7 @@ class Harness:
                 (root / "corpus" / f"{split}.{lang}").write_text("".join(f"{sentence}\n" for sentence in sentences))
         # Slightly more lines than translate.py reads at a time.
         (root / "corpus" / "lines.en").write_text("It is.\n\n\n\n\n" * 803)
-        values = {"root": root, "max_steps": max_steps, "save_steps": SAVE_STEPS, "keep": KEEP}
+        values = {"root": root, "max_steps": max_steps, "save_steps": SAVE_STEPS, "keep": KEEP, "more": self.more}
         (root / "config.yaml").write_text(CONFIG.format(precision=self.precision, **values))
 
     def _set_up_half(self, root: Path) -> None:

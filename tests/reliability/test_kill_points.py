@@ -63,6 +63,24 @@ def test_a_killed_program_ends_as_if_undisturbed(harness: Harness, kind: str, ki
     assert [kill for kill, _ in done] == kills, "all of them were reached"
 
 
+@pytest.mark.slow
+def test_a_killed_run_with_another_schedule_and_a_moving_average_ends_as_if_undisturbed(tmp_path: Path) -> None:
+    """In bfloat16, where training, its average and what computes are three sets of weights."""
+    more = ", schedule: cosine, learning_rate: 0.01, decay_steps: 23, ema_decay: 0.9"
+    harness = Harness(tmp_path, "bf16", more, is_forked=True)
+    harness.prepare(["train"])
+    kills = [
+        Kill("saving a checkpoint", 19, "KILL"),
+        Kill("saving the best", 11, "KILL"),
+        Kill("inference", 2, "TERM"),
+        Kill("mid-write", 2, "XFSZ", limit=10_007),
+        Kill("writing metrics", 5, "KILL"),
+    ]
+    done, lifecycle = harness.run("train", 1, kills)
+    assert lifecycle.faults == []
+    assert [kill for kill, _ in done] == kills, "all of them were reached"
+
+
 @pytest.fixture
 def lifecycle(harness: Harness, tmp_path: Path) -> Lifecycle:
     """A finished run without faults."""

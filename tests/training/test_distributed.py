@@ -197,6 +197,26 @@ def test_the_number_of_processes_does_not_change_the_weights(
 
 
 @pytest.mark.slow
+def test_every_process_computes_the_same_moving_average_and_takes_it_from_the_checkpoint(
+    config: Config, start: Start, tmp_path: Path
+) -> None:
+    values = ("model.dropout=0.0", "train.ema_decay=0.9", "train.schedule=constant", "train.learning_rate=0.01")
+    _, alone = in_directory(config, tmp_path / "one", *values)
+    trainer = Trainer.from_config(alone)
+    trainer.fit()
+    path, _ = in_directory(config, tmp_path / "run", *values)
+    train(start, 1, path, "train.max_steps=2")
+    train(start, 2, path)
+    run = path.with_suffix("")
+    assert_close(tensors(run, 7), tensors(trainer.run, 7), rtol=0, atol=1e-6)
+    expected, found = (
+        [line["nll"] for line in read_metrics(where) if line["kind"] == "validation" and line["step"] > 2]
+        for where in (trainer.run, run)
+    )
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.slow
 def test_dropout_differs_by_process_and_training_by_two_can_be_repeated_and_resumed(
     config: Config, start: Start, tmp_path: Path
 ) -> None:

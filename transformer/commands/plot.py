@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformer.commands.outputs import check_output
-from transformer.config import Config, load_config
+from transformer.config import load_config
 from transformer.errors import CheckpointError, ConfigError
 from transformer.inspection.canvas import THEMES, save, theme
 from transformer.training.metrics import bleu_tokenizer, bleu_tokenizers, is_validation, read_metrics
@@ -27,7 +27,8 @@ _MAX_DRAWN = 10_000_000
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     if arguments.out is not None:
-        check_output(arguments.out, [path / "metrics.jsonl" for path in arguments.runs])
+        configs = [_path(words[0]) for words in arguments.schedule_of or []]
+        check_output(arguments.out, [*(path / "metrics.jsonl" for path in arguments.runs), *configs])
         with theme(arguments.theme or "light"):
             save(_draw(arguments), arguments.out)
     else:
@@ -47,7 +48,9 @@ def _draw(arguments: argparse.Namespace) -> "Figure":
     if arguments.schedule is not None:
         return draw_learning_rates(arguments.schedule)
     if arguments.schedule_of is not None:
-        return draw_schedules({" ".join(words): _config(*words) for words in arguments.schedule_of})
+        return draw_schedules(
+            {" ".join(words): load_config(_path(words[0]), words[1:]) for words in arguments.schedule_of}
+        )
     runs = {str(path): read_metrics(path) for path in arguments.runs}
     for name, records in runs.items():
         if not records:
@@ -55,10 +58,10 @@ def _draw(arguments: argparse.Namespace) -> "Figure":
     return draw_training(runs)
 
 
-def _config(path: str, *overrides: str) -> Config:
-    """A configuration by file or name, or that of a run."""
-    of_run = Path(path) / "config.yaml"
-    return load_config(of_run if of_run.is_file() else path, overrides)
+def _path(name: str) -> Path:
+    """The file of a configuration, by its name, or that of a run."""
+    of_run = Path(name) / "config.yaml"
+    return of_run if of_run.is_file() else Path(name)
 
 
 def _print_table(path: Path, every: int) -> None:
