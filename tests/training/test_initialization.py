@@ -21,6 +21,7 @@ from transformer.errors import CheckpointError, ConfigError
 from transformer.model.alternatives.build import build_model
 from transformer.training import initialization
 from transformer.training.checkpoint import average_checkpoints, load_checkpoint, save_checkpoint, save_model
+from transformer.training.freezing import freeze
 from transformer.training.initialization import Kept, adapt_vocabulary, inherit
 from transformer.training.integrity import sha256
 from transformer.training.run_directory import checkpoints, claim_run, find_checkpoint, lock_run
@@ -272,6 +273,17 @@ def test_an_average_is_recorded_with_its_steps(tmp_path: Path, other_corpus: str
     assert (recorded["checkpoint"], recorded["averaged_steps"]) == (str(source / "averaged"), steps)
 
 
+def test_a_model_of_the_hub_is_recorded_with_its_commit(
+    tmp_path: Path, other_corpus: str, trained_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    directory, name = find_checkpoint(trained_run), "owner/name@0123abc"
+    monkeypatch.setattr("transformer.training.checkpoint.fetch_model", lambda _: (directory, name))
+    Trainer.from_config(tuning(tmp_path, other_corpus, "owner/name")).fit()
+    recorded = json.loads((tmp_path / "run" / "starts.jsonl").read_text())["init_from"]
+    assert (recorded["init_from"], recorded["checkpoint"], recorded["step"]) == ("owner/name", name, None)
+
+
 def test_weights_in_bfloat16_are_a_source(tmp_path: Path, other_corpus: str, trained_run: Path) -> None:
     config, tokenizer, model = load_checkpoint(find_checkpoint(trained_run))
     save_model(model.bfloat16(), tmp_path / "half", config, tokenizer)
@@ -426,3 +438,33 @@ def test_a_run_with_another_tokenizer_says_how_many_rows_are_kept(
     expected = f"embedding.weight: {kept} of {len(other)} rows kept, {len(other) - kept} new"
     assert line == f"vocabulary: another than the checkpoint's; {expected}"
     assert torch.equal(model.embedding.weight[:4], old["embedding.weight"][:4])
+
+
+def test_new_pieces_of_a_frozen_matrix_are_said(
+    tmp_path: Path, other_corpus: str, trained_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tuning(tmp_path, other_corpus, trained_run, "train.freeze=embeddings")
+    other = tokenizer_of("red", "xy")
+    model = freeze(build_model(len(other), config.model), config.train.freeze)
+    (tmp_path / "run").mkdir()
+    initialization.initialize(config, model, other)
+    number = json.loads((tmp_path / "run" / "initialization.json").read_text())["rows"]["embedding.weight"]["new"]
+    assert number > 0
+    line = f"train.freeze: embedding.weight is not trained, so {number} pieces new to the checkpoint stay random"
+    assert capsys.readouterr().err == f"warning: {line}\n"
+
+
+def test_a_refused_model_leaves_no_run(tmp_path: Path, other_corpus: str, trained_run: Path) -> None:
+    with pytest.raises(ConfigError):
+        Trainer.from_config(tuning(tmp_path, other_corpus, trained_run, "model.d_ff=31"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("given", [None, "other.model"])
+def test_settings_of_the_tokenizer_are_inherited_unless_another_one_is_named(
+    tmp_path: Path, trained_run: Path, given: str | None
+) -> None:
+    values = {"run_dir": str(tmp_path / "run"), "train": {"init_from": str(trained_run)}, "data": {"tokenizer": given}}
+    inherit(values)
+    assert ("vocab_size" in values["data"]) == (given is None)
+    assert values["data"]["src_lang"] == "en"

@@ -115,15 +115,16 @@ def claim_with_tokenizer(config: Config, *, change: bool = False) -> Claim:
     if source is None:
         return Claim(config, change=change)
     _check_foreign(source, run)
+    if checkpoints(run / "checkpoints"):
+        return Claim(config, change=change)
+    directory, _ = locate_checkpoint(source)
+    tokenizer = Tokenizer.load(directory / "tokenizer.model")
+    _check_config(source, _read_config(directory), config, len(tokenizer))
     claimed = Claim(config, change=change)
-    if not checkpoints(run / "checkpoints"):
-        directory, _ = locate_checkpoint(source)
-        tokenizer = Tokenizer.load(directory / "tokenizer.model")
-        _check_config(source, _read_config(directory), config, len(tokenizer))
-        if config.data.tokenizer is None:
-            for name in sorted(name for name in integrity.FILES if name.endswith("tokenizer.model")):
-                if (directory / name).is_file():
-                    write_atomic(run / name, (directory / name).read_bytes())
+    if config.data.tokenizer is None:
+        for name in sorted(name for name in integrity.FILES if name.endswith("tokenizer.model")):
+            if (directory / name).is_file():
+                write_atomic(run / name, (directory / name).read_bytes())
     return claimed
 
 
@@ -180,6 +181,9 @@ def initialize(config: Config, model: Transformer, tokenizer: Tokenizer) -> list
     _check_config(source, there, config, len(before))
     rows = adapt_vocabulary(weights, model.state_dict(), before, tokenizer)
     model.load_state_dict(weights)
+    for key, kept in rows.items():
+        if kept.new and not model.get_parameter(key).requires_grad:
+            warn(f"train.freeze: {key} is not trained, so {kept.new:,} pieces new to the checkpoint stay random")
     started = {"init_from": source, "checkpoint": name, **_steps(name), "sha256": digest}
     _report_change(record, started)
     write_atomic(record, json.dumps(started | {"rows": {key: kept._asdict() for key, kept in rows.items()}}) + "\n")
