@@ -89,7 +89,7 @@ class Config:
         return "".join(_dump({name: value}, in_line=isinstance(value, dict)) for name, value in shown.items())
 
     def flat(self) -> dict[str, Any]:
-        """Values by dotted key, such as `train.max_steps`."""
+        """Values by dotted key, such as `train.max_steps`, as JSON has them: lists, not tuples."""
         return _flatten(self._tree())
 
     def _tree(self) -> dict[str, Any]:
@@ -171,6 +171,6 @@ def _dump(tree: dict[str, Any], *, in_line: bool = False) -> str:
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        value = list(value) if isinstance(value, tuple) else value  # as in YAML and JSON
+        value = list(value) if isinstance(value, tuple) else value
         flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat

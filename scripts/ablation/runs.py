@@ -110,7 +110,8 @@ def _read(path: Path) -> Result | None:
         for name, hint in typing.get_type_hints(Result).items():
             _check(name, getattr(result, name), typing.get_origin(hint) or hint)
         for key, value in result.config.items():
-            _check(key, value, bool, int, float, str, type(None))
+            for one in value if isinstance(value, list) else [value]:
+                _check(key, one, bool, int, float, str, type(None))
         return result
     except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(
