@@ -1078,6 +1078,10 @@ def test_flat_gives_every_value_by_its_dotted_key() -> None:
     assert flat["seed"] == 5
     assert flat["search.beam"] == 3
     assert "search" not in flat
+    assert Config(train=TrainConfig(freeze=("encoder", "embeddings"))).flat()["train.freeze"] == [
+        "encoder",
+        "embeddings",
+    ]
 
 
 @pytest.mark.parametrize("config", [Config(), ModelConfig(), DataConfig(), TrainConfig(), SearchConfig()])
