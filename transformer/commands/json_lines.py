@@ -13,13 +13,24 @@ _LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\
 
 
 def json_lines(
-    lines: Sequence[str], translations: Sequence[Sequence[Translation]], tokenizer: Tokenizer, *, first_number: int
+    lines: Sequence[str],
+    translations: Sequence[Sequence[Translation]],
+    tokenizer: Tokenizer,
+    *,
+    first_number: int,
+    alignments: Sequence[Sequence[Sequence[tuple[int, int]]]] | None = None,
 ) -> str:
-    """An object per input line: its number, the line, and its translations."""
-    objects = [
-        {"line": number, "source": line, "translations": [_as_object(one, tokenizer) for one in found]}
-        for number, (line, found) in enumerate(zip(lines, translations, strict=True), start=first_number)
-    ]
+    """An object per input line: its number, the line, and its translations.
+
+    `alignments` has, for each translation of each line, pairs of a word of the line and one of the translation.
+    """
+    objects = []
+    for i, (line, found) in enumerate(zip(lines, translations, strict=True)):
+        shown = [_as_object(one, tokenizer) for one in found]
+        if alignments is not None:
+            for one, links in zip(shown, alignments[i], strict=True):
+                one["alignment"] = [list(link) for link in links]
+        objects.append({"line": first_number + i, "source": line, "translations": shown})
     return "".join(f"{json.dumps(one, ensure_ascii=False, allow_nan=False)}\n".translate(_LINE_ENDS) for one in objects)
 
 

@@ -119,7 +119,7 @@ def sample(
         log_odds = allowed - allowed.amax(dim=-1, keepdim=True)  # the best stays 0 at any temperature
         probs = warp_logits(log_odds, temperature, top_k, top_p).softmax(dim=-1, dtype=torch.float64)
         cumulative = probs.cumsum(dim=-1)  # (R, V)
-        threshold = noise[[first[row] + t for row in rows], None] * cumulative[:, -1:]
+        threshold = noise[torch.tensor([first[row] + t for row in rows], device=device), None] * cumulative[:, -1:]
         tokens = torch.searchsorted(cumulative, threshold, right=True)  # (R, 1)
         tokens = tokens.clamp(max=logits.size(-1) - 1)  # if NaN
         return allowed.gather(1, tokens), tokens
