@@ -22,7 +22,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from transformer.cli import run
-from transformer.config import Config, DataConfig, load_config
+from transformer.config import Config, CorpusEntry, DataConfig, load_config
 from transformer.data.corpus import load_split
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, ConfigError, UserError
@@ -341,6 +341,25 @@ def test_a_run_remembers_the_commit_of_its_corpus(tmp_path: Path, monkeypatch: p
     assert pin_data(given) is given
     local = Config(run_dir=str(tmp_path / "run"), data=DataConfig(corpus="builtin"))
     assert pin_data(local) is local
+
+
+def test_a_run_remembers_the_commits_of_all_its_corpora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def dataset_info(_: object, name: str) -> SimpleNamespace:
+        asked.append(name)
+        return SimpleNamespace(sha=f"{COMMIT[:-1]}{len(asked)}")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
+    entries = [CorpusEntry(path="org/a"), CorpusEntry(path="b.csv"), CorpusEntry(path="org/c", revision="v1")]
+    data = DataConfig(corpus="my.csv", corpora=tuple(entries))
+    config = pin_data(Config(run_dir=str(tmp_path / "run"), data=data))
+    assert [entry.revision for entry in config.data.corpora] == [f"{COMMIT[:-1]}1", None, "v1"]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(config.to_yaml())
+    assert pin_data(Config(run_dir=str(tmp_path / "run"), data=data)) == config
+    assert asked == ["org/a"], "once"
 
 
 def test_without_a_network_a_run_starts_with_the_downloaded_corpus(

@@ -356,6 +356,7 @@ def test_the_summary_describes_model_data_and_device(small_config: Config) -> No
         f"(dropped: empty 0, too_long {17 - len(trainer.data.validation)}, ratio 0)",
         f"unknown pieces: 0 of {num_pieces[0]:,} in the training text, 0 of {num_pieces[1]:,} in the validation text",
         "normalization: minimal",
+        f"validation text in the training text: 0 of {len(trainer.data.validation)} as pairs, 0 by their sources",
         "device: cpu, precision: float32",
     ]
 

@@ -125,7 +125,8 @@ def apply_search_options(arguments: argparse.Namespace, translator: Translator) 
     """
     translator.search = chosen_search(arguments, translator.search)
     translator.too_long, translator.split_sentences = arguments.too_long, arguments.split_sentences
-    translator.tag = translator.tag if arguments.tag is None else arguments.tag or None
+    if arguments.tag is not None:
+        translator.tag = arguments.tag or None
     translator.source_reader().read([""])  # so that a missing package is an error now, not with the first line
 
 
