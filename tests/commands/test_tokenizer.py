@@ -117,7 +117,7 @@ def test_a_unigram_model_is_sampled_with_alpha(call: Any, tmp_path: Path) -> Non
     pieces = call("encode", path, "--sample", 0.1, lines=LINES)
     assert call("decode", path, lines=pieces) == [*map(spaced, LINES)]
     assert pieces != call("encode", path, lines=LINES)
-    with pytest.raises(ConfigError, match="must be above 0 and at most 100, as alpha of a unigram model$"):
+    with pytest.raises(ConfigError, match=r"must be above 0 and at most 100, as alpha of a unigram model$"):
         call("encode", path, "--sample", 0, lines=LINES)
 
 
