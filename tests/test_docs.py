@@ -142,6 +142,7 @@ def wrong_command(words: list[str]) -> str | None:
             if program == "train" and arguments and not _is_config(arguments[0]):
                 return f"no configuration {arguments[0]}"
             program = f"transformer.commands.{program}"
+            subcommand = arguments[:1] if "ACTION" in help_of(program) else []
         elif arguments and not arguments[0].startswith("-") and ("COMMAND" in help_of(program) or "soak" in program):
             subcommand = arguments[:1]
         text = help_of(program, *subcommand)

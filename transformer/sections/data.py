@@ -98,9 +98,8 @@ class DataConfig:
     character_coverage: Coverage = 1.0  # part of the training text whose characters become pieces
     byte_fallback: bool = False  # spell other characters in 256 byte pieces, instead of as unknown
     subword_dropout: Fraction = 0.0  # BPE dropout (Provilkov et al. 2020) of the training data; 0.1 is usual
-    subword_alpha: Temperature | None = (
-        None  # sample segmentations of a unigram model: P^alpha (Kudo 2018); null: do not
-    )
+    # sample segmentations of a unigram model in proportion to P^alpha (Kudo 2018); 0.2 is usual; null: do not
+    subword_alpha: Temperature | None = None
     subword_sides: Literal["both", "source", "target"] = "both"  # where segmentations are sampled
     max_length: Length = 256  # pieces per side, </s> included; longer pairs are dropped and counted
     max_ratio: Ratio | None = None  # drop training pairs whose lengths differ by more than this factor
