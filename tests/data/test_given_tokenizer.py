@@ -147,6 +147,11 @@ def test_a_missing_file_and_an_empty_directory_are_named(tmp_path: Path) -> None
         given_tokenizer(str(tmp_path), ("en", "de"), is_separate=False)
 
 
+def test_a_device_is_not_read() -> None:
+    with pytest.raises(DataError, match=r"^/dev/zero: cannot be read: not a regular file$"):
+        given_tokenizer("/dev/zero", ("en", "de"), is_separate=False)
+
+
 def write_two(directory: Path, source: str, target: str) -> tuple[bytes, bytes]:
     """Models of both sides, with other special ids."""
     models = foreign_model("unigram"), foreign_model("bpe")

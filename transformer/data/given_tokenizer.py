@@ -20,6 +20,7 @@ from transformer.data.tokenizer import (
     load_processor,
 )
 from transformer.errors import DataError, UserError
+from transformer.files import is_special_file
 
 _SPECIALS = ("pad", "unk", "bos", "eos")  # in the order of our ids
 _NAMES = {"pad": "<pad>", "unk": "<unk>", "bos": "<s>", "eos": "</s>"}
@@ -69,6 +70,8 @@ def tokenizer_files(path: str, langs: Sequence[str]) -> tuple[Path, Path]:
 
 def load_given(path: Path) -> Tokenizer:
     """The SentencePiece model in a file, with our special ids. DataError as of `given_tokenizer`."""
+    if is_special_file(path):  # reading may never end
+        raise DataError(f"{path}: cannot be read: not a regular file")
     try:
         return Tokenizer(with_own_ids(path.read_bytes()))
     except OSError as error:
