@@ -21,12 +21,14 @@ from transformer.model.transformer import Transformer
 from transformer.training import loss_scale as loss_scale_module
 from transformer.training.data import Update
 from transformer.training.loss_scale import INITIAL_SCALE, LARGEST_SCALE, LossScale, is_valid_scale
+from transformer.training.metrics import read_metrics
 from transformer.training.optimizer import MasterWeights, adam
 from transformer.training.train_step import NonfiniteGuard, accumulate_gradients
 from transformer.training.trainer import Trainer
 from transformer.training.training_state import read_progress
 
 CPU = torch.device("cpu")
+LOSS_SCALE_UPDATE = LossScale.update
 
 
 def make_batch(seed: int = 7) -> Batch:
@@ -242,6 +244,21 @@ def test_training_in_float16_reaches_the_loss_of_float32(tmp_path: Path, tiny_co
     assert losses[0] is not None and losses[1] is not None
     assert losses[0] < 0.9 * math.log(83)
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+def test_an_update_that_overflows_is_neither_logged_as_loss_0_nor_counted_by_adam(
+    tmp_path: Path, tiny_corpus: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_scale_module, "INITIAL_SCALE", 2.0**24)
+    monkeypatch.setattr(LossScale, "update", lambda scale, is_finite: LOSS_SCALE_UPDATE(scale, is_finite & False))
+    run = tmp_path / "run"
+    Trainer.from_config(config_of(run, tiny_corpus, tmp_path, **{"train.max_steps": 1})).fit()
+    assert not [record for record in read_metrics(run) if record["kind"] == "train"]
+    progress = read_progress(run / "checkpoints" / "step-00000001" / "training.json")
+    assert (progress.num_overflows, progress.num_updates, progress.loss_scale) == (1, 0, 2.0**23)
+    trainer = Trainer.from_config(config_of(run, tiny_corpus, tmp_path, **{"train.max_steps": 2}))
+    assert {int(state["step"]) for state in trainer.optimizer.state.values()} == {0}
+    trainer.fit()
 
 
 def test_a_run_whose_gradients_are_not_finite_by_themselves_ends(

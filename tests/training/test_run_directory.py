@@ -57,6 +57,7 @@ FREE = {
     "train.keep_checkpoints": 3,
     "train.device": "cpu",
     "train.num_threads": 1,
+    "train.gradient_checkpointing": True,
     "search.beam": 2,
     "search.alpha": 0.5,
     "search.max_length_offset": 19,

@@ -12,7 +12,9 @@ from transformer.training.training_state import Progress
 
 
 def test_sums_are_float64_but_on_apple_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert RunningSums(Progress(), torch.device("cpu")).sums.dtype == torch.float64
+    progress = Progress(running_loss=1.5, running_nll=2.5, running_tokens=3)
+    expected = torch.tensor([1.5, 2.5, 3], dtype=torch.float64)
+    assert torch.equal(RunningSums(progress, torch.device("cpu")).sums, expected)
     found: dict[str, Any] = {}
     monkeypatch.setattr(torch, "tensor", lambda *_, **options: found.update(options))
     RunningSums(Progress(), torch.device("mps"))

@@ -56,10 +56,11 @@ class MasterWeights:
                     weight.grad += gradient
                 copied.grad = None
 
-    def restore_scale(self, progress: Progress) -> None:
-        """Continue with the loss scale of a checkpoint, if there is one."""
+    def restore_scale(self, progress: Progress) -> LossScale | None:
+        """Continue with the loss scale of a checkpoint, if there is one; returns it."""
         if self.loss_scale is not None:
             self.loss_scale.restore(progress.loss_scale, progress.num_good, progress.num_overflows)
+        return self.loss_scale
 
     def save_scale(self, progress: Progress) -> None:
         """Put the loss scale, if there is one, into the progress. Synchronizes with the device."""

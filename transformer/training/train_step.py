@@ -18,6 +18,7 @@ from transformer.training.device import empty_cache, is_out_of_memory, return_fr
 from transformer.training.loss import linear_cross_entropy
 from transformer.training.loss_scale import LossScale
 from transformer.training.optimizer import MasterWeights
+from transformer.training.training_state import Progress
 
 # `with timer("forward"):` encloses one phase of an update: data, forward, backward or optimizer.
 Timer = Callable[[str], AbstractContextManager[object]]

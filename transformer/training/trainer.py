@@ -87,8 +87,7 @@ class Trainer:
         self._running = RunningSums(progress, self.device)
         settings = config.train
         self._sampler = BatchSampler(data.train, settings.max_tokens, settings.tokens_per_update, config.seed, context)
-        self._guard = NonfiniteGuard(weights.loss_scale)
-        weights.restore_scale(progress)
+        self._guard = NonfiniteGuard(weights.restore_scale(progress))
         self._saved, self._saved_at = (progress.step, progress.validated_step), time.monotonic()
         self._rng = OwnRNG()
 
@@ -281,11 +280,10 @@ class Trainer:
 
     def _log(self, log: MetricsLog) -> None:
         progress = self.progress
-        log.log(
-            "train",
-            progress.step,
-            **training_values(progress, self._running_sums(), self.learning_rate(progress.step)),
-        )
+        total = self._running_sums()
+        if not total[-1] and self.weights.loss_scale is not None:  # all updates overflowed
+            return
+        log.log("train", progress.step, **training_values(progress, total, self.learning_rate(progress.step)))
         self._running.reset()
         progress.running_s = 0.0
 
