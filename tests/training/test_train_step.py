@@ -180,7 +180,11 @@ def optimizer_of(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
 
 @pytest.mark.parametrize("clip_norm", [None, 0.5])
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-def test_a_nonfinite_gradient_leaves_weights_moments_and_step_unchanged(bad: float, clip_norm: float | None) -> None:
+@pytest.mark.parametrize("ignoring", ["mps", "cpu"])
+def test_a_nonfinite_gradient_leaves_weights_moments_and_step_unchanged(
+    monkeypatch: pytest.MonkeyPatch, bad: float, clip_norm: float | None, ignoring: str
+) -> None:
+    monkeypatch.setattr(step_module, "_IGNORE_FOUND_INF", {ignoring})
     torch.manual_seed(3)
     start = [torch.randn(7), torch.randn(3, 5)]
     gradients = [[torch.randn_like(x) for x in start] for _ in range(3)]
@@ -192,6 +196,7 @@ def test_a_nonfinite_gradient_leaves_weights_moments_and_step_unchanged(bad: flo
             for parameter, grad in zip(parameters, gradient, strict=True):
                 parameter.grad = grad.clone()
             guard.step(optimizer, parameters, UPDATE, clip_norm)
+        assert hasattr(optimizer, "found_inf") == (ignoring != "cpu")
         return parameters, optimizer, guard.skipped_updates()
 
     poisoned = [x.clone() for x in gradients[1]]

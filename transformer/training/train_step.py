@@ -20,6 +20,8 @@ from transformer.training.loss_scale import LossScale
 from transformer.training.optimizer import MasterWeights
 from transformer.training.training_state import Progress
 
+# Devices with a fused Adam that takes `found_inf` and does not look at it (FusedAdamWKernelImpl.mm in torch).
+_IGNORE_FOUND_INF = {"mps"}
 # `with timer("forward"):` encloses one phase of an update: data, forward, backward or optimizer.
 Timer = Callable[[str], AbstractContextManager[object]]
 
@@ -98,7 +100,7 @@ def accumulate_in_memory(
 
 
 class NonfiniteGuard:
-    """Skips updates with non-finite gradients, without synchronizing with the device.
+    """Skips updates with non-finite gradients, without synchronizing with a CUDA device.
 
     With a loss scale, which it adapts, those that overflow are no faults.
     """
@@ -115,9 +117,12 @@ class NonfiniteGuard:
         is_finite = norm.isfinite()
         if clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
-        # As GradScaler does: the fused optimizer then skips its step on the device. The host reads later whether.
-        optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
-        optimizer.step()
+        if norm.device.type not in _IGNORE_FOUND_INF:
+            # As GradScaler does: the fused optimizer then skips its step on the device. The host reads later whether.
+            optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
+            optimizer.step()
+        elif is_finite:
+            optimizer.step()
         is_overflow = self._loss_scale.update(is_finite) if self._loss_scale else False
         self._unread.append((update, is_finite | is_overflow))
         return is_finite
