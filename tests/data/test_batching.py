@@ -300,3 +300,12 @@ def test_a_batch_on_a_gpu_is_the_same() -> None:
         assert getattr(moved, name).is_cuda
         torch.testing.assert_close(getattr(moved, name).cpu(), getattr(batch, name))
     assert moved.num_tokens == 2
+
+
+def test_a_batch_is_copied_to_devices_that_pin_no_memory() -> None:
+    ids = torch.ones((2, 3), dtype=torch.int64)
+    batch = Batch(ids, ids, ids, torch.arange(6))
+    assert batch.to(torch.device("cpu")) is batch
+    copied = batch.to(torch.device("meta"))
+    assert {x.device.type for x in vars(copied).values()} == {"meta"}
+    assert copied.num_tokens == 6

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from transformer.config import ModelConfig
+from transformer.config import Config, ModelConfig, load_config
 from transformer.data.batching import Batch
 from transformer.model.alternatives.build import build_model
 from transformer.model.transformer import Transformer
 from transformer.training.optimizer import MasterWeights
 from transformer.training.recomputation import recompute_layers
 from transformer.training.train_step import accumulate_gradients, batch_loss
+from transformer.training.trainer import Trainer
 
 VARIANTS: list[dict[str, Any]] = [
     {},
@@ -105,6 +107,21 @@ def test_each_layer_computes_twice_in_training_and_once_otherwise() -> None:
     assert len(calls) == 18
     batch_loss(model.eval(), batch, 0.1)[0].backward()
     assert len(calls) == 24
+
+
+@pytest.mark.slow
+def test_a_run_may_go_on_with_or_without_and_stays_the_same_to_the_bit(tiny_config: Config) -> None:
+    def run(name: str, *parts: tuple[int, bool]) -> Path:
+        path = Path(tiny_config.run_dir).with_name("changed.yaml")
+        path.write_text(tiny_config.to_yaml())
+        for max_steps, is_on in parts:
+            changes = [f"run_dir={tiny_config.run_dir}-{name}", f"train.max_steps={max_steps}", "model.dropout=0.3"]
+            Trainer.from_config(load_config(path, [*changes, f"train.gradient_checkpointing={is_on}".lower()])).fit()
+        return Path(f"{tiny_config.run_dir}-{name}") / "checkpoints" / f"step-{parts[-1][0]:08d}"
+
+    plain, mixed = run("plain", (5, False)), run("mixed", (2, True), (3, False), (5, True))
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        assert (plain / name).read_bytes() == (mixed / name).read_bytes()
 
 
 def test_names_and_decoding_stay_as_they_are() -> None:
