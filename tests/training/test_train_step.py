@@ -28,7 +28,6 @@ from transformer.training.metrics import read_metrics
 from transformer.training.optimizer import MasterWeights
 from transformer.training.train_step import NonfiniteGuard, accumulate_gradients, batch_loss
 from transformer.training.trainer import Trainer
-from transformer.training.training_state import Progress
 from transformer.training.validation import validation_nll
 
 VOCAB_SIZE = 31

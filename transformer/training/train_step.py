@@ -18,7 +18,6 @@ from transformer.training.device import empty_cache, is_out_of_memory, return_fr
 from transformer.training.loss import linear_cross_entropy
 from transformer.training.loss_scale import LossScale
 from transformer.training.optimizer import MasterWeights
-from transformer.training.training_state import Progress
 
 # Devices with a fused Adam that takes `found_inf` and does not look at it (FusedAdamWKernelImpl.mm in torch).
 _IGNORE_FOUND_INF = {"mps"}
