@@ -11,7 +11,7 @@ from typing import Any
 from ablation.rows import PUBLISHED, Published, sort_key
 from ablation.runs import Result
 from transformer.config import Config
-from transformer.training.run_directory import FREE_KEYS, yaml_value
+from transformer.training.run_keys import FREE_KEYS, yaml_value
 
 BASE = "base"
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from transformer.config import Config, load_config
 from transformer.errors import ConfigError
-from transformer.training.run_directory import CHANGEABLE_KEYS, FREE_KEYS
+from transformer.training.run_keys import CHANGEABLE_KEYS, FREE_KEYS
 from transformer.training.trainer import Trainer
 
 FIRST, LAST = 5, 8

@@ -22,8 +22,6 @@ from transformer.config import Config, CorpusEntry, DataConfig, load_config
 from transformer.errors import CheckpointError, ConfigError, InUseError
 from transformer.training import run_directory
 from transformer.training.run_directory import (
-    CHANGEABLE_KEYS,
-    PLACE_KEYS,
     adopt_config,
     checkpoint_name,
     checkpoints,
@@ -32,8 +30,8 @@ from transformer.training.run_directory import (
     last_checkpoints,
     prune,
     record_start,
-    yaml_value,
 )
+from transformer.training.run_keys import CHANGEABLE_KEYS, PLACE_KEYS, yaml_value
 from transformer.training.trainer import Trainer
 
 # When to log, save and stop and where to compute: the results do not depend on these.

@@ -6,7 +6,7 @@ from transformer.config import Config
 from transformer.data.dataset import PairDataset
 from transformer.training.data import BatchSampler
 from transformer.training.distributed import SINGLE_PROCESS
-from transformer.training.run_directory import CHANGEABLE_KEYS, changed_values, yaml_value
+from transformer.training.run_keys import CHANGEABLE_KEYS, changed_values, yaml_value
 from transformer.training.training_state import Progress
 
 # With other values, the updates of an epoch consist of other pairs.

@@ -24,7 +24,8 @@ from transformer.model.transformer import Transformer
 from transformer.training import integrity
 from transformer.training.checkpoint import load_checkpoint, locate_checkpoint
 from transformer.training.claim import Claim
-from transformer.training.run_directory import INITIALIZATION, checkpoints, step_of, yaml_value
+from transformer.training.run_directory import INITIALIZATION, checkpoints, step_of
+from transformer.training.run_keys import yaml_value
 
 # May differ from the checkpoint's, since the trained weights compute the same with them.
 _FREE_MODEL_KEYS = {"dropout", "attention_dropout", "activation_dropout"}

@@ -19,11 +19,11 @@ from transformer.training.run_directory import (
     adopt_config,
     checkpoint_name,
     checkpoints,
-    moved_places,
     prune,
     regular_steps,
     step_of,
 )
+from transformer.training.run_keys import moved_places
 from transformer.training.training_state import Progress
 
 

@@ -16,19 +16,27 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from filelock import FileLock
 
 from transformer.config import Config, TrainConfig, load_config
 from transformer.config_file import read_values
 from transformer.errors import CheckpointError, ConfigError
 from transformer.files import remove_atomic, try_lock, write_atomic
+from transformer.training.run_keys import (
+    CHANGEABLE_KEYS,
+    FREE_KEYS,
+    PLACE_KEYS,
+    changed_values,
+    differing_keys,
+    moved_places,
+    other_end,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -38,38 +46,6 @@ INITIALIZATION = "initialization.json"
 RUN_DIRECTORIES = ("checkpoints", "best", "averaged", "tensorboard")
 _PACKAGES = ("torch", "numpy", "sentencepiece", "datasets", "sacrebleu", "safetensors")  # may change results
 _DISTRIBUTION = "attention-is-all-you-need"
-
-# Keys that may change when a run is resumed: when to log, validate, save and stop and where to compute.
-FREE_KEYS = {
-    "run_dir",
-    "data.bleu_tokenizer",
-    *("data.cache_dir", "data.revision", "data.test_split"),  # other data would have another fingerprint
-    "data.also_validate",
-    *("train.max_steps", "train.max_hours", "train.patience", "train.skip_nonfinite"),
-    *("train.log_steps", "train.validate_steps", "train.validation_bleu", "train.best_by"),
-    *("train.save_steps", "train.save_minutes", "train.keep_checkpoints"),
-    *("train.device", "train.num_threads", "train.gradient_checkpointing"),
-    *("search.beam", "search.alpha", "search.length_penalty", "search.no_repeat_ngram", "search.allow_unknown"),
-    *("search.max_length_offset", "search.max_length", "search.min_length", "search.max_source_length"),
-    "train.decay_steps",  # where the schedule ends may not change: `_other_end`
-}
-
-# Keys that may change besides with --change: they shape the result, but fit weights and data that there are.
-CHANGEABLE_KEYS = {
-    "seed",
-    *("model.dropout", "model.attention_dropout", "model.activation_dropout"),
-    *("train.tokens_per_update", "train.max_tokens", "train.label_smoothing", "train.freeze", "train.precision"),
-    *("train.schedule", "train.learning_rate", "train.min_learning_rate"),
-    *("train.warmup_steps", "train.lr_factor", "train.weight_decay", "train.clip_norm"),
-    *("train.adam_beta1", "train.adam_beta2", "train.adam_eps"),
-}
-
-# Where the data are: another place is as good if the data found there have the fingerprints of the run.
-PLACE_KEYS = (
-    *("data.corpus", "data.corpora", "data.subset", "data.train_split", "data.validation_split"),
-    "data.tokenizer",
-)
-_GENERATED = ("builtin", "treebank")  # have no place
 
 
 def claim_run(config: Config, *, change: bool = False) -> FileLock:
@@ -121,7 +97,7 @@ def claim_run(config: Config, *, change: bool = False) -> FileLock:
 
 def _check_same(before: Config, now: Config, ignored: set[str], *, change: bool, has_checkpoints: bool) -> None:
     """ConfigError if keys differ that are not `ignored`, nor allowed to change."""
-    differing = differing_keys(before, now, ignored) + _other_end(before.train, now.train)
+    differing = differing_keys(before, now, ignored) + other_end(before.train, now.train)
     others = differing_keys(before, now, ignored | CHANGEABLE_KEYS)
     if not differing or (change and has_checkpoints and not others):
         return
@@ -158,50 +134,6 @@ def adopt_config(config: Config) -> None:
         write_atomic(path, text)
 
 
-def differing_keys(before: Config, now: Config, ignored: Collection[str] = ()) -> list[str]:
-    """`key: value there, value here` for each key with another value."""
-    there, here = before.flat(), now.flat()
-    return [
-        f"{key}: {yaml_value(there[key])} there, {yaml_value(here[key])} here"
-        for key in here
-        if key not in ignored and there[key] != here[key]
-    ]
-
-
-def _other_end(before: TrainConfig, now: TrainConfig) -> list[str]:
-    """Likewise for the update at which the schedule ends, which `max_steps` sets if `decay_steps` does not."""
-    if before.schedule != now.schedule or before.decay_end == now.decay_end:
-        return []
-    ends = f"{before.decay_end} there, {now.decay_end} here"
-    if now.decay_steps is not None:
-        return [f"train.decay_steps: {ends}"]
-    return [
-        f"train.max_steps: {ends}, where train.schedule={now.schedule} ends; train.decay_steps={before.decay_end} "
-        "keeps the schedule of the run"
-    ]
-
-
-def changed_values(before: Config, now: Config, keys: Collection[str]) -> dict[str, tuple[Any, Any]]:
-    """Both values of each of these keys that differs."""
-    there, here = before.flat(), now.flat()
-    return {key: (there[key], here[key]) for key in here if key in keys and there[key] != here[key]}
-
-
-def moved_places(before: Config, now: Config) -> list[str]:
-    """The differing keys that say where the data are; none if data of the built-in grammar are involved."""
-    if before.data.corpus in _GENERATED or now.data.corpus in _GENERATED:
-        return []
-    if _uses(before) != _uses(now):
-        return []
-    return differing_keys(before, now, now.flat().keys() - set(PLACE_KEYS))
-
-
-def _uses(config: Config) -> list[tuple[float, str | None]]:
-    """Weight and tag of each training corpus, which no other place changes."""
-    data = config.data
-    return [(entry.weight, entry.tag) for entry in data.corpora] or [(1.0, data.tag)]
-
-
 def _clean_up(run: Path) -> None:
     """Finish the writes and removals of killed processes."""
     for leftover in (*run.glob("*/.step-*"), *run.glob(".averaged.*")):
@@ -225,11 +157,6 @@ def is_run(directory: Path) -> bool:
 def lock_run(run: Path) -> FileLock:
     """Lock an existing run against other writers. InUseError, OSError."""
     return try_lock(run / ".lock", f"run_dir={run}")
-
-
-def yaml_value(value: object) -> str:
-    """A value as written after `key=`."""
-    return yaml.safe_dump(value, default_flow_style=True, width=1000).splitlines()[0]
 
 
 def checkpoint_name(step: int) -> str:
