@@ -326,15 +326,16 @@ def test_the_table_says_the_tokenizer_of_bleu(script: Script, tmp_path: Path) ->
 
 def test_further_sets_and_chrf_have_their_places_in_the_table(script: Script, tmp_path: Path) -> None:
     records = [
-        {"kind": kind, "step": 3, "elapsed_s": 61.5, "nll": nll, "ppl": 4.5, "bleu": 7.25, "chrf": 31.26}
+        {
+            **{"kind": kind, "step": 3, "elapsed_s": 61.5, "nll": nll, "ppl": 4.5, "bleu": 7.25, "chrf": 31.26},
+            "bleu_tokenizer": "zh",
+        }
         for kind, nll in (("validation", 1.5), ("validation/news", 2.5))
     ]
     records.append({**records[0], "step": 5})
     del records[2]["chrf"]
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
-    header = (
-        "| step | minutes | validation NLL | perplexity | greedy BLEU | greedy chrF |\n|---:|---:|---:|---:|---:|---:|"
-    )
+    header = "| step | minutes | validation NLL | perplexity | greedy BLEU (zh) | greedy chrF |\n|---:|---:|---:|---:|---:|---:|"
     assert script("plot", tmp_path).out == (
         f"{header}\n| 3 | 1 | 1.500 | 4.50 | 7.2 | 31.3 |\n| 5 | 1 | 1.500 | 4.50 | 7.2 |  |\n"
         f"\nnews\n\n{header}\n| 3 | 1 | 2.500 | 4.50 | 7.2 | 31.3 |\n"

@@ -171,7 +171,7 @@ def bleu_tokenizer(validation: Mapping[str, Any]) -> str:
 
 def bleu_tokenizers(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """The tokenizers of a run's validation BLEU, one per change."""
-    found = [bleu_tokenizer(line) for line in records if line["kind"] == "validation" and "bleu" in line]
+    found = [bleu_tokenizer(line) for line in records if is_validation(line) and "bleu" in line]
     return [name for name, _ in itertools.groupby(found)]
 
 
