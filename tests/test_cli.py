@@ -335,7 +335,7 @@ def test_further_sets_and_chrf_have_their_places_in_the_table(script: Script, tm
     records.append({**records[0], "step": 5})
     del records[2]["chrf"]
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
-    header = "| step | minutes | validation NLL | perplexity | greedy BLEU (zh) | greedy chrF |\n|---:|---:|---:|---:|---:|---:|"
+    header = "| step | minutes | validation NLL | perplexity | greedy BLEU (zh) | greedy chrF |\n|" + 6 * "---:|"
     assert script("plot", tmp_path).out == (
         f"{header}\n| 3 | 1 | 1.500 | 4.50 | 7.2 | 31.3 |\n| 5 | 1 | 1.500 | 4.50 | 7.2 |  |\n"
         f"\nnews\n\n{header}\n| 3 | 1 | 2.500 | 4.50 | 7.2 | 31.3 |\n"
