@@ -119,7 +119,7 @@ def test_the_search_is_the_one_that_users_run(translator: Translator, monkeypatc
         calls.append(options["beam"])
         return original(*arguments, **options)
 
-    monkeypatch.setattr("transformer.inference.translator.beam_search", spy)
+    monkeypatch.setattr("transformer.inference.search_requests.beam_search", spy)
     benchmark_decoding(translator, ModelConfig(), TEXTS, length=2, beam=5, repeat=1, peak_s=0)
     assert set(calls) == {5}
 
