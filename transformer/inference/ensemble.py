@@ -31,9 +31,9 @@ class EnsembleState:
 
 
 def mean_probabilities(decodes: Sequence[Decode[Any]]) -> Decode[EnsembleState]:
-    """A decode callable, over one state for each of these, that gives the log of their mean probabilities.
+    """The decode callable of an ensemble: the log of its mean probabilities.
 
-    It is a float32 log-probability (R, V), of models with the same vocabulary.
+    It gives float32 log-probabilities (R, V), of models with the same vocabulary, and has a state for each of them.
     """
 
     def decode(tokens: Tensor, state: EnsembleState) -> tuple[Tensor, EnsembleState]:

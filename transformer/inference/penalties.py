@@ -15,7 +15,10 @@ def length_penalty(length: int, alpha: float) -> float:
 
 
 def power_penalty(length: int, alpha: float) -> float:
-    """|Y|^α, as in fairseq, Hugging Face and Marian; α = 1 ranks by the mean log-probability of a token."""
+    """|Y|^α, as in fairseq, Hugging Face and Marian.
+
+    α = 1 ranks by the mean log-probability of a token.
+    """
     return float(length**alpha)
 
 

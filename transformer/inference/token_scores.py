@@ -19,7 +19,9 @@ def token_log_probs(
     bos_id: BosId,
     device: Device = "cpu",
 ) -> list[list[list[float]]]:
-    """log P of each token of the outputs of each sentence, in nats: one step per token, as the search takes.
+    """log P of each token of given outputs, in nats.
+
+    It takes one step per token, as the search does.
 
     Args:
         outputs: per sentence, the ids of its hypotheses, </s> included where they have it; those without ids get none.

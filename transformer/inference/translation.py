@@ -38,7 +38,10 @@ def join_best(parts: Sequence[Sequence[Translation]], nbest: int, space: str) ->
 
 
 def join_samples(parts: Sequence[Sequence[Translation]], num_samples: int, space: str) -> list[Translation]:
-    """The samples of the parts, the first with the first and so on; a part that was not searched stands in each."""
+    """The first samples of all parts joined, then the second ones, and so on.
+
+    A part that was not searched stands in each.
+    """
     joined = list(parts[0]) * (num_samples if len(parts[0]) == 1 else 1)
     for part in parts[1:]:
         joined = [_join(a, b, space) for a, b in zip(joined, itertools.cycle(part), strict=False)]

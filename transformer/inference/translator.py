@@ -240,7 +240,7 @@ class Translator:
         return [join([next(found_of_requests) for _ in x], nbest, space) for x in requests_of_texts]
 
     def check(self, texts: Sequence[str], prefixes: Sequence[str] | None = None, *, first_number: int = 1) -> None:
-        """Read texts as `translate` does, without translating them: DataError for one that it would refuse."""
+        """Read texts without translating them. DataError for one that `translate` would refuse."""
         prefix_ids = encode_prefixes(self.tokenizer, prefixes, len(texts), first_number)
         sources = self.source_reader().read(texts, first_number=first_number)
         search_requests(sources, prefix_ids, self.search, self.max_length, first_number)
