@@ -161,7 +161,7 @@ def test_training_averaging_scoring_and_translating_work_one_after_the_other(
     begun = f"# differs from the defaults; complete: {run_dir / 'config.yaml'}\nrun_dir: {run_dir}\nseed: 7\n"
     assert trained.out.startswith(begun)
     assert re.search(r"\nparameters: [\d,]+ \(vocabulary of 307\)\n", trained.out)
-    assert re.search(r"\nstep 5: validation nll [\d.]+  ppl [\d.]+  bleu [\d.]+  \(best\)\n", trained.out)
+    assert re.search(r"\nstep 5: validation nll [\d.]+  ppl [\d.]+  bleu [\d.]+  chrf [\d.]+  \(best\)\n", trained.out)
     ended = trained.out.partition("\ntrain.max_steps=5 reached ")[2]
     assert ended == (
         f"after step 5; checkpoints are in {run_dir}\n"

@@ -90,7 +90,7 @@ def test_defaults_are_the_papers_base_model_and_recipe() -> None:
         "train.tokens_per_update": 25000,
         "train.label_smoothing": 0.1,
         "train.warmup_steps": 4000,
-        "data.also_validate": (),
+        "data.also_validate": [],
         "train.ema_decay": None,
         "train.schedule": "noam",
         "train.lr_factor": 1.0,

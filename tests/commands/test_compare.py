@@ -169,6 +169,7 @@ class Parrot:
     """Stands in for a translator."""
 
     search = SearchConfig(beam=3)
+    origin = "parrot"
     source_reader = Mock()
 
     def __init__(self, translations: Sequence[str]) -> None:

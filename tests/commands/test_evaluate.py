@@ -61,6 +61,7 @@ class Parrot:
     """Stands in for a translator; remembers what it has translated."""
 
     search = SearchConfig(beam=3)
+    origin = "parrot"
     source_reader = Mock()
     translations: Sequence[str] = HYPOTHESES
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from transformer.config import SearchConfig
+from transformer.data.batching import pad
 from transformer.data.builtin import builtin_pairs
 from transformer.data.tokenizer import BOS_ID, EOS_ID, UNK_ID
 from transformer.errors import ConfigError, DataError
@@ -40,7 +41,7 @@ def translator(make_translator: Any) -> Translator:
 def searched(translator: Translator, beam: int) -> tuple[list[list[int]], list[Any]]:
     """Source ids and the hypothesis that a search finds for each."""
     sources = translator.encode(SOURCES)
-    state = translator.model.encode(translator._tensor(sources))
+    state = translator.model.encode(pad(sources))
     limits = [len(src) + 3 for src in sources]
     options: dict[str, Any] = {"bos_id": BOS_ID, "eos_id": EOS_ID}
     if beam == 1:

@@ -180,7 +180,7 @@ def test_a_changed_source_tokenizer_is_noticed(run: Path, tmp_path: Path) -> Non
     other = Tokenizer.train([source for source, _ in PAIRS], 211).model
     (tmp_path / "run" / "source_tokenizer.model").write_bytes(other)
     config = load_config(run / "config.yaml", [f"run_dir={tmp_path / 'run'}", "train.max_steps=7"], saved=True)
-    with pytest.raises(CheckpointError, match=r"the train data of data\.corpus have changed since"):
+    with pytest.raises(CheckpointError, match=r"the train data have changed since"):
         Trainer.from_config(config)
 
 
