@@ -59,7 +59,7 @@ class Hypothesis:
     score: float  # log P over length penalty
 
 
-_NOTHING = Hypothesis([], -math.inf, -math.inf)  # where logits are NaN
+NOTHING = Hypothesis([], -math.inf, -math.inf)  # where logits are NaN
 Key = Callable[[list[int]], Hashable]
 
 
@@ -126,7 +126,7 @@ def generate(
             have equally many: log-probabilities and tokens, (R, 1).
     """
     outputs: list[list[int]] = [[] for _ in limits]
-    found = [_NOTHING] * len(limits)
+    found = [NOTHING] * len(limits)
     rows = list(range(len(limits)))
     log_probs = torch.zeros((len(rows), 1), device=logits.device)
     while rows:
@@ -201,7 +201,7 @@ def beam_search(
         raise ValueError(f"nbest={nbest} must be between 1 and beam={beam}")
     limits, eos_ids, logits, state = prefill(decode, state, max_lengths, bos_id, eos_id, device)
     eos = torch.tensor(sorted(eos_ids), device=device)
-    results = [_Outputs(key) for _ in limits]
+    results = [Outputs(key) for _ in limits]
     sentences = list(range(len(limits)))
     prefixes = torch.empty((len(limits), 1, 0), dtype=torch.int64, device=device)  # (B, W, t)
     log_probs = torch.zeros((len(limits), 1), device=device)  # (B, W)
@@ -247,10 +247,10 @@ def beam_search(
         if sentences:
             state = state.select(rows)
             logits, state = decode(prefixes[:, :, -1].flatten(), state)
-    return [outputs.best(nbest) or [_NOTHING] for outputs in results]
+    return [outputs.best(nbest) or [NOTHING] for outputs in results]
 
 
-class _Outputs:
+class Outputs:
     """The hypotheses of a sentence that are finished or cut, as they should be returned."""
 
     def __init__(self, key: Key | None) -> None:

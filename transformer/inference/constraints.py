@@ -1,0 +1,244 @@
+"""Beam search for outputs that contain given phrases, by vectorised dynamic beam allocation.
+
+Post and Vilar 2018 (Fast Lexically Constrained Decoding with Dynamic Beam Allocation for NMT) divide the beam among
+banks: the hypotheses that have met equally many tokens of their constraints. Hu et al. 2019 (Improved Lexically
+Constrained Decoding for Translation and Monolingual Rewriting) do so with sorted tensors, for whole batches.
+
+Progress is kept by automata (automata.py), one per phrase, so that a phrase counts whatever precedes it.
+
+Dimension key: as in search.py; P distinct phrases, A distinct tokens in them, S states of all automata of a sentence,
+N candidates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transformer.inference.automata import Automata, Phrases
+from transformer.inference.search import (
+    NOTHING,
+    BosId,
+    Decode,
+    Device,
+    EosId,
+    Hypothesis,
+    Key,
+    Outputs,
+    State,
+    beam_search,
+    gather_beams,
+    length_penalty,
+    prefill,
+)
+
+
+def constrained_beam_search(
+    decode: Decode[State],
+    state: State,
+    max_lengths: Sequence[int],
+    constraints: Sequence[Phrases],
+    *,
+    bos_id: BosId,
+    eos_id: EosId,
+    beam: int = 4,
+    alpha: float = 0.6,
+    nbest: int = 1,
+    key: Key | None = None,
+    device: Device = "cpu",
+) -> list[list[Hypothesis]]:
+    """Beam search for hypotheses that contain given phrases.
+
+    A hypothesis may end once each of its phrases occurs in it, token after token. A phrase that is given n times must
+    occur n times without overlap, as `str.count` counts; different phrases may overlap or contain each other. log P,
+    scores and the end of the search are those of `beam_search`, to which sentences without phrases go by themselves.
+
+    Args:
+        constraints: per sentence its phrases, each a list of token ids.
+        beam: hypotheses per sentence. With more than there are tokens in its phrases, each bank has one at least.
+        decode, state, max_lengths, bos_id, eos_id, alpha, nbest, key, device: as for `beam_search`.
+
+    Returns:
+        Per sentence 1 to `nbest` hypotheses, best first. Each contains all phrases, but for the empty hypothesis of
+        `beam_search`: for NaN logits, and where the model gives all of them the probability 0.
+
+    Raises:
+        TypeError: as `beam_search`; or a phrase has something other than ints.
+        ValueError: as `beam_search`; or the constraints are not one list per sentence, a phrase is empty, has an id of
+            <s> or </s> or one that the vocabulary has not, or all together are longer than the sentence's limit.
+    """
+    if not 1 <= nbest <= beam:
+        raise ValueError(f"nbest={nbest} must be between 1 and beam={beam}")
+    if len(constraints) != len(max_lengths):
+        raise ValueError(f"constraints are of {len(constraints)} sentences, and there are {len(max_lengths)}")
+    prompts = [] if isinstance(bos_id, int) else list(bos_id)
+    lengths = {len(prompt) if isinstance(prompt, Sequence) else 0 for prompt in prompts}
+    if not isinstance(bos_id, int) and (len(prompts) != len(max_lengths) or len(lengths) > 1):
+        raise ValueError(f"bos_id must be an int or {len(max_lengths)} equally long prompts, one per sentence")
+    special = set(eos_id) if isinstance(eos_id, Collection) else {eos_id}
+    for i, (phrases, limit) in enumerate(zip(constraints, max_lengths, strict=True)):
+        _check(phrases, special | ({bos_id} if isinstance(bos_id, int) else set()), limit, f"constraints[{i}]")
+    options: Any = {"eos_id": eos_id, "beam": beam, "alpha": alpha, "nbest": nbest, "key": key, "device": device}
+    free, bound = ([i for i, x in enumerate(constraints) if bool(x) == is_bound] for is_bound in (False, True))
+    if not bound:
+        return beam_search(decode, state, max_lengths, bos_id=bos_id, **options)
+    results: dict[int, list[Hypothesis]] = {}
+    for indices in filter(None, (free, bound)):
+        options["bos_id"] = bos_id if isinstance(bos_id, int) else [bos_id[i] for i in indices]
+        part = state.select(torch.tensor(indices, device=device)[:, None])
+        limits = [max_lengths[i] for i in indices]
+        if indices is free:
+            found = beam_search(decode, part, limits, **options)
+        else:
+            found = _search(decode, part, limits, [constraints[i] for i in indices], **options)
+        results |= zip(indices, found, strict=True)
+    return [results[i] for i in range(len(constraints))]
+
+
+def _check(phrases: Phrases, special: Collection[int], limit: int, name: str) -> None:
+    for phrase in phrases:
+        if not isinstance(phrase, Sequence) or not all(isinstance(token, int) for token in phrase):
+            raise TypeError(f"{name} has {phrase!r}: a phrase must be a list of ints")
+        if not phrase:
+            raise ValueError(f"{name} has an empty phrase")
+        if found := sorted(set(phrase) & set(special)):
+            raise ValueError(f"{name} has {list(phrase)}: {found[0]} is an id of <s> or </s>")
+    if (num_tokens := sum(map(len, phrases))) > limit:
+        raise ValueError(f"{name} has {num_tokens} tokens, more than the limit of {limit}")
+
+
+@torch.no_grad()
+def _search(
+    decode: Decode[State],
+    state: State,
+    max_lengths: Sequence[int],
+    constraints: Sequence[Phrases],
+    *,
+    bos_id: BosId,
+    eos_id: EosId,
+    beam: int,
+    alpha: float,
+    nbest: int,
+    key: Key | None,
+    device: Device,
+) -> list[list[Hypothesis]]:
+    """Search for sentences that all have phrases; arguments as above."""
+    limits, eos_ids, logits, state = prefill(decode, state, max_lengths, bos_id, eos_id, device)
+    eos = torch.tensor(sorted(eos_ids), device=device)
+    automata = Automata.of(constraints, logits.size(-1), device)
+    results = [Outputs(key) for _ in limits]
+    sentences = list(range(len(limits)))
+    prefixes = torch.empty((len(limits), 1, 0), dtype=torch.int64, device=device)  # (B, W, t)
+    log_probs = torch.zeros((len(limits), 1), device=device)  # (B, W)
+    places = automata.starts[:, None]  # (B, W, P)
+    while sentences:
+        num_beams, length = prefixes.size(1), prefixes.size(2) + 1
+        penalty = length_penalty(length, alpha)
+        candidates = _candidates(logits, log_probs, places, automata, beam + len(eos))
+        end_log_probs, end_parents, ends = candidates.finished(eos, automata.totals, beam)
+        log_probs, banks, parents, tokens, places = candidates.allocate(eos, beam)
+        num_alive, is_complete = tokens.size(1), banks == automata.totals[:, None]
+        exchange = torch.cat((log_probs, is_complete, end_log_probs), dim=1).tolist()  # one with the device per step
+
+        # Finished
+        finished = [(i, j) for i, x in enumerate(exchange) for j, y in enumerate(x[2 * num_alive :]) if y > -math.inf]
+        if finished:
+            b, f = torch.tensor(finished, device=device).unbind(1)
+            outputs = torch.cat((prefixes[b, end_parents[b, f]], ends[b, f, None]), dim=1)
+            for (i, j), ids in zip(finished, outputs, strict=True):
+                log_prob = exchange[i][2 * num_alive + j]
+                results[sentences[i]].add_finished(log_prob / penalty, log_prob, ids)
+
+        # Alive
+        prefixes = torch.cat((gather_beams(prefixes, parents), tokens[:, :, None]), dim=2)  # (B, W', t)
+        rows = torch.arange(len(sentences), device=device)[:, None] * num_beams + parents
+
+        # Over
+        kept = []
+        for i, (sentence, row) in enumerate(zip(sentences, exchange, strict=True)):
+            now, bound = row[0] / penalty, row[0] / length_penalty(limits[sentence], alpha)
+            if length == limits[sentence]:
+                for x, complete, ids in zip(row[:num_alive], row[num_alive:], prefixes[i], strict=False):
+                    if complete:
+                        results[sentence].add_cut(x / penalty, x, ids)
+            elif not results[sentence].is_over(now, bound, beam, nbest):
+                kept.append(i)
+        if len(kept) < len(sentences):
+            sentences, index = [sentences[i] for i in kept], torch.tensor(kept, dtype=torch.int64, device=device)
+            prefixes, log_probs, rows, places = prefixes[index], log_probs[index], rows[index], places[index]
+            automata = automata.select(index)
+        if sentences:
+            state = state.select(rows)
+            logits, state = decode(prefixes[:, :, -1].flatten(), state)
+    return [outputs.best(nbest) or [NOTHING] for outputs in results]
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Continuations of the alive hypotheses of each sentence."""
+
+    log_probs: Tensor  # (B, N)
+    banks: Tensor  # (B, N): tokens of the phrases that are met
+    parents: Tensor  # (B, N): the beams they continue
+    tokens: Tensor  # (B, N)
+    places: Tensor  # (B, N, P): states of the automata
+
+    def finished(self, eos: Tensor, totals: Tensor, beam: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the `beam` best that meet all phrases, those that end: log-probabilities, parents, tokens (B, C)."""
+        complete = self.log_probs.masked_fill(self.banks < totals[:, None], -torch.inf)
+        top, index = complete.topk(min(beam, complete.size(1)))  # (B, C)
+        tokens = self.tokens.gather(1, index)
+        return top.masked_fill(~torch.isin(tokens, eos), -torch.inf), self.parents.gather(1, index), tokens
+
+    def allocate(self, eos: Tensor, beam: int) -> tuple[Tensor, ...]:
+        """Share the beam among the banks: all fields, of hypotheses that go on, the most probable first (B, W').
+
+        One slot is the best of the highest bank's: it meets another token at each step, so that all phrases are met
+        after as many steps as they have tokens. Then comes the best of each bank, then the second of each, and among
+        those of equal rank the more probable, so that a bank without hypotheses leaves its slots to the others.
+        """
+        scores, order = self.log_probs.masked_fill(torch.isin(self.tokens, eos), -torch.inf).sort(
+            dim=1, descending=True, stable=True
+        )
+        banks = self.banks.gather(1, order).masked_fill(scores == -torch.inf, -1)  # (B, N)
+        by_bank, places = banks.sort(dim=1, stable=True)
+        first = torch.searchsorted(by_bank, by_bank)  # of its bank
+        rank = torch.empty_like(places).scatter_(1, places, torch.arange(banks.size(1), device=eos.device) - first)
+        rank = torch.where(banks < 0, banks.size(1), rank + 1)
+        rank = rank.masked_fill((rank == 1) & (banks == banks.amax(dim=1, keepdim=True)), 0)
+        chosen = rank.argsort(dim=1, stable=True)[:, :beam].sort(dim=1).values  # (B, W')
+        index = order.gather(1, chosen)
+        fields = (x.gather(1, index) for x in (self.banks, self.parents, self.tokens))
+        return scores.gather(1, chosen), *fields, gather_beams(self.places, index)
+
+
+def _candidates(logits: Tensor, log_probs: Tensor, places: Tensor, automata: Automata, k: int) -> _Candidates:
+    """Of each hypothesis the k most probable tokens, and all that its sentence's phrases have.
+
+    Each token is there once: what is both is masked among the most probable.
+    """
+    num_sentences, num_beams = log_probs.shape
+    step_log_probs = logits.log_softmax(dim=-1, dtype=torch.float32)  # (R, V)
+    top, tokens = step_log_probs.topk(min(k, logits.size(-1)))  # (R, K)
+    tokens = tokens.view(num_sentences, num_beams, -1)
+    wanted = automata.alphabet[:, None].expand(-1, num_beams, -1)  # (B, W, A)
+    of_wanted = step_log_probs.gather(1, wanted.flatten(0, 1).clamp(min=0)).view_as(wanted)
+    of_wanted = of_wanted.masked_fill(wanted < 0, -torch.inf)
+    is_wanted = (tokens[..., None] == wanted[:, :, None]).any(dim=3)
+    step_log_probs = torch.cat((top.view_as(tokens).masked_fill(is_wanted, -torch.inf), of_wanted), dim=2)
+    num_top, num_wanted = tokens.size(2), wanted.size(2)
+    symbols = [num_wanted] * num_top + list(range(num_wanted))  # of the candidates: columns of the automata
+    next_places = automata.after(places)  # (B, W, A + 1, P)
+    parents = torch.arange(num_beams, device=logits.device)[:, None].expand(num_sentences, -1, len(symbols))
+    return _Candidates(
+        (step_log_probs + log_probs[:, :, None]).flatten(1),
+        automata.progress(next_places)[:, :, symbols].flatten(1),
+        parents.flatten(1),
+        torch.cat((tokens, wanted.clamp(min=0)), dim=2).flatten(1),  # a decoder reads those of masked ones too
+        next_places[:, :, symbols].flatten(1, 2),
+    )
