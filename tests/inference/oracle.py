@@ -15,7 +15,7 @@ from torch import Tensor
 from transformer.inference.penalties import Penalty, length_penalty
 from transformer.inference.search import Hypothesis, beam_search, greedy_search
 
-EOS, A, B, BOS = 0, 1, 2, 3
+EOS, A, B, BOS = 0, 1, 2, 1009
 NEVER = -math.inf
 Prefix = tuple[int, ...]
 # Unnormalised log-probabilities of the next token, from the number of a sentence and what was said before.
@@ -109,19 +109,20 @@ def everything(
     alpha: float,
     eos_ids: Collection[int] = (EOS,),
     penalty: Penalty = length_penalty,
+    *,
+    with_cut: bool = False,
 ) -> list[Hypothesis]:
-    """All sequences that end within the limit, best first."""
+    """All sequences that end within the limit, best first; then maybe those that the limit cuts."""
 
     def walk(prefix: Prefix, log_prob: float) -> Iterator[Hypothesis]:
         for token, step in enumerate(log_softmax(oracle.logits(sentence, prefix))):
-            ids = (*prefix, token)
-            if token in eos_ids:
-                total = log_prob + step
+            ids, total = (*prefix, token), log_prob + step
+            if token in eos_ids or (with_cut and len(ids) == limit):
                 yield Hypothesis(list(ids), total, total / penalty(len(ids), alpha))
             elif len(ids) < limit:
-                yield from walk(ids, log_prob + step)
+                yield from walk(ids, total)
 
-    return sorted(walk((), 0.0), key=lambda hypothesis: -hypothesis.score)
+    return sorted(walk((), 0.0), key=lambda hypothesis: (hypothesis.ids[-1] not in eos_ids, -hypothesis.score))
 
 
 def assert_same(found: Sequence[Hypothesis], wanted: Sequence[Hypothesis]) -> None:

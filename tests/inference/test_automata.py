@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from transformer.inference.automata import Automata, Phrases
+from transformer.inference.automata import Automata, Phrases, progress_of
 
 
 def walk(phrases: Phrases, ids: Sequence[int], vocab_size: int = 5) -> list[int]:
@@ -88,3 +88,11 @@ def test_sentences_with_fewer_phrases_are_filled_up_and_kept_apart() -> None:
 def test_ids_beyond_the_vocabulary_are_refused(token: int) -> None:
     with pytest.raises(ValueError, match=rf"^a phrase has the id {token}, and the vocabulary has 5$"):
         Automata.of([[[1, token]]], 5, "cpu")
+
+
+def test_of_one_output_the_progress_is_told_without_tensors() -> None:
+    rng = random.Random(5)
+    for _ in range(101):
+        phrases, ids = random_phrases(rng), [rng.randrange(4) for _ in range(rng.randrange(13))]
+        assert [progress_of(phrases, ids[:t]) for t in range(len(ids) + 1)] == walk(phrases, ids)
+    assert progress_of([], [1, 2]) == 0

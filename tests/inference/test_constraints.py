@@ -6,113 +6,49 @@ import itertools
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from oracle import (
+    BOS,
+    EOS,
+    NEVER,
+    A,
+    B,
+    Memory,
+    Oracle,
+    Prefix,
+    assert_same,
+    everything,
+    log_prob_of,
+    random_oracle,
+)
 from torch import Tensor
 
 from transformer.inference.automata import Phrases
 from transformer.inference.constraints import constrained_beam_search
-from transformer.inference.search import Hypothesis, beam_search, length_penalty
+from transformer.inference.penalties import power_penalty
+from transformer.inference.rules import Forbidden, ForcedPrefix, MinLength, NoRepeatNgram, Rule
+from transformer.inference.search import Hypothesis, beam_search
 from transformer.model.transformer import Transformer
 
-EOS, A, B, BOS = 0, 1, 2, 1009
-NEVER = -math.inf
 LIMITS = [7, 3, 13, 5, 2, 11, 3]
-Prefix = tuple[int, ...]
-Logits = Callable[[int, Prefix], Sequence[float]]
 
 
-@dataclass(frozen=True)
-class Memory:
-    """A decoder's state: the number of each sentence, and all inputs of each hypothesis."""
-
-    sentences: Tensor  # (B,)
-    inputs: Tensor  # (R, t)
-
-    def select(self, rows: Tensor) -> Memory:
-        kept = rows // (len(self.inputs) // len(self.sentences))  # (B', W')
-        assert rows.dtype == torch.int64
-        assert (kept == kept[:, :1]).all()
-        assert kept[:, 0].tolist() == sorted(kept[:, 0].tolist())
-        return Memory(self.sentences[kept[:, 0]], self.inputs[rows.flatten()])
-
-
-@dataclass
-class Oracle:
-    """A decoder that looks up logits by sentence and whole path, and counts its rows."""
-
-    logits: Logits
-    num_rows: list[int] = field(default_factory=list)
-
-    def __call__(self, tokens: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        self.num_rows.append(len(tokens))
-        inputs = torch.cat((memory.inputs, tokens[:, None]), dim=1)
-        sentences = memory.sentences.repeat_interleave(len(tokens) // len(memory.sentences)).tolist()
-        rows = [self.logits(i, tuple(path[1:])) for i, path in zip(sentences, inputs.tolist(), strict=True)]
-        return torch.tensor(rows, dtype=torch.float32), replace(memory, inputs=inputs)
-
-    def start(self, sentences: Sequence[int]) -> Memory:
-        return Memory(torch.tensor(sentences, dtype=torch.int64), torch.zeros((len(sentences), 0), dtype=torch.int64))
-
-    def search(
-        self, limits: Sequence[int], constraints: Sequence[Phrases], beam: int, **options: Any
-    ) -> list[list[Hypothesis]]:
-        memory = self.start(range(len(limits)))
-        settings = {"bos_id": BOS, "eos_id": EOS} | options
-        return constrained_beam_search(self, memory, limits, constraints, beam=beam, **settings)
-
-
-def random_oracle(seed: int, vocab_size: int = 5) -> Oracle:
-    """Random logits for every sentence and path: mixing up two rows gives other numbers."""
-
-    def logits(sentence: int, prefix: Prefix) -> list[float]:
-        rng = np.random.default_rng((seed, sentence, len(prefix), *prefix))
-        return (2 * rng.normal(size=vocab_size)).tolist()
-
-    return Oracle(logits)
-
-
-def log_softmax(logits: Sequence[float]) -> list[float]:
-    total = math.log(sum(math.exp(x) for x in logits))
-    return [x - total for x in logits]
+def search(
+    oracle: Oracle, limits: Sequence[int], constraints: Sequence[Phrases], beam: int, **options: Any
+) -> list[list[Hypothesis]]:
+    memory, settings = oracle.start(range(len(limits))), {"bos_id": BOS, "eos_id": EOS} | options
+    return constrained_beam_search(oracle, memory, limits, constraints, beam=beam, **settings)
 
 
 def contains(ids: Sequence[int], phrases: Phrases) -> bool:
     """Whether each phrase occurs as often as it is given, without overlap, by `str.count`."""
     text, counts = "".join(map(chr, ids)), Counter("".join(map(chr, phrase)) for phrase in phrases)
     return all(text.count(phrase) >= count for phrase, count in counts.items())
-
-
-def everything(
-    oracle: Oracle, sentence: int, limit: int, alpha: float, eos_ids: Collection[int] = (EOS,)
-) -> list[Hypothesis]:
-    """All sequences that end within the limit or are cut there: those that end first, best first."""
-
-    def walk(prefix: Prefix, log_prob: float) -> Iterator[Hypothesis]:
-        for token, step in enumerate(log_softmax(oracle.logits(sentence, prefix))):
-            ids, total = (*prefix, token), log_prob + step
-            if token in eos_ids or len(ids) == limit:
-                yield Hypothesis(list(ids), total, total / length_penalty(len(ids), alpha))
-            else:
-                yield from walk(ids, total)
-
-    return sorted(walk((), 0.0), key=lambda h: (h.ids[-1] not in eos_ids, -h.score))
-
-
-def log_prob_of(oracle: Oracle, sentence: int, ids: Sequence[int]) -> float:
-    return sum(log_softmax(oracle.logits(sentence, tuple(ids[:t])))[token] for t, token in enumerate(ids))
-
-
-def assert_same(found: Sequence[Hypothesis], wanted: Sequence[Hypothesis]) -> None:
-    assert [h.ids for h in found] == [h.ids for h in wanted]
-    for one, other in zip(found, wanted, strict=True):
-        assert one.log_prob == pytest.approx(other.log_prob, abs=1e-4)
-        assert one.score == pytest.approx(other.score, abs=1e-4)
 
 
 def random_constraints(seed: int, vocab_size: int, limits: Sequence[int] = LIMITS) -> list[list[list[int]]]:
@@ -155,9 +91,9 @@ def test_a_beam_that_holds_everything_finds_the_best_that_contain_the_phrases(
 ) -> None:
     oracle = random_oracle(7)
     limits = [4, 5, 4]
-    found = oracle.search(limits, [phrases] * 3, 5**5, alpha=alpha, nbest=11)
+    found = search(oracle, limits, [phrases] * 3, 5**5, alpha=alpha, nbest=11)
     for sentence, (limit, best) in enumerate(zip(limits, found, strict=True)):
-        wanted = [h for h in everything(oracle, sentence, limit, alpha) if contains(h.ids, phrases)]
+        wanted = [h for h in everything(oracle, sentence, limit, alpha, with_cut=True) if contains(h.ids, phrases)]
         assert_same(best, wanted[:11])
 
 
@@ -167,9 +103,11 @@ def test_so_it_does_with_random_phrases_and_several_ends(seed: int) -> None:
     constraints = [
         [[t for t in p if t != 2] or [1] for p in phrases] for phrases in random_constraints(seed, 5, limits)
     ]
-    found = oracle.search(limits, constraints, 5**5, nbest=7, eos_id=eos_ids)
+    found = search(oracle, limits, constraints, 5**5, nbest=7, eos_id=eos_ids)
     for sentence, (limit, phrases, best) in enumerate(zip(limits, constraints, found, strict=True)):
-        wanted = [h for h in everything(oracle, sentence, limit, 0.6, eos_ids) if contains(h.ids, phrases)]
+        wanted = [
+            h for h in everything(oracle, sentence, limit, 0.6, eos_ids, with_cut=True) if contains(h.ids, phrases)
+        ]
         assert_same(best[:1], wanted[:1])
 
 
@@ -178,7 +116,7 @@ def test_the_probable_sentence_gives_way_to_the_one_with_the_phrase() -> None:
     def logits(_: int, prefix: Prefix) -> list[float]:
         return [math.log(p) if p else NEVER for p in ((0.8, 0.1, 0.1) if prefix else (0.0, 0.9, 0.1))]
 
-    ((best, second),) = Oracle(logits).search([3], [[[B]]], 3, alpha=0.0, nbest=2)
+    ((best, second),) = search(Oracle(logits), [3], [[[B]]], 3, alpha=0.0, nbest=2)
     assert best.ids == [B, EOS]
     assert best.log_prob == best.score == pytest.approx(math.log(0.1 * 0.8))
     assert second.ids == [A, B, EOS]
@@ -193,7 +131,7 @@ def test_the_probable_sentence_gives_way_to_the_one_with_the_phrase() -> None:
 def test_every_phrase_occurs_whatever_the_beam(seed: int, beam: int) -> None:
     oracle, constraints = random_oracle(seed, 7), random_constraints(seed, 7)
     assert any(constraints)
-    for sentence, found in enumerate(oracle.search(LIMITS, constraints, beam, nbest=beam)):
+    for sentence, found in enumerate(search(oracle, LIMITS, constraints, beam, nbest=beam)):
         assert found
         assert len({tuple(h.ids) for h in found}) == len(found)
         for h in found:
@@ -209,7 +147,7 @@ def test_every_phrase_occurs_whatever_the_beam(seed: int, beam: int) -> None:
 @pytest.mark.parametrize("seed", range(7))
 def test_phrases_that_fill_the_whole_limit_occur(seed: int, beam: int) -> None:
     phrases = [[1, 2, 3], [1, 3], [1, 2, 3]]
-    ((best, *_),) = random_oracle(seed).search([8], [phrases], beam)
+    ((best, *_),) = search(random_oracle(seed), [8], [phrases], beam)
     assert contains(best.ids, phrases)
     assert len(best.ids) == 8
 
@@ -218,7 +156,7 @@ def test_phrases_that_fill_the_whole_limit_occur(seed: int, beam: int) -> None:
 @pytest.mark.parametrize("seed", range(7))
 def test_a_sentence_with_phrases_is_translated_alike_alone_and_in_a_batch(seed: int, beam: int) -> None:
     oracle, constraints = random_oracle(seed, 7), random_constraints(seed, 7)
-    together = oracle.search(LIMITS, constraints, beam, nbest=beam)
+    together = search(oracle, LIMITS, constraints, beam, nbest=beam)
     for sentence, limit in enumerate(LIMITS):
         (alone,) = constrained_beam_search(
             oracle,
@@ -239,8 +177,8 @@ def test_sentences_without_phrases_are_found_as_by_beam_search_to_the_bit(seed: 
     oracle, constraints = random_oracle(seed, 7), random_constraints(seed, 7)
     options: Any = {"bos_id": BOS, "eos_id": EOS, "beam": beam, "nbest": beam, "key": len}
     plain = beam_search(oracle, oracle.start(range(7)), LIMITS, **options)
-    assert oracle.search(LIMITS, [[]] * 7, **options) == plain
-    found = oracle.search(LIMITS, constraints, **options)
+    assert search(oracle, LIMITS, [[]] * 7, **options) == plain
+    found = search(oracle, LIMITS, constraints, **options)
     for one, other, phrases in zip(found, plain, constraints, strict=True):
         assert phrases or one == other
 
@@ -248,14 +186,14 @@ def test_sentences_without_phrases_are_found_as_by_beam_search_to_the_bit(seed: 
 def test_without_phrases_there_is_as_much_work_as_in_beam_search() -> None:
     plain, other = random_oracle(3), random_oracle(3)
     beam_search(plain, plain.start(range(7)), LIMITS, bos_id=BOS, eos_id=EOS, beam=3)
-    other.search(LIMITS, [()] * 7, 3)
+    search(other, LIMITS, [()] * 7, 3)
     assert other.num_rows == plain.num_rows
     assert constrained_beam_search(other, other.start([]), [], [], bos_id=BOS, eos_id=EOS) == []
 
 
 def test_the_work_does_not_grow_with_the_phrases() -> None:
     oracle = random_oracle(3, 11)
-    oracle.search([13] * 5, [[[1, 2, 3], [4, 5], [6]]] * 5, 3)
+    search(oracle, [13] * 5, [[[1, 2, 3], [4, 5], [6]]] * 5, 3)
     assert max(oracle.num_rows) <= 5 * 3
     assert len(oracle.num_rows) <= 13
 
@@ -265,13 +203,13 @@ def test_a_phrase_that_the_model_would_say_anyway_changes_nothing() -> None:
         oracle = random_oracle(seed, 7)
         ((plain,),) = beam_search(oracle, oracle.start([0]), [5], bos_id=BOS, eos_id=EOS, beam=7**4)
         if len(plain.ids) > 2:
-            ((found,),) = oracle.search([5], [[plain.ids[1:-1]]], 7**4)
+            ((found,),) = search(oracle, [5], [[plain.ids[1:-1]]], 7**4)
             assert_same([found], [plain])
 
 
 def test_a_bank_without_hypotheses_leaves_its_slots_to_the_others() -> None:
     oracle = random_oracle(5, 11)
-    oracle.search([17], [[[9, 9, 9]]], 7)
+    search(oracle, [17], [[[9, 9, 9]]], 7)
     assert set(oracle.num_rows[1:]) == {7}
 
 
@@ -285,7 +223,7 @@ def test_a_phrase_begun_at_its_best_place_beats_one_that_is_forced_at_the_start(
         return row
 
     for beam in (2, 3, 4, 7):
-        ((best,),) = Oracle(logits).search([11], [[[B, 4]]], beam)
+        ((best,),) = search(Oracle(logits), [11], [[[B, 4]]], beam)
         assert best.ids == path
 
 
@@ -295,17 +233,136 @@ def test_prompts_belong_to_their_sentences(beam: int) -> None:
     prompts = [[BOS, i] for i in range(7)]
     constraints = random_constraints(1, 7)
     prompted = Oracle(lambda sentence, prefix: oracle.logits(sentence, (*prompts[sentence][1:], *prefix)))
-    found = oracle.search(LIMITS, constraints, beam, bos_id=prompts)
-    assert found == prompted.search(LIMITS, constraints, beam)
+    found = search(oracle, LIMITS, constraints, beam, bos_id=prompts)
+    assert found == search(prompted, LIMITS, constraints, beam)
     assert all(contains(h.ids, phrases) for (h,), phrases in zip(found, constraints, strict=True))
 
 
 def test_of_outputs_with_equal_keys_the_best_counts() -> None:
     oracle = random_oracle(2, 5)
     phrases = [[1, 2]]
-    (found,) = oracle.search([4], [phrases], 5**4, nbest=3, key=len)
-    wanted = {len(h.ids): h for h in reversed(everything(oracle, 0, 4, 0.6)) if contains(h.ids, phrases)}
+    (found,) = search(oracle, [4], [phrases], 5**4, nbest=3, key=len)
+    wanted = {len(h.ids): h for h in reversed(everything(oracle, 0, 4, 0.6, with_cut=True)) if contains(h.ids, phrases)}
     assert_same(found, sorted(wanted.values(), key=lambda h: (h.ids[-1] != EOS, -h.score)))
+
+
+# Rules and penalties
+
+PREFIXES = [[], [3], [], [1, 3, 1], [], [4], []]
+SHORTEST = [0, 3, 9, 2, 1, 5, 2]
+
+
+def some_rules(sentences: Sequence[int] = range(7)) -> dict[str, list[Rule]]:
+    """Rules of these sentences, by name."""
+    prefixes, shortest = ([x[i] for i in sentences] for x in (PREFIXES, SHORTEST))
+    return {
+        "minimum": [MinLength(shortest, (EOS,))],
+        "forbidden": [Forbidden((2,))],
+        "no bigram twice": [NoRepeatNgram(2)],
+        "prefix": [ForcedPrefix(prefixes, [NoRepeatNgram(2), MinLength(shortest, (EOS,))])],
+    }
+
+
+def obeys(ids: Sequence[int], name: str, sentence: int) -> bool:
+    """Whether a hypothesis obeys a list of rules, told without tensors."""
+    prefix = PREFIXES[sentence] if name == "prefix" else []
+    pairs = list(itertools.pairwise(ids))
+    after = range(max(0, len(prefix) - 1), len(pairs))  # pairs that end after the prefix
+    is_long = len(ids) >= SHORTEST[sentence] or ids[-1] != EOS
+    return {
+        "minimum": is_long,
+        "forbidden": 2 not in ids,
+        "no bigram twice": len(set(pairs)) == len(pairs),
+        "prefix": list(ids[: len(prefix)]) == prefix and is_long and not any(pairs[i] in pairs[:i] for i in after),
+    }[name]
+
+
+each_rule = pytest.mark.parametrize("name", some_rules())
+
+
+@each_rule
+@pytest.mark.parametrize("phrases", [x for x in EXAMPLES if len(x) < 3], ids=str)
+def test_a_beam_that_holds_everything_finds_the_best_that_also_obey(phrases: list[list[int]], name: str) -> None:
+    oracle, limits = random_oracle(11), [4, 5, 4, 5]
+    found = search(oracle, limits, [phrases] * 4, 5**5, nbest=7, rules=some_rules()[name])
+    for sentence, (limit, best) in enumerate(zip(limits, found, strict=True)):
+        every = everything(oracle, sentence, limit, 0.6, with_cut=True)
+        wanted = [h for h in every if contains(h.ids, phrases) and obeys(h.ids, name, sentence)]
+        assert_same(best, wanted[:7] or [Hypothesis([], NEVER, NEVER)])
+
+
+@each_rule
+@pytest.mark.parametrize("beam", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(7))
+def test_no_output_lacks_a_phrase_or_breaks_a_rule(seed: int, beam: int, name: str) -> None:
+    oracle, constraints = random_oracle(seed, 7), random_constraints(seed, 7)
+    found = search(oracle, LIMITS, constraints, beam, nbest=beam, rules=some_rules()[name])
+    for sentence, (phrases, best) in enumerate(zip(constraints, found, strict=True)):
+        if best != [Hypothesis([], NEVER, NEVER)]:
+            assert all(contains(h.ids, phrases) and obeys(h.ids, name, sentence) for h in best)
+        elif name == "minimum":
+            raise AssertionError("it can always be met")
+        elif name == "forbidden":
+            assert any(2 in phrase for phrase in phrases)
+
+
+@each_rule
+@pytest.mark.parametrize("beam", [1, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_rules_are_those_of_the_sentence_alone_and_in_a_batch(seed: int, beam: int, name: str) -> None:
+    oracle, constraints = random_oracle(seed, 7), random_constraints(seed, 7)
+    constraints[3] = []
+    options: Any = {"bos_id": BOS, "eos_id": EOS, "beam": beam, "nbest": beam}
+    together = search(oracle, LIMITS, constraints, rules=some_rules()[name], **options)
+    plain = oracle.beam(LIMITS, rules=some_rules()[name], **options)
+    assert any(constraints)
+    for i, limit in enumerate(LIMITS):
+        options["rules"] = some_rules([i])[name]
+        assert [together[i]] == constrained_beam_search(oracle, oracle.start([i]), [limit], [constraints[i]], **options)
+        assert constraints[i] or together[i] == plain[i]
+
+
+@pytest.mark.parametrize("beam", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(7))
+def test_what_the_prefix_has_of_the_phrases_counts(seed: int, beam: int) -> None:
+    # 1 2 3 is there, and of 5 6 5 the beginning: three tokens more will do.
+    prefix, phrases = [4, 1, 2, 3, 5], [[1, 2, 3], [5, 6, 5], [4]]
+    ((best, *_),) = search(random_oracle(seed, 7), [7], [phrases], beam, rules=[ForcedPrefix([prefix])])
+    assert best.ids == [*prefix, 6, 5]
+    ((longer, *_),) = search(random_oracle(seed, 7), [11], [phrases], beam, rules=[ForcedPrefix([prefix])])
+    assert longer.ids[:5] == prefix and contains(longer.ids, phrases)
+
+
+def test_rules_see_the_tokens_and_the_sentences_of_their_rows() -> None:
+    oracle, constraints = random_oracle(1, 7), random_constraints(1, 7)
+    seen: list[tuple[int, list[int]]] = []
+
+    def record(log_probs: Tensor, prefixes: Tensor, sentences: Sequence[int]) -> Tensor:
+        assert log_probs.shape == (len(prefixes), 7) and len(sentences) == len(prefixes)
+        seen.extend(zip(sentences, prefixes.tolist(), strict=True))
+        return log_probs
+
+    assert search(oracle, LIMITS, constraints, 3, rules=[record]) == search(oracle, LIMITS, constraints, 3)
+    assert {i for i, _ in seen} == set(range(7))
+    for i, (best,) in enumerate(search(oracle, LIMITS, constraints, 3)):
+        assert all((i, best.ids[:t]) in seen for t in range(len(best.ids)))
+
+
+def test_of_phrases_that_the_rules_exclude_comes_the_empty_hypothesis() -> None:
+    contradictory = [[1, 2, 3], [4, 1, 2, 5]]  # 1 2 twice, with something else behind it
+    fine = [[1, 2, 3], [4, 1, 2]]
+    found = search(random_oracle(2, 7), [13, 13], [contradictory, fine], 7, rules=[NoRepeatNgram(2)])
+    assert found[0] == [Hypothesis([], NEVER, NEVER)]
+    assert contains(found[1][0].ids, fine)
+
+
+@pytest.mark.parametrize("alpha", [0.6, 1.5])
+def test_scores_are_over_the_given_penalty(alpha: float) -> None:
+    oracle, phrases = random_oracle(5), [[1, 2]]
+    found = search(oracle, [5, 4], [phrases] * 2, 5**5, alpha=alpha, nbest=11, penalty=power_penalty)
+    for sentence, (limit, best) in enumerate(zip([5, 4], found, strict=True)):
+        every = everything(oracle, sentence, limit, alpha, penalty=power_penalty, with_cut=True)
+        assert_same(best, [h for h in every if contains(h.ids, phrases)][:11])
 
 
 # NaN, and what the model excludes
@@ -319,14 +376,14 @@ def test_nan_logits_end_a_sentence_and_leave_the_others_alone(beam: int) -> None
     def logits(sentence: int, prefix: Prefix) -> Sequence[float]:
         return [math.nan] * 7 if sentence == 1 and len(prefix) == 1 else fine.logits(sentence, prefix)
 
-    found = Oracle(logits).search([7, 7, 7], constraints, beam)
-    wanted = fine.search([7, 7, 7], constraints, beam)
+    found = search(Oracle(logits), [7, 7, 7], constraints, beam)
+    wanted = search(fine, [7, 7, 7], constraints, beam)
     assert found[1] in ([Hypothesis([], NEVER, NEVER)], [h for h in found[1] if contains(h.ids, [[3]])])
     assert [found[0], found[2]] == [wanted[0], wanted[2]]
 
 
 def test_of_a_phrase_with_probability_0_comes_the_empty_hypothesis() -> None:
-    ((best,),) = Oracle(lambda _, __: [1.0, 0.0, NEVER, NEVER]).search([5], [[[A, B]]], 3)
+    ((best,),) = search(Oracle(lambda _, __: [1.0, 0.0, NEVER, NEVER]), [5], [[[A, B]]], 3)
     assert best == Hypothesis([], NEVER, NEVER)
 
 
@@ -379,7 +436,7 @@ def test_a_decoder_with_a_cache_finds_what_one_without_does(beam: int) -> None:
 )
 def test_constraints_that_cannot_be_met_are_refused(constraints: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=rf"^{message}$"):
-        random_oracle(0, 7).search([5, 7], constraints, 3)
+        search(random_oracle(0, 7), [5, 7], constraints, 3)
 
 
 @pytest.mark.parametrize(("nbest", "beam"), [(0, 3), (4, 3), (1, 0)])
@@ -387,17 +444,17 @@ def test_as_many_as_the_beam_can_be_asked_for(nbest: int, beam: int) -> None:
     each: tuple[list[list[list[int]]], ...] = ([[]], [[[1]]])
     for constraints in each:
         with pytest.raises(ValueError, match=rf"^nbest={nbest} must be between 1 and beam={beam}$"):
-            random_oracle(0).search([5], constraints, beam, nbest=nbest)
+            search(random_oracle(0), [5], constraints, beam, nbest=nbest)
 
 
 @pytest.mark.parametrize("bos_id", [[[BOS]] * 3, [[BOS, 1], [BOS]], [[]]])
 def test_prompts_must_be_one_per_sentence_and_equally_long(bos_id: Any) -> None:
     for constraints in ([[], [[1]]], [[[1]], [[1]]]):
         with pytest.raises(ValueError, match=r"^bos_id must be an int or 2 equally long prompts, one per sentence$"):
-            random_oracle(0).search([5, 7], constraints, 3, bos_id=bos_id)
+            search(random_oracle(0), [5, 7], constraints, 3, bos_id=bos_id)
 
 
 def test_the_permutations_of_phrases_find_the_same() -> None:
     oracle, phrases = random_oracle(2, 7), [[1, 2], [3], [4, 5]]
-    found = [oracle.search([11], [list(order)], 5) for order in itertools.permutations(phrases)]
+    found = [search(oracle, [11], [list(order)], 5) for order in itertools.permutations(phrases)]
     assert all(one == found[0] for one in found)

@@ -77,6 +77,26 @@ class Automata:
         return met.sum(dim=-1) + partial.amax(dim=-1)
 
 
+def progress_of(phrases: Phrases, ids: Sequence[int]) -> int:
+    """How many tokens of the phrases an output that begins with these ids has met, as `Automata.progress` counts."""
+    places = states_after(phrases, ids).items()
+    met = sum(state - state % len(phrase) for phrase, state in places)
+    return met + max((state % len(phrase) for phrase, state in places), default=0)
+
+
+def states_after(phrases: Phrases, ids: Sequence[int]) -> dict[tuple[int, ...], int]:
+    """The state of each distinct phrase after these ids."""
+    states = {}
+    for phrase, count in Counter(map(tuple, phrases)).items():
+        alphabet = sorted(set(phrase))
+        table = _transitions([alphabet.index(token) for token in phrase], count, len(alphabet) + 1, 0)
+        state = 0
+        for token in ids:
+            state = table[state][alphabet.index(token) if token in alphabet else -1]
+        states[phrase] = state
+    return states
+
+
 def _transitions(symbols: Sequence[int], count: int, width: int, first: int) -> list[list[int]]:
     """The states after each symbol, of an automaton with numbers from `first` that finds `count` occurrences."""
     rows: list[list[int]] = []

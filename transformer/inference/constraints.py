@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 
 from transformer.inference.automata import Automata, Phrases
+from transformer.inference.penalties import Penalty, length_penalty
+from transformer.inference.rules import Rule, ruled_log_probs
 from transformer.inference.search import (
     NOTHING,
     BosId,
@@ -33,7 +35,6 @@ from transformer.inference.search import (
     State,
     beam_search,
     gather_beams,
-    length_penalty,
     prefill,
 )
 
@@ -50,6 +51,8 @@ def constrained_beam_search(
     alpha: float = 0.6,
     nbest: int = 1,
     key: Key | None = None,
+    penalty: Penalty = length_penalty,
+    rules: Sequence[Rule] = (),
     device: Device = "cpu",
 ) -> list[list[Hypothesis]]:
     """Beam search for hypotheses that contain given phrases.
@@ -58,14 +61,18 @@ def constrained_beam_search(
     occur n times without overlap, as `str.count` counts; different phrases may overlap or contain each other. log P,
     scores and the end of the search are those of `beam_search`, to which sentences without phrases go by themselves.
 
+    Without rules, phrases occur whatever the beam. Rules come first: where one forbids the next token of a phrase, the
+    hypothesis has to find another place for it, for which a larger beam helps.
+
     Args:
         constraints: per sentence its phrases, each a list of token ids.
         beam: hypotheses per sentence. With more than there are tokens in its phrases, each bank has one at least.
-        decode, state, max_lengths, bos_id, eos_id, alpha, nbest, key, device: as for `beam_search`.
+        decode, state, max_lengths, bos_id, eos_id, alpha, nbest, key, penalty, rules, device: as for `beam_search`.
 
     Returns:
         Per sentence 1 to `nbest` hypotheses, best first. Each contains all phrases, but for the empty hypothesis of
-        `beam_search`: for NaN logits, and where the model gives all of them the probability 0.
+        `beam_search`: for NaN logits, where the model gives all of them the probability 0, and where no hypothesis has
+        found a way through the rules.
 
     Raises:
         TypeError: as `beam_search`; or a phrase has something other than ints.
@@ -83,13 +90,15 @@ def constrained_beam_search(
     special = set(eos_id) if isinstance(eos_id, Collection) else {eos_id}
     for i, (phrases, limit) in enumerate(zip(constraints, max_lengths, strict=True)):
         _check(phrases, special | ({bos_id} if isinstance(bos_id, int) else set()), limit, f"constraints[{i}]")
-    options: Any = {"eos_id": eos_id, "beam": beam, "alpha": alpha, "nbest": nbest, "key": key, "device": device}
+    options: Any = {"eos_id": eos_id, "beam": beam, "alpha": alpha, "nbest": nbest, "key": key}
+    options |= {"penalty": penalty, "rules": rules, "device": device}
     free, bound = ([i for i, x in enumerate(constraints) if bool(x) == is_bound] for is_bound in (False, True))
     if not bound:
         return beam_search(decode, state, max_lengths, bos_id=bos_id, **options)
     results: dict[int, list[Hypothesis]] = {}
     for indices in filter(None, (free, bound)):
         options["bos_id"] = bos_id if isinstance(bos_id, int) else [bos_id[i] for i in indices]
+        options["rules"] = [_Renumbered(rule, indices) for rule in rules]
         part = state.select(torch.tensor(indices, device=device)[:, None])
         limits = [max_lengths[i] for i in indices]
         if indices is free:
@@ -98,6 +107,17 @@ def constrained_beam_search(
             found = _search(decode, part, limits, [constraints[i] for i in indices], **options)
         results |= zip(indices, found, strict=True)
     return [results[i] for i in range(len(constraints))]
+
+
+@dataclass(frozen=True)
+class _Renumbered:
+    """A rule of the whole call, for a search of some of its sentences."""
+
+    rule: Rule
+    numbers: Sequence[int]  # of these sentences in the call
+
+    def __call__(self, log_probs: Tensor, prefixes: Tensor, sentences: Sequence[int]) -> Tensor:
+        return self.rule(log_probs, prefixes, [self.numbers[sentence] for sentence in sentences])
 
 
 def _check(phrases: Phrases, special: Collection[int], limit: int, name: str) -> None:
@@ -125,6 +145,8 @@ def _search(
     alpha: float,
     nbest: int,
     key: Key | None,
+    penalty: Penalty,
+    rules: Sequence[Rule],
     device: Device,
 ) -> list[list[Hypothesis]]:
     """Search for sentences that all have phrases; arguments as above."""
@@ -138,8 +160,10 @@ def _search(
     places = automata.starts[:, None]  # (B, W, P)
     while sentences:
         num_beams, length = prefixes.size(1), prefixes.size(2) + 1
-        penalty = length_penalty(length, alpha)
-        candidates = _candidates(logits, log_probs, places, automata, beam + len(eos))
+        divisor = penalty(length, alpha)
+        row_sentences = [sentence for sentence in sentences for _ in range(num_beams)]
+        step_log_probs = ruled_log_probs(logits, rules, prefixes.flatten(0, 1), row_sentences)
+        candidates = _candidates(step_log_probs, log_probs, places, automata, beam + len(eos))
         end_log_probs, end_parents, ends = candidates.finished(eos, automata.totals, beam)
         log_probs, banks, parents, tokens, places = candidates.allocate(eos, beam)
         num_alive, is_complete = tokens.size(1), banks == automata.totals[:, None]
@@ -152,7 +176,7 @@ def _search(
             outputs = torch.cat((prefixes[b, end_parents[b, f]], ends[b, f, None]), dim=1)
             for (i, j), ids in zip(finished, outputs, strict=True):
                 log_prob = exchange[i][2 * num_alive + j]
-                results[sentences[i]].add_finished(log_prob / penalty, log_prob, ids)
+                results[sentences[i]].add_finished(log_prob / divisor, log_prob, ids)
 
         # Alive
         prefixes = torch.cat((gather_beams(prefixes, parents), tokens[:, :, None]), dim=2)  # (B, W', t)
@@ -161,11 +185,11 @@ def _search(
         # Over
         kept = []
         for i, (sentence, row) in enumerate(zip(sentences, exchange, strict=True)):
-            now, bound = row[0] / penalty, row[0] / length_penalty(limits[sentence], alpha)
+            now, bound = row[0] / divisor, row[0] / penalty(limits[sentence], alpha)
             if length == limits[sentence]:
                 for x, complete, ids in zip(row[:num_alive], row[num_alive:], prefixes[i], strict=False):
                     if complete:
-                        results[sentence].add_cut(x / penalty, x, ids)
+                        results[sentence].add_cut(x / divisor, x, ids)
             elif not results[sentence].is_over(now, bound, beam, nbest):
                 kept.append(i)
         if len(kept) < len(sentences):
@@ -217,26 +241,25 @@ class _Candidates:
         return scores.gather(1, chosen), *fields, gather_beams(self.places, index)
 
 
-def _candidates(logits: Tensor, log_probs: Tensor, places: Tensor, automata: Automata, k: int) -> _Candidates:
-    """Of each hypothesis the k most probable tokens, and all that its sentence's phrases have.
+def _candidates(step_log_probs: Tensor, log_probs: Tensor, places: Tensor, automata: Automata, k: int) -> _Candidates:
+    """Of each hypothesis (R, V) the k most probable tokens, and all that its sentence's phrases have.
 
     Each token is there once: what is both is masked among the most probable.
     """
     num_sentences, num_beams = log_probs.shape
-    step_log_probs = logits.log_softmax(dim=-1, dtype=torch.float32)  # (R, V)
-    top, tokens = step_log_probs.topk(min(k, logits.size(-1)))  # (R, K)
+    top, tokens = step_log_probs.topk(min(k, step_log_probs.size(-1)))  # (R, K)
     tokens = tokens.view(num_sentences, num_beams, -1)
     wanted = automata.alphabet[:, None].expand(-1, num_beams, -1)  # (B, W, A)
     of_wanted = step_log_probs.gather(1, wanted.flatten(0, 1).clamp(min=0)).view_as(wanted)
     of_wanted = of_wanted.masked_fill(wanted < 0, -torch.inf)
     is_wanted = (tokens[..., None] == wanted[:, :, None]).any(dim=3)
-    step_log_probs = torch.cat((top.view_as(tokens).masked_fill(is_wanted, -torch.inf), of_wanted), dim=2)
+    of_both = torch.cat((top.view_as(tokens).masked_fill(is_wanted, -torch.inf), of_wanted), dim=2)
     num_top, num_wanted = tokens.size(2), wanted.size(2)
     symbols = [num_wanted] * num_top + list(range(num_wanted))  # of the candidates: columns of the automata
     next_places = automata.after(places)  # (B, W, A + 1, P)
-    parents = torch.arange(num_beams, device=logits.device)[:, None].expand(num_sentences, -1, len(symbols))
+    parents = torch.arange(num_beams, device=tokens.device)[:, None].expand(num_sentences, -1, len(symbols))
     return _Candidates(
-        (step_log_probs + log_probs[:, :, None]).flatten(1),
+        (of_both + log_probs[:, :, None]).flatten(1),
         automata.progress(next_places)[:, :, symbols].flatten(1),
         parents.flatten(1),
         torch.cat((tokens, wanted.clamp(min=0)), dim=2).flatten(1),  # a decoder reads those of masked ones too

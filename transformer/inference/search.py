@@ -59,7 +59,7 @@ class Hypothesis:
     score: float  # log P over length penalty
 
 
-NOTHING = Hypothesis([], -math.inf, -math.inf)  # where logits are NaN
+NOTHING = Hypothesis([], -math.inf, -math.inf)  # where logits are NaN, or rules leave nothing
 Key = Callable[[list[int]], Hashable]
 
 
