@@ -11,6 +11,7 @@ from transformer.lazy import lazy_names
 
 if TYPE_CHECKING:
     from transformer.inference.alignment import word_alignment
+    from transformer.inference.constraints import constrained_beam_search
     from transformer.inference.ensemble import Ensemble
     from transformer.inference.forced import ForcedScore, score_ids, score_translations
     from transformer.inference.penalties import length_penalty
@@ -30,6 +31,7 @@ else:  # they need torch, which takes over a second to import: not for a command
         __name__,
         {
             "transformer.inference.alignment": "word_alignment",
+            "transformer.inference.constraints": "constrained_beam_search",
             "transformer.inference.ensemble": "Ensemble",
             "transformer.inference.forced": "ForcedScore score_ids score_translations",
             "transformer.inference.penalties": "length_penalty",
@@ -81,6 +83,7 @@ __all__ = [
     "beam_search",
     "build_model",
     "causal_mask",
+    "constrained_beam_search",
     "greedy_search",
     "label_smoothed_cross_entropy",
     "length_penalty",

@@ -99,6 +99,7 @@ def _translate(run: Path, rng: random.Random, directory: Path) -> list[str]:
     options += _options(rng, "--tag", "--temperature", "--top-k", "--top-p", "--seed", "--prefix")
     options += [flag for flag in ("--sample", "--json", "--token-scores", "--scores") if rng.random() < 0.2]
     options += ["--prefix-file", _some_file(rng, directory)] if rng.random() < 0.2 else []
+    options += ["--constraints", _some_file(rng, directory)] if rng.random() < 0.2 else []
     options += _some_ensemble(run, rng)
     output = ["--output", str(directory / "out")] if rng.random() < 0.3 else []
     return [_some_run(run, rng, directory), *source, *options, *output]

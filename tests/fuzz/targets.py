@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import constraint_targets
 import corpora_targets
 import mutators
 import score_targets
@@ -103,7 +104,7 @@ class Targets:
         return {
             "config": Target(self.read_config, 78),
             "override": Target(self.read_overrides, 230),
-            "text file": Target(self.read_text_file, 156),
+            "text file": Target(self.read_text_file, 146),
             "tree": Target(self.read_tree, 131),
             "records": Target(self.read_records, 123),
             "tokenizer": Target(self.load_tokenizer, 12),
@@ -115,6 +116,7 @@ class Targets:
             "translation": Target(self.translate, 2, limit_s=60),
             "scores": Target(self.score, 4, limit_s=60),
             "n-best list": Target(score_targets.read_nbest, 40),
+            "constraints": Target(self.constrain, 10, limit_s=60),
             "tokenizer training": Target(self.train_tokenizer, 2, limit_s=60),
             "memory": Target(corpora_targets.read_memory, 20),
             "corpora": Target(corpora_targets.read_corpora, 10),
@@ -327,6 +329,10 @@ class Targets:
     def score(self, rng: random.Random, directory: Path) -> None:  # noqa: ARG002
         """Scores do not depend on the batch, and links are inside of the texts."""
         score_targets.score(self.translator, rng)
+
+    def constrain(self, rng: random.Random, directory: Path) -> None:
+        """Phrases of a file occur in the translations, and lines without any are translated as before."""
+        constraint_targets.translate(self.translator, rng, directory)
 
     def run_script(self, rng: random.Random, directory: Path) -> None:
         """A script exits with 0, or with 2 and either one line `error: ...` or argparse's usage."""

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -39,6 +39,7 @@ from transformer.errors import ConfigError, DataError
 from transformer.hub import is_model_id
 from transformer.inference.arguments import DEVICES, PRECISIONS, check_count
 from transformer.inference.line_input import LineInput, file_input, texts_input
+from transformer.inference.phrases import ConstraintFile, TextConstraints, unmet_messages
 from transformer.inference.prefixes import Prefixes, PrefixReader
 from transformer.inference.resumable import ResumableOutput, resumable_output
 from transformer.inference.sampling import Sampling
@@ -64,6 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     beginning.add_argument(
         "--prefix-file", type=Path, metavar="FILE", help="begin the translation of each line with that line of FILE"
     )
+    parser.add_argument(
+        "--constraints",
+        type=Path,
+        metavar="FILE",
+        help="for each line, the phrases that its translation must contain, separated by tabs",
+    )
     add_sampling_options(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--nbest", type=int, default=1, help="print this many lines per input line, best first")
@@ -81,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _translate(arguments: argparse.Namespace, context: DistributedContext) -> int:
     sampling = _check_options(arguments)
     source = _source(arguments) if context.is_main else None
+    constraints = ConstraintFile.read(arguments.constraints if context.is_main else None)
     tune_process()
     translator = load_translator(arguments, arguments.run)
     apply_search_options(arguments, translator)
@@ -93,11 +101,12 @@ def _translate(arguments: argparse.Namespace, context: DistributedContext) -> in
     if context.is_main:
         for given, origin in zip([arguments.run, *arguments.ensemble], origins(translator), strict=True):
             report_checkpoint(given, origin)
-    job = _Job(arguments, translator, sampling)
+    job = _Job(arguments, translator, sampling, constraints)
     if source is None:
-        for number, lines, prefixes in context.stream_from_main(_numbered((), 1, PrefixReader(None))):
-            job.translate(number, lines, prefixes)
+        for chunk in context.stream_from_main(job.numbered((), 1, PrefixReader(None))):
+            job.translate(chunk)
         return 0
+    constraints.check(translator.tokenizer)
     path = arguments.output
     with resumable_output(path, job.settings()) if path else nullcontext() as output:
         _write(job, source, output)
@@ -112,8 +121,19 @@ def _check_options(arguments: argparse.Namespace) -> Sampling | None:
         raise ConfigError("--scores is for plain lines; with --json each translation has its score")
     if arguments.token_scores and not arguments.json:
         raise ConfigError("--token-scores is for --json")
+    if arguments.sample and arguments.constraints is not None:
+        raise ConfigError("--constraints and --sample exclude each other: samples are not steered to phrases")
     check_count("--nbest", arguments.nbest)
     return chosen_sampling(arguments)
+
+
+class _Chunk(NamedTuple):
+    """Lines with all that belongs to them."""
+
+    number: int  # of the first
+    lines: list[str]
+    prefixes: list[str] | None
+    constraints: TextConstraints | None
 
 
 @dataclass(frozen=True)
@@ -123,18 +143,26 @@ class _Job:
     arguments: argparse.Namespace
     translator: Translator
     sampling: Sampling | None
+    constraints: ConstraintFile
 
     @property
     def prefixes(self) -> Prefixes:
         return Prefixes(self.arguments.prefix, self.arguments.prefix_file)
 
-    def translate(self, number: int, lines: list[str], prefixes: list[str] | None) -> list[list[Translation]]:
-        options: Any = {"sampling": self.sampling, "token_scores": self.arguments.token_scores, "prefixes": prefixes}
-        return self.translator.translate_nbest(lines, nbest=self.arguments.nbest, first_number=number, **options)
+    def numbered(self, chunks: Iterable[list[str]], first_number: int, prefixes: PrefixReader) -> Iterator[_Chunk]:
+        for lines in chunks:
+            constraints = self.constraints.of(first_number, len(lines))
+            yield _Chunk(first_number, lines, prefixes.take(len(lines)), constraints)
+            first_number += len(lines)
 
-    def as_text(self, number: int, lines: list[str], translations: list[list[Translation]]) -> str:
+    def translate(self, chunk: _Chunk) -> list[list[Translation]]:
+        options: Any = {"nbest": self.arguments.nbest, "token_scores": self.arguments.token_scores}
+        options |= {"sampling": self.sampling, "prefixes": chunk.prefixes, "constraints": chunk.constraints}
+        return self.translator.translate_nbest(chunk.lines, first_number=chunk.number, **options)
+
+    def as_text(self, chunk: _Chunk, translations: list[list[Translation]]) -> str:
         if self.arguments.json:
-            return json_lines(lines, translations, self.translator.tokenizer, first_number=number)
+            return json_lines(chunk.lines, translations, self.translator.tokenizer, first_number=chunk.number)
         return _as_text(translations, self.arguments.nbest, with_scores=self.arguments.scores)
 
     def settings(self) -> dict[str, object]:
@@ -142,7 +170,14 @@ class _Job:
         options = {"nbest": self.arguments.nbest, "scores": self.arguments.scores}
         later = {name: True for name in ("json", "token_scores") if getattr(self.arguments, name)}
         drawn = {} if self.sampling is None else {"sampling": dataclasses.asdict(self.sampling)}
-        return self.translator.identity() | options | later | drawn | self.prefixes.settings()
+        return (
+            self.translator.identity()
+            | options
+            | later
+            | drawn
+            | self.prefixes.settings()
+            | self.constraints.settings()
+        )
 
 
 def _source(arguments: argparse.Namespace) -> LineInput:
@@ -153,7 +188,7 @@ def _source(arguments: argparse.Namespace) -> LineInput:
         # The author of a model from the hub has another corpus, whatever the name.
         config = None if is_model_id(arguments.run) else locate_checkpoint(arguments.run)[0] / "config.yaml"
         data = load_config(config, saved=True).data if config else None
-        inputs = [path for path in (source.path, arguments.prefix_file) if path is not None]
+        inputs = [x for x in (source.path, arguments.prefix_file, arguments.constraints) if x is not None]
         for suffix in ("", ".part", ".part.json"):
             check_output(output.with_name(f"{output.name}{suffix}"), inputs, data)
     return source
@@ -179,14 +214,19 @@ def _write(job: _Job, source: LineInput, output: ResumableOutput | None) -> None
     # A bar for input of known length, on a terminal that shows nothing else.
     has_bar = total is not None and sys.stderr.isatty() and not (output is None and sys.stdout.isatty())
     with tqdm(total=total, initial=num_done, unit=" lines", dynamic_ncols=True, disable=not has_bar) as progress:
-        for number, lines, begin in translator.context.stream_from_main(_numbered(chunks, num_done + 1, prefixes)):
-            text = job.as_text(number, lines, job.translate(number, lines, begin))
+        for chunk in translator.context.stream_from_main(job.numbered(chunks, num_done + 1, prefixes)):
+            translations = job.translate(chunk)
+            for message in unmet_messages(chunk.constraints, translations, first_number=chunk.number):
+                progress.write(message, file=sys.stderr)
+            text = job.as_text(chunk, translations)
             if output:
-                output.add(lines, text)
+                output.add(chunk.lines, text)
             else:
                 print(text, end="", flush=True)
-            progress.update(len(lines))
+            progress.update(len(chunk.lines))
+            num_done += len(chunk.lines)
     prefixes.finish()
+    job.constraints.finish(num_done)
     if output:
         output.complete()
     if total is None:
@@ -197,13 +237,14 @@ def _check(job: _Job, lines: Iterator[str], name: str, num_done: int) -> int:
     """Count the lines; DataError names the first one that cannot be translated."""
     prefixes, num_lines = job.prefixes.reader(num_done), 0
     chunks = in_chunks(lines, _LINES_AT_A_TIME, _CHARACTERS_AT_A_TIME, len)
-    for number, chunk, begin in _numbered(chunks, num_done + 1, prefixes):
+    for chunk in job.numbered(chunks, num_done + 1, prefixes):
         try:
-            job.translator.check(chunk, begin, first_number=number)
+            job.translator.check(chunk.lines, chunk.prefixes, chunk.constraints, first_number=chunk.number)
         except DataError as error:
             raise DataError(f"{name}: {error}") from None
-        num_lines += len(chunk)
+        num_lines += len(chunk.lines)
     prefixes.finish()
+    job.constraints.finish(num_done + num_lines)
     return num_lines
 
 
@@ -214,12 +255,3 @@ def _as_text(translations: Sequence[Sequence[Translation]], nbest: int, *, with_
         rows = [(x.text, x.score) for x in found] + [("", -math.inf)] * (nbest - len(found))
         lines += [f"{score:.4f}\t{text}\n" if with_scores else f"{text}\n" for text, score in rows]
     return "".join(lines)
-
-
-def _numbered(
-    chunks: Iterable[list[str]], first_number: int, prefixes: PrefixReader
-) -> Iterator[tuple[int, list[str], list[str] | None]]:
-    """Chunks, each with the number of its first line and the prefixes of its lines."""
-    for chunk in chunks:
-        yield first_number, chunk, prefixes.take(len(chunk))
-        first_number += len(chunk)

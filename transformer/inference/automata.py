@@ -19,7 +19,7 @@ Phrases = Sequence[Sequence[int]]  # of a sentence
 
 @dataclass(frozen=True)
 class Automata:
-    """How far the phrases of each sentence are met, as states of one automaton per distinct phrase.
+    """States of an automaton for each distinct phrase of each sentence.
 
     State i of a phrase of L tokens that must occur n times, 0 <= i <= n * L: it has occurred i // L times, and the last
     i % L tokens are its first ones. All states of a sentence are numbered; state 0 belongs to no phrase.
@@ -62,15 +62,18 @@ class Automata:
         return Automata(*(getattr(self, field.name)[sentences] for field in fields(self)))
 
     def after(self, states: Tensor) -> Tensor:
-        """From states (B, W, P) those after each token of the alphabet, and any other one (B, W, A + 1, P)."""
+        """The states after each token of the alphabet, and any other one.
+
+        From states (B, W, P); they are (B, W, A + 1, P).
+        """
         rows = states.flatten(1)[:, :, None].expand(-1, -1, self.table.size(2))  # (B, W * P, A + 1)
         return self.table.gather(1, rows).view(*states.shape, -1).transpose(2, 3)
 
     def progress(self, states: Tensor) -> Tensor:
-        """How many tokens of its phrases a hypothesis has met, from states (B, ..., P).
+        """How many tokens of its phrases a hypothesis has met.
 
-        All of complete occurrences, and those of the longest incomplete one. Whatever the states, the token that
-        continues it raises the number.
+        From states (B, ..., P): all tokens of complete occurrences, and those of the longest incomplete one. Whatever
+        the states, the token that continues it raises the number.
         """
         flat = states.flatten(1)
         met, partial = (x.gather(1, flat).view_as(states) for x in (self.met, self.partial))
@@ -78,7 +81,10 @@ class Automata:
 
 
 def progress_of(phrases: Phrases, ids: Sequence[int]) -> int:
-    """How many tokens of the phrases an output that begins with these ids has met, as `Automata.progress` counts."""
+    """How many tokens of its phrases an output has met.
+
+    Of an output that so far has these ids; as `Automata.progress` counts.
+    """
     places = states_after(phrases, ids).items()
     met = sum(state - state % len(phrase) for phrase, state in places)
     return met + max((state % len(phrase) for phrase, state in places), default=0)

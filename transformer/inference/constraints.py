@@ -213,18 +213,22 @@ class _Candidates:
     places: Tensor  # (B, N, P): states of the automata
 
     def finished(self, eos: Tensor, totals: Tensor, beam: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the `beam` best that meet all phrases, those that end: log-probabilities, parents, tokens (B, C)."""
+        """Of the `beam` best that meet all phrases, those that end.
+
+        Returns log-probabilities, parents and tokens, each (B, C).
+        """
         complete = self.log_probs.masked_fill(self.banks < totals[:, None], -torch.inf)
         top, index = complete.topk(min(beam, complete.size(1)))  # (B, C)
         tokens = self.tokens.gather(1, index)
         return top.masked_fill(~torch.isin(tokens, eos), -torch.inf), self.parents.gather(1, index), tokens
 
     def allocate(self, eos: Tensor, beam: int) -> tuple[Tensor, ...]:
-        """Share the beam among the banks: all fields, of hypotheses that go on, the most probable first (B, W').
+        """Share the beam among the banks.
 
-        One slot is the best of the highest bank's: it meets another token at each step, so that all phrases are met
-        after as many steps as they have tokens. Then comes the best of each bank, then the second of each, and among
-        those of equal rank the more probable, so that a bank without hypotheses leaves its slots to the others.
+        Returns all fields, of hypotheses that go on, the most probable first (B, W'). One slot is the best of the
+        highest bank's: it meets another token at each step, so that all phrases are met after as many steps as they
+        have tokens. Then comes the best of each bank, then the second of each, and among those of equal rank the more
+        probable, so that a bank without hypotheses leaves its slots to the others.
         """
         scores, order = self.log_probs.masked_fill(torch.isin(self.tokens, eos), -torch.inf).sort(
             dim=1, descending=True, stable=True
@@ -242,7 +246,9 @@ class _Candidates:
 
 
 def _candidates(step_log_probs: Tensor, log_probs: Tensor, places: Tensor, automata: Automata, k: int) -> _Candidates:
-    """Of each hypothesis (R, V) the k most probable tokens, and all that its sentence's phrases have.
+    """Continuations by the k most probable tokens, and all those of the phrases.
+
+    From log-probabilities (R, V) of the next token.
 
     Each token is there once: what is both is masked among the most probable.
     """

@@ -1,19 +1,22 @@
-"""From texts and settings to what is searched: sources, prefixes, limits and rules."""
+"""From texts and settings to what is searched: sources, prefixes, phrases, limits and rules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from transformer.config import SearchConfig
 from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
 from transformer.errors import DataError
 from transformer.inference.arguments import text_list
+from transformer.inference.constraints import constrained_beam_search
+from transformer.inference.feasibility import check_phrases
 from transformer.inference.penalties import PENALTIES
+from transformer.inference.phrases import Ids, TextConstraints, encode_constraints
 from transformer.inference.rules import Forbidden, ForcedPrefix, MinLength, NoRepeatNgram, Rule
 from transformer.inference.sampling import Sampling, sample
 from transformer.inference.search import Decode, Device, Hypothesis, State, beam_search, greedy_search
-from transformer.inference.sources import Source
+from transformer.inference.sources import Source, SourceReader
 
 
 class Request(NamedTuple):
@@ -24,6 +27,30 @@ class Request(NamedTuple):
     limit: int  # their most pieces, </s> included
     number: int  # of the text
     part: int  # of the text, from 0
+    phrases: Ids  # ids that they contain
+
+
+class Wanted(NamedTuple):
+    """Texts, and what the translation of each begins with and contains."""
+
+    texts: Sequence[str]
+    prefixes: Iterable[str] | None
+    constraints: TextConstraints | None
+    first_number: int  # of the texts
+
+    def requests(
+        self, reader: SourceReader, tokenizer: Tokenizer, search: SearchConfig, model_limit: int
+    ) -> list[list[Request]]:
+        """The requests for each text; errors as of `Translator.translate`.
+
+        Args:
+            tokenizer: of the target.
+            model_limit: the most pieces that the model can put out.
+        """
+        prefixes = encode_prefixes(tokenizer, self.prefixes, len(self.texts), self.first_number)
+        phrases = encode_constraints(tokenizer, self.constraints, len(self.texts), self.first_number)
+        sources = reader.read(self.texts, first_number=self.first_number)
+        return search_requests(sources, prefixes, search, model_limit, self.first_number, phrases)
 
 
 def encode_prefixes(
@@ -55,15 +82,18 @@ def search_requests(
     search: SearchConfig,
     model_limit: int,
     first_number: int,
+    constraints: Sequence[Ids] = (),
 ) -> list[list[Request]]:
     """The requests for the sources of each text; its prefix is for the first source that is searched.
 
-    DataError if outputs cannot begin with a prefix and end after it within their limit.
+    DataError if outputs cannot begin with a prefix and end after it within their limit, or cannot contain their
+    phrases: as of `check_phrases`, or because a text is copied or split.
 
     Args:
         prefixes: as `encode_prefixes` returns them.
         model_limit: the most pieces that the model can put out.
         first_number: of the texts.
+        constraints: as `encode_constraints` returns them.
     """
     found = []
     for i, sources_of_text in enumerate(sources):
@@ -79,9 +109,36 @@ def search_requests(
                         "</s> included: shorten it, or raise max_length_offset or max_length"
                     )
                 prefix = []
-            requests.append(Request(source, begins, limit, number, part))
-        found.append(requests)
+            requests.append(Request(source, begins, limit, number, part, []))
+        found.append(_with_phrases(requests, constraints[i], search) if constraints and constraints[i] else requests)
     return found
+
+
+def _with_phrases(requests: Sequence[Request], phrases: Ids, search: SearchConfig) -> list[Request]:
+    request, *others = requests
+    if others:
+        raise DataError(
+            f"sentence {request.number} has constraints and is split into {len(requests)} parts; split it by hand"
+        )
+    if not request.source.ids:
+        raise DataError(
+            f"sentence {request.number} has constraints and is not translated: it is empty or of unknown words"
+        )
+    check_phrases(phrases, request.prefix, request.limit, search, request.number)
+    return [request._replace(phrases=phrases)]
+
+
+def batches_of(requests: Sequence[Request], batch_tokens: int) -> Iterator[list[int]]:
+    """Batches of the requests that are searched, as indices, longest first.
+
+    Each has at most `batch_tokens` padded ids, or one request.
+    """
+    sources = [request.source.ids for request in requests]
+    order = sorted((i for i, src in enumerate(sources) if src), key=lambda i: -len(sources[i]))
+    while order:
+        size = max(1, batch_tokens // len(sources[order[0]]))
+        yield order[:size]
+        order = order[size:]
 
 
 def _output_limit(search: SearchConfig, num_source_pieces: int, model_limit: int) -> int:
@@ -137,11 +194,14 @@ def search_batch(
         options |= {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
         generators = [sampling.generator(request.number, request.part) for request in batch]
         return sample(decode, state, limits, num_samples=nbest, generator=generators, **options)
-    if search.beam == 1:
+    phrases = [request.phrases for request in batch]
+    if search.beam == 1 and not any(phrases):
         return [[found] for found in greedy_search(decode, state, limits, **options)]
     # Different pieces may spell the same text.
-    key = None if nbest == 1 else text
-    return beam_search(decode, state, limits, beam=search.beam, nbest=nbest, key=key, **options)
+    options |= {"beam": search.beam, "nbest": nbest, "key": None if nbest == 1 else text}
+    if any(phrases):
+        return constrained_beam_search(decode, state, limits, phrases, **options)
+    return beam_search(decode, state, limits, **options)
 
 
 def settings_of(search: SearchConfig) -> dict[str, object]:

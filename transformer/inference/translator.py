@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,11 @@ from transformer.data.batching import pad
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from transformer.errors import ConfigError, DataError, DeviceError
 from transformer.inference.arguments import check_count, check_precision, device_of, path_of, text_list
+from transformer.inference.phrases import TextConstraints
 from transformer.inference.prepacked import PrepackedLinear, QuantizedLinear, can_prepack, can_quantize, prepack_linears
 from transformer.inference.sampling import Sampling
 from transformer.inference.search import Hypothesis
-from transformer.inference.search_requests import (
-    Request,
-    encode_prefixes,
-    search_batch,
-    search_requests,
-    settings_of,
-)
+from transformer.inference.search_requests import Request, Wanted, batches_of, search_batch, settings_of
 from transformer.inference.sentences import separator
 from transformer.inference.sources import InputNotes, SourceReader, TooLong
 from transformer.inference.token_scores import token_log_probs
@@ -149,6 +144,7 @@ class Translator:
         split_sentences: bool | None = None,
         batch_tokens: int = 4096,
         prefixes: Iterable[str] | None = None,
+        constraints: TextConstraints | None = None,
         sampling: Sampling | None = None,
         **search: Any,
     ) -> list[str]:
@@ -167,14 +163,16 @@ class Translator:
             batch_tokens: source pieces searched at a time, padding included; changes speed and memory only.
             prefixes: for each text the beginning of its translation, possibly empty; it is completed, from its last
                 piece on. Texts that are empty or copied have none.
+            constraints: for each text a list of phrases that its translation must contain, each from the beginning of a
+                word; one that is given twice, twice. Where rules leave no such translation, it is empty.
             sampling: draw translations from the model's distribution instead of searching for the best.
             search: other keys of the section `search`, such as `no_repeat_ngram`.
 
         Raises:
             ConfigError: an argument is out of its range, which is that of the key `search` has for it.
             DataError: a text or a prefix is too long, a prefix has unknown characters, there are more or fewer prefixes
-                than texts, or `sentencex` is not installed.
-            TypeError: `texts` is one string, or one of them is not text; likewise `prefixes`.
+                than texts, constraints cannot be met, or `sentencex` is not installed.
+            TypeError: `texts` is one string, or one of them is not text; likewise `prefixes` and phrases.
         """
         found = self.translate_nbest(
             texts,
@@ -187,6 +185,7 @@ class Translator:
             split_sentences=split_sentences,
             batch_tokens=batch_tokens,
             prefixes=prefixes,
+            constraints=constraints,
             sampling=sampling,
             **search,
         )
@@ -202,6 +201,7 @@ class Translator:
         split_sentences: bool | None = None,
         batch_tokens: int = 4096,
         prefixes: Iterable[str] | None = None,
+        constraints: TextConstraints | None = None,
         sampling: Sampling | None = None,
         first_number: int = 1,
         token_scores: bool = False,
@@ -219,17 +219,18 @@ class Translator:
         """
         texts = text_list(texts, first_number=first_number)
         settings = override(self.search, **search)
+        if sampling is not None and constraints is not None:
+            raise ConfigError("constraints and sampling exclude each other: samples are not steered to phrases")
         check_count("nbest", nbest, *((settings.beam, "beam") if sampling is None else ()))
         check_count("batch_tokens", batch_tokens)
         reader = self.source_reader(max_source_length, too_long, split_sentences)
-        prefix_ids = encode_prefixes(self.tokenizer, prefixes, len(texts), first_number)
-        sources = reader.read(texts, first_number=first_number)
-        requests_of_texts = search_requests(sources, prefix_ids, settings, self.max_length, first_number)
+        wanted = Wanted(texts, prefixes, constraints, first_number)
+        requests_of_texts = wanted.requests(reader, self.tokenizer, settings, self.max_length)
         requests = [request for requests_of_text in requests_of_texts for request in requests_of_text]
         mine: dict[int, list[Translation]] = {}
         # With samples, about as many rows at a time as with a beam of 4.
         budget = batch_tokens if sampling is None else batch_tokens * 4 // max(4, nbest)
-        for indices in self.context.shard(list(_batches([x.source.ids for x in requests], budget))):
+        for indices in self.context.shard(list(batches_of(requests, budget))):
             found = self._search([requests[i] for i in indices], settings, nbest, sampling, token_scores)
             mine |= zip(indices, found, strict=True)
             if self.progress is not None:
@@ -239,11 +240,17 @@ class Translator:
         join, space = (join_best if sampling is None else join_samples), separator(self.languages[1])
         return [join([next(found_of_requests) for _ in x], nbest, space) for x in requests_of_texts]
 
-    def check(self, texts: Sequence[str], prefixes: Sequence[str] | None = None, *, first_number: int = 1) -> None:
+    def check(
+        self,
+        texts: Sequence[str],
+        prefixes: Sequence[str] | None = None,
+        constraints: TextConstraints | None = None,
+        *,
+        first_number: int = 1,
+    ) -> None:
         """Read texts without translating them. DataError for one that `translate` would refuse."""
-        prefix_ids = encode_prefixes(self.tokenizer, prefixes, len(texts), first_number)
-        sources = self.source_reader().read(texts, first_number=first_number)
-        search_requests(sources, prefix_ids, self.search, self.max_length, first_number)
+        wanted = Wanted(texts, prefixes, constraints, first_number)
+        wanted.requests(self.source_reader(), self.tokenizer, self.search, self.max_length)
 
     def source_reader(
         self,
@@ -292,14 +299,7 @@ class Translator:
         with torch.no_grad():
             state = self._start(pad([request.source.ids for request in batch]).to(self.device))
         found = search_batch(
-            self._decode,
-            state,
-            batch,
-            search,
-            nbest,
-            sampling,
-            text=lambda ids: self._texts([ids])[0],
-            device=self.device,
+            self._decode, state, batch, search, nbest, sampling, text=lambda x: self._texts([x])[0], device=self.device
         )
         if not token_scores:
             return [self._translations(x, [()] * len(x)) for x in found]
@@ -343,12 +343,3 @@ class Translator:
         for number, src in enumerate(sources, start=first_number):
             reader.check_length(len(src), number)
         return sources
-
-
-def _batches(sources: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[list[int]]:
-    """Indices of non-empty sources, longest first, in batches of at most `batch_tokens` padded ids."""
-    order = sorted((i for i, src in enumerate(sources) if src), key=lambda i: -len(sources[i]))
-    while order:
-        size = max(1, batch_tokens // len(sources[order[0]]))
-        yield order[:size]
-        order = order[size:]
