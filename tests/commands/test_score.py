@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from transformer.commands import score, translate
 from transformer.data.builtin import builtin_pairs
@@ -19,6 +21,7 @@ from transformer.inference import score_lines
 from transformer.inference.alignment import word_alignment
 from transformer.inference.forced import score_translations
 from transformer.inference.translator import Translator
+from transformer.training.run_directory import find_checkpoint
 
 PAIRS = list(builtin_pairs("test", 5))
 SOURCES, TARGETS = [pair[0] for pair in PAIRS], [pair[1] for pair in PAIRS]
@@ -321,3 +324,27 @@ def test_a_missing_file_and_a_missing_layer_are_named(run: Run, files: Any) -> N
         run(*files, "--align", "--layer", 3)
     with pytest.raises(ConfigError, match="alpha"):
         run(*files, "--alpha", -1)
+
+
+@pytest.mark.parametrize("is_reverse", [False, True])
+def test_a_tag_stands_before_what_the_model_reads(
+    trained_run: Path, tmp_path: Path, files: Any, run: Run, is_reverse: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tagged = tmp_path / "tagged"
+    shutil.copytree(find_checkpoint(trained_run), tagged)
+    (tagged / "SHA256SUMS").unlink()
+    config = yaml.safe_load((tagged / "config.yaml").read_text())
+    config["data"]["tag"] = "<2de>"
+    (tagged / "config.yaml").write_text(yaml.safe_dump(config))
+    side = tmp_path / ("tgt" if is_reverse else "src")
+    options = (*files, *["--reverse"] * is_reverse)
+    untagged, _ = run(*options)
+    capsys.readouterr()
+    assert score.main([str(tagged), *map(str, options), "--tag", ""]) == 0
+    assert capsys.readouterr().out.splitlines() == untagged
+    assert score.main([str(tagged), *map(str, options)]) == 0
+    found = capsys.readouterr().out.splitlines()
+    side.write_text("".join(f"<2de> {line}\n" for line in side.read_text().splitlines()))
+    assert found == run(*options)[0] != untagged
+    with pytest.raises(ConfigError, match=r"^tag=<2fr> is not one of the model's tags, which are: <2de>$"):
+        score.main([str(tagged), *map(str, options), "--tag", "<2fr>"])

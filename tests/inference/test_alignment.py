@@ -25,9 +25,12 @@ from transformer.inference.alignment import (
     split_words,
     word_alignment,
 )
+from transformer.inference.ensemble import Ensemble
 from transformer.inference.forced import PairNotes
 from transformer.inference.prepacked import can_prepack
+from transformer.inference.score_lines import WordLinks
 from transformer.inference.translator import Translator
+from transformer.inspection.attention import sentence_attention
 from transformer.inspection.recording import attention_maps
 from transformer.model.attention import DotProductAttention
 
@@ -184,3 +187,35 @@ def test_other_arguments_are_checked(translator: Translator) -> None:
         align(translator.model, [[5]], [[7]], batch_tokens=0)
     with pytest.raises(ValueError, match="1 sources and 0 targets"):
         align(translator.model, [[5]], [])
+
+
+# Tags and ensembles
+
+
+def test_a_tag_has_no_link_and_shifts_no_word(make_translator: Any) -> None:
+    """Any word can be a tag here, so that the tagged source is also a text."""
+    plain, tagged = make_translator(), make_translator()
+    tagged.tag, tagged.tags = "We", ("Two", "We")
+    source, target = "dogs are sleeping", "Hunde schlafen hier"
+    ids = [one.encode([text])[0] for one, text in ((plain.tokenizer, f"We {source}"), (plain.tokenizer, target))]
+    ((_, (weights,)),) = attention_weights(plain.model, ids[:1], ids[1:], [0], [2])
+    words = [split_words(plain.tokenizer, text) for text in (source, target)]
+    num_tag = len(plain.tokenizer.encode(["We"])[0])
+    expected = argmax_links(merge_words(rows_of("predicting", weights[:, num_tag:], len(ids[1])), *words))
+    assert word_alignment(tagged, [source], [target]) == [expected]
+    # A tag in the line is its first word.
+    shifted = [(j + 1, i) for j, i in expected]
+    assert word_alignment(tagged, [f"We {source}", "Two "], [target, target]) == [shifted, []]
+
+
+def test_an_ensemble_has_no_attention(translator: Translator) -> None:
+    ensemble = Ensemble([translator, translator])
+    options: Any = {"layer": None, "step": "predicting", "reverse": False, "too_long": "error", "as_json": False}
+    for look in (
+        lambda: word_alignment(ensemble, ["A"], ["B"]),
+        lambda: WordLinks(ensemble, **options),
+        lambda: sentence_attention(ensemble, "A"),
+    ):
+        with pytest.raises(ConfigError, match=r"^an ensemble of 2 models has no attention: take one of its members$"):
+            look()
+    assert word_alignment(Ensemble([translator]), SOURCES, TARGETS) == word_alignment(translator, SOURCES, TARGETS)

@@ -162,6 +162,10 @@ def test_other_vocabularies_languages_and_devices_are_refused(
     reverse.languages = ("de", "en")
     with pytest.raises(DataError, match=r"^a model: translates de-en, and a model -; an ensemble has one task$"):
         Ensemble([members[0], reverse])
+    tagged = translator(tokenizer, 7)
+    tagged.tag = "<2de>"
+    with pytest.raises(DataError, match=r"^a model: its data.tag is <2de>, and that of a model null; the models of an"):
+        Ensemble([members[0], tagged])
     elsewhere = translator(tokenizer, 7)
     monkeypatch.setattr(
         type(elsewhere), "device", property(lambda self: torch.device("meta" if self is elsewhere else "cpu"))
@@ -198,6 +202,18 @@ def test_runs_are_loaded_by_name(trained_run: Path) -> None:
     assert (ensemble.languages, ensemble.search) == (single.languages, single.search)
     assert_alike(ensemble.translate_nbest(TEXTS, nbest=1), single.translate_nbest(TEXTS, nbest=1))
     assert len(Ensemble.load(trained_run).members) == 1
+
+
+def test_tags_are_those_of_all_models(grammar_tokenizer: Tokenizer) -> None:
+    made = [translator(grammar_tokenizer, seed) for seed in (2, 3)]
+    for one, tags in zip(made, (["A", "Two", "We"], ["We", "Two"]), strict=True):
+        one.tag, one.tags = "Two", tags
+    ensemble = Ensemble(made)
+    assert (ensemble.tag, ensemble.tags) == ("Two", ["Two", "We"])
+    assert ensemble.encode(["dogs"]) == made[0].encode(["dogs"]) != translator(grammar_tokenizer, 2).encode(["dogs"])
+    assert ensemble.translate(["dogs"]) == Ensemble([translator(grammar_tokenizer, seed) for seed in (2, 3)]).translate(
+        ["Two dogs"]
+    )
 
 
 def test_nan_of_a_model_is_nan_of_the_ensemble() -> None:

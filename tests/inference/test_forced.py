@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from transformer.data.builtin import builtin_pairs
 from transformer.data.tokenizer import BOS_ID, EOS_ID, UNK_ID
 from transformer.errors import ConfigError, DataError
 from transformer.inference import forced
+from transformer.inference.ensemble import Ensemble
 from transformer.inference.forced import (
     ForcedScore,
     PairNotes,
@@ -292,3 +294,37 @@ def test_perplexities_too_large_for_a_number_are_infinite() -> None:
     assert perplexity(-1e6, 1) == math.inf
     assert perplexity(-math.log(8), 3) == pytest.approx(2)
     assert math.isnan(perplexity(0.0, 0))
+
+
+# Tags and ensembles
+
+
+def test_a_tag_stands_before_each_source_as_when_it_is_translated(make_translator: Any) -> None:
+    """Any word can be a tag here, so that the tagged source is also a text."""
+    plain, tagged = make_translator(), make_translator()
+    tagged.tag, tagged.tags = "Two", ("Two", "We")
+    texts = ["dogs", "We sleep", "", " "]
+    targets = ["Zwei Hunde", "Wir", "", ""]
+    expected = score_translations(plain, ["Two dogs", "We sleep", "", ""], targets)
+    assert score_translations(tagged, texts, targets) == expected != score_translations(plain, texts, targets)
+    (found,) = tagged.translate_nbest(["dogs"], nbest=1)
+    (score,) = score_ids(tagged, tagged.encode(["dogs"]), [found[0].ids])
+    assert score.log_prob == pytest.approx(found[0].log_prob, abs=2e-4)
+    num_pieces = len(tagged.encode(["dogs"])[0])
+    tagged.search = dataclasses.replace(tagged.search, max_source_length=num_pieces - 1)
+    with pytest.raises(DataError, match=rf"^source 1 has {num_pieces} pieces"):
+        score_translations(tagged, ["dogs"], ["Hunde"])
+
+
+def test_an_ensemble_gives_each_piece_its_mean_probability(make_translator: Any) -> None:
+    members = [make_translator(kind) for kind in ("paper", "pre-norm", "learned")]
+    ensemble = Ensemble(members)
+    alone = [score_translations(one, SOURCES, TARGETS) for one in members]
+    for score, *scores in zip(score_translations(ensemble, SOURCES, TARGETS, with_ranks=True), *alone, strict=True):
+        means = [sum(map(math.exp, x)) / 3 for x in zip(*(one.log_probs for one in scores), strict=True)]
+        assert score.log_probs == pytest.approx([math.log(mean) for mean in means], abs=1e-4)
+    for source, (found,) in zip(SOURCES, ensemble.translate_nbest(SOURCES, nbest=1), strict=True):
+        (score,) = score_ids(ensemble, ensemble.encode([source]), [found.ids])
+        assert score.log_prob == pytest.approx(found.log_prob, abs=2e-4)
+    with pytest.raises(ValueError, match="must have 1 to 61 ids"):  # of the member with the fewest positions
+        score_ids(ensemble, [[EOS_ID] * 62], [[EOS_ID]])

@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--layer", type=int, metavar="N", help="decoder layer to align by, from 1; default: the last")
     parser.add_argument("--step", choices=STEPS, default=STEPS[0], help="of the decoder, to align by")
     parser.add_argument("--alpha", type=float, help="exponent of the length penalty")
+    parser.add_argument("--tag", help="put this piece of the model, such as <2de>, before each source; '': none")
     parser.add_argument("--max-source-length", type=int, metavar="N", help="the most pieces of a source, </s> included")
     parser.add_argument("--too-long", choices=TOO_LONG_PAIR, default="error", help="do not score longer pairs")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write to this file; resumable")
@@ -114,6 +115,9 @@ def _score(arguments: argparse.Namespace, context: DistributedContext) -> int:
     translator.search = override(
         translator.search, alpha=arguments.alpha, max_source_length=arguments.max_source_length
     )
+    if arguments.tag is not None:
+        translator.tag = arguments.tag or None
+    translator.source_reader()  # so that a tag that the model does not know is an error now
     translator.context = context
     work = _work(arguments, translator)
     if context.is_main:
@@ -144,6 +148,7 @@ def _settings(arguments: argparse.Namespace, translator: Translator) -> dict[str
     return {
         **{name: identity[name] for name in ("weights", "tokenizer", "precision")},
         "alpha": translator.search.alpha,
+        **({} if translator.tag is None else {"tag": translator.tag}),
         **{name: getattr(arguments, name) for name in names},
     }
 

@@ -114,8 +114,7 @@ def load_translator(arguments: argparse.Namespace, run: str | Path) -> Translato
 
 def origins(translator: Translator) -> list[str]:
     """The checkpoint of each model, as of `Translator.origin`."""
-    members = translator.members if isinstance(translator, Ensemble) else [translator]
-    return [str(member.origin) for member in members]
+    return [str(member.origin) for member in translator.members]
 
 
 def apply_search_options(arguments: argparse.Namespace, translator: Translator) -> None:

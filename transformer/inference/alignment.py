@@ -7,6 +7,7 @@ predicts piece t. Dimension key: B pairs, T target and S source pieces, I and J 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
 
@@ -80,7 +81,7 @@ def word_alignment(
 
     Words are what white space separates. The attention of a word is that of its first piece, with which the model
     chooses it; that to a word is the sum over its pieces. A word without pieces, such as one of control characters, has
-    no link.
+    no link, nor has a tag.
 
     Args:
         layer, step: as for `align`.
@@ -91,24 +92,23 @@ def word_alignment(
     Returns:
         Per pair (source, target) word positions from 0, in order of the target; none if a side is empty.
     """
-    layer, step = checked_layer(translator.model, layer), checked_step(step)
+    layer, step = checked_layer(single_model(translator), layer), checked_step(step)
     notes = PairNotes() if notes is None else notes
     pairs = encode_pairs(translator, sources, targets, too_long=too_long, numbers=numbers, notes=notes)
+    reader = translator.source_reader()
+    # Of pairs that are not scored, no words.
+    tags_and_words = [reader.encode_words(x if pair.tgt else "") for x, pair in zip(sources, pairs, strict=True)]
     words = [
-        (split_words(translator.tokenizer.source, source), split_words(translator.tokenizer, target))
-        if pair.tgt
-        else ([], [])
-        for source, target, pair in zip(sources, targets, pairs, strict=True)
+        (source, split_words(translator.tokenizer, target) if pair.tgt else [])
+        for (_, source), target, pair in zip(tags_and_words, targets, pairs, strict=True)
     ]
-    src, tgt = (
-        ([[id_ for word in side for id_ in word] for side in sides] for sides in zip(*words, strict=True))
-        if words
-        else ([], [])
-    )
+    src = [[*tag, *itertools.chain(*source)] for tag, source in tags_and_words]
+    tgt = [[*itertools.chain(*target)] for _, target in words]
     mine: dict[int, Links] = {}
     for batch in translator.context.shard(_batches(src, tgt, batch_tokens)):
         for i, (weights,) in attention_weights(translator.model, src, tgt, batch, [layer]):
-            mine[i] = argmax_links(merge_words(rows_of(step, weights, len(tgt[i])), *words[i]))
+            of_words = weights[:, len(tags_and_words[i][0]) :]
+            mine[i] = argmax_links(merge_words(rows_of(step, of_words, len(tgt[i])), *words[i]))
     found = {i: links for part in translator.context.all_gather(mine) for i, links in part.items()}
     return [found.get(i, []) for i in range(len(pairs))]
 
@@ -211,6 +211,13 @@ def _batches(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]],
 
 def _without_end(ids: Sequence[int]) -> Sequence[int]:
     return ids[:-1] if ids and ids[-1] == EOS_ID else ids
+
+
+def single_model(translator: Translator) -> Transformer:
+    """The model of a translator. ConfigError for an ensemble, which has no attention of its own."""
+    if len(translator.members) > 1:
+        raise ConfigError(f"an ensemble of {len(translator.members)} models has no attention: take one of its members")
+    return translator.model
 
 
 def checked_layer(model: Transformer, layer: int | None) -> int:

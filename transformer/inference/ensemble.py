@@ -38,11 +38,15 @@ def mean_probabilities(decodes: Sequence[Decode[Any]]) -> Decode[EnsembleState]:
 
     def decode(tokens: Tensor, state: EnsembleState) -> tuple[Tensor, EnsembleState]:
         decoded = [one(tokens, part) for one, part in zip(decodes, state.states, strict=True)]
-        log_probs = torch.stack([logits.log_softmax(dim=-1, dtype=torch.float32) for logits, _ in decoded])  # (N, R, V)
-        mean = log_probs.logsumexp(dim=0) - math.log(len(decodes))  # (R, V)
-        return mean, EnsembleState(tuple(state for _, state in decoded))
+        return mean_log_probs([logits for logits, _ in decoded]), EnsembleState(tuple(state for _, state in decoded))
 
     return decode
+
+
+def mean_log_probs(logits: Sequence[Tensor]) -> Tensor:
+    """The log of the mean probabilities, in float32: (R, V), of logits (R, V) of each model."""
+    log_probs = torch.stack([one.log_softmax(dim=-1, dtype=torch.float32) for one in logits])  # (N, R, V)
+    return log_probs.logsumexp(dim=0) - math.log(len(logits))  # (R, V)
 
 
 class Ensemble(Translator):
@@ -54,12 +58,9 @@ class Ensemble(Translator):
         members: translators, at least one.
         search: defaults for the arguments of `translate`.
 
-    Attributes:
-        members: the translators.
-
     Raises:
         ConfigError: there are no members.
-        DataError: they have other vocabularies, or translate between other languages.
+        DataError: they have other vocabularies, or translate between other languages or with another tag.
         DeviceError: they are on several devices.
     """
 
@@ -70,8 +71,10 @@ class Ensemble(Translator):
         for member in members[1:]:
             _check_alike(first, member)
         super().__init__(first.model, first.tokenizer, first.search if search is None else search)
-        self.members = tuple(members)
+        self._members = tuple(members)
         self.logits, self.languages = first.logits, first.languages
+        # A tag that one of the models has not seen would be noise to it.
+        self.tag, self.tags = first.tag, [tag for tag in first.tags if all(tag in one.tags for one in members)]
         self.too_long, self.split_sentences = first.too_long, first.split_sentences
         if all(member.origin for member in members):
             self.origin = " + ".join(str(member.origin) for member in members)
@@ -102,6 +105,10 @@ class Ensemble(Translator):
         return super().identity() | {name: [one[name] for one in members] for name in ("weights", "precision")}
 
     @property
+    def members(self) -> tuple[Translator, ...]:
+        return self._members
+
+    @property
     def max_length(self) -> int:
         """The most pieces for which all models have positions."""
         return min(member.max_length for member in self.members)
@@ -124,6 +131,11 @@ def _check_alike(first: Translator, other: Translator) -> None:
     if other.languages != first.languages:
         pairs = ["-".join(x.languages) for x in (first, other)]
         raise DataError(f"{names[1]}: translates {pairs[1]}, and {names[0]} {pairs[0]}; an ensemble has one task")
+    if other.tag != first.tag:
+        raise DataError(
+            f"{names[1]}: its data.tag is {other.tag or 'null'}, and that of {names[0]} {first.tag or 'null'}; the "
+            "models of an ensemble read the same source"
+        )
     if other.device != first.device:
         raise DeviceError(f"{names[1]} is on {other.device}, and {names[0]} on {first.device}; load both to one device")
 

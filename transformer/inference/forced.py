@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
@@ -13,9 +14,10 @@ from torch import Tensor
 from transformer.config import override
 from transformer.data.batching import pad
 from transformer.data.normalization import surrogates_error
-from transformer.data.tokenizer import BOS_ID, EOS_ID, UNK_ID, Tokenizer
+from transformer.data.tokenizer import BOS_ID, EOS_ID, UNK_ID
 from transformer.errors import ConfigError, DataError
 from transformer.inference.arguments import check_count, text_list
+from transformer.inference.ensemble import mean_log_probs
 from transformer.inference.penalties import PENALTIES
 from transformer.inference.translator import Translator
 
@@ -91,11 +93,12 @@ def score_translations(
     """How probable each target is as the translation of its source.
 
     Texts are encoded as training does. A search may have found the same text by other pieces, with another log P:
-    `score_ids` takes the pieces themselves. An empty target is scored as </s> alone. An empty source is not: the model
-    gives an empty line for it, so that an empty target has log P 0 and any other -inf.
+    `score_ids` takes the pieces themselves. Sources get their tag as in `translate`. An empty target is scored as </s>
+    alone. An empty source is not: the model gives an empty line for it, so that an empty target has log P 0 and any
+    other -inf.
 
     Args:
-        translator: with its model, search settings and processes.
+        translator: with its model, search settings and processes; an `Ensemble` gives each piece its mean probability.
         alpha: of the length penalty; by default the run's `search.alpha`.
         with_ranks: also compute the rank of each piece.
         too_long: whether a pair beyond the limits of `translate` is an error or not scored.
@@ -143,8 +146,8 @@ def encode_pairs(
     numbers = range(1, len(sources) + 1) if numbers is None else numbers
     encoded = zip(
         numbers,
-        _encode(translator.tokenizer.source, sources, "source", numbers),
-        _encode(translator.tokenizer, targets, "target", numbers),
+        _encode(translator.source_reader().encode, sources, "source", numbers),
+        _encode(translator.tokenizer.encode, targets, "target", numbers),
         strict=True,
     )
     pairs = []
@@ -188,7 +191,7 @@ def score_ids(
     search = override(translator.search, alpha=alpha)
     check_count("batch_tokens", batch_tokens)
     check_same_number(sources, targets)
-    limit, tokenizer = translator.model.max_length or math.inf, translator.tokenizer
+    limit, tokenizer = _max_length(translator), translator.tokenizer
     for name, side, size in (("source", sources, len(tokenizer.source)), ("target", targets, len(tokenizer))):
         for number, ids in enumerate(side, start=1):
             if not 1 <= len(ids) <= limit or min(ids) < 0 or max(ids) >= size:
@@ -239,19 +242,25 @@ def _log_probs(
     translator: Translator, sources: list[Sequence[int]], targets: list[Sequence[int]], with_ranks: bool
 ) -> list[tuple[list[float], list[int]]]:
     """Log-probability and rank of each target id, of one batch."""
-    model = translator.model.eval()
-    device = model.embedding.weight.device
-    tgt_in = pad([[BOS_ID, *ids[:-1]] for ids in targets]).to(device)  # (B, T)
-    hidden, _ = model.decode(tgt_in, model.encode(pad(sources).to(device)))  # (B, T, D)
+    device = translator.device
+    src, tgt_in = pad(sources).to(device), pad([[BOS_ID, *ids[:-1]] for ids in targets]).to(device)  # (B, S), (B, T)
     # By lengths: the id of padding is none that a search could not find.
     lengths = torch.tensor([len(ids) for ids in targets], device=device)
-    rows = hidden[torch.arange(hidden.size(1), device=device) < lengths[:, None]]  # (N, D)
+    is_piece = torch.arange(tgt_in.size(1), device=device) < lengths[:, None]  # (B, T)
+    models = [member.model.eval() for member in translator.members]
+    rows = [model.decode(tgt_in, model.encode(src))[0][is_piece] for model in models]  # (N, D) of each
     target = torch.tensor([id_ for ids in targets for id_ in ids], device=device)  # (N,)
     num_rows = max(1, _CHUNK_NUMEL["cuda" if device.type == "cuda" else "cpu"] // len(translator.tokenizer))
-    chunks = zip(rows.split(num_rows), target.split(num_rows), strict=True)
-    log_probs, ranks = zip(*(_of_rows(translator.logits(x), ids, with_ranks) for x, ids in chunks), strict=True)
+    chunks = zip(*(part.split(num_rows) for part in rows), target.split(num_rows), strict=True)
+    log_probs, ranks = zip(*(_of_rows(_logits(translator, x), ids, with_ranks) for *x, ids in chunks), strict=True)
     of_each, counts = iter(torch.cat(log_probs).tolist()), iter(torch.cat(ranks).tolist())
     return [([next(of_each) for _ in ids], [next(counts) for _ in ids] if with_ranks else []) for ids in targets]
+
+
+def _logits(translator: Translator, rows: Sequence[Tensor]) -> Tensor:
+    """Logits (n, V) from rows (n, D) of each model; of several, the log of their mean probabilities."""
+    logits = [member.logits(x) for member, x in zip(translator.members, rows, strict=True)]
+    return logits[0] if len(logits) == 1 else mean_log_probs(logits)
 
 
 def _of_rows(logits: Tensor, target: Tensor, with_ranks: bool) -> tuple[Tensor, Tensor]:
@@ -262,9 +271,11 @@ def _of_rows(logits: Tensor, target: Tensor, with_ranks: bool) -> tuple[Tensor, 
     return log_p.gather(1, index).squeeze(1), ranks
 
 
-def _encode(tokenizer: Tokenizer, texts: list[str], side: str, numbers: Sequence[int]) -> list[list[int]]:
+def _encode(
+    encode: Callable[[list[str]], list[list[int]]], texts: list[str], side: str, numbers: Sequence[int]
+) -> list[list[int]]:
     try:
-        encoded = tokenizer.encode(texts)
+        encoded = encode(texts)
     except DataError:
         is_wrong = [any("\ud800" <= character <= "\udfff" for character in text) for text in texts]
         raise surrogates_error(f"{side} {numbers[is_wrong.index(True)]}") from None
@@ -280,7 +291,7 @@ def check_same_number(sources: Sequence[object], targets: Sequence[object]) -> N
 
 def _is_too_long(translator: Translator, num_src: int, num_tgt: int, number: int, too_long: TooLongPair) -> bool:
     """Whether a pair exceeds what `translate` reads and writes. DataError if that is an error."""
-    search, most = translator.search, translator.model.max_length or math.inf
+    search, most = translator.search, _max_length(translator)
     limits = (search.max_source_length, search.max_source_length + search.max_length_offset)
     for name, length, limit in zip(("source", "target"), (num_src, num_tgt), limits, strict=True):
         if length > min(limit, most):
@@ -292,6 +303,10 @@ def _is_too_long(translator: Translator, num_src: int, num_tgt: int, number: int
                 "choose --too-long skip"
             )
     return False
+
+
+def _max_length(translator: Translator) -> float:
+    return math.inf if translator.max_length == sys.maxsize else translator.max_length
 
 
 def _lines(numbers: Sequence[int], kind: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from transformer.cli import print_aside
 from transformer.data.normalization import without_control_space
 from transformer.data.tokenizer import UNK_ID
-from transformer.inference.alignment import Step, checked_layer, word_alignment
+from transformer.inference.alignment import Step, checked_layer, single_model, word_alignment
 from transformer.inference.forced import (
     ForcedScore,
     PairNotes,
@@ -198,7 +198,7 @@ class WordLinks(Work):
 
     def __init__(self, translator: Translator, *, layer: int | None, step: Step, **options: Any) -> None:
         super().__init__(translator, **options)
-        self.layer, self.step = checked_layer(translator.model, layer), step
+        self.layer, self.step = checked_layer(single_model(translator), layer), step
 
     def lines(self, items: Sequence[str], first_number: int) -> str:
         pairs = self.pairs(items, first_number)

@@ -123,7 +123,20 @@ class SourceReader:
         """Ids of whole texts with their tags, without </s>; none for a text without content."""
         split = [self._tag_and_text(text) for text in texts]
         encoded = self.tokenizer.source.encode([text for _, text in split])
-        return [[*self._prefix(tag), *ids] if ids else [] for (tag, _), ids in zip(split, encoded, strict=True)]
+        # Some tokenizers have pieces for rare white space.
+        return [
+            [*self._prefix(tag), *ids] if ids and text.strip() else []
+            for (tag, text), ids in zip(split, encoded, strict=True)
+        ]
+
+    def encode_words(self, text: str) -> tuple[list[int], list[list[int]]]:
+        """Ids of a text's tag, if it has one, and of each of its words, split at white space.
+
+        A tag that begins the text itself is a word without ids.
+        """
+        tag, rest = self._tag_and_text(text)
+        words = self.tokenizer.source.encode(rest.split())
+        return self._prefix(tag), [[] for _ in range(len(text.split()) - len(words))] + words
 
     def _tag_and_text(self, text: str) -> tuple[str | None, str]:
         """The tag at the beginning of a text and what follows, or the reader's tag and the text."""

@@ -311,11 +311,15 @@ class Translator:
         return [" ".join(text.split("\n")) for text in self.tokenizer.decode(ids)]
 
     def _translations(self, found: Sequence[Hypothesis], scores: Sequence[Sequence[float]]) -> list[Translation]:
-        texts = self._texts([hypothesis.ids for hypothesis in found])
         return [
             Translation(text, x.score, x.log_prob, tuple(x.ids), tuple(log_probs))
-            for text, x, log_probs in zip(texts, found, scores, strict=True)
+            for text, x, log_probs in zip(self._texts([x.ids for x in found]), found, scores, strict=True)
         ]
+
+    @property
+    def members(self) -> tuple[Translator, ...]:
+        """The translators of an ensemble; of a single model itself."""
+        return (self,)
 
     @property
     def device(self) -> torch.device:

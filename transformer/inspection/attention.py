@@ -17,6 +17,7 @@ from torch import Tensor
 from transformer.data.batching import pad
 from transformer.data.tokenizer import BOS_ID
 from transformer.errors import DataError
+from transformer.inference.alignment import single_model
 from transformer.inference.translator import Translator
 from transformer.inspection.canvas import THEMES, colour_map, new_figure
 from transformer.inspection.recording import attention_maps
@@ -48,8 +49,10 @@ class Use(NamedTuple):
 def sentence_attention(translator: Translator, text: str, translation: str | None = None) -> list[Use]:
     """Attention weights of all three uses for a sentence and a translation, by default the model's own.
 
-    The decoder's pieces are its inputs, <s> first. DataError if a side is empty or too long for the model or a figure.
+    The decoder's pieces are its inputs, <s> first. DataError if a side is empty or too long for the model or a figure,
+    ConfigError for an ensemble.
     """
+    model = single_model(translator)
     if translation is not None:  # checked before weights of its length squared are computed
         _check_number("translation", len(translator.tokenizer.encode([translation])[0]))
     (src,) = translator.encode([text])
@@ -58,10 +61,10 @@ def sentence_attention(translator: Translator, text: str, translation: str | Non
         raise DataError("the sentence is empty: there is nothing to attend to")
     if translation is None:
         (translation,) = translator.translate([text])
-    tgt = [BOS_ID, *translator.tokenizer.encode([translation])[0]][: translator.model.max_length]
+    tgt = [BOS_ID, *translator.tokenizer.encode([translation])[0]][: model.max_length]
     _check_number("translation", len(tgt))
-    device = translator.model.embedding.weight.device
-    maps = attention_maps(translator.model, pad([src]).to(device), pad([tgt]).to(device))
+    device = translator.device
+    maps = attention_maps(model, pad([src]).to(device), pad([tgt]).to(device))
     source, target = translator.tokenizer.source.pieces(src), translator.tokenizer.pieces(tgt)
     return [
         Use(name, queries, keys, torch.cat(layers).float().cpu())
