@@ -70,6 +70,12 @@ def test_a_split_is_that_of_all_sets(other: str) -> None:
     assert [len(texts) for texts in other_sets([other, other], "dev", DataConfig())] == [1, 1]
 
 
+def test_another_corpus_is_read_where_pairs_of_the_runs_own_are_held_out(other: str, tmp_path: Path) -> None:
+    held_out = DataConfig(corpus="builtin", subset=None, hold_out=("validation", "test"), cache_dir=str(tmp_path))
+    (found,) = other_sets([other], None, held_out)
+    assert found.sources == [source for source, _ in builtin_pairs("test", 11, seed=1)]
+
+
 def test_the_builtin_corpus_is_named_as_in_a_configuration() -> None:
     (texts,) = other_sets(["builtin"], None, DataConfig(corpus="x", revision="y"))
     assert (texts.name, len(texts)) == ("builtin test", 1000)
@@ -100,7 +106,18 @@ def test_the_output_does_not_replace_the_other_corpus(other: str, tmp_path: Path
     shutil.copytree(Path(other).parent, tmp_path / "copy")
     pattern: Any = f"{tmp_path}/copy/{{split}}.{{lang}}"
     with pytest.raises(ConfigError, match=r"dev\.de"):
-        other_sets([pattern], None, DataConfig(), tmp_path / "copy" / "dev.de")
+        other_sets([pattern], None, DataConfig(), [tmp_path / "new", tmp_path / "copy" / "dev.de"])
+
+
+@pytest.mark.parametrize("option", ["--output", "--plot", "--html"])
+def test_no_output_replaces_the_other_corpus(trained_run: Path, other: str, tmp_path: Path, option: str) -> None:
+    shutil.copytree(Path(other).parent, tmp_path / "copy")
+    page = tmp_path / "copy" / "dev.html"
+    page.write_text("text\n")
+    options = ["--by-length"] * (option == "--plot")
+    pattern = f"{tmp_path}/copy/{{split}}.{{lang}}"
+    with pytest.raises(ConfigError, match=r"dev\.html"):
+        evaluate.main([str(trained_run), "--also", pattern, option, str(page), *options])
 
 
 def test_a_given_translation_is_of_one_set(trained_run: Path, other: str, tmp_path: Path) -> None:

@@ -258,6 +258,11 @@ def test_runs_of_other_languages_are_said(call: Compare, trained_run: Path, tmp_
         (("A", "B", "--ref", "ref", "--beam", "2"), "--beam is of a translation by RUN; with files only nothing"),
         (("A", "B", "--ref", "ref", "--name", "x"), "--name x: give 2 different names, one for each system"),
         (("A", "B", "--ref", "ref", "--name", "x", "--name", "x"), "--name x x: give 2 different names"),
+        (("A", "RUN", "--ensemble", "RUN"), "--ensemble "),
+        (
+            ("A", "RUN", "--src", "src", "--ref", "ref", "--tag", "<2fr>"),
+            "--tag <2fr>: is not one of the tags of ",
+        ),
         (("A", "B", "--ref", "ref", "--samples", "0"), "--samples 0 must be at least 1 and at most 1,000,000"),
         (("A", "B", "--ref", "ref", "--examples", "3"), "--examples goes with --html"),
         (("A", "B", "--ref", "ref", "--length-step", "3"), "--length-step goes with --html"),

@@ -67,6 +67,8 @@ class Parrot:
 
     def __init__(self) -> None:
         self.asked: list[Sequence[str]] = []
+        self.members = (self,)
+        self.origin = None
 
     def translate(self, sources: Sequence[str]) -> list[str]:
         self.asked.append(sources)

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from transformer.commands.outputs import check_output
 from transformer.config import DataConfig
 from transformer.errors import ConfigError
 from transformer.files import check_not_input
+from transformer.sections.data import CorpusEntry
 
 
 @pytest.fixture
@@ -69,6 +71,21 @@ def test_files_of_the_corpus_are_inputs_whatever_their_split(tmp_path: Path, for
     with pytest.raises(ConfigError, match="is the same file as the input"):
         check_output(path, (), data)
     check_output(directory / "hypotheses.txt", (), data)
+
+
+@pytest.mark.parametrize("key", ["also_validate", "tokenizer", "corpora"])
+def test_files_of_other_keys_are_inputs_too(tmp_path: Path, key: str) -> None:
+    place, path = f"{tmp_path}/{{split}}.{{lang}}", tmp_path / "train.de"
+    path.write_text("text\n")
+    values: dict[str, Any] = {
+        "also_validate": (f"news={place}",),
+        "tokenizer": str(path),
+        "corpora": (CorpusEntry(path=place),),
+    }
+    data = DataConfig(**{"corpus": "builtin", key: values[key]})
+    with pytest.raises(ConfigError, match="is the same file as the input"):
+        check_output(path, (), data)
+    check_output(tmp_path / "new", (), data)
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])

@@ -72,6 +72,19 @@ def test_each_set_is_recorded_under_its_name(
     assert printed.count("(best)") == len([line for line in printed.splitlines() if ": validation nll" in line])
 
 
+def test_another_corpus_has_neither_the_held_out_pairs_nor_lacks_the_tag(config: Config, tmp_path: Path) -> None:
+    config = changed(
+        with_sets(config, tmp_path), "data.hold_out=[validation]", "data.validation_size=7", "data.tag=<x>"
+    )
+    data = Trainer.from_config(config).data
+    assert {name: len(other.pairs) for name, other in data.others.items()} == {"test": 13, "news": 11}
+    assert [*data.others["news"].text] == list(builtin_pairs("test", 142))[131:]
+    ((tag,),) = data.tokenizer.encode(["<x>"])
+    for pairs in (data.train, data.validation, *(other.pairs for other in data.others.values())):
+        assert {int(id_) for id_ in pairs.src.ids[pairs.src.starts]} == {tag}
+        assert not (pairs.tgt.ids[pairs.tgt.starts] == tag).any()
+
+
 def test_they_change_neither_training_nor_the_first_set(config: Config, tmp_path: Path) -> None:
     plain = Trainer.from_config(changed(config, f"run_dir={config.run_dir}-plain"))
     plain.fit()

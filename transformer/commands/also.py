@@ -3,8 +3,7 @@
 After fine-tuning, the score on the old test set shows what the model has forgotten.
 """
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from transformer.commands.outputs import check_output
@@ -14,7 +13,7 @@ from transformer.inference.evaluation_set import EvaluationSet
 
 
 def other_sets(
-    given: Sequence[str], split: str | None, data: DataConfig, output: Path | None = None
+    given: Sequence[str], split: str | None, data: DataConfig, outputs: Iterable[Path] = ()
 ) -> list[EvaluationSet]:
     """Read the test sets that `--also` names.
 
@@ -22,10 +21,10 @@ def other_sets(
         given: runs or checkpoints, whose corpora are meant, or values of `data.corpus`.
         split: of each; by default the test split of the run, or of `data`.
         data: of the run that is scored.
-        output: a file that will be written, which must not be one that is read.
+        outputs: files that will be written, which must not be some that are read.
 
     Raises:
-        ConfigError: a run translates other languages, or the output would replace a file of a corpus.
+        ConfigError: a run translates other languages, or an output would replace a file of a corpus.
         DataError: a corpus cannot be read or has no sentences.
     """
     sets = []
@@ -34,7 +33,7 @@ def other_sets(
         texts = EvaluationSet.from_split(other, split or other.test_split)
         if not len(texts):
             raise DataError(f"--also {name}: there is nothing to score: {texts.name} is empty")
-        if output is not None:
+        for output in outputs:
             check_output(output, texts.files, other)
         sets.append(texts)
     return sets
@@ -44,7 +43,7 @@ def _data_of(name: str, data: DataConfig) -> DataConfig:
     """The data section of a run, or that of the scored run with another corpus."""
     path = Path(name) / "config.yaml"
     if not path.is_file():
-        return dataclasses.replace(data, corpus=name, subset=None, revision=None)
+        return data.with_corpus(name)
     try:
         other = load_config(path, saved=True).data
     except ConfigError as error:  # names the file only if the YAML is at fault

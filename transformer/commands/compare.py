@@ -161,6 +161,9 @@ def _read_system(given: str, name: str, arguments: argparse.Namespace) -> _Syste
     checkpoint, origin = locate_checkpoint(given)
     config = load_config(checkpoint / "config.yaml", saved=True)
     chosen_search(arguments, config.search)  # an error before the work
+    if arguments.tag and arguments.tag not in config.data.tags:
+        known = ", ".join(config.data.tags) or "none"
+        raise ConfigError(f"--tag {arguments.tag}: is not one of the tags of {given}, which are: {known}")
     return _System(name, given, checkpoint=checkpoint, origin=origin, data=config.data)
 
 

@@ -67,6 +67,11 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"{given[0]} and --ref exclude each other")
     if arguments.src is not None and not arguments.ref:
         raise ConfigError("--src and --ref go together")
+    if arguments.ensemble:
+        raise ConfigError(
+            f"--ensemble {arguments.ensemble[0]} would translate with every system: let translate --ensemble write the "
+            "ensemble's translation to a file, and compare that"
+        )
     if has_run:
         if arguments.ref and arguments.src is None:
             run = next(filter(is_run, arguments.systems))

@@ -155,14 +155,15 @@ def _read(arguments: argparse.Namespace) -> _Task:
     tokenize = choose_tokenizer(arguments, data, lang)
     if arguments.compound_split:
         _check_compound_split(tokenize, lang)
-    _check_outputs(arguments, texts, data)
+    outputs = _check_outputs(arguments, texts, data)
     given = {"src": arguments.src, "refs": arguments.ref, "data": data}
     warn_of(signs_in_references(texts, tokenize, arguments.metrics, **given))
-    others = [] if data is None else other_sets(arguments.also, arguments.split, data, arguments.output)
+    others = [] if data is None else other_sets(arguments.also, arguments.split, data, outputs)
     return _Task(checkpoint, origin, texts, hypotheses, tokenize, lang, arguments.output, others)
 
 
-def _check_outputs(arguments: argparse.Namespace, texts: EvaluationSet, data: DataConfig | None) -> None:
+def _check_outputs(arguments: argparse.Namespace, texts: EvaluationSet, data: DataConfig | None) -> list[Path]:
+    """The files that will be written. ConfigError if one is read too, or is given twice."""
     files = [path for path in (arguments.src, *arguments.ref, arguments.hyp, *texts.files) if path is not None]
     options = {"--output": arguments.output, "--plot": arguments.plot, "--html": arguments.html}
     outputs = {option: path for option, path in options.items() if path is not None}
@@ -172,6 +173,7 @@ def _check_outputs(arguments: argparse.Namespace, texts: EvaluationSet, data: Da
     for (a, first), (b, second) in itertools.combinations(outputs.items(), 2):
         if first.resolve() == second.resolve():
             raise ConfigError(f"{a} and {b} are the same file, {first}")
+    return [*outputs.values()]
 
 
 def _check_compound_split(tokenize: str, lang: str | None) -> None:

@@ -8,6 +8,7 @@ from transformer.config import DataConfig
 from transformer.data.compression import COMPRESSION_SUFFIXES
 from transformer.errors import ConfigError
 from transformer.files import check_not_input, check_replaceable
+from transformer.sections.validation_set import name_and_corpus
 from transformer.training.run_directory import CHECKSUMS, RUN_DIRECTORIES, is_run
 
 _CHECKPOINT_FILES = ("model.safetensors", CHECKSUMS)
@@ -22,7 +23,7 @@ def check_output(path: Path, inputs: Iterable[Path] = (), data: DataConfig | Non
 
     Args:
         inputs: files that the command reads.
-        data: of the run that it reads; no file of its corpus may be replaced either.
+        data: of the run that it reads; no file of its corpora, nor its tokenizer, may be replaced either.
 
     Raises:
         ConfigError: it is an input or a file of the corpus, also by way of a link, belongs to a run or a checkpoint, is
@@ -32,7 +33,8 @@ def check_output(path: Path, inputs: Iterable[Path] = (), data: DataConfig | Non
     check_not_input(path, inputs)
     if data is not None:
         entries = [place for entry in data.corpora for place in (entry.path, entry.src, entry.tgt) if place]
-        for place in (data.corpus, *entries):
+        validated = [corpus for entry in data.also_validate if (corpus := name_and_corpus(entry)[1])]
+        for place in (data.corpus, *entries, *validated, *([data.tokenizer] if data.tokenizer else [])):
             _check_no_part_of_a_corpus(path, Path(place).expanduser())
     _check_no_part_of_a_run(path)
     if path.suffix in COMPRESSION_SUFFIXES:

@@ -160,6 +160,11 @@ class DataConfig:
             for entry in self.corpora
         )
 
+    def with_corpus(self, corpus: str) -> "DataConfig":
+        """The section for another corpus, without what is of `corpus` and of the training data alone."""
+        of_this: dict[str, Any] = {"subset": None, "revision": None, "hold_out": (), "validation_size": None}
+        return dataclasses.replace(self, corpus=corpus, corpora=(), **of_this)
+
     @property
     def tags(self) -> list[str]:
         """The pieces that may stand before a source sentence."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 from transformer.config import DataConfig
 from transformer.data.corpus import Corpus, load_split
 from transformer.data.dataset import PairDataset, encode_corpus
+from transformer.data.tags import tagged
 from transformer.data.tokenizer import Tokenizer
 from transformer.progress import Stage
 from transformer.sections.validation_set import name_and_corpus
@@ -29,10 +29,10 @@ def load_validation_sets(
     sets = {}
     for entry in data.also_validate:
         name, corpus = name_and_corpus(entry)
-        # Of another corpus, the subset and the revision of `data.corpus` mean nothing.
-        of = data if corpus is None else dataclasses.replace(data, corpus=corpus, subset=None, revision=None)
+        of = data if corpus is None else data.with_corpus(corpus)
         with context.main_process_first():
             text = load_split(of, name if corpus is None else data.validation_split)
-            pairs = encode_corpus(text, tokenizer, data.cache_dir, max_length=data.max_length, stage=stage)
+            with_tags = tagged(text, data.tag, data.tags)
+            pairs = encode_corpus(with_tags, tokenizer, data.cache_dir, max_length=data.max_length, stage=stage)
         sets[name] = ValidationSet(pairs, text)
     return sets
