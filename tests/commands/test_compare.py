@@ -173,6 +173,7 @@ class Parrot:
     source_reader = Mock()
 
     def __init__(self, translations: Sequence[str]) -> None:
+        self.members, self.origin = (self,), None
         self.translations = list(translations)
         self.asked: list[Sequence[str]] = []
 

@@ -14,6 +14,8 @@ from transformer.data.builtin import builtin_pairs
 from transformer.inspection.corpora import report_data
 from transformer.training.data import load_data
 from transformer.training.distributed import SINGLE_PROCESS
+from transformer.training.initialization import inherit
+from transformer.training.trainer import Trainer
 
 PAIRS = list(builtin_pairs("train", 397))
 JUNK = [
@@ -74,6 +76,27 @@ def test_what_is_dropped_is_counted_as_in_training_and_shown(
     assert report["overlaps"] == {"validation": {"pairs": 1, "sources": 1, "total": 54}}
     assert report["test"] is None
     assert not (tmp_path / "run").exists(), "the run is not touched"
+
+
+def test_a_run_that_begins_with_trained_weights_is_described_with_their_tokenizer(
+    config: Path, trained_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = f"train.init_from={trained_run}"
+    config.write_text(config.read_text().replace("vocab_size: 307, max_length: 97, ", ""))
+    status, out, err = call(capfd, str(config), "--json", source)
+    assert status == 0, err
+    report = json.loads(out)
+    assert not (tmp_path / "run").exists()
+    trained = Trainer.from_config(load_config(config, [source], complete=inherit)).data
+    assert report["vocab_size"] == len(trained.tokenizer) == 307
+    assert report["validation"]["src_pieces"] == trained.validation.src.lengths.sum() - len(trained.validation)
+
+
+def test_two_vocabularies_are_named(config: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    keys = ("data.separate_vocabularies=true", "data.source_vocab_size=211", "model.tie=decoder")
+    status, out, err = call(capfd, str(config), "data.tokenizer_type=unigram", *keys)
+    assert status == 0, err
+    assert out.startswith("vocabularies: 211 pieces of the source, 307 of the target\n")
 
 
 def test_lengths_and_ratios_are_those_of_the_pieces(config: Path) -> None:

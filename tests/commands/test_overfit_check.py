@@ -50,6 +50,16 @@ def test_a_run_with_a_tokenizer_uses_it(trained_run: Path, monkeypatch: pytest.M
     assert lines[1].startswith("tokenizer: 307 pieces")
 
 
+def test_a_run_that_begins_with_trained_weights_has_their_tokenizer(
+    config: Config, trained_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overfit_check, "_MAX_STEPS", 1)
+    lines: list[str] = []
+    with pytest.raises(TrainingError):
+        check(with_values(config, "data.vocab_size=211", f"train.init_from={trained_run}"), lines.append)
+    assert lines[1].startswith("tokenizer: 307 pieces")
+
+
 def test_only_the_beginning_of_a_large_corpus_is_read(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overfit_check, "_MAX_STEPS", 1)
     monkeypatch.setattr(overfit_check, "_NUM_READ", 101)

@@ -14,10 +14,10 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
-from transformer.config import Config, ModelConfig, load_config
+from transformer.config import Config, DataConfig, ModelConfig, load_config
 from transformer.data.builtin import builtin_pairs
 from transformer.data.tokenizer import Tokenizer
-from transformer.errors import CheckpointError, ConfigError
+from transformer.errors import CheckpointError, ConfigError, DataError
 from transformer.model.alternatives.build import build_model
 from transformer.training import initialization
 from transformer.training.checkpoint import average_checkpoints, load_checkpoint, save_checkpoint, save_model
@@ -458,6 +458,124 @@ def test_a_refused_model_leaves_no_run(tmp_path: Path, other_corpus: str, traine
     with pytest.raises(ConfigError):
         Trainer.from_config(tuning(tmp_path, other_corpus, trained_run, "model.d_ff=31"))
     assert not (tmp_path / "run").exists()
+
+
+def checkpoint_of(directory: Path, tokenizer: Tokenizer, /, **data: Any) -> Path:
+    """A checkpoint of a small model, with this section `data`."""
+    model = {"d_model": 14, "num_heads": 2, "num_layers": 1, "d_ff": 13, "tie": "decoder"}
+    is_separate = tokenizer.source is not tokenizer
+    config = Config(model=ModelConfig(**model), data=DataConfig(separate_vocabularies=is_separate, **data))
+    made = build_model(len(tokenizer), config.model, source_vocab_size=tokenizer.sizes[1])
+    save_checkpoint(directory / "source", config, tokenizer, made.state_dict())
+    return directory / "source"
+
+
+def learned(num_pieces: int, side: int = 1, **options: Any) -> Tokenizer:
+    return Tokenizer.train((pair[side] for pair in builtin_pairs("train", 199)), num_pieces, **options)
+
+
+def separate() -> Tokenizer:
+    tokenizer = learned(151)
+    tokenizer.source = learned(137, 0)
+    return tokenizer
+
+
+def test_separate_vocabularies_are_inherited_with_their_sizes(tmp_path: Path, other_corpus: str) -> None:
+    source = checkpoint_of(tmp_path, separate(), vocab_size=200)
+    config = tuning(tmp_path, other_corpus, source)
+    assert (config.data.separate_vocabularies, config.data.vocab_size, config.data.source_vocab_size) == (
+        True,
+        151,
+        137,
+    )
+    Trainer.from_config(config).fit()
+    for name in ("tokenizer.model", "source_tokenizer.model"):
+        assert (tmp_path / "run" / name).read_bytes() == (source / name).read_bytes()
+    assert tuning(tmp_path, other_corpus, tmp_path / "gone").data == config.data, "those of the run that has begun"
+
+
+def test_a_foreign_tokenizer_is_inherited_as_what_it_is(tmp_path: Path, other_corpus: str) -> None:
+    tokenizer = learned(151, tokenizer_type="unigram")
+    source = checkpoint_of(tmp_path, tokenizer, tokenizer="gone.model")
+    config = tuning(tmp_path, other_corpus, source, "data.subword_alpha=0.2")
+    found = config.data
+    assert (found.tokenizer, found.tokenizer_type, found.vocab_size) == (None, "unigram", 151)
+    Trainer.from_config(config).fit()
+
+
+@pytest.mark.parametrize(
+    ("keys", "values"),
+    [
+        (["data.tokenizer_type=bpe"], "data.tokenizer_type=unigram"),
+        (["data.user_symbols=[<y>]"], r"data.user_symbols=\[<x>\]"),
+        (["data.user_symbols=[]"], r"data.user_symbols=\[<x>\]"),
+        (["data.normalization=nfkc"], "data.normalization=minimal"),
+        (["data.separate_vocabularies=true", "data.source_vocab_size=99"], "data.separate_vocabularies=false .*=null"),
+    ],
+)
+def test_another_tokenizer_is_refused_with_the_values_to_set(
+    tmp_path: Path, other_corpus: str, keys: list[str], values: str
+) -> None:
+    tokenizer = learned(151, tokenizer_type="unigram", user_symbols=["<x>"])
+    source = checkpoint_of(tmp_path, tokenizer, tokenizer_type="unigram", user_symbols=("<x>",))
+    Trainer.from_config(tuning(tmp_path, other_corpus, source))
+    with pytest.raises(ConfigError, match=f"leave these keys out or set {values}$"):
+        Trainer.from_config(tuning(tmp_path, other_corpus, source, *keys))
+
+
+@pytest.mark.parametrize(
+    ("key", "wanted"),
+    [
+        ("data.separate_vocabularies=false", "data.separate_vocabularies=true"),
+        ("data.source_vocab_size=99", "data.source_vocab_size=137"),
+    ],
+)
+def test_one_vocabulary_does_not_begin_as_two(tmp_path: Path, other_corpus: str, key: str, wanted: str) -> None:
+    config = tuning(tmp_path, other_corpus, checkpoint_of(tmp_path, separate()), key)
+    with pytest.raises(ConfigError, match=f"leave these keys out or set {wanted}$"):
+        Trainer.from_config(config)
+
+
+def test_the_tag_is_inherited_unless_the_corpora_have_theirs(tmp_path: Path, other_corpus: str) -> None:
+    source = checkpoint_of(tmp_path, learned(151, symbols=["<2de>", "<bt>"]), tag="<2de>")
+    assert tuning(tmp_path, other_corpus, source).data.tag == "<2de>"
+    assert tuning(tmp_path, other_corpus, source, "data.tag=null").data.tag is None
+    assert tuning(tmp_path, other_corpus, source, "data.tag=<bt>").data.tags == ["<bt>"]
+    corpora = json.dumps([{"path": other_corpus, "tag": "<bt>"}])
+    assert tuning(tmp_path, other_corpus, source, f"data.corpora={corpora}").data.tags == ["<bt>"]
+    trainer = Trainer.from_config(tuning(tmp_path, other_corpus, source))
+    assert trainer.data.tokenizer.pieces([int(trainer.data.train.src.ids[0])]) == ["▁<2de>"]
+
+
+def test_a_tag_that_the_tokenizer_does_not_have_is_refused_with_the_ways_out(tmp_path: Path, other_corpus: str) -> None:
+    source = checkpoint_of(tmp_path, learned(151))
+    message = (
+        r"^the tokenizer splits the tag '<2de>': .*; to begin with train.init_from, choose a tag of its tokenizer, or"
+    )
+    with pytest.raises(DataError, match=message):
+        Trainer.from_config(tuning(tmp_path, other_corpus, source, "data.tag=<2de>"))
+    given = tmp_path / "given.model"
+    given.write_bytes(learned(157, symbols=["<2de>"]).model)
+    config = tuning(tmp_path, other_corpus, source, "data.tag=<2de>", f"data.tokenizer={given}")
+    Trainer.from_config(config).fit()
+
+
+def test_an_average_begins_at_the_trained_weights(tmp_path: Path, other_corpus: str) -> None:
+    """And a checkpoint of a run with an average has averaged weights."""
+    source = checkpoint_of(tmp_path, learned(151))
+    config = tuning(tmp_path, other_corpus, source, "train.ema_decay=0.9")
+    trainer = Trainer.from_config(config)
+    assert trainer.average is not None
+    assert equal(trainer.average.model.state_dict(), load_file(source / "model.safetensors"))
+    trainer.fit()
+    averaged = weights_of(config)
+    assert equal(trainer.average.model.state_dict(), averaged)
+    assert not equal(trainer.weights.master.state_dict(), averaged)
+    (tmp_path / "next").mkdir()
+    following = Trainer.from_config(
+        tuning(tmp_path / "next", other_corpus, tmp_path / "run" / "checkpoints" / "step-00000005")
+    )
+    assert equal(following.weights.master.state_dict(), averaged)
 
 
 @pytest.mark.parametrize("given", [None, "other.model"])

@@ -1,8 +1,8 @@
 """Describe the data of a configuration, without training: transformer data CONFIG [section.key=value ...]
 
 Per corpus: pairs kept and dropped, with the first examples of each reason; lengths and ratios; repeated pairs; held-out
-sentences that the training text contains. The tokenizer is that of the run, or the one that training would learn; what
-is encoded here is kept in data.cache_dir, where training finds it. Also: transformer data --src my.en --tgt my.de
+sentences that the training text contains. The tokenizer is that of the run, or that with which training would begin;
+what is encoded here is kept in data.cache_dir, where training finds it. Also: transformer data --src my.en --tgt my.de
 """
 
 import argparse
@@ -16,6 +16,7 @@ from transformer.errors import ConfigError
 from transformer.hub import pin_data
 from transformer.inspection.corpora import as_text, report_data
 from transformer.progress import stage
+from transformer.training.initialization import inherit
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(unknown_option(unknown[0], Config().flat()))
     if arguments.examples < 0:
         raise ConfigError(f"--examples {arguments.examples} must be at least 0")
-    config = pin_data(load_config(*config_and_overrides(arguments)))
+    config = pin_data(load_config(*config_and_overrides(arguments), complete=inherit))
     report = report_data(config, arguments.examples, stage)
     print(json.dumps(report.as_dict(), ensure_ascii=False) if arguments.json else as_text(report))
     return 0

@@ -19,6 +19,7 @@ from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, TARGET_FILE, UNK_
 from transformer.errors import DataError, TrainingError
 from transformer.inference.translator import Translator
 from transformer.model.alternatives.build import build_model
+from transformer.training.checkpoint import locate_checkpoint
 from transformer.training.data import Update
 from transformer.training.device import resolve_device, resolve_dtype
 from transformer.training.optimizer import MasterWeights
@@ -104,10 +105,13 @@ def _overfit(
 
 
 def _tokenizer(config: Config, corpus: Corpus) -> Tokenizer:
-    """The run's tokenizer, or one trained on the beginning of its corpus."""
+    """The run's tokenizer, or that of the checkpoint with which it begins, or one trained on a part of its corpus."""
     run = Path(config.run_dir)
     if (run / TARGET_FILE).is_file():
         return load_tokenizer(run, is_separate=config.data.separate_vocabularies)
+    if config.train.init_from is not None and config.data.tokenizer is None:
+        checkpoint, _ = locate_checkpoint(config.train.init_from)
+        return load_tokenizer(checkpoint, is_separate=config.data.separate_vocabularies)
     is_whole = sum(1 for _ in corpus) < _NUM_READ
     return trial_tokenizer(corpus, config.data, None if is_whole else _VOCAB_SIZE)
 

@@ -41,7 +41,8 @@ def run_tokenizer(run: Path, corpus: Corpus, data: DataConfig, stage: Stage = no
         if [piece for piece in _unmarked(tokenizer.source, tag) if piece] != [tag]:
             raise DataError(
                 f"the tokenizer splits the tag {tag!r}: tags need a tokenizer that is trained with them, or has them "
-                "among its user-defined symbols"
+                "among its user-defined symbols; to begin with train.init_from, choose a tag of its tokenizer, or give "
+                "data.tokenizer another one, of whose pieces the known ones keep their weights"
             )
     return tokenizer
 

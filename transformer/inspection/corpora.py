@@ -24,6 +24,7 @@ from transformer.errors import DataError
 from transformer.progress import Stage, no_stage
 from transformer.training.data import RunData, load_data
 from transformer.training.distributed import SINGLE_PROCESS
+from transformer.training.initialization import copy_tokenizer
 
 _PERCENTILES = (1, 50, 90, 99, 100)
 _PAIRS_PER_CHUNK, _CHARACTERS_PER_CHUNK = 10_000, 1 << 21
@@ -60,6 +61,7 @@ class DataReport:
     validation: CorpusStatistics
     test: CorpusStatistics | None  # None if there is none
     overlaps: dict[str, Overlap] = field(default_factory=dict)
+    source_vocab_size: int | None = None  # of a vocabulary of its own
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -69,25 +71,29 @@ class DataReport:
 def report_data(config: Config, num_examples: int = 3, stage: Stage = no_stage) -> DataReport:
     """Read and encode the data of a configuration as training would, and describe them; the run is not touched.
 
-    With the tokenizer of the run, if there is one, or that which training would make. Training finds what was encoded
-    in the cache. UserError as of training.
+    With the tokenizer of the run, if there is one, or that with which training would begin. Training finds what was
+    encoded in the cache. UserError as of training.
     """
     data = dataclasses.replace(config.data, deduplicate=False)
     with tempfile.TemporaryDirectory() as temporary:
         own = Path(config.run_dir) / "tokenizer.model"
-        found = load_data(data, own if own.is_file() else Path(temporary) / own.name, SINGLE_PROCESS, stage)
+        if not own.is_file():
+            own = Path(temporary) / own.name
+            copy_tokenizer(config, own.parent)
+        found = load_data(data, own, SINGLE_PROCESS, stage)
     train = _training(config.data, found, num_examples)
     validation = _statistics(found.validation_text.name, found.validation, {}, None)
-    overlaps = {"validation": found.overlap}
+    overlaps, sizes = {"validation": found.overlap}, found.tokenizer.sizes
     try:
         test_text = load_split(data, data.test_split)
         text = tagged(test_text, data.tag, data.tags)
         test = encode_corpus(text, found.tokenizer, data.cache_dir, max_length=data.max_length, stage=stage)
     except DataError:  # there is none
-        return DataReport(len(found.tokenizer), train, validation, None, overlaps)
+        return DataReport(sizes[0], train, validation, None, overlaps, sizes[1])
     parts = [(part.pairs, int(part.tag is not None)) for part in found.train.parts]
     overlaps["test"] = overlap(parts, (test, int(data.tag is not None)))
-    return DataReport(len(found.tokenizer), train, validation, _statistics(test_text.name, test, {}, None), overlaps)
+    tested = _statistics(test_text.name, test, {}, None)
+    return DataReport(sizes[0], train, validation, tested, overlaps, sizes[1])
 
 
 def _training(data: DataConfig, found: RunData, num_examples: int) -> list[CorpusStatistics]:
@@ -188,6 +194,9 @@ def _decoded(pairs: PairDataset, tokenizer: Tokenizer, indices: Ints) -> list[Ex
 def as_text(report: DataReport) -> str:
     """The report in lines for people."""
     lines = [f"vocabulary: {report.vocab_size:,} pieces"]
+    if report.source_vocab_size is not None:
+        sizes = f"{report.source_vocab_size:,} pieces of the source, {report.vocab_size:,} of the target"
+        lines = [f"vocabularies: {sizes}"]
     held_out = [("validation", report.validation), *([("test", report.test)] if report.test else [])]
     for kind, corpus in [*(("training", corpus) for corpus in report.train), *held_out]:
         lines += ["", f"{kind}: {corpus.name}", *_corpus_lines(corpus)]

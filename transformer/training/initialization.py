@@ -10,17 +10,18 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from transformer.config import Config, ModelConfig, load_config
-from transformer.data.tokenizer import EOS_ID, Tokenizer, load_tokenizer
+from transformer.config import Config, DataConfig, ModelConfig, load_config
+from transformer.data.tokenizer import EOS_ID, SOURCE_FILE, TARGET_FILE, Tokenizer, load_tokenizer
 from transformer.errors import CheckpointError, ConfigError, warn
 from transformer.files import expand_home, is_locked, write_atomic
 from transformer.hub import is_model_id
 from transformer.model.transformer import Transformer
+from transformer.sections.types import TokenizerType
 from transformer.training import integrity
 from transformer.training.checkpoint import load_checkpoint, locate_checkpoint
 from transformer.training.claim import Claim
@@ -29,8 +30,10 @@ from transformer.training.run_keys import yaml_value
 
 # May differ from the checkpoint's, since the trained weights compute the same with them.
 _FREE_MODEL_KEYS = {"dropout", "attention_dropout", "activation_dropout"}
-# Of the section data, besides those of the tokenizer.
-_DATA_KEYS = ("src_lang", "tgt_lang", "max_length")
+# Of the section data, besides those of the tokenizer. The tag is inherited unless there are corpora with their own.
+_DATA_KEYS = ("src_lang", "tgt_lang", "max_length", "tag")
+_SIZE_KEYS = ("vocab_size", "separate_vocabularies", "source_vocab_size")
+_TOKENIZER_KEYS = ("normalization", "character_coverage", "byte_fallback", "tokenizer_type", "user_symbols")
 # Matrices with a row per piece, and whether their pieces are of the source where it has a vocabulary of its own.
 _EMBEDDINGS = {"embedding.weight": True, "embedding.target_weight": False, "embedding.projection_weight": False}
 
@@ -45,8 +48,8 @@ class Kept(NamedTuple):
 def inherit(values: dict[str, Any]) -> None:
     """Complete a configuration with `train.init_from` by what its checkpoint says; for `load_config`.
 
-    Keys of the model, the tokenizer and the languages, and `data.max_length`, that are left out get the values of the
-    checkpoint; in a run that has begun, those of the run. UserError if there is no such checkpoint.
+    Keys of the model, the tokenizer and the languages, `data.max_length` and `data.tag`, that are left out get the
+    values of the checkpoint; in a run that has begun, those of the run. UserError if there is no such checkpoint.
     """
     add_inherited(values, inherited(values))
 
@@ -77,16 +80,27 @@ def inherited(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
     directory, _ = locate_checkpoint(source)
     config = _read_config(directory)
     tokenizer = load_tokenizer(directory, is_separate=config.data.separate_vocabularies)
-    data = dataclasses.replace(config.data, vocab_size=len(tokenizer), source_vocab_size=tokenizer.sizes[1])
-    found = _inheritable(dataclasses.replace(config, data=data))
+    found = _inheritable(dataclasses.replace(config, data=_described(config.data, tokenizer)))
     given = values.get("data")
-    if isinstance(given, dict) and given.get("tokenizer") is not None:  # another one than the checkpoint's
-        found["data"] = {name: value for name, value in found["data"].items() if name in _DATA_KEYS}
+    if isinstance(given, dict):
+        if given.get("tokenizer") is not None:  # another one than the checkpoint's
+            found["data"] = {name: value for name, value in found["data"].items() if name in _DATA_KEYS}
+        if given.get("separate_vocabularies") is False:  # the key that is refused, and not one that it excludes
+            found["data"].pop("source_vocab_size", None)
+        if given.get("corpora"):
+            del found["data"]["tag"]
     return found
 
 
+def _described(data: DataConfig, tokenizer: Tokenizer) -> DataConfig:
+    """The section as if the run had trained this tokenizer, which may be from elsewhere."""
+    kind = {"tokenizer_type": tokenizer.type} if tokenizer.type in get_args(TokenizerType) else {}
+    sizes = {"vocab_size": len(tokenizer), "source_vocab_size": tokenizer.sizes[1]}
+    return dataclasses.replace(data, tokenizer=None, **sizes, **kind)  # type: ignore[arg-type]
+
+
 def _inheritable(config: Config) -> dict[str, dict[str, Any]]:
-    names = ("vocab_size", "separate_vocabularies", "source_vocab_size", *config.data.tokenizer_settings, *_DATA_KEYS)
+    names = (*_SIZE_KEYS, *_TOKENIZER_KEYS, *_DATA_KEYS)
     return {"model": dataclasses.asdict(config.model), "data": {name: getattr(config.data, name) for name in names}}
 
 
@@ -119,26 +133,36 @@ def claim_with_tokenizer(config: Config, *, change: bool = False) -> Claim:
     if checkpoints(run / "checkpoints"):
         return Claim(config, change=change)
     directory, _ = locate_checkpoint(source)
-    tokenizer = Tokenizer.load(directory / "tokenizer.model")
-    _check_config(source, _read_config(directory), config, len(tokenizer))
+    there = _read_config(directory)
+    tokenizer = load_tokenizer(directory, is_separate=there.data.separate_vocabularies)
+    _check_config(source, there, config, tokenizer)
     claimed = Claim(config, change=change)
-    if config.data.tokenizer is None:
-        for name in sorted(name for name in integrity.FILES if name.endswith("tokenizer.model")):
-            if (directory / name).is_file():
-                write_atomic(run / name, (directory / name).read_bytes())
+    copy_tokenizer(config, run)
     return claimed
 
 
-def _check_config(source: str, there: Config, here: Config, num_pieces: int) -> None:
+def copy_tokenizer(config: Config, directory: Path) -> None:
+    """Write the tokenizer with which a new run begins to a directory, if it is that of `train.init_from`."""
+    if config.train.init_from is None or config.data.tokenizer is not None:
+        return
+    checkpoint, _ = locate_checkpoint(config.train.init_from)
+    for name in (SOURCE_FILE, TARGET_FILE):
+        if (checkpoint / name).is_file():
+            write_atomic(directory / name, (checkpoint / name).read_bytes())
+
+
+def _check_config(source: str, there: Config, here: Config, tokenizer: Tokenizer) -> None:
     """ConfigError, with the values to set, if the model or its tokenizer is described otherwise."""
     before, now = _effective(there.model), _effective(here.model)
     wanted = {f"model.{name}": getattr(there.model, name) for name in now if before[name] != now[name]}
     if here.data.tokenizer is None:
-        if here.data.vocab_size not in (num_pieces, there.data.vocab_size):
-            wanted["data.vocab_size"] = num_pieces
-        settings = there.data.tokenizer_settings
-        differing = (name for name, value in here.data.tokenizer_settings.items() if settings[name] != value)
-        wanted |= {f"data.{name}": settings[name] for name in differing}
+        described = _described(there.data, tokenizer)
+        for name in (*_SIZE_KEYS, *_TOKENIZER_KEYS):
+            value = getattr(described, name)
+            # The corpus may have had fewer pieces than asked for.
+            accepted = (value, getattr(there.data, name)) if name in _SIZE_KEYS else (value,)
+            if getattr(here.data, name) not in accepted:
+                wanted[f"data.{name}"] = [*value] if isinstance(value, tuple) else value
     if wanted:
         values = " ".join(f"{key}={yaml_value(value)}" for key, value in wanted.items())
         raise ConfigError(
@@ -179,7 +203,7 @@ def initialize(config: Config, model: Transformer, tokenizer: Tokenizer) -> list
         if not is_used:
             raise
         name, there, before, weights, digest = _read(source)  # its training may have removed what was found
-    _check_config(source, there, config, len(before))
+    _check_config(source, there, config, before)
     rows = adapt_vocabulary(weights, model.state_dict(), before, tokenizer)
     model.load_state_dict(weights)
     for key, kept in rows.items():
