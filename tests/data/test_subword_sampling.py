@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import io
 import itertools
 import math
 import random
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sentencepiece
 
 from transformer.config import DataConfig
 from transformer.data import subword_sampling
@@ -83,6 +85,26 @@ def test_symbols_and_unknown_pieces_stay_as_they_are(bpe: Tokenizer, unigram: To
         found = sampler.sample(ids, random.Random(1))
         assert found.count(symbol) == 3
         assert found.count(1) == ids.count(1) > 0
+
+
+def test_tags_and_symbols_that_are_pieces_as_others_are_never_split(tmp_path: Path) -> None:
+    """In a tokenizer from elsewhere."""
+    text, model = [f"<bt> {one} <q>" for one in SENTENCES], io.BytesIO()
+    options: dict[str, Any] = {"model_type": "bpe", "vocab_size": 409, "split_by_unicode_script": False}
+    options |= {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3, "minloglevel": 2}
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(text), model_writer=model, **options)
+    tokenizer = Tokenizer(model.getvalue())
+    ids = [tokenizer.encode([word])[0] for word in ("<bt>", "<q>")]
+    assert [len(one) for one in ids] == [1, 1]
+    corpus = Corpus("pairs", "pairs", lambda: iter((one, one) for one in text))
+    dataset = encode_corpus(corpus, tokenizer, tmp_path)
+    data = DataConfig(subword_dropout=0.9, tag="<bt>", user_symbols=("<q>",))
+    for tagged, is_whole in ((data, True), (DataConfig(subword_dropout=0.9), False)):
+        sampler = pair_sampler(tagged, tokenizer)
+        assert sampler is not None
+        found = sampler.sample(dataset, np.arange(50), 1, 0)
+        assert (np.sum(found.src.ids == ids[0][0]) == 50) == is_whole
+        assert (np.sum(found.tgt.ids == ids[1][0]) == 50) == is_whole
 
 
 def test_with_nearly_all_merges_left_out_a_text_is_spelt_in_characters(bpe: Tokenizer) -> None:

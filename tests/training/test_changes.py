@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -43,7 +44,9 @@ def copied(config: Config, tmp_path: Path) -> Config:
 
 def test_keys_that_may_change_exist_and_are_neither_free_nor_of_shapes_or_data() -> None:
     assert set(Config().flat()) >= CHANGEABLE_KEYS and not CHANGEABLE_KEYS & FREE_KEYS
-    assert not {key for key in CHANGEABLE_KEYS if key.startswith("data.")}
+    assert {key for key in CHANGEABLE_KEYS if key.startswith("data.")} == {
+        *("data.subword_dropout", "data.subword_alpha", "data.subword_sides")
+    }
 
 
 def test_a_change_needs_the_flag_and_is_printed_and_recorded(begun: Config, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,6 +127,38 @@ def test_with_other_batches_training_goes_on_with_the_next_epoch(
 def test_another_seed_orders_the_next_epoch_otherwise(begun: Config) -> None:
     trainer = Trainer.from_config(dataclasses.replace(begun, seed=11), change=True)
     assert trainer.progress.update == 0
+
+
+def test_an_average_may_begin_end_and_decay_otherwise(tiny_config: Config, tmp_path: Path) -> None:
+    def until(config: Config, steps: int, decay: float | None) -> Trainer:
+        trainer = Trainer.from_config(with_values(config, max_steps=steps, ema_decay=decay), change=True)
+        begun = None if trainer.average is None else copy.deepcopy(trainer.average.model.state_dict())
+        assert begun is None or trainer.progress.step != FIRST or same(begun, trainer.weights.master.state_dict())
+        trainer.fit()
+        return trainer
+
+    def same(here: Any, there: Any) -> bool:
+        return all(torch.equal(here[name], there[name]) for name in there)
+
+    whole = until(dataclasses.replace(tiny_config, run_dir=str(tmp_path / "whole")), LAST, None)
+    for steps, decay in ((FIRST, None), (6, 0.5), (7, 0.9), (LAST, None)):
+        trainer = until(tiny_config, steps, decay)
+        saved = weights(tiny_config, steps)
+        assert same(saved, trainer.weights.master.state_dict()) == (decay is None)
+    assert same(weights(tiny_config), whole.weights.master.state_dict()), "an average does not change training"
+
+
+def test_segmentations_may_be_sampled_otherwise_and_pairs_stay_where_they_are(begun: Config) -> None:
+    changed = dataclasses.replace(begun, data=dataclasses.replace(begun.data, subword_dropout=0.5))
+    with pytest.raises(ConfigError, match="--change goes on with the new ones"):
+        Trainer.from_config(changed)
+    trainer = Trainer.from_config(changed, change=True)
+    position = trainer.progress.epoch, trainer.progress.update
+    assert position[1] > 0
+    trainer.fit()
+    again = Trainer.from_config(dataclasses.replace(changed, data=begun.data), change=True)
+    assert (again.data.sampler, trainer.data.sampler is not None) == (None, True)
+    assert again.data.fingerprints == trainer.data.fingerprints
 
 
 def test_a_killed_change_is_repeated_to_the_bit(begun: Config, tmp_path: Path) -> None:

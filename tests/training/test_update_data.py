@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -83,6 +85,41 @@ def test_with_sampling_it_has_the_same_texts_in_batches_within_the_limit(
     assert num_split > 0
 
 
+def test_a_pair_is_split_anew_at_each_visit_of_an_epoch_alike_on_any_number_of_ranks(tiny_config: Config) -> None:
+    corpora = json.dumps([{"path": tiny_config.data.corpus, "weight": 3}])
+    config = changed(tiny_config, "repeated", "data.subword_dropout=0.3", f"data.corpora={corpora}")
+    data = prepared(config)
+    assert data.sampler is not None
+
+    def segmentations(size: int) -> dict[tuple[int, int], set[tuple[int, ...]]]:
+        """By update and pair, of an epoch."""
+        found, progress = collections.defaultdict[Any, list[Any]](list), [Progress() for _ in range(size)]
+        for rank in range(size):
+            context: Any = SimpleNamespace(rank=rank, size=size, all_gather=lambda count: [count])
+            batches = sampler_of(config, data, context)
+            while (update := batches.next(progress[rank])).epoch == 0:
+                pairs, _, _ = update_data(data, update, batches, config, context)
+                shard = np.concatenate([np.zeros(0, np.int64), *batches.shard(update)])
+                ends = pairs.src.starts + pairs.src.lengths
+                ids = [tuple(pairs.src.ids[i:j].tolist()) for i, j in zip(pairs.src.starts, ends, strict=True)]
+                for pair, one in zip(shard.tolist(), ids, strict=True):
+                    found[update.number, pair].append(one)
+        return {key: tuple(sorted(ids)) for key, ids in found.items()}
+
+    alone = segmentations(1)
+    assert segmentations(3) == alone
+    of_pairs = collections.defaultdict[int, list[Any]](list)
+    for (_, pair), ids in alone.items():
+        of_pairs[pair] += ids
+    assert {len(ids) for ids in of_pairs.values()} == {3}
+    assert any(len(ids) > 1 for ids in alone.values()), "some pairs are visited twice by one update"
+    long = [ids for ids in of_pairs.values() if len(ids[0]) > 20]
+    assert sum(len({*ids}) == 3 for ids in long) > 0.9 * len(long) > 0
+    first = data.sampler.sample(data.train, np.arange(5), config.seed, 0)
+    for pair, end in enumerate(np.cumsum(first.src.lengths)):
+        assert tuple(first.src.ids[first.src.starts[pair] : end].tolist()) in of_pairs[pair]
+
+
 def test_all_ranks_together_have_the_pairs_of_a_single_process(tiny_config: Config) -> None:
     config = changed(tiny_config, "sampled", "data.subword_dropout=0.3")
     data = prepared(config)
@@ -110,14 +147,25 @@ def test_a_rank_without_pairs_has_none(tiny_config: Config) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [("data.subword_dropout=0.3",), ("data.tokenizer_type=unigram", "data.subword_alpha=0.1")]
+    "values",
+    [
+        ("data.subword_dropout=0.3",),
+        ("data.tokenizer_type=unigram", "data.subword_alpha=0.1"),
+        ("data.subword_dropout=0.3", 'data.corpora=[{"path": CORPUS, "weight": 2.5, "tag": "<x>"}]', "data.tag=<x>"),
+        (
+            *("data.subword_dropout=0.3", "train.ema_decay=0.9", "train.freeze=[encoder.layers.0]"),
+            *("train.gradient_checkpointing=true", "data.separate_vocabularies=true", "model.tie=decoder"),
+        ),
+    ],
 )
 def test_a_resumed_run_with_sampling_equals_one_that_never_stopped(
     tiny_config: Config, values: tuple[str, ...]
 ) -> None:
     def train(name: str, *stops: int) -> Path:
         for stop in (*stops, 11):
-            trainer = Trainer.from_config(changed(tiny_config, name, *values, "data.max_length=37"))
+            corpus = json.dumps(tiny_config.data.corpus)
+            given = [value.replace("CORPUS", corpus) for value in values]
+            trainer = Trainer.from_config(changed(tiny_config, name, *given, "data.max_length=37"))
             trainer.fit(lambda until=stop, now=trainer: "stop" if now.progress.step == until else None)
         return trainer.run / "checkpoints" / "step-00000011"
 

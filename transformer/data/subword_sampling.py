@@ -4,9 +4,10 @@ BPE dropout (Provilkov et al. 2020, algorithm 1): every possible merge is left o
 step. Of a unigram model, a segmentation x is drawn with a probability proportional to P(x)^alpha among all of a word
 (Kudo 2018, with l = infinity).
 
-A segmentation is a pure function of seed, epoch, pair and side, whatever was drawn before: so a run resumes exactly,
-and all processes agree. (SentencePiece draws from a generator of the thread that cannot be set.) What is split is the
-text of the pieces, so that the text of a corpus is not kept; unknown, user-defined and byte pieces stay as they are.
+A segmentation is a pure function of seed, epoch, visit in the epoch, pair and side, whatever was drawn before: so a run
+resumes exactly, and all processes agree. (SentencePiece draws from a generator of the thread that cannot be set.) What
+is split is the text of the pieces, so that the text of a corpus is not kept; unknown, user-defined and byte pieces stay
+as they are.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import heapq
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,12 +53,15 @@ class SubwordSampler:
         tokenizer: of type bpe or unigram.
         dropout: for bpe, the probability with which a merge is left out.
         alpha: for unigram; the larger, the closer to the best segmentation.
+        whole: texts of pieces that are never split.
 
     Raises:
         DataError: the tokenizer is of another type, or has pieces marked as unused or without a score.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, dropout: float = 0.0, alpha: float | None = None) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, *, dropout: float = 0.0, alpha: float | None = None, whole: Collection[str] = ()
+    ) -> None:
         expected, key = ("bpe", "data.subword_dropout") if alpha is None else ("unigram", "data.subword_alpha")
         if tokenizer.type != expected:
             raise DataError(f"{key} is for {expected} models; the tokenizer is of type {tokenizer.type}")
@@ -65,7 +69,8 @@ class SubwordSampler:
         if any(piece.kind == UNUSED or not math.isfinite(piece.score) for piece in pieces):
             raise DataError(f"{key}: the tokenizer has unused pieces or scores that are no numbers")
         self._dropout, self._alpha = dropout, alpha
-        self._texts = [piece.text if piece.kind == NORMAL else None for piece in pieces]
+        is_split = [piece.kind == NORMAL and piece.text.replace(MARK, "") not in whole for piece in pieces]
+        self._texts = [piece.text if flag else None for piece, flag in zip(pieces, is_split, strict=True)]
         self._ids = {piece.text: id_ for id_, piece in enumerate(pieces) if piece.kind == NORMAL}
         self._scores = {piece.text: piece.score for piece in pieces if piece.kind == NORMAL}
         self._longest = max(map(len, self._ids), default=0)
@@ -195,27 +200,39 @@ class PairSampler:
         self._samplers: list[SubwordSampler | None] = []
         for side, of_side in (("source", tokenizer.source), ("target", tokenizer)):
             is_sampled = data.subword_sides in ("both", side)
-            made = SubwordSampler(of_side, dropout=data.subword_dropout, alpha=data.subword_alpha)
+            # In a tokenizer from elsewhere, they may be pieces as others.
+            whole = {*data.user_symbols, *(data.tags if side == "source" else ())}
+            made = SubwordSampler(of_side, dropout=data.subword_dropout, alpha=data.subword_alpha, whole=whole)
             self._samplers.append(made if is_sampled else None)
 
-    def sample(self, dataset: PairDataset, pairs: Ints, seed: int, epoch: int) -> PairDataset:
+    def sample(
+        self, dataset: PairDataset, pairs: Ints, seed: int, epoch: int, repeats: Ints | None = None
+    ) -> PairDataset:
         """The pairs with these indices, as a dataset of their own in this order.
 
+        `repeats` counts the earlier visits of each in the epoch; by default this is the first.
         A segmentation of more than `data.max_length` pieces is not taken: the pair keeps that of the corpus.
         """
+        visits = [*zip(pairs.tolist(), [0] * len(pairs) if repeats is None else repeats.tolist(), strict=True)]
         src, tgt = (
-            self._side(side, sampler, pairs, (seed, epoch, number))
+            self._side(side, sampler, visits, (seed, epoch, number))
             for number, (side, sampler) in enumerate(zip((dataset.src, dataset.tgt), self._samplers, strict=True))
         )
         return PairDataset(src, tgt, dataset.dropped, dataset.fingerprint)
 
-    def _side(self, side: Side, sampler: SubwordSampler | None, pairs: Ints, key: tuple[int, int, int]) -> Side:
+    def _side(
+        self,
+        side: Side,
+        sampler: SubwordSampler | None,
+        visits: Sequence[tuple[int, int]],
+        key: tuple[int, int, int],
+    ) -> Side:
         sentences = []
-        for pair in pairs.tolist():
+        for pair, repeat in visits:
             start = int(side.starts[pair])
             ids = side.ids[np.arange(start, start + int(side.lengths[pair]))].tolist()
             if sampler is not None:
-                sampled = [*sampler.sample(ids[:-1], _generator(*key, pair)), EOS_ID]
+                sampled = [*sampler.sample(ids[:-1], _generator(*key, pair, repeat)), EOS_ID]
                 ids = sampled if len(sampled) <= self._max_length else ids
             sentences.append(ids)
         lengths = np.fromiter(map(len, sentences), np.int32, len(sentences))
@@ -229,6 +246,6 @@ def pair_sampler(data: DataConfig, tokenizer: Tokenizer) -> PairSampler | None:
     return PairSampler(data, tokenizer) if is_on else None
 
 
-def _generator(seed: int, epoch: int, side: int, pair: int) -> random.Random:
+def _generator(seed: int, epoch: int, side: int, pair: int, repeat: int) -> random.Random:
     # Python promises the same numbers of a seed in all versions.
-    return random.Random(((seed << 64 | epoch) << 64 | pair) << 1 | side)
+    return random.Random((((repeat << 64 | seed) << 64 | epoch) << 64 | pair) << 1 | side)

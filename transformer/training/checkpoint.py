@@ -271,10 +271,16 @@ def resume(
     integrity.verify(last)
     load_weights(model, last)
     names = list(model.state_dict())
-    frozen = frozen_names(names, load_config(last / "config.yaml", saved=True).train.freeze)
-    progress, worker_states = load_state(last, optimizer, names, frozen)
-    if average is not None:
-        average.exchange(model, load_raw_weights(last, model))
+    before = load_config(last / "config.yaml", saved=True).train
+    progress, worker_states = load_state(last, optimizer, names, frozen_names(names, before.freeze))
+    if before.ema_decay is not None:
+        raw = load_raw_weights(last, model)
+        if average is None:
+            model.load_state_dict(raw)
+        else:
+            average.exchange(model, raw)
+    elif average is not None:
+        average.start_at(model)
     if progress.step != step or progress.validated_step > step or progress.num_updates < 0:
         raise CheckpointError(f"{last}: contains the state after step {progress.step}, not after that of its name")
     # The first versions did not save the fingerprint of the validation data.

@@ -164,6 +164,7 @@ class Update:
     epoch: int
     number: int
     batches: list[Ints]
+    repeats: Sequence[Ints] = ()  # per batch, how often the epoch visits each pair before; empty: never
 
     def __str__(self) -> str:
         indices = [int(i) for batch in self.batches for i in batch]
@@ -185,6 +186,7 @@ class BatchSampler:
         )
         self._epoch = -1
         self._updates: list[list[Ints]] = []
+        self._repeats: list[list[Ints]] = []
 
     def next(self, progress: Progress) -> Update:
         """The next update, of all ranks; advances the position in the data."""
@@ -194,7 +196,8 @@ class BatchSampler:
             progress.epoch, progress.update = progress.epoch + 1, 0
             self._start_epoch(progress.epoch)
         progress.update += 1
-        return Update(progress.step + 1, progress.epoch, progress.update, self._updates[progress.update - 1])
+        batches, *repeats = (of[progress.update - 1] for of in (self._updates, self._repeats) if of)
+        return Update(progress.step + 1, progress.epoch, progress.update, batches, *repeats)
 
     def num_tokens(self, progress: Progress) -> tuple[int, int]:
         """Source and target tokens, </s> included, before a position in the data."""
@@ -226,13 +229,34 @@ class BatchSampler:
         visited = self._visits.of_epoch(epoch)
         updates = self._plan(*(side[visited] for side in self._lengths), epoch=epoch)
         self._updates = [[visited[batch] for batch in update] for update in updates]
+        repeats = num_earlier(visited)
+        self._repeats = [[repeats[batch] for batch in update] for update in updates] if repeats.any() else []
 
     def shard(self, update: Update) -> list[Ints]:
         """The batches of this rank."""
-        rank, size, max_tokens = self._context.rank, self._context.size, self._max_tokens
-        if size == 1:
+        if self._context.size == 1:
             return update.batches
-        return shard_update(update.batches, *self._lengths, max_tokens=max_tokens, rank=rank, size=size)
+        pairs = np.concatenate(update.batches)
+        return [pairs[positions] for positions in self.positions(update)]
+
+    def positions(self, update: Update) -> list[Ints]:
+        """Likewise, as positions in the batches of all ranks, one after the other."""
+        rank, size, max_tokens = self._context.rank, self._context.size, self._max_tokens
+        pairs, ends = np.concatenate(update.batches), np.cumsum([len(batch) for batch in update.batches])
+        batches = np.split(np.arange(len(pairs)), ends[:-1])
+        if size == 1:
+            return batches
+        lengths = (side[pairs] for side in self._lengths)
+        return shard_update(batches, *lengths, max_tokens=max_tokens, rank=rank, size=size)
+
+
+def num_earlier(values: Ints) -> Ints:
+    """How often each value occurs before."""
+    order = np.argsort(values, kind="stable")
+    _, starts, counts = np.unique(values[order], return_index=True, return_counts=True)
+    found = np.empty(len(values), np.int64)
+    found[order] = np.arange(len(values)) - np.repeat(starts, counts)
+    return found
 
 
 def halve_batches(batches: list[Ints]) -> list[Ints]:

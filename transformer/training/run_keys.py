@@ -29,7 +29,8 @@ CHANGEABLE_KEYS = {
     *("train.tokens_per_update", "train.max_tokens", "train.label_smoothing", "train.freeze", "train.precision"),
     *("train.schedule", "train.learning_rate", "train.min_learning_rate"),
     *("train.warmup_steps", "train.lr_factor", "train.weight_decay", "train.clip_norm"),
-    *("train.adam_beta1", "train.adam_beta2", "train.adam_eps"),
+    *("train.adam_beta1", "train.adam_beta2", "train.adam_eps", "train.ema_decay"),
+    *("data.subword_dropout", "data.subword_alpha", "data.subword_sides"),  # the pairs of an update stay the same
 }
 
 # Where the data are: another place is as good if the data found there have the fingerprints of the run.

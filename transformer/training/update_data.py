@@ -17,13 +17,16 @@ def update_data(
     Updates and shards are planned by the lengths of the corpus. Sampled segmentations are longer, so a batch of them is
     split where it would exceed `train.max_tokens`, which changes memory use and nothing else.
     """
-    indices = batches.shard(update)
     if data.sampler is None:
-        return data.train, indices, sum(int(data.train.tgt.lengths[batch].sum()) for batch in update.batches)
-    pairs = np.concatenate([np.zeros(0, np.int64), *indices])
-    sampled = data.sampler.sample(data.train, pairs, config.seed, update.epoch)
-    ends = np.cumsum([len(batch) for batch in indices])
-    planned = (np.arange(end - len(batch), end) for end, batch in zip(ends, indices, strict=True))
+        num_tokens = sum(int(data.train.tgt.lengths[batch].sum()) for batch in update.batches)
+        return data.train, batches.shard(update), num_tokens
+    positions = batches.positions(update)
+    mine = np.concatenate([np.zeros(0, np.int64), *positions])
+    pairs = np.concatenate(update.batches)[mine]
+    repeats = np.concatenate(update.repeats)[mine] if update.repeats else np.zeros_like(pairs)
+    sampled = data.sampler.sample(data.train, pairs, config.seed, update.epoch, repeats)
+    ends = np.cumsum([len(batch) for batch in positions])
+    planned = (np.arange(end - len(batch), end) for end, batch in zip(ends, positions, strict=True))
     lengths = sampled.src.lengths, sampled.tgt.lengths
     parts = (shard_update([batch], *lengths, max_tokens=config.train.max_tokens, rank=0, size=1) for batch in planned)
     num_tokens = sum(context.all_gather(int(sampled.tgt.lengths.sum())))
