@@ -151,13 +151,13 @@ def test_another_model_is_refused_with_the_values_to_set(tmp_path: Path, other_c
 )
 def test_the_same_model_written_otherwise_is_the_same(same: dict[str, Any]) -> None:
     model = ModelConfig(d_model=22, num_layers=2, num_heads=2)
-    assert initialization._effective(model) == initialization._effective(dataclasses.replace(model, **same))
+    assert model.computed() == dataclasses.replace(model, **same).computed()
 
 
 @pytest.mark.parametrize("other", [{"activation": "gelu"}, {"norm_eps": 1e-5}, {"attention_temperature": 2.0}])
 def test_keys_without_weights_that_change_the_function_count(other: dict[str, Any]) -> None:
     model = ModelConfig(d_model=22, num_layers=2, num_heads=2)
-    assert initialization._effective(model) != initialization._effective(dataclasses.replace(model, **other))
+    assert model.computed() != dataclasses.replace(model, **other).computed()
 
 
 @pytest.mark.parametrize("place", ["", "best", "checkpoints/step-00000008"])

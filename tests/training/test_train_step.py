@@ -248,7 +248,8 @@ def test_training_stops_at_a_nonfinite_gradient_and_names_the_update(tiny_config
         trainer.fit(look)
     assert re.fullmatch(
         r"step 6 \(update 6 of epoch 0: pairs \d.* more\): non-finite gradient at a learning rate of "
-        r"\d\.\d\de-\d\d; the last checkpoint is intact: lower train\.lr_factor or train\.learning_rate, .* --skip-nonfinite N",
+        r"\d\.\d\de-\d\d; the last checkpoint is intact: lower train\.lr_factor or train\.learning_rate, .* "
+        r"--skip-nonfinite N",
         str(error.value),
     )
     assert_close(weights_of(trainer), before, rtol=0, atol=0)

@@ -1,6 +1,7 @@
 """The section `model`."""
 
-from typing import Literal
+import dataclasses
+from typing import Any, Literal
 
 from pydantic.dataclasses import dataclass
 
@@ -66,6 +67,20 @@ class ModelConfig:
         if self.positional == "rotary" and d_k % 2:
             raise ConfigError(f"model.positional=rotary rotates pairs of channels: model.d_k={d_k} must be even")
         self._check_score()
+
+    def computed(self) -> dict[str, Any]:
+        """What trained weights compute, however it is written: null as what it stands for, without unused keys."""
+        values = dataclasses.asdict(self)
+        for name in ("dropout", "attention_dropout", "activation_dropout"):
+            del values[name]
+        d_k = self.d_k or self.d_model // self.num_heads
+        values |= {"d_k": d_k, "d_v": self.d_v or d_k, "num_kv_heads": self.num_kv_heads or self.num_heads}
+        values["num_decoder_layers"] = self.num_decoder_layers or self.num_layers
+        if self.positional != "learned" and self.attention_score != "location":
+            values["max_positions"] = None
+        if self.positional != "shaw":
+            values["max_relative_position"] = None
+        return values
 
     def _check_score(self) -> None:
         """ConfigError if another option is not defined for the attention score."""

@@ -243,7 +243,7 @@ class BatchSampler:
         """Likewise, as positions in the batches of all ranks, one after the other."""
         rank, size, max_tokens = self._context.rank, self._context.size, self._max_tokens
         pairs, ends = np.concatenate(update.batches), np.cumsum([len(batch) for batch in update.batches])
-        batches = np.split(np.arange(len(pairs)), ends[:-1])
+        batches: list[Ints] = np.split(np.arange(len(pairs)), ends[:-1])
         if size == 1:
             return batches
         lengths = (side[pairs] for side in self._lengths)

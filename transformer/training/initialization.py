@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from transformer.config import Config, DataConfig, ModelConfig, load_config
+from transformer.config import Config, DataConfig, load_config
 from transformer.data.tokenizer import EOS_ID, SOURCE_FILE, TARGET_FILE, Tokenizer, load_tokenizer
 from transformer.errors import CheckpointError, ConfigError, warn
 from transformer.files import expand_home, is_locked, write_atomic
@@ -28,8 +28,6 @@ from transformer.training.claim import Claim
 from transformer.training.run_directory import INITIALIZATION, checkpoints, step_of
 from transformer.training.run_keys import yaml_value
 
-# May differ from the checkpoint's, since the trained weights compute the same with them.
-_FREE_MODEL_KEYS = {"dropout", "attention_dropout", "activation_dropout"}
 # Of the section data, besides those of the tokenizer. The tag is inherited unless there are corpora with their own.
 _DATA_KEYS = ("src_lang", "tgt_lang", "max_length", "tag")
 _SIZE_KEYS = ("vocab_size", "separate_vocabularies", "source_vocab_size")
@@ -153,7 +151,7 @@ def copy_tokenizer(config: Config, directory: Path) -> None:
 
 def _check_config(source: str, there: Config, here: Config, tokenizer: Tokenizer) -> None:
     """ConfigError, with the values to set, if the model or its tokenizer is described otherwise."""
-    before, now = _effective(there.model), _effective(here.model)
+    before, now = there.model.computed(), here.model.computed()
     wanted = {f"model.{name}": getattr(there.model, name) for name in now if before[name] != now[name]}
     if here.data.tokenizer is None:
         described = _described(there.data, tokenizer)
@@ -169,21 +167,6 @@ def _check_config(source: str, there: Config, here: Config, tokenizer: Tokenizer
             f"train.init_from={source}: its model and tokenizer are described otherwise; leave these keys out or set "
             f"{values}"
         )
-
-
-def _effective(model: ModelConfig) -> dict[str, Any]:
-    """What a model computes, however it is written: null as what it stands for, without unused keys."""
-    values = dataclasses.asdict(model)
-    for name in _FREE_MODEL_KEYS:
-        del values[name]
-    d_k = model.d_k or model.d_model // model.num_heads
-    values |= {"d_k": d_k, "d_v": model.d_v or d_k, "num_kv_heads": model.num_kv_heads or model.num_heads}
-    values["num_decoder_layers"] = model.num_decoder_layers or model.num_layers
-    if model.positional != "learned" and model.attention_score != "location":
-        values["max_positions"] = None
-    if model.positional != "shaw":
-        values["max_relative_position"] = None
-    return values
 
 
 def initialize(config: Config, model: Transformer, tokenizer: Tokenizer) -> list[str]:
