@@ -215,3 +215,8 @@ def test_the_ranks_share_the_pairs_of_an_update(dataset: PairDataset, size: int)
         shards.append([int(i) for batch in sampler.shard(updates[-1]) for i in batch])
     assert sorted(itertools.chain(*shards)) == sorted(pairs(updates[:1]))
     assert all(shards)
+
+
+def test_earlier_occurrences_are_counted() -> None:
+    assert num_earlier(np.array([5, 3, 5, 5, 3, 7])).tolist() == [0, 0, 1, 2, 1, 0]
+    assert num_earlier(np.zeros(0, np.int64)).tolist() == []
