@@ -116,6 +116,7 @@ def _score(run: Path, rng: random.Random, directory: Path) -> list[str]:
     else:
         kind = ["--tgt", other, *rng.choice(([], ["--tokens"], ["--summary"], ["--json"], ["--align"]))]
         options = _options(rng, "--layer", "--step", "--alpha", "--max-source-length", "--too-long", "--precision")
+    options += _options(rng, "--tag")
     kind += ["--reverse"] * (rng.random() < 0.2) + ["--too-long", "skip"] * (rng.random() < 0.5)
     output = ["--output", str(directory / rng.choice(("out", "text")))] if rng.random() < 0.3 else []
     return [_some_run(run, rng, directory), "--src", rng.choice((source, source, "-")), *kind, *options, *output]

@@ -17,7 +17,7 @@ from transformer.data.builtin import builtin_pairs
 from transformer.data.corpus import Corpus, CorpusReader
 from transformer.data.dataset import PairDataset, Side
 from transformer.errors import DataError
-from transformer.training.data import BatchSampler, RunData, Update, halve_batches, load_data
+from transformer.training.data import BatchSampler, RunData, Update, halve_batches, load_data, num_earlier
 from transformer.training.distributed import SINGLE_PROCESS, DistributedContext
 from transformer.training.training_state import Progress
 
