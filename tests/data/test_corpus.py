@@ -372,7 +372,7 @@ def test_treebanks_are_registered_by_parsing_which_data_does_not_import() -> Non
         assert not re.search(r"^\s*(from|import) .*\bparsing\b", path.read_text(encoding="utf-8"), re.MULTILINE)
     program = "from transformer.data import corpus; print(sorted(corpus._READERS))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "['.trees', 'builtin', 'treebank']\n"
+    assert done.stdout == "['.tmx', '.trees', 'builtin', 'treebank']\n"
 
 
 # Fingerprints
