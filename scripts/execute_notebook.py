@@ -71,18 +71,24 @@ def execute(notebook: Any, directory: Path) -> None:
         CellExecutionError: a cell raised an exception.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home, _environment(home):
-        # Without directories of specifications, python3 is this interpreter, whatever the user has installed.
-        specs = KernelSpecManager(kernel_dirs=[], ensure_native_kernel=True)
-        manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs)
+        # It shuts down a kernel of its own manager only; one that is killed would leave its temporary files.
         client = NotebookClient(
             notebook,
-            km=manager,
+            kernel_name="python3",
+            kernel_manager_class=_ThisInterpreter,
             timeout=None,
             record_timing=False,
             extra_arguments=["--log-level=ERROR"],  # else it warns that its connection is not encrypted
             resources={"metadata": {"path": str(directory)}},
         )
         client.execute()
+
+
+class _ThisInterpreter(AsyncKernelManager):
+    """Without directories of specifications python3 is this interpreter, whatever the user has installed."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(kernel_spec_manager=KernelSpecManager(kernel_dirs=[], ensure_native_kernel=True), **settings)
 
 
 @contextlib.contextmanager

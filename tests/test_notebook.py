@@ -106,7 +106,7 @@ def test_all_cells_run_in_order_and_show_the_same_kinds_of_outputs(kept: Any, tm
     notebook = read(NOTEBOOK)
     for cell in code_cells(notebook):
         cell.outputs, cell.execution_count = [], None
-    notebook.cells.append(new_code_cell("print(sorted(path.name for path in Path().iterdir()))"))
+    notebook.cells.append(new_code_cell("print(Path.cwd(), sorted(path.name for path in Path().iterdir()), sep='\\n')"))
     execute(notebook, tmp_path)
     clean(notebook)
     *cells, files = code_cells(notebook)
@@ -117,7 +117,9 @@ def test_all_cells_run_in_order_and_show_the_same_kinds_of_outputs(kept: Any, tm
         ]
         assert printed(now).count("\n") == pytest.approx(printed(before).count("\n"), abs=6)  # references of errors
     check_table(printed(cells[9]))
-    assert printed(files) == "['figure.png', 'general', 'new_words', 'runs']\n"
+    directory, names = printed(files).splitlines()
+    assert names == "['figure.png', 'general', 'new_words', 'runs']"
+    assert not Path(directory).exists()
     assert [*tmp_path.iterdir()] == [], "everything is written to a temporary directory"
 
 
@@ -132,13 +134,16 @@ def test_a_notebook_runs_in_this_interpreter_and_loses_what_differs_between_runs
     monkeypatch.setenv("IPYTHONDIR", "/dev/null/x")
     path = tmp_path / "n.ipynb"
     show = "import sys\nprint(sys.executable, end='')\nsys.stdout.flush()\nsys.stderr.write('7 tokens/s')\nprint('!')"
-    path.write_text(nbformat.writes(notebook_of(show, "1 + 1", "from pathlib import Path\nprint(Path().resolve())")))
+    temporary = "import tempfile\ntemporary = tempfile.TemporaryDirectory()\nprint(temporary.name)"
+    where = "from pathlib import Path\nprint(Path().resolve())"
+    path.write_text(nbformat.writes(notebook_of(show, "1 + 1", where, temporary)))
     assert execute_notebook.main([str(path)]) == 0
     notebook = read(path)
-    first, second, third = code_cells(notebook)
+    first, second, third, fourth = code_cells(notebook)
     assert first.outputs == [new_output("stream", name="stdout", text=f"{sys.executable}!\n")]
     assert [output.data for output in second.outputs] == [{"text/plain": "2"}]
     assert printed(third) == f"{tmp_path}\n"
+    assert not Path(printed(fourth).strip()).exists(), "the kernel ends regularly"
     assert all(not cell.metadata for cell in notebook.cells)
     assert notebook.metadata.keys() == {"executed", "kernelspec", "language_info"}
     assert notebook.metadata.executed == fingerprint(notebook)
