@@ -96,8 +96,9 @@ def _some_ensemble(run: Path, rng: random.Random) -> list[str]:
 def _translate(run: Path, rng: random.Random, directory: Path) -> list[str]:
     source = rng.choice(([], ["-"], [_some_file(rng, directory)], ["--text", value_mutators.word(rng)]))
     options = _options(rng, "--nbest", "--precision", "--device", "--max-source-length", "--too-long", *_SEARCH)
-    options += _options(rng, "--tag", "--temperature", "--top-k", "--top-p", "--seed", "--prefix")
-    options += [flag for flag in ("--sample", "--json", "--token-scores", "--scores") if rng.random() < 0.2]
+    options += _options(rng, "--tag", "--temperature", "--top-k", "--top-p", "--seed", "--prefix", "--alignment-layer")
+    flags = ("--sample", "--json", "--token-scores", "--alignment", "--scores")
+    options += [flag for flag in flags if rng.random() < 0.2]
     options += ["--prefix-file", _some_file(rng, directory)] if rng.random() < 0.2 else []
     options += ["--constraints", _some_file(rng, directory)] if rng.random() < 0.2 else []
     options += _some_ensemble(run, rng)

@@ -683,6 +683,19 @@ def test_scores_are_those_of_one_process(babbler: Path, start: Start, tmp_path: 
 
 
 @pytest.mark.slow
+def test_alignments_are_those_of_one_process(babbler: Path, start: Start, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("".join(f"{sentence}\n" for sentence in SENTENCES))
+    for size in (1, 2):
+        options = (tmp_path / "in", "--json", "--alignment", f"--output={tmp_path / str(size)}")
+        job = in_small_batches(start, size, "translate.py", babbler, *options)
+        assert job.statuses() == [0] * size, job.printed()
+    one, two = ([json.loads(line) for line in (tmp_path / name).read_text().splitlines()] for name in ("1", "2"))
+    links = [[x["alignment"] for x in line["translations"]] for line in one]
+    assert links == [[x["alignment"] for x in line["translations"]] for line in two]
+    assert sum(map(any, links)) > 10
+
+
+@pytest.mark.slow
 def test_torchrun_translates_standard_input_in_order(babbler: Path, tmp_path: Path) -> None:
     expected = Translator.load(babbler, precision="fp32").translate(SENTENCES)
     command = (SCRIPTS / "translate.py", babbler, "--precision=fp32")

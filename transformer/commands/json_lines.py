@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from transformer.data.tokenizer import Tokenizer
-from transformer.inference.translator import Translation
+from transformer.inference.alignment import Links, word_alignment
+from transformer.inference.translator import Translation, Translator
 
 # Programs that split text into lines may take these for line ends; in JSON they may be escaped.
 _LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
@@ -18,7 +19,7 @@ def json_lines(
     tokenizer: Tokenizer,
     *,
     first_number: int,
-    alignments: Sequence[Sequence[Sequence[tuple[int, int]]]] | None = None,
+    alignments: Sequence[Sequence[Links]] | None = None,
 ) -> str:
     """An object per input line: its number, the line, and its translations.
 
@@ -32,6 +33,19 @@ def json_lines(
                 one["alignment"] = [list(link) for link in links]
         objects.append({"line": first_number + i, "source": line, "translations": shown})
     return "".join(f"{json.dumps(one, ensure_ascii=False, allow_nan=False)}\n".translate(_LINE_ENDS) for one in objects)
+
+
+def align_translations(
+    translator: Translator, lines: Sequence[str], translations: Sequence[Sequence[Translation]], *, layer: int
+) -> list[list[Links]]:
+    """Word alignments of each translation of each line, as of `word_alignment`.
+
+    No links where nothing was searched, as of a copied line, and where line or translation is beyond the limits.
+    """
+    pairs = [(line, one.text) for line, found in zip(lines, translations, strict=True) for one in found if one.ids]
+    sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
+    links = iter(word_alignment(translator, sources, targets, layer=layer, too_long="skip"))
+    return [[next(links) if one.ids else [] for one in found] for found in translations]
 
 
 def _as_object(translation: Translation, tokenizer: Tokenizer) -> dict[str, Any]:

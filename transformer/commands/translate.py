@@ -6,7 +6,7 @@ FILE.part, from which the same command resumes; standard input must then be give
 
 With --json, a line is an object: "line" (its number), "source", and "translations", a list of objects with "text",
 "score", "log_prob" and "tokens". The tokens end with </s>, or where the line is translated in parts, each part does;
-an empty or copied line has none.
+an empty or copied line has none. With --alignment, "alignment" has pairs [word of the line, word of the translation].
 """
 
 import argparse
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from transformer.commands.json_lines import json_lines
+from transformer.commands.json_lines import align_translations, json_lines
 from transformer.commands.outputs import check_output
 from transformer.commands.search_options import (
     add_sampling_options,
@@ -37,6 +37,7 @@ from transformer.config import load_config
 from transformer.data.corpus import in_chunks
 from transformer.errors import ConfigError, DataError
 from transformer.hub import is_model_id
+from transformer.inference.alignment import checked_layer, single_model
 from transformer.inference.arguments import DEVICES, PRECISIONS, check_count
 from transformer.inference.line_input import LineInput, file_input, texts_input
 from transformer.inference.phrases import ConstraintFile, TextConstraints, unmet_messages
@@ -77,6 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     output.add_argument("--scores", action="store_true", help="put the score and a tab before each line")
     output.add_argument("--json", action="store_true", help="print a JSON object per input line")
     output.add_argument("--token-scores", action="store_true", help="add log P of each token to the JSON objects")
+    output.add_argument("--alignment", action="store_true", help="add word alignments to the JSON objects")
+    output.add_argument(
+        "--alignment-layer", type=int, metavar="N", help="decoder layer to align by, from 1; default: the last"
+    )
     output.add_argument("--output", type=Path, metavar="FILE", help="write to this file; resumable")
     parser.add_argument("--device", default="auto", choices=DEVICES)
     parser.add_argument("--precision", default="auto", choices=PRECISIONS)
@@ -101,10 +106,10 @@ def _translate(arguments: argparse.Namespace, context: DistributedContext) -> in
     if context.is_main:
         for given, origin in zip([arguments.run, *arguments.ensemble], origins(translator), strict=True):
             report_checkpoint(given, origin)
-    job = _Job(arguments, translator, sampling, constraints)
+    job = _Job(arguments, translator, sampling, constraints, _alignment_layer(arguments, translator))
     if source is None:
         for chunk in context.stream_from_main(job.numbered((), 1, PrefixReader(None))):
-            job.translate(chunk)
+            job.as_text(chunk, job.translate(chunk))  # alignments are computed by all processes too
         return 0
     constraints.check(translator.tokenizer)
     path = arguments.output
@@ -119,12 +124,22 @@ def _check_options(arguments: argparse.Namespace) -> Sampling | None:
         raise ConfigError("FILE and --text exclude each other")
     if arguments.json and arguments.scores:
         raise ConfigError("--scores is for plain lines; with --json each translation has its score")
-    if arguments.token_scores and not arguments.json:
-        raise ConfigError("--token-scores is for --json")
+    for option in ("token_scores", "alignment"):
+        if getattr(arguments, option) and not arguments.json:
+            raise ConfigError(f"--{option.replace('_', '-')} is for --json")
+    if arguments.alignment_layer is not None and not arguments.alignment:
+        raise ConfigError("--alignment-layer needs --alignment")
     if arguments.sample and arguments.constraints is not None:
         raise ConfigError("--constraints and --sample exclude each other: samples are not steered to phrases")
     check_count("--nbest", arguments.nbest)
     return chosen_sampling(arguments)
+
+
+def _alignment_layer(arguments: argparse.Namespace, translator: Translator) -> int | None:
+    """The decoder layer to align by, if at all. ConfigError if there is none such, or for an ensemble."""
+    if not arguments.alignment:
+        return None
+    return checked_layer(single_model(translator), arguments.alignment_layer, "--alignment-layer")
 
 
 class _Chunk(NamedTuple):
@@ -144,6 +159,7 @@ class _Job:
     translator: Translator
     sampling: Sampling | None
     constraints: ConstraintFile
+    alignment_layer: int | None  # None: no alignments
 
     @property
     def prefixes(self) -> Prefixes:
@@ -162,18 +178,24 @@ class _Job:
 
     def as_text(self, chunk: _Chunk, translations: list[list[Translation]]) -> str:
         if self.arguments.json:
-            return json_lines(chunk.lines, translations, self.translator.tokenizer, first_number=chunk.number)
+            links = None
+            if self.alignment_layer is not None:
+                links = align_translations(self.translator, chunk.lines, translations, layer=self.alignment_layer)
+            tokenizer = self.translator.tokenizer
+            return json_lines(chunk.lines, translations, tokenizer, first_number=chunk.number, alignments=links)
         return _as_text(translations, self.arguments.nbest, with_scores=self.arguments.scores)
 
     def settings(self) -> dict[str, object]:
         """On what the output depends besides the lines."""
         options = {"nbest": self.arguments.nbest, "scores": self.arguments.scores}
         later = {name: True for name in ("json", "token_scores") if getattr(self.arguments, name)}
+        aligned = {} if self.alignment_layer is None else {"alignment_layer": self.alignment_layer}
         drawn = {} if self.sampling is None else {"sampling": dataclasses.asdict(self.sampling)}
         return (
             self.translator.identity()
             | options
             | later
+            | aligned
             | drawn
             | self.prefixes.settings()
             | self.constraints.settings()

@@ -220,12 +220,12 @@ def single_model(translator: Translator) -> Transformer:
     return translator.model
 
 
-def checked_layer(model: Transformer, layer: int | None) -> int:
-    """The layer to align by. ConfigError if there is no such decoder layer."""
+def checked_layer(model: Transformer, layer: int | None, name: str = "layer") -> int:
+    """The layer to align by. ConfigError, with the argument's `name`, if there is no such decoder layer."""
     num_layers = len(model.decoder.layers)
     if layer is None:
         return num_layers
-    check_count("layer", layer, num_layers, "num_decoder_layers")
+    check_count(name, layer, num_layers, "num_decoder_layers")
     return layer
 
 
