@@ -4,11 +4,13 @@ import glob
 from collections.abc import Iterable
 from pathlib import Path
 
-from transformer.config import DataConfig
+from transformer.config import DataConfig, load_config
 from transformer.data.compression import COMPRESSION_SUFFIXES
 from transformer.errors import ConfigError
 from transformer.files import check_not_input, check_replaceable
+from transformer.hub import is_model_id
 from transformer.sections.validation_set import name_and_corpus
+from transformer.training.checkpoint import locate_checkpoint
 from transformer.training.run_directory import CHECKSUMS, RUN_DIRECTORIES, is_run
 
 _CHECKPOINT_FILES = ("model.safetensors", CHECKSUMS)
@@ -40,6 +42,15 @@ def check_output(path: Path, inputs: Iterable[Path] = (), data: DataConfig | Non
     if path.suffix in COMPRESSION_SUFFIXES:
         raise ConfigError(f"{path}: outputs are not compressed; leave out {path.suffix}")
     check_replaceable(path)
+
+
+def check_resumable_output(path: Path, inputs: Iterable[Path], run: str) -> None:
+    """Check likewise an output of `run`, and the files beside it from which it resumes."""
+    # The author of a model from the hub has another corpus, whatever the name.
+    config = None if is_model_id(run) else locate_checkpoint(run)[0] / "config.yaml"
+    data = load_config(config, saved=True).data if config else None
+    for suffix in ("", ".part", ".part.json"):
+        check_output(path.with_name(f"{path.name}{suffix}"), inputs, data)
 
 
 def _check_no_part_of_a_corpus(path: Path, corpus: Path) -> None:

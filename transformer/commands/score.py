@@ -15,12 +15,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from transformer.cli import print_aside
-from transformer.commands.outputs import check_output
+from transformer.commands.outputs import check_resumable_output
 from transformer.commands.selection import report_checkpoint
-from transformer.config import load_config, override
+from transformer.config import override
 from transformer.data.corpus import in_chunks
 from transformer.errors import ConfigError, DataError
-from transformer.hub import is_model_id
 from transformer.inference.alignment import STEPS
 from transformer.inference.forced import TOO_LONG_PAIR
 from transformer.inference.line_input import LineInput, file_input
@@ -28,7 +27,6 @@ from transformer.inference.paired_input import nbest_input, paired_input
 from transformer.inference.resumable import ResumableOutput, resumable_output
 from transformer.inference.score_lines import NbestLines, PairLines, WordLinks, Work
 from transformer.inference.translator import Translator
-from transformer.training.checkpoint import locate_checkpoint
 from transformer.training.device import tune_process
 from transformer.training.distributed import DistributedContext, init_distributed
 
@@ -157,12 +155,8 @@ def _source(arguments: argparse.Namespace) -> LineInput:
     """The input. ConfigError if the output would replace a part of it."""
     src, other = _lines_of(arguments.src), _lines_of(arguments.nbest or arguments.tgt)
     if (output := arguments.output) is not None:
-        # The author of a model from the hub has another corpus, whatever the name.
-        config = None if is_model_id(arguments.run) else locate_checkpoint(arguments.run)[0] / "config.yaml"
-        data = load_config(config, saved=True).data if config else None
         inputs = [x.path for x in (src, other) if x.path]
-        for suffix in ("", ".part", ".part.json"):
-            check_output(output.with_name(f"{output.name}{suffix}"), inputs, data)
+        check_resumable_output(output, inputs, arguments.run)
     return nbest_input(src, other, arguments.nbest_size) if arguments.nbest else paired_input(src, other)
 
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from transformer.commands.json_lines import align_translations, json_lines
-from transformer.commands.outputs import check_output
+from transformer.commands.outputs import check_resumable_output
 from transformer.commands.search_options import (
     add_sampling_options,
     add_search_options,
@@ -33,10 +33,8 @@ from transformer.commands.search_options import (
     print_notes,
 )
 from transformer.commands.selection import report_checkpoint
-from transformer.config import load_config
 from transformer.data.corpus import in_chunks
 from transformer.errors import ConfigError, DataError
-from transformer.hub import is_model_id
 from transformer.inference.alignment import checked_layer, single_model
 from transformer.inference.arguments import DEVICES, PRECISIONS, check_count
 from transformer.inference.line_input import LineInput, file_input, texts_input
@@ -46,7 +44,6 @@ from transformer.inference.resumable import ResumableOutput, resumable_output
 from transformer.inference.sampling import Sampling
 from transformer.inference.sources import InputNotes
 from transformer.inference.translator import Translation, Translator
-from transformer.training.checkpoint import locate_checkpoint
 from transformer.training.device import tune_process
 from transformer.training.distributed import DistributedContext, init_distributed
 
@@ -207,12 +204,8 @@ def _source(arguments: argparse.Namespace) -> LineInput:
     source = file_input(arguments.file or "-") if arguments.text is None else texts_input(arguments.text)
     Prefixes(path=arguments.prefix_file).reader()  # so that a missing file is an error now
     if (output := arguments.output) is not None:
-        # The author of a model from the hub has another corpus, whatever the name.
-        config = None if is_model_id(arguments.run) else locate_checkpoint(arguments.run)[0] / "config.yaml"
-        data = load_config(config, saved=True).data if config else None
         inputs = [x for x in (source.path, arguments.prefix_file, arguments.constraints) if x is not None]
-        for suffix in ("", ".part", ".part.json"):
-            check_output(output.with_name(f"{output.name}{suffix}"), inputs, data)
+        check_resumable_output(output, inputs, arguments.run)
     return source
 
 
