@@ -20,6 +20,7 @@ from transformer.data import dataset as dataset_module
 from transformer.data.builtin import builtin_pairs
 from transformer.data.corpus import Corpus
 from transformer.data.dataset import PairDataset, Side, corpus_tokenizer, encode_corpus
+from transformer.data.pairs import digest_of
 from transformer.data.tokenizer import EOS_ID, Tokenizer
 from transformer.errors import DataError
 
@@ -39,7 +40,7 @@ def tokenizer(pairs: Pairs) -> Tokenizer:
 
 def entry_name(dataset: PairDataset) -> str:
     """The directory of a corpus in the cache."""
-    return dataset_module._digest((dataset_module._FORMAT, dataset.fingerprint))
+    return digest_of(dataset_module._FORMAT, dataset.fingerprint)
 
 
 class Shelf:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from transformer.data.corpus import Corpus, in_chunks
+from transformer.data.pairs import digest_of
 from transformer.data.tokenizer import EOS_ID, UNK_ID, Tokenizer
 from transformer.errors import DataError
 from transformer.machine import num_cpus
@@ -80,8 +81,8 @@ def encode_corpus(
         DataError: no pair is left, the corpus cannot be read, or its cache entry is damaged.
     """
     _remove_leftovers(Path(cache_dir))
-    fingerprint = _digest((_FINGERPRINT_FORMAT, corpus.fingerprint, tokenizer.digest, max_length, max_ratio))
-    directory = Path(cache_dir) / _digest((_FORMAT, fingerprint))
+    fingerprint = digest_of(_FINGERPRINT_FORMAT, corpus.fingerprint, tokenizer.digest, max_length, max_ratio)
+    directory = Path(cache_dir) / digest_of(_FORMAT, fingerprint)
     if not (directory / "meta.json").is_file():
         directory.parent.mkdir(parents=True, exist_ok=True)
         with _locked(directory):
@@ -138,7 +139,7 @@ def corpus_tokenizer(
     parts = (_FORMAT, "tokenizer", corpus.fingerprint, vocab_size, sorted(settings.items()), *filter(None, [symbols]))
     if len(sides) == 1:
         parts += (f"side {sides[0]}",)
-    path = Path(cache_dir) / f"{_digest(parts)}.model"
+    path = Path(cache_dir) / f"{digest_of(*parts)}.model"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path):
@@ -217,10 +218,6 @@ def _append(path: Path, data: bytes | memoryview, cache: Path) -> None:
             file.write(data)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(cache)) from None
-
-
-def _digest(parts: Sequence[object]) -> str:
-    return hashlib.sha256(json.dumps(parts, default=np.generic.item).encode()).hexdigest()[:32]
 
 
 def _write_entry(

@@ -4,7 +4,6 @@ Text is compared as the tokenizer reads it. Memory is 8 bytes per pair and side.
 """
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transformer.data.dataset import Ints, PairDataset, Side
+from transformer.data.pairs import digest_of
 from transformer.files import write_atomic
 
 _IDS_PER_BLOCK = 1 << 20
@@ -105,7 +105,7 @@ def overlap(
     With a `cache`, the numbers are kept there.
     """
     prints = [(pairs.fingerprint, skip) for pairs, skip in (*train, held_out)]
-    key = hashlib.sha256(json.dumps(["overlap 1", *prints]).encode()).hexdigest()[:32]
+    key = digest_of("overlap 1", *prints)
     path = None if cache is None else cache / f"{key}.overlap.json"
     if path is not None and (kept := _kept(path, len(held_out[0]))) is not None:
         return kept

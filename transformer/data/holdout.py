@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from transformer.data.pairs import Corpus
+from transformer.data.pairs import Corpus, digest_of
 from transformer.errors import DataError
 from transformer.files import write_atomic
 
@@ -76,13 +76,13 @@ def held_out_split(whole: Corpus, split: str, splits: Sequence[str], size: int |
     """
     pairs = held_out_pairs(whole, splits, size, cache)[split]
     name = f"{len(pairs):,} {split} pairs held out of {whole.name}"
-    return Corpus(name, _digest("held-out pairs", pairs), lambda: iter(pairs))
+    return Corpus(name, digest_of("held-out pairs", pairs), lambda: iter(pairs))
 
 
 def without_held_out(corpus: Corpus, held_out: Sequence[Pairs]) -> Corpus:
     """A training corpus without the pairs that have the source of a held-out pair, which are counted."""
     sources = {text_hash(source) for pairs in held_out for source, _ in pairs}
-    return corpus.without("held_out", lambda source, _: text_hash(source) in sources, _digest(sorted(sources)))
+    return corpus.without("held_out", lambda source, _: text_hash(source) in sources, digest_of(sorted(sources)))
 
 
 def held_out_pairs(whole: Corpus, splits: Sequence[str], size: int | None, cache: Path) -> dict[str, Pairs]:
@@ -90,14 +90,14 @@ def held_out_pairs(whole: Corpus, splits: Sequence[str], size: int | None, cache
 
     DataError if there would be none, or fewer than half of the distinct sources would be left.
     """
-    key = _digest("held out", whole.fingerprint, sorted(set(splits)), size)
+    key = digest_of("held out", whole.fingerprint, sorted(set(splits)), size)
     path = cache / f"{key}.held_out.json"
     pairs = _kept(path, key)
     if pairs is None:
         pairs = _choose(whole, splits, size)
         with contextlib.suppress(OSError):  # another run with the same data may write it at the same time
             cache.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, json.dumps({"key": key, "sha256": _digest(pairs), "pairs": pairs}))
+            write_atomic(path, json.dumps({"key": key, "sha256": digest_of(pairs), "pairs": pairs}))
     return pairs
 
 
@@ -106,7 +106,7 @@ def _kept(path: Path, key: str) -> dict[str, Pairs] | None:
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         pairs = {split: [(source, target) for source, target in found] for split, found in kept["pairs"].items()}
-        return pairs if kept["key"] == key and kept["sha256"] == _digest(pairs) else None
+        return pairs if kept["key"] == key and kept["sha256"] == digest_of(pairs) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
@@ -127,7 +127,3 @@ def _choose(whole: Corpus, splits: Sequence[str], size: int | None) -> dict[str,
         if owner := owners.pop(text_hash(source), None):
             pairs[owner].append((source, target))
     return pairs
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

@@ -6,9 +6,7 @@ the tokens of past epochs need no replay.
 """
 
 import dataclasses
-import hashlib
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ from transformer.data.dataset import Ints, PairDataset, Side
 from transformer.data.duplicates import Flags, count_id, first_of_each, pair_hashes
 from transformer.data.filters import filtered
 from transformer.data.holdout import held_out_pairs, without_held_out
-from transformer.data.pairs import Corpus
+from transformer.data.pairs import Corpus, digest_of
 from transformer.data.tags import tagged
 from transformer.data.tokenizer import UNK_ID
 
@@ -66,7 +64,7 @@ def joined(corpora: Sequence[TrainingCorpus], tags: Sequence[str] = ()) -> Corpu
     parts = [one.corpus for one in corpora]
     if len(parts) == 1 and not tags:
         return parts[0]
-    fingerprint = parts[0].fingerprint if len(parts) == 1 else _digest(*(part.fingerprint for part in parts))
+    fingerprint = parts[0].fingerprint if len(parts) == 1 else digest_of(*(part.fingerprint for part in parts))
     return Corpus(
         " and ".join(part.name for part in parts),
         fingerprint,
@@ -214,7 +212,7 @@ def mixed(corpora: Sequence[TrainingCorpus], encoded: Sequence[PairDataset], *, 
         src=_joined_side([part.pairs.src for part in parts]),
         tgt=_joined_side([part.pairs.tgt for part in parts]),
         dropped=dropped,
-        fingerprint=fingerprints[0] if is_plain else _digest("mixture", fingerprints, weights, deduplicate),
+        fingerprint=fingerprints[0] if is_plain else digest_of("mixture", fingerprints, weights, deduplicate),
         num_unknown=sum(part.pairs.num_unknown for part in parts),
         parts=parts,
     )
@@ -232,7 +230,3 @@ def _joined_side(sides: Sequence[Side]) -> Side:
     starts = np.concatenate([side.starts + offset for side, offset in zip(sides, offsets, strict=False)])
     ids: Ints = JoinedIds([side.ids for side in sides])  # type: ignore[assignment]
     return Side(ids, np.concatenate([side.lengths for side in sides]), starts)
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
