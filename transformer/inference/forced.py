@@ -19,13 +19,13 @@ from transformer.errors import ConfigError, DataError
 from transformer.inference.arguments import check_count, text_list
 from transformer.inference.ensemble import mean_log_probs
 from transformer.inference.penalties import PENALTIES
+from transformer.inference.sources import list_numbers
 from transformer.inference.translator import Translator
 
 TooLongPair = Literal["error", "skip"]
 TOO_LONG_PAIR: tuple[TooLongPair, ...] = get_args(TooLongPair)
 # Logits at a time: all of a batch with a vocabulary of 37k would take gigabytes.
 _CHUNK_NUMEL = {"cpu": 1 << 22, "cuda": 1 << 27}
-_NUM_LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class PairNotes:
             (self.unknown_source, "with unknown characters in what is translated", "scored as if they were one piece"),
             (self.unknown_target, "with unknown characters in the translation", "scored by the piece for all of them"),
         )
-        return [f"{_lines(numbers, what)} {end}: {_list(numbers)}" for numbers, what, end in kinds if numbers]
+        return [f"{_lines(numbers, what)} {end}: {list_numbers(numbers)}" for numbers, what, end in kinds if numbers]
 
 
 def score_translations(
@@ -311,8 +311,3 @@ def _max_length(translator: Translator) -> float:
 
 def _lines(numbers: Sequence[int], kind: str) -> str:
     return f"1 pair {kind} is" if len(numbers) == 1 else f"{len(numbers)} pairs {kind} are"
-
-
-def _list(numbers: Sequence[int]) -> str:
-    listed = ", ".join(map(str, numbers[:_NUM_LISTED]))
-    return listed if len(numbers) <= _NUM_LISTED else f"{listed} and {len(numbers) - _NUM_LISTED} more"

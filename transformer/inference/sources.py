@@ -43,15 +43,19 @@ class InputNotes:
         """A line for each kind that occurred."""
         lines = []
         if self.copied:
-            lines.append(f"{_lines(self.copied, 'without a known word', 'is', 'are')} copied: {_list(self.copied)}")
+            lines.append(
+                f"{_lines(self.copied, 'without a known word', 'is', 'are')} copied: {list_numbers(self.copied)}"
+            )
         if self.doubtful:
             what = _lines(self.doubtful, "of mostly unknown words", "has", "have")
-            lines.append(f"{what} a doubtful translation: {_list(self.doubtful)}")
+            lines.append(f"{what} a doubtful translation: {list_numbers(self.doubtful)}")
         if self.unknown:
             what = _lines(self.unknown, "with unknown characters", "is", "are")
-            lines.append(f"{what} translated without them: {_list(self.unknown)}")
+            lines.append(f"{what} translated without them: {list_numbers(self.unknown)}")
         if self.truncated:
-            lines.append(f"{_lines(self.truncated, 'beyond the limit', 'is', 'are')} cut: {_list(self.truncated)}")
+            lines.append(
+                f"{_lines(self.truncated, 'beyond the limit', 'is', 'are')} cut: {list_numbers(self.truncated)}"
+            )
         if self.several:
             lines.append(
                 f"{len(self.several)} of {self.num_lines} lines seem to have several sentences; a model trained on "
@@ -201,6 +205,7 @@ def _lines(numbers: Sequence[int], kind: str, one: str, many: str) -> str:
     return f"1 line {kind} {one}" if len(numbers) == 1 else f"{len(numbers)} lines {kind} {many}"
 
 
-def _list(numbers: Sequence[int]) -> str:
+def list_numbers(numbers: Sequence[int]) -> str:
+    """The first numbers, separated by commas, and how many more there are."""
     listed = ", ".join(map(str, numbers[:_NUM_LISTED]))
     return listed if len(numbers) <= _NUM_LISTED else f"{listed} and {len(numbers) - _NUM_LISTED} more"
