@@ -135,8 +135,8 @@ def load_data(data: DataConfig, tokenizer_path: Path, context: DistributedContex
         raise DataError(f"data.corpus={data.corpus}: differs between machines")
     shared = context.broadcast_from_main(lambda: _overlap(encoded, validation_encoded, data))
     others = load_validation_sets(data, tokenizer, context, stage)
-    told = (*tokenizer_lines(data, tokenizer),)
-    return RunData(tokenizer, encoded, validation_encoded, validation, shared, others, sampler, told)
+    lines = tuple(tokenizer_lines(data, tokenizer))
+    return RunData(tokenizer, encoded, validation_encoded, validation, shared, others, sampler, lines)
 
 
 def _check_apart(data: DataConfig, corpora: Sequence[TrainingCorpus], validation: Corpus) -> None:
