@@ -21,6 +21,7 @@ from transformer.config import override
 from transformer.data.corpus import in_chunks
 from transformer.errors import ConfigError, DataError
 from transformer.inference.alignment import STEPS
+from transformer.inference.arguments import DEVICES, PRECISIONS
 from transformer.inference.forced import TOO_LONG_PAIR
 from transformer.inference.line_input import LineInput, file_input
 from transformer.inference.paired_input import nbest_input, paired_input
@@ -78,8 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-source-length", type=int, metavar="N", help="the most pieces of a source, </s> included")
     parser.add_argument("--too-long", choices=TOO_LONG_PAIR, default="error", help="do not score longer pairs")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write to this file; resumable")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "int8"))
+    parser.add_argument("--device", default="auto", choices=DEVICES)
+    parser.add_argument("--precision", default="auto", choices=PRECISIONS)
     return parser
 
 
