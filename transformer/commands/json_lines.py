@@ -1,16 +1,12 @@
 """Translations as JSON lines: an object per line of the input."""
 
-import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from transformer.data.tokenizer import Tokenizer
 from transformer.inference.alignment import Links, word_alignment
+from transformer.inference.json_line import finite_or_none, json_line
 from transformer.inference.translator import Translation, Translator
-
-# Programs that split text into lines may take these for line ends; in JSON they may be escaped.
-_LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
 
 
 def json_lines(
@@ -32,7 +28,7 @@ def json_lines(
             for one, links in zip(shown, alignments[i], strict=True):
                 one["alignment"] = [list(link) for link in links]
         objects.append({"line": first_number + i, "source": line, "translations": shown})
-    return "".join(f"{json.dumps(one, ensure_ascii=False, allow_nan=False)}\n".translate(_LINE_ENDS) for one in objects)
+    return "".join(f"{json_line(one)}\n" for one in objects)
 
 
 def align_translations(
@@ -52,14 +48,10 @@ def _as_object(translation: Translation, tokenizer: Tokenizer) -> dict[str, Any]
     """Scores are null where nothing was found, as of a model with NaN; log P of pieces is there if asked for."""
     found: dict[str, Any] = {
         "text": translation.text,
-        "score": _finite(translation.score),
-        "log_prob": _finite(translation.log_prob),
+        "score": finite_or_none(translation.score),
+        "log_prob": finite_or_none(translation.log_prob),
         "tokens": tokenizer.pieces(translation.ids),
     }
     if translation.token_log_probs:
         found["token_log_probs"] = list(translation.token_log_probs)
     return found
-
-
-def _finite(number: float) -> float | None:
-    return number if math.isfinite(number) else None

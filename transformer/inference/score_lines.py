@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +17,7 @@ from transformer.inference.forced import (
     perplexity,
     score_translations,
 )
+from transformer.inference.json_line import finite_or_none, json_line
 from transformer.inference.nbest import Candidate, as_line, best, check_weight, parse_candidate, score_nbest
 from transformer.inference.paired_input import lines_of
 from transformer.inference.translator import Translator
@@ -111,18 +110,18 @@ class PairLines(Work):
     def _as_json(self, number: int, score: ForcedScore, num_words: int) -> list[str]:
         record: dict[str, object] = {
             "line": number,
-            "log_prob": _finite(score.log_prob),
-            "score": _finite(score.score),
-            "perplexity": _finite(score.perplexity),
-            "perplexity_per_word": _finite(perplexity(score.log_prob, num_words if score.ids else 0)),
+            "log_prob": finite_or_none(score.log_prob),
+            "score": finite_or_none(score.score),
+            "perplexity": finite_or_none(score.perplexity),
+            "perplexity_per_word": finite_or_none(perplexity(score.log_prob, num_words if score.ids else 0)),
             "pieces": len(score.ids),
             "words": num_words if score.ids else 0,
             "unknown": score.ids.count(UNK_ID),
         }
         if self.with_tokens:
-            rows = zip(self._pieces(score), map(_finite, score.log_probs), score.ranks, strict=True)
+            rows = zip(self._pieces(score), map(finite_or_none, score.log_probs), score.ranks, strict=True)
             record["tokens"] = [{"piece": piece, "log_prob": x, "rank": rank} for piece, x, rank in rows]
-        return [_dumped(record)]
+        return [json_line(record)]
 
     def _pieces(self, score: ForcedScore) -> list[str]:
         return [without_control_space(piece) for piece in self.translator.tokenizer.pieces(score.ids)]
@@ -131,15 +130,15 @@ class PairLines(Work):
         """The sums over all pairs that were scored."""
         per_piece, per_word = (perplexity(self._log_prob, number) for number in (self._num_pieces, self._num_words))
         if self.summary_only and self.as_json:
-            return _dumped(
+            return json_line(
                 {
                     "lines": self._num_pairs,
                     "scored": self._num_scored,
                     "pieces": self._num_pieces,
                     "words": self._num_words,
-                    "log_prob": _finite(self._log_prob),
-                    "perplexity": _finite(per_piece),
-                    "perplexity_per_word": _finite(per_word),
+                    "log_prob": finite_or_none(self._log_prob),
+                    "perplexity": finite_or_none(per_piece),
+                    "perplexity_per_word": finite_or_none(per_word),
                 }
             )
         of_all = f" of {self._num_pairs:,}" * (self._num_scored < self._num_pairs)
@@ -187,7 +186,7 @@ class NbestLines(Work):
             return "".join(f"{candidate.text if candidate else ''}\n" for candidate in chosen)
         if self.as_json:
             return "".join(
-                _dumped({"line": number, "candidates": [_as_record(c) for c in candidates]}) + "\n"
+                json_line({"line": number, "candidates": [_as_record(c) for c in candidates]}) + "\n"
                 for number, candidates in enumerate(scored, start=first_number)
             )
         return "".join(f"{as_line(candidate)}\n" for candidates in scored for candidate in candidates)
@@ -209,7 +208,7 @@ class WordLinks(Work):
         out = []
         for (number, *_), of_pair in zip(pairs, links, strict=True):
             pharaoh = " ".join(f"{j}-{i}" for j, i in of_pair)
-            out.append(_dumped({"line": number, "alignment": of_pair}) if self.as_json else pharaoh)
+            out.append(json_line({"line": number, "alignment": of_pair}) if self.as_json else pharaoh)
         return "".join(f"{line}\n" for line in out)
 
 
@@ -226,16 +225,7 @@ def _group(item: str) -> tuple[str, list[Candidate]]:
 def _as_record(candidate: Candidate) -> dict[str, object]:
     return {
         "text": candidate.text,
-        "log_prob": _finite(candidate.log_prob),
-        "score": _finite(candidate.new),
-        "total": _finite(candidate.total),
+        "log_prob": finite_or_none(candidate.log_prob),
+        "score": finite_or_none(candidate.new),
+        "total": finite_or_none(candidate.total),
     }
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no infinity and no NaN."""
-    return value if math.isfinite(value) else None
-
-
-def _dumped(record: dict[str, object]) -> str:
-    return json.dumps(record, ensure_ascii=False)
