@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("file", metavar="FILE", nargs="?", help="plain or compressed; - is standard input")
     parser.add_argument("--evaluate", action="store_true", help="print F1 instead of trees")
     parser.add_argument("--split", help="evaluate on this split of the run's corpus")
-    parser.add_argument("--beam", type=int)
+    parser.add_argument("--beam", type=int, metavar="N")
     parser.add_argument("--alpha", type=float, help="exponent of the length penalty")
     parser.add_argument("--device", default="auto", choices=DEVICES)
     parser.add_argument("--precision", default="auto", choices=PRECISIONS[:-1])

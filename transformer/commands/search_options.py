@@ -37,7 +37,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
         help="translate with these models too, by the mean of all probabilities; they need the vocabulary of RUN",
     )
     search = parser.add_argument_group("search", "by default as the section search of the run's configuration says")
-    search.add_argument("--beam", type=int, help="hypotheses per sentence; 1 is greedy search")
+    search.add_argument("--beam", type=int, metavar="N", help="hypotheses per sentence; 1 is greedy search")
     search.add_argument("--alpha", type=float, help="exponent of the length penalty")
     search.add_argument("--length-penalty", choices=PENALTIES, help="((5 + |Y|) / 6)^alpha, |Y|^alpha, or none")
     search.add_argument(
@@ -46,7 +46,10 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--max-length", type=int, metavar="N", help="a translation has at most N pieces with </s>")
     search.add_argument("--min-length", type=int, metavar="N", help="a translation has at least N pieces with </s>")
     search.add_argument(
-        "--no-repeat-ngram", type=int, metavar="N", help="no N pieces follow each other twice in a translation; 0: may"
+        "--no-repeat-ngram",
+        type=int,
+        metavar="N",
+        help="no N pieces follow each other twice in a translation; 0: any may",
     )
     search.add_argument(
         "--allow-unknown",
@@ -75,7 +78,7 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--top-p", type=float, metavar="P", help="draw from the fewest pieces with this probability; default: 1, all"
     )
-    group.add_argument("--seed", type=int, help="of the samples, which depend on it and the line's number; default: 1")
+    group.add_argument("--seed", type=int, metavar="N", help="of the samples; default: 1")
 
 
 def chosen_sampling(arguments: argparse.Namespace) -> Sampling | None:

@@ -71,7 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_sampling_options(parser)
     output = parser.add_argument_group("output")
-    output.add_argument("--nbest", type=int, default=1, help="print this many lines per input line, best first")
+    output.add_argument(
+        "--nbest", type=int, metavar="N", default=1, help="print N translations per line of the input, best first"
+    )
     output.add_argument("--scores", action="store_true", help="put the score and a tab before each line")
     output.add_argument("--json", action="store_true", help="print a JSON object per input line")
     output.add_argument("--token-scores", action="store_true", help="add log P of each token to the JSON objects")

@@ -20,7 +20,9 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         "config", metavar="CONFIG", nargs="?", help="a YAML file, or a name that `transformer configs` lists"
     )
     parser.add_argument("overrides", metavar="section.key=value", nargs="*", help="such as train.max_steps=1000")
-    parser.add_argument("--src", metavar="FILE", help=f"train on two files; without CONFIG with that of {_DEFAULT!r}")
+    parser.add_argument(
+        "--src", metavar="FILE", help=f"take two files as the corpus; without CONFIG, configuration {_DEFAULT}"
+    )
     parser.add_argument("--tgt", metavar="FILE", help="the file with the translations of --src, line by line")
     parser.add_argument(
         "--validation-size", metavar="N", type=int, help="pairs held out of the training data, and as many for the test"
