@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from transformer.commands.outputs import check_output
-from transformer.config import DataConfig, load_config
+from transformer.config import DataConfig
 from transformer.errors import ConfigError, DataError
 from transformer.inference.evaluation_set import EvaluationSet
+from transformer.training.run_directory import saved_config
 
 
 def other_sets(
@@ -41,13 +42,9 @@ def other_sets(
 
 def _data_of(name: str, data: DataConfig) -> DataConfig:
     """The data section of a run, or that of the scored run with another corpus."""
-    path = Path(name) / "config.yaml"
-    if not path.is_file():
+    if not (Path(name) / "config.yaml").is_file():
         return data.with_corpus(name)
-    try:
-        other = load_config(path, saved=True).data
-    except ConfigError as error:  # names the file only if the YAML is at fault
-        raise ConfigError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+    other = saved_config(Path(name)).data
     if (other.src_lang, other.tgt_lang) != (data.src_lang, data.tgt_lang):
         raise ConfigError(
             f"--also {name}: is a run from {other.src_lang!r} into {other.tgt_lang!r}, but the one that is scored "

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from transformer.config import Config, ModelConfig, load_config
 from transformer.data.tokenizer import SOURCE_FILE, TARGET_FILE, Tokenizer, load_tokenizer
-from transformer.errors import CheckpointError, ConfigError
+from transformer.errors import CheckpointError
 from transformer.files import fsync, remove_atomic
 from transformer.hub import check_links, fetch_model, is_model_id
 from transformer.model.alternatives.build import build_model
@@ -29,7 +29,7 @@ from transformer.training import integrity
 from transformer.training.averaging import MovingAverage
 from transformer.training.freezing import frozen_names
 from transformer.training.rng import RNGState
-from transformer.training.run_directory import CHECKSUMS, checkpoints, find_checkpoint, step_of
+from transformer.training.run_directory import CHECKSUMS, checkpoints, find_checkpoint, saved_config, step_of
 from transformer.training.training_state import Progress, TrainingState, load_raw_weights, load_state, save_state
 
 
@@ -184,11 +184,7 @@ def _read_config(directory: Path, *required: str) -> Config:
             raise CheckpointError(f"{directory}: not a checkpoint: {name} is missing")
     # Before the configuration, which this version may not understand if it is of another format.
     integrity.read_shapes(directory / "model.safetensors")
-    path = directory / "config.yaml"
-    try:
-        return load_config(path, saved=True)
-    except ConfigError as error:  # names the file only if the YAML is at fault, not for a value
-        raise ConfigError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+    return saved_config(directory)
 
 
 def _rows(shapes: Mapping[str, tuple[int, ...]], *, is_separate: bool) -> Sizes:

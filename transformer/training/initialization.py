@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from transformer.config import Config, DataConfig, load_config
+from transformer.config import Config, DataConfig
 from transformer.data.tokenizer import EOS_ID, SOURCE_FILE, TARGET_FILE, Tokenizer, load_tokenizer
 from transformer.errors import CheckpointError, ConfigError, warn
 from transformer.files import expand_home, is_locked, write_atomic
@@ -25,7 +25,7 @@ from transformer.sections.types import TokenizerType
 from transformer.training import integrity
 from transformer.training.checkpoint import load_checkpoint, locate_checkpoint
 from transformer.training.claim import Claim
-from transformer.training.run_directory import INITIALIZATION, checkpoints, step_of
+from transformer.training.run_directory import INITIALIZATION, checkpoints, saved_config, step_of
 from transformer.training.run_keys import yaml_value
 
 # Of the section data, besides those of the tokenizer. The tag is inherited unless there are corpora with their own.
@@ -71,12 +71,12 @@ def inherited(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
     except ValueError:  # no home directory, which `load_config` reports
         return {}
     if checkpoints(run / "checkpoints") and (run / "config.yaml").is_file():
-        before = _read_config(run)
+        before = saved_config(run)
         if before.train.init_from is not None:  # else the run is refused, for beginning otherwise
             return _inheritable(before)
     _check_foreign(source, run)
     directory, _ = locate_checkpoint(source)
-    config = _read_config(directory)
+    config = saved_config(directory)
     tokenizer = load_tokenizer(directory, is_separate=config.data.separate_vocabularies)
     found = _inheritable(dataclasses.replace(config, data=_described(config.data, tokenizer)))
     given = values.get("data")
@@ -102,14 +102,6 @@ def _inheritable(config: Config) -> dict[str, dict[str, Any]]:
     return {"model": dataclasses.asdict(config.model), "data": {name: getattr(config.data, name) for name in names}}
 
 
-def _read_config(directory: Path) -> Config:
-    path = directory / "config.yaml"
-    try:
-        return load_config(path, saved=True)
-    except ConfigError as error:  # names the file only if the YAML is at fault
-        raise ConfigError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
-
-
 def _check_foreign(source: str, run: Path) -> None:
     """ConfigError if a run is to begin with weights of its own directory."""
     if not is_model_id(source) and Path(source).resolve().is_relative_to(run.resolve()):
@@ -131,7 +123,7 @@ def claim_with_tokenizer(config: Config, *, change: bool = False) -> Claim:
     if checkpoints(run / "checkpoints"):
         return Claim(config, change=change)
     directory, _ = locate_checkpoint(source)
-    there = _read_config(directory)
+    there = saved_config(directory)
     tokenizer = load_tokenizer(directory, is_separate=there.data.separate_vocabularies)
     _check_config(source, there, config, tokenizer)
     claimed = Claim(config, change=change)

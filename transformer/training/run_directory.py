@@ -144,6 +144,15 @@ def _clean_up(run: Path) -> None:
             shutil.rmtree(leftover)
 
 
+def saved_config(directory: Path) -> Config:
+    """The configuration of a run or a checkpoint. ConfigError that names its file."""
+    path = directory / "config.yaml"
+    try:
+        return load_config(path, saved=True)
+    except ConfigError as error:  # names the file only if the YAML is at fault, not for a value
+        raise ConfigError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+
+
 def is_run(directory: Path) -> bool:
     """Whether a directory is a run, even one that has just begun or has lost files. OSError."""
     if (directory / "config.yaml").exists():
