@@ -13,12 +13,7 @@ from pathlib import Path
 
 from transformer.data.protobuf import read_fields, write_field, write_number
 from transformer.data.sentencepiece_model import CONTROL, PIECES, TRAINER, UNKNOWN, Piece, read_pieces, read_trainer
-from transformer.data.tokenizer import (
-    SOURCE_FILE,
-    TARGET_FILE,
-    Tokenizer,
-    load_processor,
-)
+from transformer.data.tokenizer import SOURCE_FILE, TARGET_FILE, Tokenizer, load_processor
 from transformer.errors import DataError, UserError
 from transformer.files import is_special_file
 
@@ -27,6 +22,7 @@ _NAMES = {"pad": "<pad>", "unk": "<unk>", "bos": "<s>", "eos": "</s>"}
 # Fields of the trainer's specification: the id and the name of each special piece.
 _ID_FIELDS = {"unk": 40, "bos": 41, "eos": 42, "pad": 43}
 _NAME_FIELDS = {"unk": 45, "bos": 46, "eos": 47, "pad": 48}
+_SPECIAL_FIELDS = {*_ID_FIELDS.values(), *_NAME_FIELDS.values()}
 _OPUS_FILES = ("target.spm", "source.spm")  # of OPUS-MT
 
 
@@ -103,9 +99,6 @@ def with_own_ids(model: bytes) -> bytes:
     changed = b"".join((*parts, write_field(TRAINER, b"".join(trainer)), *(field for _, field, _ in fields)))
     _check_same_pieces(model, changed, [piece.text for piece in pieces])
     return changed
-
-
-_SPECIAL_FIELDS = {*_ID_FIELDS.values(), *_NAME_FIELDS.values()}
 
 
 def _special_pieces(pieces: Sequence[Piece], ids: dict[str, int]) -> list[Piece]:

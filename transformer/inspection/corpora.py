@@ -15,7 +15,7 @@ from transformer.config import Config, DataConfig
 from transformer.data.corpus import in_chunks, load_split
 from transformer.data.dataset import Ints, PairDataset, Side, encode_corpus
 from transformer.data.duplicates import Overlap, first_of_each, overlap, pair_hashes, row_hashes
-from transformer.data.filters import reason_to_drop
+from transformer.data.filters import FILTERS, reason_to_drop
 from transformer.data.mixture import training_corpora
 from transformer.data.pairs import Corpus
 from transformer.data.tags import tagged
@@ -28,6 +28,8 @@ from transformer.training.initialization import copy_tokenizer
 
 _PERCENTILES = (1, 50, 90, 99, 100)
 _PAIRS_PER_CHUNK, _CHARACTERS_PER_CHUNK = 10_000, 1 << 21
+
+_SEEN = {"empty", "too_long", "ratio", *FILTERS}  # reasons to drop a pair that are in the text itself
 
 Example = tuple[str, str]
 
@@ -135,9 +137,6 @@ def dropped_examples(
         if all(len(found.get(reason, ())) >= needed for reason, needed in wanted.items() if reason in _SEEN):
             break
     return found
-
-
-_SEEN = {"empty", "too_long", "ratio", "copies", "encoding", "markup", "no_letters", "numbers"}  # in the text itself
 
 
 def _reasons(corpus: Corpus, data: DataConfig, tokenizer: Tokenizer) -> Iterator[tuple[str, Example]]:
