@@ -207,7 +207,7 @@ def test_where_rules_leave_no_translation_it_is_empty(translator: Translator, mo
     message = "1 line is left empty, as no translation with the phrases was found: 5; a larger --beam may find one"
     assert unmet_messages([["Hund"], ["rot"]], [[nothing], [found]], first_number=5) == [message]
     many = unmet_messages([["Hund"]] * 11, [[nothing]] * 11, first_number=1)
-    assert many[0].startswith("11 lines are left empty, ") and ": 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and more;" in many[0]
+    assert many[0].startswith("11 lines are left empty, ") and ": 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 1 more;" in many[0]
     assert unmet_messages([[], ["rot"]], [[nothing], [found]], first_number=5) == []
     assert unmet_messages(None, [[nothing]], first_number=5) == []
 

@@ -12,10 +12,11 @@ from transformer.data.corpus import read_lines
 from transformer.data.normalization import is_blank
 from transformer.data.tokenizer import UNK_ID, Tokenizer
 from transformer.errors import DataError
+from transformer.inference.sources import list_numbers
 from transformer.inference.translation import Translation
 
 TextConstraints = Sequence[Sequence[str]]  # per text its phrases
-Ids = list[list[int]]  # of the phrases of one text
+PhraseIds = list[list[int]]  # of the phrases of one text
 
 
 @dataclass(frozen=True)
@@ -75,17 +76,17 @@ def unmet_messages(
     At most one line.
     """
     pairs = enumerate(zip(constraints or (), translations, strict=constraints is not None), start=first_number)
-    numbers = [str(number) for number, (phrases, (best, *_)) in pairs if phrases and not math.isfinite(best.score)]
+    numbers = [number for number, (phrases, (best, *_)) in pairs if phrases and not math.isfinite(best.score)]
     if not numbers:
         return []
     what = "1 line is" if len(numbers) == 1 else f"{len(numbers)} lines are"
-    listed = f"{', '.join(numbers[:10])}{' and more' * (len(numbers) > 10)}"
-    return [f"{what} left empty, as no translation with the phrases was found: {listed}; a larger --beam may find one"]
+    found = "as no translation with the phrases was found"
+    return [f"{what} left empty, {found}: {list_numbers(numbers)}; a larger --beam may find one"]
 
 
 def encode_constraints(
     tokenizer: Tokenizer, constraints: TextConstraints | None, num_texts: int, first_number: int
-) -> list[Ids]:
+) -> list[PhraseIds]:
     """Ids of the phrases of each text; none at all without constraints.
 
     TypeError unless constraints are a list per text; otherwise as `encode_phrases`.
@@ -99,7 +100,7 @@ def encode_constraints(
 
 def encode_phrases(
     constraints: TextConstraints, tokenizer: Tokenizer, *, first_number: int = 1, kind: str = "sentence"
-) -> list[Ids]:
+) -> list[PhraseIds]:
     """Ids of the phrases of each text, as at the beginning of words.
 
     Raises:

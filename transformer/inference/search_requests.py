@@ -12,7 +12,7 @@ from transformer.inference.arguments import text_list
 from transformer.inference.constraints import constrained_beam_search
 from transformer.inference.feasibility import check_phrases
 from transformer.inference.penalties import PENALTIES
-from transformer.inference.phrases import Ids, TextConstraints, encode_constraints
+from transformer.inference.phrases import PhraseIds, TextConstraints, encode_constraints
 from transformer.inference.rules import Forbidden, ForcedPrefix, MinLength, NoRepeatNgram, Rule
 from transformer.inference.sampling import Sampling, sample
 from transformer.inference.search import Decode, Device, Hypothesis, State, beam_search, greedy_search
@@ -27,7 +27,7 @@ class Request(NamedTuple):
     limit: int  # their most pieces, </s> included
     number: int  # of the text
     part: int  # of the text, from 0
-    phrases: Ids  # ids that they contain
+    phrases: PhraseIds  # ids that they contain
 
 
 class Wanted(NamedTuple):
@@ -82,7 +82,7 @@ def search_requests(
     search: SearchConfig,
     model_limit: int,
     first_number: int,
-    constraints: Sequence[Ids] = (),
+    constraints: Sequence[PhraseIds] = (),
 ) -> list[list[Request]]:
     """The requests for the sources of each text; its prefix is for the first source that is searched.
 
@@ -114,7 +114,7 @@ def search_requests(
     return found
 
 
-def _with_phrases(requests: Sequence[Request], phrases: Ids, search: SearchConfig) -> list[Request]:
+def _with_phrases(requests: Sequence[Request], phrases: PhraseIds, search: SearchConfig) -> list[Request]:
     request, *others = requests
     if others:
         raise DataError(
