@@ -45,7 +45,10 @@ def add_analysis_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_analysis_options(arguments: argparse.Namespace) -> None:
-    """ConfigError for options that do not go together, are out of range, or need what is not installed."""
+    """Check the options.
+
+    ConfigError if some do not go together, are out of range, or need what is not installed.
+    """
     if arguments.plot is not None and not arguments.by_length:
         raise ConfigError("--plot goes with --by-length")
     if arguments.length_step is not None and not arguments.by_length and arguments.html is None:
@@ -112,7 +115,10 @@ def write_page(
 def lengths_of(
     texts: EvaluationSet, scorer: Scorer, hypotheses: Sequence[str], step: int | None = None
 ) -> tuple[str, list[LengthBucket]]:
-    """Scores by the length of the source, or without sources of the first reference; with the unit, in words."""
+    """The unit of lengths, and the scores by sentence length.
+
+    Lengths are those of the source, or without sources those of the first reference.
+    """
     side, lines = ("source", texts.sources) if texts.sources is not None else ("reference", texts.references[0])
     unit, lengths = text_lengths(lines)
     buckets = score_by_length(scorer, hypotheses, texts.references, lengths, step or default_step(unit))
@@ -136,7 +142,10 @@ def sentence_record(
 
 
 def printable(text: str) -> str:
-    """Text for a terminal: what would move the cursor or turn the line round is escaped, letters are kept."""
+    """Text for a terminal.
+
+    What would move the cursor or turn the line round is escaped; letters are kept.
+    """
 
     def shown(character: str) -> str:
         if character in _BIDI or unicodedata.category(character) in ("Cc", "Cs", "Co", "Zl", "Zp"):

@@ -24,7 +24,9 @@ Flags = npt.NDArray[np.bool_]
 
 
 def row_hashes(side: Side, skip: int = 0) -> Hashes:
-    """A hash of 64 bits of each sentence, without its first `skip` ids: sum of T[id] r^position mod 2^64.
+    """A hash of 64 bits per sentence, without its first `skip` ids.
+
+    It is the sum of T[id] r^position mod 2^64.
 
     T are random numbers. In blocks, so that ids are not held in memory.
     """
@@ -100,7 +102,9 @@ class Overlap:
 def overlap(
     train: list[tuple[PairDataset, int]], held_out: tuple[PairDataset, int], cache: Path | None = None
 ) -> Overlap:
-    """Count held-out sentences that are in the training data; each dataset with the ids of its tag to skip.
+    """Count the held-out sentences that are in the training data.
+
+    Each dataset comes with the number of ids of its tag, which are skipped.
 
     With a `cache`, the numbers are kept there.
     """

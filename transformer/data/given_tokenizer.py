@@ -77,7 +77,9 @@ def load_given(path: Path) -> Tokenizer:
 
 
 def with_own_ids(model: bytes) -> bytes:
-    """The SentencePiece model with padding 0, unknown 1, <s> 2 and </s> 3; itself if it has them.
+    """The SentencePiece model with padding 0, unknown 1, <s> 2, </s> 3.
+
+    A model that has them already is returned as it is.
 
     DataError if it is no such model, or would split text in another way.
     """

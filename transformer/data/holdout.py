@@ -37,7 +37,9 @@ def text_hash(text: str) -> int:
 
 
 def choose_hashes(hashes: Iterable[int], splits: Sequence[str], size: int | None) -> tuple[dict[str, set[int]], int]:
-    """The hashes that each split takes, and the number of distinct ones, or a lower bound far above them.
+    """The hashes of each split, and the number of distinct ones.
+
+    Of many, the number is a lower bound far above those taken.
 
     Memory does not grow with their number.
 
@@ -80,7 +82,10 @@ def held_out_split(whole: Corpus, split: str, splits: Sequence[str], size: int |
 
 
 def without_held_out(corpus: Corpus, held_out: Sequence[Pairs]) -> Corpus:
-    """A training corpus without the pairs that have the source of a held-out pair, which are counted."""
+    """A training corpus without the sources of held-out pairs.
+
+    Pairs that are left out are counted.
+    """
     sources = {text_hash(source) for pairs in held_out for source, _ in pairs}
     return corpus.without("held_out", lambda source, _: text_hash(source) in sources, digest_of(sorted(sources)))
 

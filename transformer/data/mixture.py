@@ -187,7 +187,9 @@ class Mixture(PairDataset):
 
 
 def mixed(corpora: Sequence[TrainingCorpus], encoded: Sequence[PairDataset], *, deduplicate: bool = False) -> Mixture:
-    """Encoded corpora as one; with `deduplicate`, without the pairs that repeat one of the same or an earlier corpus.
+    """Encoded corpora as one.
+
+    With `deduplicate`, it lacks the pairs that repeat one of the same or an earlier corpus.
 
     The fingerprint of a single corpus, visited once and whole, is its own.
     """

@@ -55,7 +55,10 @@ class Corpus:
             yield pair
 
     def without(self, reason: str, is_dropped: Callable[[str, str], bool], key: str) -> "Corpus":
-        """The corpus without some of its pairs, which are counted under `reason`; `key` changes with which they are."""
+        """The corpus without some of its pairs, which are counted under `reason`.
+
+        `key` changes with which they are.
+        """
         return self.sorted_out(lambda source, target: reason if is_dropped(source, target) else None, f"{reason} {key}")
 
     def sorted_out(self, reason_of: Callable[[str, str], str | None], key: str) -> "Corpus":

@@ -17,7 +17,10 @@ def split_tag(text: str, tags: Sequence[str]) -> tuple[str | None, str]:
 
 
 def tagged(corpus: Corpus, tag: str | None, tags: Sequence[str]) -> Corpus:
-    """The corpus with a tag before each source that has text and does not begin with one of the `tags` itself."""
+    """The corpus with a tag before each source.
+
+    A source without text gets none, nor does one that begins with one of the `tags` itself.
+    """
     if tag is None:
         return corpus
 

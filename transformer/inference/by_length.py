@@ -57,7 +57,9 @@ def score_by_length(
     lengths: Sequence[int],
     step: int = STEP,
 ) -> list[LengthBucket]:
-    """Score the sentences of each length: 1 to `step`, the next `step`, and so on; the seventh bucket is open.
+    """Score the sentences of each length.
+
+    Buckets have the lengths 1 to `step`, the next `step`, and so on; the seventh is open.
 
     A bucket's score is the corpus-level score of its sentences, not a mean of sentences. Empty buckets are kept between
     others. Sentences of length 0 have a bucket of their own.

@@ -28,7 +28,10 @@ def count_wins(scores: Sequence[float], baseline: Sequence[float]) -> Wins:
 
 
 def most_different(scores: Sequence[float], baseline: Sequence[float], number: int) -> tuple[list[int], list[int]]:
-    """The indices of at most `number` largest gains over a baseline, and of as many losses, largest first."""
+    """The indices of the largest gains over a baseline, and losses.
+
+    At most `number` of each, largest first.
+    """
     found = differences(scores, baseline)
     gains, losses = (
         sorted((i for i, x in enumerate(found) if sign * x > 0), key=lambda i: -sign * found[i])[:number]

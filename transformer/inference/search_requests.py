@@ -205,7 +205,10 @@ def search_batch(
 
 
 def settings_of(search: SearchConfig) -> dict[str, object]:
-    """The settings on which translations depend, those that earlier versions did not have only if they are set."""
+    """The settings on which translations depend.
+
+    Those that earlier versions did not have are there only if they are set.
+    """
     default = SearchConfig()
     later = ("length_penalty", "max_length", "min_length", "no_repeat_ngram", "allow_unknown")
     set_ones = {name: getattr(search, name) for name in later if getattr(search, name) != getattr(default, name)}

@@ -71,7 +71,9 @@ class DataReport:
 
 
 def report_data(config: Config, num_examples: int = 3, stage: Stage = no_stage) -> DataReport:
-    """Read and encode the data of a configuration as training would, and describe them; the run is not touched.
+    """Describe the data of a configuration, as training would encode them.
+
+    The run is not touched.
 
     With the tokenizer of the run, if there is one, or that with which training would begin. Training finds what was
     encoded in the cache. UserError as of training.

@@ -71,7 +71,9 @@ class Report:
 
 
 def page(report: Report, num_examples: int = NUM_EXAMPLES) -> str:
-    """The page, with at most `num_examples` sentences in which a system gains most, and as many in which it loses.
+    """The page as HTML.
+
+    It shows at most `num_examples` sentences in which a system gains most, and as many in which it loses most.
 
     Its size is bounded by `num_examples` and `MAX_CHARACTERS`, whatever the number and length of the sentences.
     """

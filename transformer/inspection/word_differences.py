@@ -31,7 +31,9 @@ def tokens(text: str) -> list[str]:
 
 
 def unlike(text: Sequence[str], other: Sequence[str]) -> list[bool]:
-    """For each token, whether it has no counterpart in the other text, in the same order; white space has.
+    """Whether each token has no counterpart in the other text.
+
+    Counterparts are in the same order; white space always has one.
 
     No token is unlike if one of the texts has more than `MAX_TOKENS`.
     """

@@ -9,7 +9,10 @@ _NAME = re.compile(r"[\w.-]+")
 
 
 def name_and_corpus(entry: str) -> tuple[str, str | None]:
-    """The name of a validation set and its corpus; None for the split of `data.corpus` with this name."""
+    """The name of a validation set and its corpus.
+
+    The corpus is None for the split of `data.corpus` with this name.
+    """
     name, equals, corpus = entry.partition("=")
     return (name, corpus) if equals else (entry, None)
 

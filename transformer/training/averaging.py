@@ -34,7 +34,10 @@ class MovingAverage:
         self.model.load_state_dict(master.state_dict())
 
     def decay_at(self, step: int) -> float:
-        """The decay of an update, which counts from 1: (1 + step) / (10 + step) until that exceeds `decay`."""
+        """The decay of an update, which counts from 1.
+
+        It is (1 + step) / (10 + step) until that exceeds `decay`.
+        """
         # So the random first weights are soon forgotten.
         return min(self.decay, (1 + step) / (10 + step))
 
@@ -52,6 +55,9 @@ class MovingAverage:
         return self.model if dtype == torch.float32 else copy.deepcopy(self.model).to(dtype)
 
     def exchange(self, model: Transformer, weights: Mapping[str, Tensor]) -> None:
-        """Take a checkpoint's averaged weights from the model, into which they were loaded, and give it its own."""
+        """Take the averaged weights of a checkpoint from the model.
+
+        They were loaded into it, and it gets `weights`, its own.
+        """
         self.start_at(model)
         model.load_state_dict(weights)

@@ -132,7 +132,10 @@ def claim_with_tokenizer(config: Config, *, change: bool = False) -> Claim:
 
 
 def copy_tokenizer(config: Config, directory: Path) -> None:
-    """Write the tokenizer with which a new run begins to a directory, if it is that of `train.init_from`."""
+    """Write the tokenizer of `train.init_from` to a directory.
+
+    If a new run begins with it, and not with `data.tokenizer`.
+    """
     if config.train.init_from is None or config.data.tokenizer is not None:
         return
     checkpoint, _ = locate_checkpoint(config.train.init_from)

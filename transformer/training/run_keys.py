@@ -71,7 +71,10 @@ def changed_values(before: Config, now: Config, keys: Collection[str]) -> dict[s
 
 
 def moved_places(before: Config, now: Config) -> list[str]:
-    """The differing keys that say where the data are; none if data of the built-in grammar are involved."""
+    """The differing keys that say where the data are.
+
+    None if data of the built-in grammar are involved.
+    """
     if before.data.corpus in _GENERATED or now.data.corpus in _GENERATED:
         return []
     if _uses(before) != _uses(now):

@@ -10,7 +10,9 @@ from transformer.training.training_state import Progress
 
 
 class RunningSums:
-    """Loss, NLL and target tokens of this rank, summed on the device, which need not be waited for.
+    """Loss, NLL and target tokens of this rank.
+
+    They are summed on the device, which need not be waited for.
 
     Attributes:
         sums: tensor (3,) of smoothed loss and NLL, in nats, and tokens.

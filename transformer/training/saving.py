@@ -13,7 +13,9 @@ from transformer.training.run_directory import checkpoint_name
 
 @contextlib.contextmanager
 def new_checkpoint(run: Path, parent: Path, step: int) -> Iterator[Path]:
-    """The directory in `parent` for the checkpoint after `step` updates, to be written inside of the block.
+    """The directory in `parent` for the checkpoint after `step` updates.
+
+    It is to be written inside of the block.
 
     CheckpointError if the run directory is gone, and for an OSError of the block.
     """
