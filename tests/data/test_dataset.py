@@ -552,3 +552,9 @@ def test_sizes_may_be_numbers_of_numpy(tmp_path: Path, pairs: Pairs, tokenizer: 
     assert encode_corpus(Shelf(pairs).corpus, tokenizer, tmp_path, **sizes).fingerprint == expected_dataset.fingerprint
     number: Any = np.int64(211)
     assert corpus_tokenizer(Shelf(pairs).corpus, number, tmp_path).model == tokenizer.model
+
+
+def test_keys_of_the_cache_are_hashes_of_json() -> None:
+    """Those of numpy are numbers. Other keys would lose the caches that there are."""
+    expected = hashlib.sha256(b'["a", [1, 2.5], null]').hexdigest()[:32]
+    assert digest_of("a", [np.int64(1), np.float64(2.5)], None) == expected
