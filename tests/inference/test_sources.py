@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import sentencepiece
 
 from transformer.data.builtin import builtin_pairs
+from transformer.data.given_tokenizer import with_own_ids
+from transformer.data.pairs import Corpus
+from transformer.data.tags import tagged
 from transformer.data.tokenizer import EOS_ID, UNK_ID, Tokenizer
 from transformer.errors import ConfigError, DataError
 from transformer.inference.sources import InputNotes, Source, SourceReader
@@ -234,7 +239,7 @@ def test_a_tag_counts_as_a_piece_of_the_limit_and_not_as_a_known_word(tagging: T
     assert all(part.ids[0] == de and len(part.ids) <= fits for part in parts)
     assert len(parts) > 1
     assert reader(tagging, **options).read(["здесь"]) == [[Source([], "здесь")]]
-    with pytest.raises(ConfigError, match=r"the limit of 2 piece includes a tag and </s>; raise max_source_length"):
+    with pytest.raises(ConfigError, match=r"the limit of 2 pieces includes a tag and </s>; raise max_source_length"):
         reader(tagging, limit=2, too_long="truncate", **options)
 
 
@@ -242,3 +247,52 @@ def test_a_tag_counts_as_a_piece_of_the_limit_and_not_as_a_known_word(tagging: T
 def test_a_tag_that_the_model_does_not_have_is_an_error(tagging: Tokenizer, tags: Any, known: str) -> None:
     with pytest.raises(ConfigError, match=rf"^tag=<2fr> is not one of the model's tags, which are: {known}$"):
         reader(tagging, tag="<2fr>", tags=tags)
+
+
+@pytest.fixture(scope="module", params=[True, False])
+def foreign(request: pytest.FixtureRequest) -> Tokenizer:
+    """As SentencePiece trains it: tags are pieces of their own, with a piece before them or text marked unlike ours."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=(side for pair in builtin_pairs("train", 199) for side in pair),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=211,
+        user_defined_symbols=list(TAGS),
+        add_dummy_prefix=request.param,
+        minloglevel=2,
+    )
+    return Tokenizer(with_own_ids(model.getvalue()))
+
+
+@pytest.mark.usefixtures("sentencex")
+def test_a_tagged_text_has_the_pieces_of_training(foreign: Tokenizer) -> None:
+    texts = ["Two dogs.", "<bt> Two dogs.", "  <bt>   A dog", "", "<bt>", "\x1b", "A dog здесь."]
+    corpus = Corpus("mine", "mine", lambda: iter([(text, "x") for text in texts]))
+    trained = foreign.encode([source for source, _ in tagged(corpus, "<2de>", TAGS)])
+    found = reader(foreign, tag="<2de>", tags=TAGS)
+    nothing = [3, 4, 5]
+    wanted = [[] if i in nothing else ids for i, ids in enumerate(trained)]
+    assert found.encode(texts) == wanted
+    assert found.read(texts) == [[Source([*ids, EOS_ID] if ids else [])] for ids in wanted]
+    split = reader(foreign, tag="<2de>", tags=TAGS, language="en").read(["<bt> Two dogs.|A dog"])
+    assert split == [[Source([*ids, EOS_ID]) for ids in foreign.encode(["<bt> Two dogs.", "<bt> A dog"])]]
+    assert found.read(["здесь"]) == [[Source([], "здесь")]], "the tag is not a known word"
+
+
+def test_all_pieces_of_a_tag_count(foreign: Tokenizer) -> None:
+    (tag,) = foreign.encode(["<2de>"])
+    options: dict[str, Any] = {"tag": "<2de>", "tags": TAGS}
+    (text,) = foreign.encode(["<2de> Two dogs. Two dogs."])
+    fits = len(text) + 1
+    assert reader(foreign, limit=fits, **options).read(["Two dogs. Two dogs."]) == [[Source([*text, EOS_ID])]]
+    with pytest.raises(DataError, match=rf"sentence 1 has {fits} pieces, more than the limit of {fits - 1}:"):
+        reader(foreign, limit=fits - 1, **options).read(["Two dogs. Two dogs."])
+    cut = reader(foreign, limit=fits - 1, too_long="truncate", **options)
+    assert cut.read(["Two dogs. Two dogs."]) == [[Source([*text[:-1], EOS_ID])]]
+    (parts,) = reader(foreign, limit=fits - 1, too_long="split", **options).read(["Two dogs. Two dogs."])
+    assert parts == [Source([*ids, EOS_ID]) for ids in foreign.encode(["<2de> Two dogs."] * 2)]
+    least = len(tag) + 2
+    with pytest.raises(ConfigError, match=rf"the limit of {least - 1} pieces includes a tag and </s>; raise"):
+        reader(foreign, limit=least - 1, too_long="truncate", **options)
+    assert reader(foreign, limit=least, too_long="truncate", **options).read(["Two dogs."])[0][0].ids[:-2] == tag

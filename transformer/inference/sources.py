@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
-from transformer.data.normalization import text_error
+from transformer.data.normalization import is_blank, text_error
 from transformer.data.tags import split_tag
 from transformer.data.tokenizer import EOS_ID, UNK_ID, Tokenizer
 from transformer.errors import ConfigError, DataError
@@ -96,10 +96,12 @@ class SourceReader:
             raise ConfigError(f"tag={self.tag} is not one of the model's tags, which are: {known}")
         if self.too_long not in TOO_LONG:
             raise ConfigError(f"too_long={self.too_long!r} must be one of {', '.join(TOO_LONG)}")
-        if self.too_long == "truncate" and self.limit < 2 + bool(self.tags):
+        longest_tag = max((len(self._prefix(tag)) for tag in self.tags), default=0)
+        if self.too_long == "truncate" and self.limit < 2 + longest_tag:
             includes = f"{'a tag and ' * bool(self.tags)}</s>"
             raise ConfigError(
-                f"too_long=truncate would leave nothing of any text: the limit of {self.limit} piece includes "
+                f"too_long=truncate would leave nothing of any text: the limit of {self.limit} "
+                f"piece{'s' * (self.limit > 1)} includes "
                 f"{includes}{'; raise max_source_length' * self.is_raisable}"
             )
 
@@ -112,13 +114,13 @@ class SourceReader:
         tags, texts = zip(*map(self._tag_and_text, texts), strict=True) if texts else ((), ())
         parts = [[text] if self.language is None else split_sentences(text, self.language) for text in texts]
         try:
-            encoded = iter(self.tokenizer.source.encode([part for parts_of_text in parts for part in parts_of_text]))
+            tagged = zip(tags, parts, strict=True)
+            encoded = iter(self._encode([(tag, part) for tag, parts_of_text in tagged for part in parts_of_text]))
         except (DataError, TypeError):
             raise text_error(("".join(parts_of_text) for parts_of_text in parts), first_number) from None
         sources = []
         for number, (tag, parts_of_text) in enumerate(zip(tags, parts, strict=True), start=first_number):
-            prefix = self._prefix(tag)
-            sources.append([x for part in parts_of_text for x in self._sources(part, next(encoded), number, prefix)])
+            sources.append([x for part in parts_of_text for x in self._sources(part, next(encoded), number, tag)])
         if self.notes is not None:
             self.notes.num_lines += len(parts)
         return sources
@@ -126,12 +128,8 @@ class SourceReader:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of whole texts with their tags, without </s>; none for a text without content."""
         split = [self._tag_and_text(text) for text in texts]
-        encoded = self.tokenizer.source.encode([text for _, text in split])
         # Some tokenizers have pieces for rare white space.
-        return [
-            [*self._prefix(tag), *ids] if ids and text.strip() else []
-            for (tag, text), ids in zip(split, encoded, strict=True)
-        ]
+        return [ids if text.strip() else [] for (_, text), ids in zip(split, self._encode(split), strict=True)]
 
     def encode_words(self, text: str) -> tuple[list[int], list[list[int]]]:
         """Ids of a text's tag, if it has one, and of each of its words, split at white space.
@@ -150,6 +148,18 @@ class SourceReader:
     def _prefix(self, tag: str | None) -> list[int]:
         return [] if tag is None else self.tokenizer.source.encode([tag])[0]
 
+    def _encode(self, texts: Sequence[tuple[str | None, str]]) -> list[list[int]]:
+        """Ids of tags with their texts, each as one text as in training; none for a text without content.
+
+        A text may have other pieces after a tag than alone, where the tokenizer marks no beginning of a text.
+        """
+        is_tagged = [tag is not None and isinstance(text, str) and not is_blank(text) for tag, text in texts]
+        shown = [f"{tag} {text}" if flag else text for (tag, text), flag in zip(texts, is_tagged, strict=True)]
+        alone = {tag: self._prefix(tag) for tag in {tag for tag, _ in texts}}
+        encoded = zip(texts, is_tagged, self.tokenizer.source.encode(shown), strict=True)
+        # Normalisation may leave nothing but the tag.
+        return [[] if flag and ids == alone[tag] else ids for (tag, _), flag, ids in encoded]
+
     def check_length(self, num_pieces: int, number: int) -> None:
         """DataError if text `number` has more pieces, </s> included, than the limit."""
         if num_pieces > self.limit:
@@ -157,32 +167,33 @@ class SourceReader:
             ways = f"split it{way}, or choose --too-long truncate or split"
             raise DataError(f"sentence {number} has {num_pieces} pieces, more than the limit of {self.limit}: {ways}")
 
-    def _sources(self, text: str, ids: list[int], number: int, prefix: list[int]) -> list[Source]:
+    def _sources(self, text: str, ids: list[int], number: int, tag: str | None) -> list[Source]:
         if not text.strip():  # some tokenizers have pieces for rare white space
             return [Source([])]
-        limit = self.limit - len(prefix)
-        if len(ids) >= limit:
+        if len(ids) >= self.limit:
             if self.too_long == "error":
-                self.check_length(len(prefix) + len(ids) + 1, number)
+                self.check_length(len(ids) + 1, number)
             if self.too_long == "truncate":
                 self._note("truncated", number)
-                ids = ids[: limit - 1]
+                ids = ids[: self.limit - 1]
             else:
-                parts = self._split(text, number, limit)
-                encoded = zip(parts, self.tokenizer.source.encode(parts), strict=True)
-                return [x for part, ids in encoded for x in self._sources(part, ids, number, prefix)]
-        if UNK_ID in ids and self._is_unknown(ids, number):
+                parts = self._split(text, number, tag)
+                encoded = zip(parts, self._encode([(tag, part) for part in parts]), strict=True)
+                return [x for part, ids in encoded for x in self._sources(part, ids, number, tag)]
+        if UNK_ID in ids and self._is_unknown(ids[len(self._prefix(tag)) :], number):
             return [Source([], " ".join(text.split("\n")))]
         if self.notes is not None and self.language is None and has_several_sentences(text):
             self._note("several", number)
-        return [Source([*prefix, *ids, EOS_ID] if ids else [])]  # normalisation may leave nothing
+        return [Source([*ids, EOS_ID] if ids else [])]  # normalisation may leave nothing
 
-    def _split(self, text: str, number: int, limit: int) -> list[str]:
+    def _split(self, text: str, number: int, tag: str | None) -> list[str]:
+        size = len(self._prefix(tag))  # in each part
+
         def num_pieces(part: str) -> int:
-            return len(self.tokenizer.source.encode([part])[0])
+            return max(0, len(self._encode([(tag, part)])[0]) - size)
 
         try:
-            return split_to_fit(text, num_pieces, limit - 1)
+            return split_to_fit(text, num_pieces, self.limit - size - 1)
         except DataError as error:
             raise DataError(f"sentence {number} cannot be split: {error}") from None
 
