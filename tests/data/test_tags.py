@@ -6,7 +6,7 @@ import pytest
 
 from transformer.data.builtin import builtin_pairs
 from transformer.data.pairs import Corpus
-from transformer.data.tags import split_tag, tagged
+from transformer.data.tags import changes_text, num_tag_pieces, split_tag, tagged
 from transformer.data.tokenizer import Tokenizer
 
 TAGS = ["<2de>", "<bt>"]
@@ -46,3 +46,5 @@ def test_a_tag_is_one_piece_and_leaves_the_other_pieces_as_they_are(normalizatio
         ((id_,),) = tokenizer.encode([tag])
         texts = [f"{tag} {text}" for text in (*sentences, "größer <als>", "<b", "2de")]
         assert tokenizer.encode(texts) == [[id_, *ids] for ids in plain]
+        assert (num_tag_pieces(tokenizer, tag), num_tag_pieces(tokenizer, None)) == (1, 0)
+        assert not changes_text(tokenizer, tag)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sentencepiece
 from safetensors.torch import load_file
 
 from transformer.config import Config, CorpusEntry, DataConfig, load_config
@@ -236,6 +237,31 @@ def test_words_of_the_text_that_are_read_as_tags_are_said(data: DataConfig, tmp_
     pairs = [*B, ("see <bt> here", "siehe <bt>"), ("<bt> begins", "beginnt")]
     found = load(data, corpora=(CorpusEntry(path=write(tmp_path, "b", pairs), tag="<bt>"),))
     assert "warning: the training text itself has words that are read as tags: <bt> 2 times" in found.counts()
+
+
+@pytest.mark.parametrize("has_mark", [True, False])
+def test_shared_text_is_seen_with_a_tag_of_any_number_of_pieces(
+    data: DataConfig, tmp_path: Path, has_mark: bool
+) -> None:
+    """SentencePiece by itself puts the mark of a space before the tag, or before the text after it."""
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=(side for pair in TRAIN for side in pair),
+        model_prefix=str(tmp_path / "given"),
+        model_type="bpe",
+        vocab_size=211,
+        user_defined_symbols=["<bt>"],
+        add_dummy_prefix=has_mark,
+        minloglevel=2,
+    )
+    pairs = [*builtin_pairs("validation", 53), *A, ("see <bt> here", "siehe")]
+    entry = CorpusEntry(path=write(tmp_path, "b", pairs), tag="<bt>")
+    given = {"tokenizer": str(tmp_path / "given.model"), "corpora": (entry,)}
+    for tag, is_seen in ((None, has_mark), ("<bt>", True)):
+        found = load(data, tag=tag, **given)
+        assert (found.overlap.pairs, found.overlap.total) == (53 * is_seen, 53)
+        lines = found.counts()
+        assert any("text has other pieces after a tag than alone" in line for line in lines) != is_seen
+        assert "warning: the training text itself has words that are read as tags: <bt> 1 times" in lines
 
 
 def test_filters_and_duplicates_are_counted_and_leave_validation_alone(data: DataConfig, tmp_path: Path) -> None:

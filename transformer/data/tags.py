@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from transformer.data.normalization import is_blank
 from transformer.data.pairs import Corpus
+from transformer.data.tokenizer import Tokenizer
 
 
 def split_tag(text: str, tags: Sequence[str]) -> tuple[str | None, str]:
@@ -30,3 +31,17 @@ def tagged(corpus: Corpus, tag: str | None, tags: Sequence[str]) -> Corpus:
             yield ("" if is_blank(text) else f"{own or tag} {text}"), target
 
     return dataclasses.replace(corpus, fingerprint=f"{corpus.fingerprint} tag {tag} of {' '.join(tags)}", read=read)
+
+
+def num_tag_pieces(tokenizer: Tokenizer, tag: str | None) -> int:
+    """How many pieces a tag has before a source; 0 without one.
+
+    It is 1 with a tokenizer of this project. One from elsewhere may add the mark of a space.
+    """
+    return 0 if tag is None else len(tokenizer.source.encode([tag])[0])
+
+
+def changes_text(tokenizer: Tokenizer, tag: str) -> bool:
+    """Whether a source has other pieces after a tag than alone, as with tokenizers that mark no beginning of a text."""
+    tagged_text, alone, text = tokenizer.source.encode([f"{tag} a", tag, "a"])
+    return tagged_text != alone + text

@@ -18,7 +18,7 @@ from transformer.data.duplicates import Overlap, first_of_each, overlap, pair_ha
 from transformer.data.filters import FILTERS, reason_to_drop
 from transformer.data.mixture import training_corpora
 from transformer.data.pairs import Corpus
-from transformer.data.tags import tagged
+from transformer.data.tags import num_tag_pieces, tagged
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import DataError
 from transformer.progress import Stage, no_stage
@@ -94,8 +94,8 @@ def report_data(config: Config, num_examples: int = 3, stage: Stage = no_stage) 
         test = encode_corpus(text, found.tokenizer, data.cache_dir, max_length=data.max_length, stage=stage)
     except DataError:  # there is none
         return DataReport(sizes[0], train, validation, None, overlaps, sizes[1])
-    parts = [(part.pairs, int(part.tag is not None)) for part in found.train.parts]
-    overlaps["test"] = overlap(parts, (test, int(data.tag is not None)))
+    parts = [(part.pairs, num_tag_pieces(found.tokenizer, part.tag)) for part in found.train.parts]
+    overlaps["test"] = overlap(parts, (test, num_tag_pieces(found.tokenizer, data.tag)))
     tested = _statistics(test_text.name, test, {}, None)
     return DataReport(sizes[0], train, validation, tested, overlaps, sizes[1])
 

@@ -14,10 +14,11 @@ from transformer.data.corpus import load_split
 from transformer.data.dataset import Ints, PairDataset, encode_corpus, in_words
 from transformer.data.duplicates import Overlap, count_id, overlap
 from transformer.data.mixture import Mixture, TrainingCorpus, joined, mixed, training_corpora
+from transformer.data.normalization import MARK
 from transformer.data.pairs import Corpus
 from transformer.data.run_tokenizer import run_tokenizer, tokenizer_lines
 from transformer.data.subword_sampling import PairSampler, pair_sampler
-from transformer.data.tags import tagged
+from transformer.data.tags import changes_text, num_tag_pieces, tagged
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import DataError
 from transformer.progress import Stage, no_stage
@@ -41,6 +42,7 @@ class RunData:
     others: Mapping[str, ValidationSet] = field(default_factory=dict)  # validated too, by name
     sampler: PairSampler | None = None  # splits training pairs anew in each epoch
     tokenizer_lines: tuple[str, ...] = ()  # on the tokenizer, for the user
+    validation_tag: str | None = None
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -61,7 +63,7 @@ class RunData:
         unknown = (f"{pairs.num_unknown:,} of {_num_pieces(pairs):,} in the {name} text" for name, pairs in texts)
         lines += [f"unknown pieces: {', '.join(unknown)}", *self.tokenizer_lines]
         lines.append(f"validation text in the training text: {self.overlap}")
-        lines += self._tags_in_text()
+        lines += [*self._uncounted(), *self._tags_in_text()]
         if self.overlap.pairs > _MANY_SHARED * self.overlap.total:
             lines.append(
                 f"warning: {self.overlap.pairs / self.overlap.total:.1%} of the validation pairs are in the training "
@@ -69,11 +71,23 @@ class RunData:
             )
         return lines
 
+    def _uncounted(self) -> list[str]:
+        """A warning if text that is shared cannot be seen, because its pieces depend on whether a tag is before it."""
+        tags = {self.validation_tag, *(part.tag for part in self.train.parts if len(part.pairs))}
+        if None not in tags or not any(changes_text(self.tokenizer, tag) for tag in tags if tag is not None):
+            return []
+        return [
+            "warning: with this tokenizer, text has other pieces after a tag than alone: text that is shared by a "
+            "corpus with a tag and one without is not counted"
+        ]
+
     def _tags_in_text(self) -> list[str]:
         """A warning if the text itself has words that are read as tags."""
         found = {}
         for tag in {part.tag for part in self.train.parts if part.tag is not None}:
             ids = self.tokenizer.source.encode([tag])[0]
+            # Some tokenizers have the mark of a space before it.
+            ids = [id_ for id_, piece in zip(ids, self.tokenizer.source.pieces(ids), strict=True) if piece != MARK]
             number = sum(count_id(side, ids[0]) for side in (self.train.src, self.train.tgt))
             number -= sum(len(part.pairs) for part in self.train.parts if part.tag == tag)
             if number > 0 and len(ids) == 1:
@@ -133,10 +147,10 @@ def load_data(data: DataConfig, tokenizer_path: Path, context: DistributedContex
     lengths = tuple(zlib.crc32(side.lengths.tobytes()) for side in (encoded.src, encoded.tgt))
     if len(set(context.all_gather(lengths))) > 1:
         raise DataError(f"data.corpus={data.corpus}: differs between machines")
-    shared = context.broadcast_from_main(lambda: _overlap(encoded, validation_encoded, data))
+    shared = context.broadcast_from_main(lambda: _overlap(encoded, validation_encoded, data, tokenizer))
     others = load_validation_sets(data, tokenizer, context, stage)
     lines = tuple(tokenizer_lines(data, tokenizer))
-    return RunData(tokenizer, encoded, validation_encoded, validation, shared, others, sampler, lines)
+    return RunData(tokenizer, encoded, validation_encoded, validation, shared, others, sampler, lines, data.tag)
 
 
 def _check_apart(data: DataConfig, corpora: Sequence[TrainingCorpus], validation: Corpus) -> None:
@@ -150,10 +164,10 @@ def _check_apart(data: DataConfig, corpora: Sequence[TrainingCorpus], validation
             )
 
 
-def _overlap(train: Mixture, validation: PairDataset, data: DataConfig) -> Overlap:
+def _overlap(train: Mixture, validation: PairDataset, data: DataConfig, tokenizer: Tokenizer) -> Overlap:
     """Without tags: the text counts."""
-    parts = [(part.pairs, int(part.tag is not None)) for part in train.parts if len(part.pairs)]
-    return overlap(parts, (validation, int(data.tag is not None)), Path(data.cache_dir))
+    parts = [(part.pairs, num_tag_pieces(tokenizer, part.tag)) for part in train.parts if len(part.pairs)]
+    return overlap(parts, (validation, num_tag_pieces(tokenizer, data.tag)), Path(data.cache_dir))
 
 
 @dataclass(frozen=True)
