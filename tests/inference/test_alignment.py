@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,6 +102,31 @@ def test_hooks_are_removed_after_an_error(translator: Translator) -> None:
     with pytest.raises(IndexError):
         cross_attention(translator.model, torch.tensor([[5, 1 << 40]]), torch.tensor([[BOS_ID]]), [1])
     assert not any(module._forward_hooks for module in translator.model.modules())
+
+
+def test_another_thread_that_uses_the_model_meanwhile_changes_no_weights(translator: Translator) -> None:
+    ids = [one.encode([texts[0]])[0] for one, texts in ((translator, SOURCES), (translator.tokenizer, TARGETS))]
+    src, tgt = torch.tensor([ids[0]]), torch.tensor([[BOS_ID, *ids[1]]])
+    expected = cross_attention(translator.model, src, tgt, [1, 2])
+    calls = Counter[str]()
+
+    def meanwhile(*_: Any) -> None:
+        """Right after each call of this thread, a call of another."""
+        if threading.current_thread() is threading.main_thread():
+            calls["of this thread"] += 1
+            other = threading.Thread(target=translator.translate, args=(["Two dogs."],), kwargs={"beam": 1})
+            other.start()
+            other.join()
+
+    layer = translator.model.decoder.layers[1]
+    handle = layer.register_forward_hook(meanwhile)
+    try:
+        found = cross_attention(translator.model, src, tgt, [1, 2])
+    finally:
+        handle.remove()
+    assert calls["of this thread"] == 1
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one, other, rtol=0, atol=0)
 
 
 # By hand

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import Counter
 
 import pytest
@@ -72,6 +73,17 @@ def test_a_model_that_is_called_again_overwrites_its_weights(model: Transformer)
         model(SRC, TGT)
         model(SRC[:, 1:], TGT[:1].expand(B, -1))
     assert {weights[name].shape[2:] for name in NAMES} == {(S - 1, S - 1), (T, T), (T, S - 1)}
+
+
+def test_calls_of_other_threads_are_not_recorded(model: Transformer) -> None:
+    with record_attention(model) as weights:
+        model(SRC, TGT)
+        expected = {name: weight.clone() for name, weight in weights.items()}
+        other = threading.Thread(target=model, args=(SRC[:, 1:], TGT))
+        other.start()
+        other.join()
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
 def test_hooks_are_removed_also_after_an_exception(model: Transformer) -> None:

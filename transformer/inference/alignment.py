@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
 
@@ -147,12 +148,15 @@ def cross_attention(model: Transformer, src: Tensor, tgt: Tensor, layers: Sequen
         Per layer (B, T, S), in float32 at least; rows sum to 1.
     """
     found: dict[int, Tensor] = {}
+    thread = threading.get_ident()
     with contextlib.ExitStack() as stack:  # removes the hooks, after an exception too
         for number, layer in enumerate(model.decoder.layers, start=1):
             if number in layers and layer.cross_attention is not None:
                 attention = layer.cross_attention.attention
 
                 def record(attention: Any, inputs: tuple[Any, ...], _: Tensor, number: int = number) -> None:
+                    if threading.get_ident() != thread:  # another one uses the model at the same time
+                        return
                     q, k, _values, mask = inputs
                     weights = attention.weights(q, k, mask)  # (B, H, T, S)
                     found[number] = weights.to(torch.promote_types(weights.dtype, torch.float32)).mean(dim=1)

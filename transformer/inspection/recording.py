@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -48,16 +49,24 @@ def attention_maps(model: nn.Module, src: Tensor, tgt: Tensor) -> AttentionMaps:
 
 @contextlib.contextmanager
 def record_attention(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Record attention weights: (B, H, Q, M) of each `MultiHeadAttention` as last called, by its module name."""
+    """Record attention weights: (B, H, Q, M) of each `MultiHeadAttention` as last called, by its module name.
+
+    Calls of other threads, which may use the model at the same time, are not recorded.
+    """
     weights: dict[str, Tensor] = {}
     with contextlib.ExitStack() as stack:  # removes the hooks, after an exception too
         for name, module in model.named_modules():
             if isinstance(module, MultiHeadAttention):
-                hook = functools.partial(_record, weights, name)
+                hook = functools.partial(_record, weights, name, threading.get_ident())
                 stack.callback(module.get_submodule("attention").register_forward_hook(hook).remove)
         yield weights
 
 
-def _record(weights: dict[str, Tensor], name: str, attention: Any, inputs: tuple[Any, ...], _output: Tensor) -> None:
+def _record(
+    weights: dict[str, Tensor], name: str, thread: int, attention: Any, inputs: tuple[Any, ...], _output: Tensor
+) -> None:
+    # A compiler cannot trace the question.
+    if not torch.compiler.is_compiling() and threading.get_ident() != thread:
+        return
     q, k, _, mask = inputs
     weights[name] = attention.weights(q, k, mask)
