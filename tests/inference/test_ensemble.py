@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from transformer.data.builtin import builtin_pairs
 from transformer.data.tokenizer import EOS_ID, Tokenizer
 from transformer.errors import ConfigError, DataError, DeviceError
 from transformer.inference.ensemble import Ensemble, EnsembleState, mean_probabilities
+from transformer.inference.forced import score_ids
 from transformer.inference.prepacked import can_prepack, can_quantize
 from transformer.inference.sampling import Sampling
 from transformer.inference.search import Hypothesis, beam_search, greedy_search
@@ -160,8 +163,12 @@ def test_other_vocabularies_languages_and_devices_are_refused(
         Ensemble([members[0], foreign])
     reverse = translator(tokenizer, 7)
     reverse.languages = ("de", "en")
-    with pytest.raises(DataError, match=r"^a model: translates de-en, and a model -; an ensemble has one task$"):
+    with pytest.raises(DataError, match=r"de-en, and a model no known languages; an ensemble has one task: set the"):
         Ensemble([members[0], reverse])
+    forward = translator(tokenizer, 7)
+    forward.languages = ("en", "de")
+    with pytest.raises(DataError, match=r"^a model: translates de-en, and a model en-de; an ensemble has one task$"):
+        Ensemble([forward, reverse])
     tagged = translator(tokenizer, 7)
     tagged.tag = "<2de>"
     with pytest.raises(DataError, match=r"^a model: its data.tag is <2de>, and that of a model null; the models of an"):
@@ -174,6 +181,39 @@ def test_other_vocabularies_languages_and_devices_are_refused(
         Ensemble([members[0], elsewhere])
     with pytest.raises(ConfigError, match=r"^an ensemble needs at least one model$"):
         Ensemble([])
+    with pytest.raises(ConfigError, match=r"^an ensemble cannot be a member of another: give the models themselves$"):
+        Ensemble([members[0], Ensemble(members)])
+
+
+def pickled(x: Ensemble) -> Ensemble:
+    copied: Ensemble = pickle.loads(pickle.dumps(x))
+    return copied
+
+
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, pickled])
+def test_a_copy_translates_alike_and_with_its_own_models(tokenizer: Tokenizer, copy_of: Any) -> None:
+    original = Ensemble([translator(tokenizer, seed) for seed in (2, 3)])
+    found = copy_of(original)
+    before = original.translate_nbest(TEXTS, nbest=1)
+    assert found.translate_nbest(TEXTS, nbest=1) == before
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for weight in itertools.chain.from_iterable(one.model.parameters() for one in found.members):
+            weight.add_(torch.randn_like(weight) / 3)
+    changed = found.translate_nbest(TEXTS, nbest=1)
+    assert changed != before
+    scores = score_ids(found, found.encode(TEXTS), [best.ids for (best,) in changed])
+    for (best,), score in zip(changed, scores, strict=True):
+        assert best.log_prob == pytest.approx(score.log_prob, abs=1e-3)
+    assert original.translate_nbest(TEXTS, nbest=1) == before
+
+
+@pytest.mark.skipif(not can_prepack(torch.zeros(1)), reason="torch has no kernel here")
+def test_a_prepacked_ensemble_can_be_copied_too(tokenizer: Tokenizer) -> None:
+    original = Ensemble([translator(tokenizer, seed) for seed in (2, 3)])
+    original.prepack()
+    for copy_of in (copy.deepcopy, pickled):
+        assert copy_of(original).translate(TEXTS) == original.translate(TEXTS)
 
 
 def test_tokenizers_of_the_source_are_compared_too(tokenizer: Tokenizer) -> None:

@@ -59,7 +59,7 @@ class Ensemble(Translator):
         search: defaults for the arguments of `translate`.
 
     Raises:
-        ConfigError: there are no members.
+        ConfigError: there are no members, or one of them is an ensemble itself.
         DataError: they have other vocabularies, or translate between other languages or with another tag.
         DeviceError: they are on several devices.
     """
@@ -67,6 +67,8 @@ class Ensemble(Translator):
     def __init__(self, members: Sequence[Translator], search: SearchConfig | None = None) -> None:
         if not members:
             raise ConfigError("an ensemble needs at least one model")
+        if any(isinstance(member, Ensemble) for member in members):
+            raise ConfigError("an ensemble cannot be a member of another: give the models themselves")
         first = members[0]
         for member in members[1:]:
             _check_alike(first, member)
@@ -78,7 +80,6 @@ class Ensemble(Translator):
         self.too_long, self.split_sentences = first.too_long, first.split_sentences
         if all(member.origin for member in members):
             self.origin = " + ".join(str(member.origin) for member in members)
-        self._mean = mean_probabilities([member._decode for member in members])
 
     @classmethod
     def load(
@@ -117,7 +118,8 @@ class Ensemble(Translator):
         return EnsembleState(tuple(member._start(src) for member in self.members))
 
     def _decode(self, tokens: Tensor, state: EnsembleState) -> tuple[Tensor, EnsembleState]:
-        return self._mean(tokens, state)
+        # Made here, so that a copy of the ensemble has its own models in it.
+        return mean_probabilities([member._decode for member in self.members])(tokens, state)
 
 
 def _check_alike(first: Translator, other: Translator) -> None:
@@ -129,8 +131,9 @@ def _check_alike(first: Translator, other: Translator) -> None:
             "ensemble need the same vocabulary"
         )
     if other.languages != first.languages:
-        pairs = ["-".join(x.languages) for x in (first, other)]
-        raise DataError(f"{names[1]}: translates {pairs[1]}, and {names[0]} {pairs[0]}; an ensemble has one task")
+        pairs = ["-".join(x.languages) if any(x.languages) else "no known languages" for x in (first, other)]
+        hint = "" if all(any(x.languages) for x in (first, other)) else ": set the attribute languages"
+        raise DataError(f"{names[1]}: translates {pairs[1]}, and {names[0]} {pairs[0]}; an ensemble has one task{hint}")
     if other.tag != first.tag:
         raise DataError(
             f"{names[1]}: its data.tag is {other.tag or 'null'}, and that of {names[0]} {first.tag or 'null'}; the "
