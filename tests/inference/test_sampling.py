@@ -148,6 +148,8 @@ def test_by_default_nothing_is_warped() -> None:
         ({"temperature": -1.0}, "temperature=-1.0 must be positive and finite"),
         ({"temperature": math.inf}, "temperature=inf must be positive and finite"),
         ({"temperature": math.nan}, "temperature=nan must be positive and finite"),
+        ({"temperature": 1e-46}, r"temperature=1e-46 must be from 1.2e-38 to 3.4e\+38, the numbers of float32"),
+        ({"temperature": 1e39}, r"temperature=1e\+39 must be from 1.2e-38 to 3.4e\+38"),
         ({"top_k": -1}, "top_k=-1 must be positive, or 0 to keep all tokens"),
         ({"top_p": 0.0}, "top_p=0.0 must be more than 0 and at most 1"),
         ({"top_p": 1.5}, "top_p=1.5 must be more than 0 and at most 1"),
@@ -333,7 +335,7 @@ def test_sampling_does_not_record_gradients() -> None:
 
 def test_the_lowest_temperatures_are_greedy_search() -> None:
     oracle = random_oracle(3)
-    found = oracle.sample([5, 7], temperature=1e-45)
+    found = oracle.sample([5, 7], temperature=1.2e-38)
     assert [hypothesis.ids for (hypothesis,) in found] == [hypothesis.ids for hypothesis in oracle.greedy([5, 7])]
 
 

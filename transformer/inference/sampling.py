@@ -24,6 +24,8 @@ from transformer.inference.search import (
     prefixes_of,
 )
 
+_FLOAT32 = torch.finfo(torch.float32)  # in which logits are divided
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -46,6 +48,11 @@ class Sampling:
         if not 0 < self.temperature < math.inf:
             raise ConfigError(
                 f"temperature={self.temperature} must be positive and finite; greedy_search is the limit 0"
+            )
+        if not _FLOAT32.tiny <= self.temperature <= _FLOAT32.max:  # 0 / 0 and inf / inf would be NaN
+            raise ConfigError(
+                f"temperature={self.temperature} must be from {_FLOAT32.tiny:.2g} to {_FLOAT32.max:.2g}, the numbers "
+                "of float32"
             )
         if self.top_k < 0:
             raise ConfigError(f"top_k={self.top_k} must be positive, or 0 to keep all tokens")
