@@ -136,6 +136,24 @@ def test_an_ngram_has_a_token(size: int) -> None:
         NoRepeatNgram(size)
 
 
+def test_nothing_may_be_forbidden() -> None:
+    log_probs = torch.randn(2, 5)
+    assert torch.equal(Forbidden(())(log_probs, torch.empty((2, 0)), [0, 1]), log_probs)
+
+
+@pytest.mark.parametrize("token", [-1, 7, 99])
+@pytest.mark.parametrize("kind", ["forbidden", "prefix", "minimum"])
+def test_ids_outside_the_vocabulary_are_refused(token: int, kind: str) -> None:
+    limits = "0" if token < 0 and kind == "prefix" else "0 to 6"
+    with pytest.raises(ValueError, match=rf"^a rule has the id {token}: it must be from {limits}$"):
+        rules: dict[str, Any] = {
+            "forbidden": lambda: Forbidden([A, token]),
+            "prefix": lambda: ForcedPrefix([[], [token, A]]),
+            "minimum": lambda: MinLength([3, 3], (token,)),
+        }
+        random_oracle(0, vocab_size=7).beam([5, 5], 3, rules=[rules[kind]()])
+
+
 def test_rules_are_applied_in_order() -> None:
     seen = []
 

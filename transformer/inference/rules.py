@@ -44,12 +44,22 @@ def ruled_log_probs(logits: Tensor, rules: Sequence[Rule], prefixes: Tensor, sen
 
 @dataclass(frozen=True)
 class Forbidden:
-    """Tokens that no hypothesis has."""
+    """Tokens that no hypothesis has.
+
+    Args:
+        ids: of these tokens, possibly none.
+
+    Raises:
+        ValueError: a search applies it, and one of them is outside the vocabulary.
+    """
 
     ids: Collection[int]
 
     def __call__(self, log_probs: Tensor, prefixes: Tensor, sentences: Sequence[int]) -> Tensor:  # noqa: ARG002
         """Sets them to -inf."""
+        if not self.ids:
+            return log_probs
+        _check_ids(self.ids, log_probs.size(1))
         return log_probs.index_fill(1, torch.tensor(sorted(self.ids), device=log_probs.device), -torch.inf)
 
 
@@ -109,10 +119,17 @@ class ForcedPrefix:
     Args:
         prefixes: per sentence, the ids with which its hypotheses begin; possibly none.
         rules: that must not contradict a prefix, such as `NoRepeatNgram`.
+
+    Raises:
+        ValueError: an id is negative; or a search applies it, and an id is outside the vocabulary.
     """
 
     prefixes: Sequence[Sequence[int]]
     rules: Sequence[Rule] = ()
+
+    def __post_init__(self) -> None:
+        for prefix in self.prefixes:
+            _check_ids(prefix)
 
     def __call__(self, log_probs: Tensor, prefixes: Tensor, sentences: Sequence[int]) -> Tensor:
         """Sets all but the next token of the prefix to -inf, or where that is over, obeys the other rules."""
@@ -120,9 +137,18 @@ class ForcedPrefix:
         forced = [self.prefixes[sentence][t] if t < len(self.prefixes[sentence]) else -1 for sentence in sentences]
         if max(forced, default=-1) < 0:
             return apply_rules(self.rules, log_probs, prefixes, sentences)
+        _check_ids([token for token in forced if token >= 0], log_probs.size(1))
         token = torch.tensor(forced, device=log_probs.device)[:, None]  # (R, 1)
         is_token = torch.arange(log_probs.size(1), device=log_probs.device) == token  # (R, V)
         only = log_probs.masked_fill(~is_token, -torch.inf)
         if min(forced) >= 0:
             return only
         return torch.where(token >= 0, only, apply_rules(self.rules, log_probs, prefixes, sentences))
+
+
+def _check_ids(ids: Collection[int], vocab_size: int | None = None) -> None:
+    """ValueError unless all are in a vocabulary of this size, or of any."""
+    for token in ids:
+        if token < 0 or (vocab_size is not None and token >= vocab_size):
+            known = "from 0" if vocab_size is None else f"from 0 to {vocab_size - 1}"
+            raise ValueError(f"a rule has the id {token}: it must be {known}")
