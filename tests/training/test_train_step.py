@@ -24,6 +24,7 @@ from transformer.model.transformer import Transformer
 from transformer.training import train_step as step_module
 from transformer.training.data import Update
 from transformer.training.loss import label_smoothed_cross_entropy
+from transformer.training.loss_scale import LossScale
 from transformer.training.metrics import read_metrics
 from transformer.training.optimizer import MasterWeights
 from transformer.training.train_step import NonfiniteGuard, accumulate_gradients, batch_loss
@@ -140,6 +141,26 @@ def test_gradients_of_a_bfloat16_model_accumulate_in_float32(dataset: PairDatase
     accumulate_gradients(weights, batches, 0.1)
     assert_close({name: p.grad for name, p in weights.master.named_parameters()}, expected, rtol=0, atol=0)
     assert all(parameter.grad is None for parameter in weights.model.parameters())
+
+
+def test_sums_do_not_depend_on_torchs_default_dtype(dataset: PairDataset) -> None:
+    """As another thread or a callback may set it."""
+    model, batches = make_model(), batches_of(dataset, [2, 3, 8])
+    expected = [
+        *accumulate_gradients(MasterWeights(model, torch.float32), batches, 0.1),
+        validation_nll(model, dataset, 23),
+    ]
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = [
+            *accumulate_gradients(MasterWeights(model, torch.float32), batches, 0.1),
+            validation_nll(model, dataset, 23),
+        ]
+        scale = LossScale(torch.device("cpu"))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found == expected
+    assert [x.dtype for x in (*found[:2], scale.scale, scale.num_good, scale.num_overflows)] == [torch.float32] * 5
 
 
 @pytest.mark.parametrize("max_tokens", [1, 23, 1009])

@@ -24,8 +24,8 @@ class LossScale:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.scale = torch.tensor(INITIAL_SCALE, device=device)
-        self.num_good, self.num_overflows = torch.zeros((), device=device), torch.zeros((), device=device)
+        self.scale = torch.tensor(INITIAL_SCALE, dtype=torch.float32, device=device)
+        self.num_good, self.num_overflows = (torch.zeros((), dtype=torch.float32, device=device) for _ in range(2))
 
     def restore(self, scale: float, num_good: int, num_overflows: int) -> None:
         """Continue from saved values; scale 0 stands for a new run."""

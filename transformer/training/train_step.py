@@ -54,7 +54,7 @@ def accumulate_gradients(
     if num_tokens is None:
         num_tokens = sum(batch.num_tokens for batch in batches)
     device = weights.model.embedding.output_weight.device
-    total_loss, total_nll = torch.zeros((), device=device), torch.zeros((), device=device)
+    total_loss, total_nll = (torch.zeros((), dtype=torch.float32, device=device) for _ in range(2))
     for batch in batches:
         with timer("forward"):
             loss, nll = batch_loss(weights.model, batch, label_smoothing)

@@ -176,7 +176,7 @@ def validation_nll(
     """NLL in nats per target token, without dropout; ranks share the batches."""
     was_training = model.training
     model.eval()
-    total = torch.zeros((), device=model.embedding.output_weight.device)
+    total = torch.zeros((), dtype=torch.float32, device=model.embedding.output_weight.device)
     batches = bucket_by_length(dataset.src.lengths, dataset.tgt.lengths, max_tokens, np.random.default_rng(0))
     for indices in context.shard(batches):
         total += batch_loss(model, collate(dataset, indices).to(total.device), 0.0)[1]
