@@ -48,7 +48,8 @@ def sentence_scores(
     for hypothesis, *row in zip(hypotheses, *mark_missing(references), strict=True):
         known = [line for line in row if line is not None]
         is_empty = not hypothesis.strip() and not any(map(str.strip, known))
-        found.append(_PERFECT if is_empty else scorer.sentence_score(hypothesis, known).score)
+        # Rounding may leave a perfect sentence more.
+        found.append(_PERFECT if is_empty else min(scorer.sentence_score(hypothesis, known).score, _PERFECT))
     return found
 
 
