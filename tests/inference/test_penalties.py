@@ -10,6 +10,7 @@ import torch
 from oracle import BOS, EOS, A, Oracle, assert_same, chain, everything, random_oracle
 from torch import Tensor
 
+from transformer.inference.constraints import constrained_beam_search
 from transformer.inference.penalties import PENALTIES, Penalty, length_penalty, no_penalty, power_penalty
 from transformer.inference.rules import MinLength, NoRepeatNgram, Rule
 from transformer.inference.sampling import sample
@@ -28,6 +29,18 @@ def test_the_length_penalty_is_that_of_wu_et_al() -> None:
 @pytest.mark.parametrize("length", [1, 2, 17, 1009])
 def test_without_alpha_there_is_no_penalty(length: int, penalty: Penalty) -> None:
     assert penalty(length, 0.0) == 1.0
+
+
+@pytest.mark.parametrize("alpha", [-1.0, -1e-9, float("nan")])
+@pytest.mark.parametrize("is_constrained", [False, True])
+def test_beam_search_refuses_an_alpha_by_which_it_would_prune_wrongly(alpha: float, is_constrained: bool) -> None:
+    options: Any = {"bos_id": BOS, "eos_id": EOS, "alpha": alpha}
+    oracle = random_oracle(0)
+    with pytest.raises(ValueError, match=rf"^alpha={alpha} must be at least 0$"):
+        if is_constrained:
+            constrained_beam_search(oracle, oracle.start([0]), [5], [[[A]]], **options)
+        else:
+            beam_search(oracle, oracle.start([0]), [5], **options)
 
 
 def test_the_power_is_that_of_the_length() -> None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from transformer.inference.automata import Automata, Phrases
-from transformer.inference.penalties import Penalty, length_penalty
+from transformer.inference.penalties import Penalty, check_alpha, length_penalty
 from transformer.inference.rules import Rule, ruled_log_probs
 from transformer.inference.search import (
     NOTHING,
@@ -79,6 +79,7 @@ def constrained_beam_search(
         ValueError: as `beam_search`; or the constraints are not one list per sentence, a phrase is empty, has an id of
             <s> or </s> or one that the vocabulary has not, or all together are longer than the sentence's limit.
     """
+    check_alpha(alpha)
     if not 1 <= nbest <= beam:
         raise ValueError(f"nbest={nbest} must be between 1 and beam={beam}")
     if len(constraints) != len(max_lengths):

@@ -29,3 +29,9 @@ def no_penalty(length: int, alpha: float) -> float:  # noqa: ARG001
 
 # By their names in `search.length_penalty`.
 PENALTIES: dict[str, Penalty] = {"gnmt": length_penalty, "power": power_penalty, "none": no_penalty}
+
+
+def check_alpha(alpha: float) -> None:
+    """ValueError if α is negative: a beam search would prune what can still win."""
+    if not alpha >= 0:  # NaN neither
+        raise ValueError(f"alpha={alpha} must be at least 0")

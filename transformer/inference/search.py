@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from transformer.inference.penalties import Penalty, length_penalty
+from transformer.inference.penalties import Penalty, check_alpha, length_penalty
 from transformer.inference.rules import Rule, ruled_log_probs
 from transformer.inference.topk import grouped_topk, log_softmax_topk
 
@@ -176,7 +176,8 @@ def beam_search(
     """Beam search, ranking hypotheses by log P / length penalty.
 
     Each step keeps the `beam` best alive hypotheses of a sentence. A hypothesis finishes if its </s> is among the
-    `beam` best candidates. With `beam` 1 this is greedy search. A sentence leaves the batch when it is
+    `beam` best candidates. With `beam` 1 this is greedy search, but for tokens that are equally probable to the last
+    bit, of which either may take another. A sentence leaves the batch when it is
         - pruned by bound: no alive hypothesis can score better than the `nbest` best finished ones any more;
         - finished: `beam` hypotheses are, and the best of them scores no less than the best alive one as it stands;
         - at its length limit: the alive hypotheses are cut.
@@ -195,8 +196,9 @@ def beam_search(
         finished.
 
     Raises:
-        TypeError, ValueError: as `greedy_search`; or `nbest` is more than `beam`, or one of them less than 1.
+        TypeError, ValueError: as `greedy_search`; or `nbest` is more than `beam`, either is below 1, or α below 0.
     """
+    check_alpha(alpha)
     if not 1 <= nbest <= beam:
         raise ValueError(f"nbest={nbest} must be between 1 and beam={beam}")
     limits, eos_ids, logits, state = prefill(decode, state, max_lengths, bos_id, eos_id, device)
