@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Iterator
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from transformer.data.dataset import Ints, PairDataset, Side
 from transformer.data.mixture import JoinedIds, TrainingCorpus, Visits, joined, mixed
 from transformer.data.pairs import Corpus
+from transformer.errors import DataError
 
 SIZES = (7, 13, 1, 0, 29)
 
@@ -53,13 +55,30 @@ def test_whole_weights_visit_every_pair_as_often() -> None:
 
 
 @pytest.mark.parametrize("weight", [0.5, 0.3, 1.5, 2.7, 0.01, 1 / 3])
-@pytest.mark.parametrize("size", [1, 2, 13, 97])
-def test_an_epoch_has_exactly_the_visits_of_its_weight(weight: float, size: int) -> None:
-    visits = Visits((size,), (weight,), 5)
-    (number,) = visits.numbers()
-    assert number == max(1, round(weight * size))
-    for epoch in range(7):
-        assert len(visits.of_epoch(epoch)) == number
+@pytest.mark.parametrize("size", [1, 3, 7, 97])
+def test_over_any_number_of_epochs_the_visits_are_those_of_the_weight(weight: float, size: int) -> None:
+    visits, total = Visits((size,), (weight,), 5), 0
+    for epoch in range(1, 331):
+        total += len(visits.of_epoch(epoch - 1))
+        assert 0 <= epoch * Fraction(repr(weight)) * size - total < 1
+
+
+def test_a_weight_is_the_number_that_is_written() -> None:
+    """0.7 * 10 is 7 in every epoch, though 3 * 0.7 * 10 in floating point is below 21."""
+    assert [Visits((10,), (0.7,), 5).before(epoch) for epoch in (1, 3, 10**9)] == [[7], [21], [7 * 10**9]]
+
+
+def test_weights_with_which_an_epoch_may_visit_nothing_are_refused() -> None:
+    sentences = [dataset([[5, 3]], "a"), dataset([[7, 3], [9, 3], [4, 3]], "b")]
+    with pytest.raises(
+        DataError, match=r"no corpus has a visit in every epoch \(weight 0\.5 of 1 pairs, weight 0\.3 of 3"
+    ):
+        mixed(corpora(0.5, 0.3), sentences)
+    with pytest.raises(DataError, match=r"weight 0\.333333 of 3 pairs"):
+        mixed(corpora(1 / 3), sentences[1:])  # as a number a little less than a third
+    visits = mixed(corpora(0.5, 0.34), sentences).visits(5)
+    assert visits is not None
+    assert all(len(visits.of_epoch(epoch)) for epoch in range(101))
 
 
 @pytest.mark.parametrize("weight", [0.5, 0.3, 1.5, 2.7, 0.01, 1 / 3])

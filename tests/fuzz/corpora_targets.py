@@ -118,5 +118,6 @@ def read_corpora(rng: random.Random, directory: Path) -> None:
 def _check_visits(rng: random.Random, sizes: tuple[int, ...], weights: tuple[float, ...]) -> None:
     visits, epoch = Visits(sizes, weights, rng.randrange(100)), rng.choice((0, 1, 5, 10**6))
     found = visits.of_epoch(epoch) if any(sizes) else ()
-    if len(found) != sum(visits.numbers()) or any(not 0 <= index < sum(sizes) for index in found):
+    number = sum(visits.before(epoch + 1)) - sum(visits.before(epoch))
+    if len(found) != number or any(not 0 <= index < sum(sizes) for index in found):
         raise InvariantError(f"an epoch of {sizes} with weights {weights} has {len(found)} visits")

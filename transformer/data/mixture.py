@@ -1,14 +1,15 @@
 """Several training corpora as one, each visited as often as its weight says.
 
-An epoch takes round(weight * n) entries of an endless sequence of random permutations of a corpus of n pairs. So over
-any number of epochs the visits of two pairs differ by at most one, each epoch is a pure function of seed and epoch, and
-the tokens of past epochs need no replay.
+The first e epochs take floor(e * weight * n) entries of an endless sequence of random permutations of a corpus of n
+pairs. So over any number of epochs the visits are those of the weight but for a fraction of one, and those of two pairs
+differ by at most one; each epoch is a pure function of seed and epoch, and the tokens of past epochs need no replay.
 """
 
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from transformer.data.holdout import held_out_pairs, without_held_out
 from transformer.data.pairs import Corpus, digest_of
 from transformer.data.tags import tagged
 from transformer.data.tokenizer import UNK_ID
+from transformer.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -87,37 +89,40 @@ class Visits:
     weights: tuple[float, ...]
     seed: int
 
-    def numbers(self) -> list[int]:
-        """Visits per epoch of each corpus, at least one unless it is empty."""
-        pairs = zip(self.sizes, self.weights, strict=True)
-        return [max(1, round(weight * size)) if size else 0 for size, weight in pairs]
+    def before(self, epoch: int) -> list[int]:
+        """Visits of each corpus in all epochs before this one."""
+        # As written: 0.1 * 10 is one visit, in each of any number of epochs.
+        return [
+            int(epoch * size * Fraction(repr(weight))) for size, weight in zip(self.sizes, self.weights, strict=True)
+        ]
 
     def of_epoch(self, epoch: int) -> Ints:
         """Indices of the pairs of an epoch, those visited twice repeated, in no particular order."""
         return np.concatenate(
             [
-                np.tile(np.arange(offset, offset + size), number // size)
-                if number % size == 0
-                else offset + self._entries(part, epoch * number, (epoch + 1) * number)
-                for part, offset, size, number in self._parts()
+                np.tile(np.arange(offset, offset + size), (stop - start) // size)
+                if start % size == stop % size == 0
+                else offset + self._entries(part, start, stop)
+                for (part, offset, size), start, stop in zip(
+                    self._parts(), self.before(epoch), self.before(epoch + 1), strict=True
+                )
+                if size
             ]
         )
 
     def before_epoch(self, epoch: int, lengths: Ints) -> int:
         """The sum of `lengths` over the visits of all epochs before this one."""
         total = 0
-        for part, offset, size, number in self._parts():
+        for (part, offset, size), number in zip(self._parts(), self.before(epoch), strict=True):
             own = lengths[offset : offset + size]
-            cycles, rest = divmod(epoch * number, size)
+            cycles, rest = divmod(number, size or 1)
             total += cycles * int(own.sum())
             total += int(own[self._entries(part, cycles * size, cycles * size + rest)].sum())
         return total
 
-    def _parts(self) -> Iterator[tuple[int, int, int, int]]:
-        """Number, offset, size and visits per epoch of each corpus that is not empty."""
-        offsets = itertools.accumulate(self.sizes, initial=0)
-        parts = zip(itertools.count(), offsets, self.sizes, self.numbers(), strict=False)
-        return (part for part in parts if part[2])
+    def _parts(self) -> Iterator[tuple[int, int, int]]:
+        """Number, offset and size of each corpus."""
+        return zip(itertools.count(), itertools.accumulate(self.sizes, initial=0), self.sizes, strict=False)
 
     def _entries(self, part: int, start: int, stop: int) -> Ints:
         """Entries of the endless sequence of permutations."""
@@ -191,7 +196,7 @@ def mixed(corpora: Sequence[TrainingCorpus], encoded: Sequence[PairDataset], *, 
 
     With `deduplicate`, it lacks the pairs that repeat one of the same or an earlier corpus.
 
-    The fingerprint of a single corpus, visited once and whole, is its own.
+    The fingerprint of a single corpus, visited once and whole, is its own. DataError if an epoch may visit nothing.
     """
     num_repeated = [0] * len(encoded)
     fingerprints = [pairs.fingerprint for pairs in encoded]
@@ -205,6 +210,9 @@ def mixed(corpora: Sequence[TrainingCorpus], encoded: Sequence[PairDataset], *, 
         for one, pairs, number in zip(corpora, encoded, num_repeated, strict=True)
     )
     weights = [one.weight for one in corpora]
+    if not any(Visits(tuple(len(part.pairs) for part in parts), tuple(weights), seed=0).before(1)):
+        visits = ", ".join(f"weight {part.weight:g} of {len(part.pairs):,} pairs" for part in parts)
+        raise DataError(f"data.corpora: no corpus has a visit in every epoch ({visits}): raise a weight")
     is_plain = len(corpora) == 1 and weights == [1.0] and not deduplicate
     dropped: dict[str, int] = {}
     for part in parts:
