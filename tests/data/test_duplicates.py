@@ -10,7 +10,18 @@ import pytest
 
 from transformer.data import duplicates
 from transformer.data.dataset import PairDataset, Side
-from transformer.data.duplicates import Overlap, combined, count_id, first_of_each, overlap, pair_hashes, row_hashes
+from transformer.data.duplicates import (
+    Overlap,
+    combined,
+    count_id,
+    first_of_each,
+    first_pairs,
+    first_sources,
+    overlap,
+    pair_hashes,
+    row_hashes,
+)
+from transformer.data.tokenizer import UNK_ID
 
 EOS = 3
 
@@ -95,3 +106,11 @@ def test_overlap_ignores_tags(tmp_path: Path) -> None:
     assert overlap([(dataset(train), 1)], (dataset([([5, 6], [4]), ([6], [4])]), 0)) == Overlap(1, 2, 2)
     assert overlap([(dataset(train), 0)], (dataset([([5, 6], [4]), ([6], [4])]), 0)) == Overlap(0, 0, 2)
     assert Counter(path.name for path in tmp_path.iterdir()) == Counter()
+
+
+def test_what_has_unknown_pieces_equals_nothing() -> None:
+    """Two names in a script that the tokenizer does not have are the same ids."""
+    pairs = [([5, UNK_ID], [6]), ([5, UNK_ID], [6]), ([7], [UNK_ID, 4]), ([7], [UNK_ID, 4]), ([8], [9]), ([8], [9])]
+    assert [flags.tolist() for flags in first_pairs([dataset(pairs)])] == [[True] * 5 + [False]]
+    assert first_sources(dataset(pairs)).tolist() == [True, True, True, False, True, False]
+    assert overlap([(dataset(pairs), 0)], (dataset(pairs[::2]), 0)) == Overlap(1, 2, 3)

@@ -162,13 +162,13 @@ def test_repeated_pairs_are_dropped_within_and_across_corpora_and_counted() -> N
     first, second, third = [[5, 3], [6, 3], [5, 3]], [[6, 3], [1, 3], [1, 1, 3], [1, 3]], [[5, 3]]
     parts = [dataset(first, "a"), dataset(second, "b", 6), dataset(third, "c")]
     found = mixed(corpora(1.0, 1.0, 2.0), parts, deduplicate=True)
-    assert [len(part.pairs) for part in found.parts] == [2, 2, 0]
-    assert [part.dropped.get("repeated", 0) for part in found.parts] == [1, 2, 1]
-    assert found.dropped == {"empty": 6, "repeated": 4}
-    assert found.num_unknown == 6, "of both sides of what is left"
+    assert [len(part.pairs) for part in found.parts] == [2, 3, 0]
+    assert [part.dropped.get("repeated", 0) for part in found.parts] == [1, 1, 1]
+    assert found.dropped == {"empty": 6, "repeated": 3}
+    assert found.num_unknown == 8, "of both sides of what is left, where repeated pairs with unknown pieces are"
     visits = found.visits(3)
     assert visits is not None
-    assert sorted(visits.of_epoch(0)) == [0, 1, 2, 3]
+    assert sorted(visits.of_epoch(0)) == [0, 1, 2, 3, 4]
     assert len(found) + found.dropped["repeated"] == 8
 
 

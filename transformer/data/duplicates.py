@@ -1,11 +1,12 @@
 """Repeated pairs, and text that training and held-out pairs share, by hashes of their ids.
 
-Text is compared as the tokenizer reads it. Memory is 8 bytes per pair and side.
+Text is compared as the tokenizer reads it. What has unknown pieces equals nothing, since different characters are alike
+there. Memory is 8 bytes per pair and side.
 """
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from transformer.data.dataset import Ints, PairDataset, Side
 from transformer.data.pairs import digest_of
+from transformer.data.tokenizer import UNK_ID
 from transformer.files import write_atomic
 
 _IDS_PER_BLOCK = 1 << 20
@@ -44,6 +46,15 @@ def count_id(side: Side, id_: int) -> int:
     return sum(int((_rows(side, rows)[0] == id_).sum()) for rows in _blocks(side.lengths))
 
 
+def has_unknown(side: Side) -> Flags:
+    """Whether each sentence has an unknown piece."""
+    found = np.zeros(len(side.lengths), np.bool_)
+    for rows in _blocks(side.lengths):
+        ids, _, firsts = _rows(side, rows)
+        found[rows] = np.logical_or.reduceat(ids == UNK_ID, firsts)
+    return found
+
+
 def _rows(side: Side, rows: slice, skip: int = 0) -> tuple[Ints, Ints, Ints]:
     """The ids of some sentences, their positions, and where each sentence begins."""
     lengths = side.lengths[rows].astype(np.int64) - skip
@@ -68,6 +79,18 @@ def first_of_each(hashes: Hashes) -> Flags:
     is_first = np.zeros(len(hashes), np.bool_)
     is_first[np.unique(hashes, return_index=True)[1]] = True
     return is_first
+
+
+def first_pairs(datasets: Sequence[PairDataset]) -> list[Flags]:
+    """Whether each pair is the first of its text in all datasets; those with unknown pieces are."""
+    is_first = first_of_each(np.concatenate([pair_hashes(pairs) for pairs in datasets]))
+    flags = np.split(is_first, np.cumsum([len(pairs) for pairs in datasets])[:-1])
+    return [flag | has_unknown(pairs.src) | has_unknown(pairs.tgt) for flag, pairs in zip(flags, datasets, strict=True)]
+
+
+def first_sources(pairs: PairDataset) -> Flags:
+    """Likewise of the sources of a dataset."""
+    return first_of_each(row_hashes(pairs.src)) | has_unknown(pairs.src)
 
 
 def _blocks(lengths: npt.NDArray[np.integer]) -> Iterator[slice]:
@@ -109,7 +132,7 @@ def overlap(
     With a `cache`, the numbers are kept there.
     """
     prints = [(pairs.fingerprint, skip) for pairs, skip in (*train, held_out)]
-    key = digest_of("overlap 1", *prints)
+    key = digest_of("overlap 2", *prints)
     path = None if cache is None else cache / f"{key}.overlap.json"
     if path is not None and (kept := _kept(path, len(held_out[0]))) is not None:
         return kept
@@ -119,6 +142,8 @@ def overlap(
         sources, pairs = _hashes(dataset, skip)
         in_sources |= np.isin(source, sources)
         in_pairs |= np.isin(pair, pairs)
+    in_sources &= ~has_unknown(held_out[0].src)
+    in_pairs &= in_sources & ~has_unknown(held_out[0].tgt)
     found = Overlap(int(in_pairs.sum()), int(in_sources.sum()), len(source))
     if path is not None:
         with contextlib.suppress(OSError):  # another run with the same data may write it at the same time

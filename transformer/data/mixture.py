@@ -17,7 +17,7 @@ import numpy as np
 from transformer.config import DataConfig
 from transformer.data.corpus import load_split, read_entry
 from transformer.data.dataset import Ints, PairDataset, Side
-from transformer.data.duplicates import Flags, count_id, first_of_each, pair_hashes
+from transformer.data.duplicates import Flags, count_id, first_pairs
 from transformer.data.filters import filtered
 from transformer.data.holdout import held_out_pairs, without_held_out
 from transformer.data.pairs import Corpus, digest_of
@@ -201,8 +201,7 @@ def mixed(corpora: Sequence[TrainingCorpus], encoded: Sequence[PairDataset], *, 
     num_repeated = [0] * len(encoded)
     fingerprints = [pairs.fingerprint for pairs in encoded]
     if deduplicate:
-        is_first = first_of_each(np.concatenate([pair_hashes(pairs) for pairs in encoded]))
-        flags = np.split(is_first, np.cumsum([len(pairs) for pairs in encoded])[:-1])
+        flags = first_pairs(encoded)
         num_repeated = [int((~flag).sum()) for flag in flags]
         encoded = [_selected(pairs, flag) for pairs, flag in zip(encoded, flags, strict=True)]
     parts = tuple(
@@ -222,7 +221,7 @@ def mixed(corpora: Sequence[TrainingCorpus], encoded: Sequence[PairDataset], *, 
         src=_joined_side([part.pairs.src for part in parts]),
         tgt=_joined_side([part.pairs.tgt for part in parts]),
         dropped=dropped,
-        fingerprint=fingerprints[0] if is_plain else digest_of("mixture", fingerprints, weights, deduplicate),
+        fingerprint=fingerprints[0] if is_plain else digest_of("mixture 2", fingerprints, weights, deduplicate),
         num_unknown=sum(part.pairs.num_unknown for part in parts),
         parts=parts,
     )

@@ -14,7 +14,7 @@ import numpy as np
 from transformer.config import Config, DataConfig
 from transformer.data.corpus import in_chunks, load_split
 from transformer.data.dataset import Ints, PairDataset, Side, encode_corpus
-from transformer.data.duplicates import Overlap, first_of_each, overlap, pair_hashes, row_hashes
+from transformer.data.duplicates import Overlap, first_pairs, first_sources, overlap
 from transformer.data.filters import FILTERS, reason_to_drop
 from transformer.data.mixture import training_corpora
 from transformer.data.pairs import Corpus
@@ -102,10 +102,7 @@ def report_data(config: Config, num_examples: int = 3, stage: Stage = no_stage) 
 
 def _training(data: DataConfig, found: RunData, num_examples: int) -> list[CorpusStatistics]:
     parts = found.train.parts
-    is_first = np.split(
-        first_of_each(np.concatenate([pair_hashes(part.pairs) for part in parts])),
-        np.cumsum([len(part.pairs) for part in parts])[:-1],
-    )
+    is_first = first_pairs([part.pairs for part in parts])
     unfiltered = training_corpora(dataclasses.replace(data, filters=()))
     statistics = []
     for part, flags, one, share in zip(parts, is_first, unfiltered, found.train.shares(), strict=True):
@@ -161,7 +158,7 @@ def _reasons(corpus: Corpus, data: DataConfig, tokenizer: Tokenizer) -> Iterator
 
 def _statistics(name: str, pairs: PairDataset, examples: dict[str, list[Example]], is_first: Any) -> CorpusStatistics:
     if is_first is None:
-        is_first = first_of_each(pair_hashes(pairs))
+        (is_first,) = first_pairs([pairs])
     src, tgt = (side.lengths.astype(np.int64) - 1 for side in (pairs.src, pairs.tgt))
     ratios = np.percentile(tgt / src, _PERCENTILES, method="nearest")
     return CorpusStatistics(
@@ -170,7 +167,7 @@ def _statistics(name: str, pairs: PairDataset, examples: dict[str, list[Example]
         dropped=pairs.dropped,
         examples=examples,
         repeated_pairs=int((~is_first).sum()),
-        repeated_sources=int((~first_of_each(row_hashes(pairs.src))).sum()),
+        repeated_sources=int((~first_sources(pairs)).sum()),
         src_pieces=int(src.sum()),
         tgt_pieces=int(tgt.sum()),
         src_lengths=_percentiles(src),
