@@ -264,6 +264,38 @@ def test_shared_text_is_seen_with_a_tag_of_any_number_of_pieces(
         assert "warning: the training text itself has words that are read as tags: <bt> 1 times" in lines
 
 
+def test_a_line_with_the_tag_of_another_corpus_hides_no_word_of_the_text(data: DataConfig, tmp_path: Path) -> None:
+    entries = (
+        CorpusEntry(path=write(tmp_path, "a", [("<bt> of the other", "anders")] * 3 + A), tag="<x>"),
+        CorpusEntry(path=write(tmp_path, "b", [*B, ("an <x> here", "<x>")]), tag="<bt>"),
+    )
+    lines = load(data, corpora=entries, tag="<x>").counts()
+    assert lines[-1].endswith("has words that are read as tags: <bt> 3 times, <x> 2 times")
+
+
+@pytest.mark.parametrize(
+    ("tag", "of_corpora", "there"),
+    [
+        ("<q>", (None, "<bt>"), "<bt>, none"),
+        (None, ("<2fr>", "<2fr>"), "<2fr>"),
+        ("<q>", ("<q>", None), None),
+        (None, ("<bt>", None), None),
+        ("<own>", (None, None), None),
+        (None, (None, None), None),
+    ],
+)
+def test_a_tag_at_translation_that_no_training_source_has_is_said(
+    data: DataConfig, tmp_path: Path, tag: str | None, of_corpora: tuple[str | None, ...], there: str | None
+) -> None:
+    path = write(tmp_path, "own", [*A, ("<own> is a tag in the text", "auch")])
+    found = load(data, corpora=tuple(CorpusEntry(path=path, tag=one) for one in of_corpora), tag=tag)
+    expected = (
+        f"warning: data.tag={tag or 'null'} is the tag of validation sources and of text to translate, but training "
+        f"sources have {there}"
+    )
+    assert [line for line in found.counts() if "data.tag" in line] == ([] if there is None else [expected])
+
+
 def test_filters_and_duplicates_are_counted_and_leave_validation_alone(data: DataConfig, tmp_path: Path) -> None:
     junk = [("same", "same"), ("a &amp; b", "x y z"), ("", "leer")]
     write(tmp_path, "validation", [*builtin_pairs("validation", 53), *junk[:2], A[0], A[0]])

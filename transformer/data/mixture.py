@@ -185,9 +185,12 @@ class Mixture(PairDataset):
         weights = tuple(part.weight for part in self.parts)
         return Visits(tuple(len(part.pairs) for part in self.parts), weights, seed) if {*weights} != {1.0} else None
 
-    def shares(self) -> list[float]:
-        """The part of an epoch's target tokens that each corpus has on average."""
-        sums = [part.weight * int(part.pairs.tgt.lengths.sum()) for part in self.parts]
+    def shares(self, kept: Sequence[Flags] | None = None) -> list[float]:
+        """The part of an epoch's target tokens that each corpus has on average, if all or the `kept` pairs are."""
+        lengths = [part.pairs.tgt.lengths for part in self.parts]
+        if kept is not None:
+            lengths = [own[flags] for own, flags in zip(lengths, kept, strict=True)]
+        sums = [part.weight * int(own.sum()) for part, own in zip(self.parts, lengths, strict=True)]
         return [one / sum(sums) for one in sums]
 
 

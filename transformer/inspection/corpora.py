@@ -61,9 +61,11 @@ class DataReport:
     vocab_size: int
     train: list[CorpusStatistics]
     validation: CorpusStatistics
-    test: CorpusStatistics | None  # None if there is none
+    test: CorpusStatistics | None  # None if it cannot be read
     overlaps: dict[str, Overlap] = field(default_factory=dict)
     source_vocab_size: int | None = None  # of a vocabulary of its own
+    test_error: str | None = None  # the reason why there is no test text
+    warnings: list[str] = field(default_factory=list)  # those of training
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -92,20 +94,21 @@ def report_data(config: Config, num_examples: int = 3, stage: Stage = no_stage) 
         test_text = load_split(data, data.test_split)
         text = tagged(test_text, data.tag, data.tags)
         test = encode_corpus(text, found.tokenizer, data.cache_dir, max_length=data.max_length, stage=stage)
-    except DataError:  # there is none
-        return DataReport(sizes[0], train, validation, None, overlaps, sizes[1])
+    except DataError as error:
+        return DataReport(sizes[0], train, validation, None, overlaps, sizes[1], str(error), found.warnings())
     parts = [(part.pairs, num_tag_pieces(found.tokenizer, part.tag)) for part in found.train.parts]
     overlaps["test"] = overlap(parts, (test, num_tag_pieces(found.tokenizer, data.tag)))
     tested = _statistics(test_text.name, test, {}, None)
-    return DataReport(sizes[0], train, validation, tested, overlaps, sizes[1])
+    return DataReport(sizes[0], train, validation, tested, overlaps, sizes[1], warnings=found.warnings())
 
 
 def _training(data: DataConfig, found: RunData, num_examples: int) -> list[CorpusStatistics]:
     parts = found.train.parts
     is_first = first_pairs([part.pairs for part in parts])
     unfiltered = training_corpora(dataclasses.replace(data, filters=()))
+    shares = found.train.shares(is_first if data.deduplicate else None)
     statistics = []
-    for part, flags, one, share in zip(parts, is_first, unfiltered, found.train.shares(), strict=True):
+    for part, flags, one, share in zip(parts, is_first, unfiltered, shares, strict=True):
         repeated = np.flatnonzero(~flags)
         dropped = part.pairs.dropped | ({"repeated": len(repeated)} if data.deduplicate else {})
         text = tagged(one.corpus, one.tag, data.tags)
@@ -196,11 +199,12 @@ def as_text(report: DataReport) -> str:
         sizes = f"{report.source_vocab_size:,} pieces of the source, {report.vocab_size:,} of the target"
         lines = [f"vocabularies: {sizes}"]
     held_out = [("validation", report.validation), *([("test", report.test)] if report.test else [])]
+    no_test = [] if report.test_error is None else ["", f"test: none ({report.test_error})"]
     for kind, corpus in [*(("training", corpus) for corpus in report.train), *held_out]:
         lines += ["", f"{kind}: {corpus.name}", *_corpus_lines(corpus)]
-    lines.append("")
+    lines += [*no_test, ""]
     lines += [f"{split} text in the training text: {shared}" for split, shared in report.overlaps.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *report.warnings])
 
 
 def _corpus_lines(corpus: CorpusStatistics) -> list[str]:
