@@ -547,6 +547,22 @@ def test_the_tag_is_inherited_unless_the_corpora_have_theirs(tmp_path: Path, oth
     assert trainer.data.tokenizer.pieces([int(trainer.data.train.src.ids[0])]) == ["▁<2de>"]
 
 
+def test_a_tag_that_the_corpora_do_not_have_is_not_inherited_and_that_is_said(
+    tmp_path: Path, other_corpus: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = checkpoint_of(tmp_path, learned(151, symbols=["<2de>", "<bt>"]), tag="<2de>")
+    both = json.dumps([{"path": other_corpus, "tag": "<bt>"}, {"path": other_corpus, "tag": "<2de>"}])
+    assert tuning(tmp_path, other_corpus, source, f"data.corpora={both}").data.tag == "<2de>"
+    none = f"data.corpora={json.dumps([other_corpus])}"
+    assert tuning(tmp_path, other_corpus, source, none, "data.tag=null").data.tag is None
+    assert capfd.readouterr().err == ""
+    assert tuning(tmp_path, other_corpus, source, none).data.tag is None
+    error = capfd.readouterr().err
+    assert error.startswith(
+        f"warning: train.init_from={source} has data.tag=<2de>, which no corpus of data.corpora has"
+    )
+
+
 def test_a_tag_that_the_tokenizer_does_not_have_is_refused_with_the_ways_out(tmp_path: Path, other_corpus: str) -> None:
     source = checkpoint_of(tmp_path, learned(151))
     message = (

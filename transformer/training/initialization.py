@@ -28,7 +28,7 @@ from transformer.training.claim import Claim
 from transformer.training.run_directory import INITIALIZATION, checkpoints, saved_config, step_of
 from transformer.training.run_keys import yaml_value
 
-# Of the section data, besides those of the tokenizer. The tag is inherited unless there are corpora with their own.
+# Of the section data, besides those of the tokenizer. The tag is inherited unless there are corpora without it.
 _DATA_KEYS = ("src_lang", "tgt_lang", "max_length", "tag")
 _SIZE_KEYS = ("vocab_size", "separate_vocabularies", "source_vocab_size")
 _TOKENIZER_KEYS = ("normalization", "character_coverage", "byte_fallback", "tokenizer_type", "user_symbols")
@@ -85,9 +85,20 @@ def inherited(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
             found["data"] = {name: value for name, value in found["data"].items() if name in _DATA_KEYS}
         if given.get("separate_vocabularies") is False:  # the key that is refused, and not one that it excludes
             found["data"].pop("source_vocab_size", None)
-        if given.get("corpora"):
+        if given.get("corpora") and not _has_tag(given["corpora"], tag := found["data"]["tag"]):
             del found["data"]["tag"]
+            if tag is not None and "tag" not in given:
+                warn(
+                    f"train.init_from={source} has data.tag={tag}, which no corpus of data.corpora has, so it is not "
+                    f"inherited; data.tag={tag} keeps it, data.tag=null is none"
+                )
     return found
+
+
+def _has_tag(corpora: Any, tag: str | None) -> bool:
+    """Whether an entry of `data.corpora`, not yet checked, has a tag."""
+    entries = corpora if isinstance(corpora, list) else [corpora]
+    return tag is not None and any(isinstance(entry, dict) and entry.get("tag") == tag for entry in entries)
 
 
 def _described(data: DataConfig, tokenizer: Tokenizer) -> DataConfig:
