@@ -83,6 +83,11 @@ def test_a_saved_configuration_is_complete_and_the_same(tmp_path: Path) -> None:
         ),
         ("data.corpora=[{path: a, src: a}]", r"data\.corpora\[0\]: path=a, src=a, tgt=None: give a path, or both"),
         ("data.corpora=[{weight: 2}]", r"data\.corpora\[0\]: path=None, src=None"),
+        (
+            "data.corpora=[a, {src: a, tgt: b, split: dev}]",
+            r"data\.corpora\[1\]: split=dev is for a path, and not used by src and tgt",
+        ),
+        ("data.corpora=[{src: a, tgt: b, tgt_lang: fr}]", r"data\.corpora\[0\]: tgt_lang=fr is for a path"),
         ("data.corpora=[3]", r"data\.corpora\[0\] must be a path or keys, got 3"),
         ("data.corpora=[a, [b]]", r"data\.corpora\[1\] must be a path or keys, got \['b'\]"),
         ("data.corpora=null", r"data\.corpora must be a list, got None"),

@@ -54,6 +54,9 @@ class CorpusEntry:
             raise ConfigError(
                 f"data.corpora[]: path={self.path}, src={self.src}, tgt={self.tgt}: give a path, or both src and tgt"
             )
+        for key in ("split", "subset", "revision", "src_lang", "tgt_lang") if self.path is None else ():
+            if (value := getattr(self, key)) is not None:
+                raise ConfigError(f"data.corpora[]: {key}={value} is for a path, and not used by src and tgt")
 
     @property
     def name(self) -> str:
