@@ -9,15 +9,17 @@ from collections.abc import Callable, Sequence
 
 from transformer.data.pairs import Corpus
 
-_VERSION = 1  # of the rules; part of fingerprints
+_VERSION = 2  # of the rules; part of fingerprints
 # The characters that Latin-1 and Windows-1252 give to the bytes 0x80 to 0xBF, which continue a character in UTF-8.
 _CONTINUATION = "\x80-\xbf" + "".join(bytes([byte]).decode("cp1252", errors="ignore") for byte in range(0x80, 0xA0))
+# Of these, what good text has after a capital Â or Ã: before a letter, it is half of another capital nevertheless.
+_CLOSING = "“”‘’…–—»„›"
 _ENCODING = re.compile(
     # U+FFFD, control characters other than white space, halves of what is not text.
     "[\ufffd\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufdd0-\ufdef\ufffe\uffff]"
     # UTF-8 read as Latin-1 or Windows-1252: one sign of Western European text or punctuation suffices, two of other
     # scripts: one may be a capital before a closing quote.
-    f"|[ÂÃ][{_CONTINUATION}]|â[{_CONTINUATION}]{{2}}|ï[»¿][¿½]"
+    f"|[ÂÃ](?:(?![{_CLOSING}])[{_CONTINUATION}]|[{_CLOSING}](?=[^\\W\\d_]))|(?<=\\s)Â»|â[{_CONTINUATION}]{{2}}|ï[»¿][¿½]"
     f"|(?:[Ä-ß][{_CONTINUATION}]){{2}}|(?:[à-ï][{_CONTINUATION}]{{2}}){{2}}|ð[{_CONTINUATION}]{{3}}"
 )
 _MARKUP = re.compile(
