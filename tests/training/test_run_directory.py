@@ -43,7 +43,6 @@ FREE = {
     "data.revision": "main",
     "train.skip_nonfinite": 3,
     "train.max_steps": 7,
-    "train.decay_steps": 29,  # of schedules that have no end
     "train.max_hours": 3.5,
     "train.patience": 5,
     "train.log_steps": 11,
@@ -119,7 +118,6 @@ FIXED = {
     "train.label_smoothing": 0.0,
     "train.warmup_steps": 67,
     "train.lr_factor": 2.0,
-    "train.min_learning_rate": 0.5,
     "train.adam_beta1": 0.8,
     "train.adam_beta2": 0.999,
     "train.adam_eps": 1e-8,
@@ -132,7 +130,12 @@ FIXED = {
 }
 
 # Keys that need each other.
-TOGETHER = {"train.schedule": "constant", "train.learning_rate": 0.5}
+TOGETHER = {
+    "train.schedule": "linear",
+    "train.learning_rate": 0.5,
+    "train.min_learning_rate": 0.1,
+    "train.decay_steps": 5003,  # a run may go on with another value if the schedule ends at the same update
+}
 
 # What some of these need to be valid.
 NEEDED = {
@@ -338,8 +341,11 @@ def test_a_fixed_key_may_not_change_and_both_values_are_shown(config: Config, ke
 def test_the_schedule_and_its_learning_rate_may_not_change(config: Config) -> None:
     claim_run(config)
     make_checkpoints(Path(config.run_dir) / "checkpoints", 3)
-    both = r"\(train\.schedule: noam there, constant here; train\.learning_rate: null there, 0\.5 here\)"
-    with pytest.raises(ConfigError, match=both):
+    keys = (
+        r"\(train\.schedule: noam there, linear here; train\.learning_rate: null there, 0\.5 here; "
+        r"train\.min_learning_rate: 0\.0 there, 0\.1 here\)"
+    )
+    with pytest.raises(ConfigError, match=keys):
         claim_run(with_values(config, TOGETHER))
 
 

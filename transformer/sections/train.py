@@ -71,6 +71,8 @@ class TrainConfig:
             )
 
     def _check_schedule(self) -> None:
+        if self.decay_end is None:
+            self._check_no_decay()
         if self.schedule == "noam":
             if self.learning_rate is not None:
                 raise ConfigError(
@@ -87,11 +89,25 @@ class TrainConfig:
                 f"train.min_learning_rate={self.min_learning_rate} is more than train.learning_rate="
                 f"{self.learning_rate}: raise the second or lower the first"
             )
-        if self.decay_end is not None and self.decay_steps is not None and self.decay_steps <= self.warmup_steps:
+        if self.decay_end is not None and self.decay_end <= self.warmup_steps:
+            key = "max_steps" if self.decay_steps is None else "decay_steps"
+            hint = "; train.decay_steps sets another end than train.max_steps" if self.decay_steps is None else ""
             raise ConfigError(
-                f"train.decay_steps={self.decay_steps} must be more than train.warmup_steps={self.warmup_steps}, after "
-                "which the learning rate falls"
+                f"train.{key}={self.decay_end} must be more than train.warmup_steps={self.warmup_steps}, after which "
+                f"the learning rate falls with train.schedule={self.schedule}{hint}"
             )
+
+    def _check_no_decay(self) -> None:
+        """ConfigError for keys of a decay without one."""
+        for key, value, default in (
+            ("min_learning_rate", self.min_learning_rate, 0.0),
+            ("decay_steps", self.decay_steps, None),
+        ):
+            if value != default:
+                raise ConfigError(
+                    f"train.{key}={value} is not used by train.schedule={self.schedule}, only by cosine and linear: "
+                    f"leave it out or set {'null' if default is None else default}"
+                )
 
     @property
     def decay_end(self) -> int | None:
