@@ -97,6 +97,20 @@ def test_a_single_file_pattern_offers_to_hold_pairs_out(call: Call) -> None:
     assert (status, "\nvalidation pairs: 7 (" in out) == (0, True)
 
 
+def test_the_size_keeps_the_splits_that_a_configuration_holds_out_or_has(call: Call) -> None:
+    for i, lang in enumerate(("en", "de")):
+        Path(f"dev.{lang}").write_text("".join(f"{pair[i]}\n" for pair in builtin_pairs("test", 31)))
+    corpus = ("small", "data.corpus={split}.{lang}", "data.train_split=my", "--validation-size", "7", *SMALL)
+    status, _, err = call(train.main, *corpus)
+    assert (status, err.startswith("error: --validation-size 7 holds validation and test pairs out")) == (2, True)
+    assert "data.corpus={split}.{lang} has splits of its own: leave it out, or set data.hold_out" in err
+    for split, number in (("validation", 7), ("test", 31)):
+        status, out, err = call(train.main, *corpus, f"data.hold_out={split}", f"run_dir=runs/{split}")
+        assert status == 0, err
+        assert f"\nvalidation pairs: {number} (" in out
+        assert ", held_out 7)" in out
+
+
 def test_languages_that_the_names_do_not_tell_must_be_given(call: Call) -> None:
     status, _, err = call(train.main, "--src", "en.txt", "--tgt", "de.txt", *SMALL)
     assert status == 2

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from transformer.config import load_config
 from transformer.data.compression import COMPRESSION_SUFFIXES
 from transformer.errors import ConfigError
 
@@ -32,7 +33,8 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 def config_and_overrides(arguments: argparse.Namespace) -> tuple[str, list[str]]:
     """The configuration and its overrides, those that the options stand for first.
 
-    ConfigError if there is no configuration, or the languages of two files are not known.
+    ConfigError if there is no configuration, the languages of two files are not known, or pairs would be held out of a
+    corpus that has splits.
     """
     config, overrides = arguments.config, list(arguments.overrides)
     if config is not None and "=" in config and not Path(config).is_file():
@@ -42,7 +44,7 @@ def config_and_overrides(arguments: argparse.Namespace) -> tuple[str, list[str]]
     if arguments.src is None and arguments.tgt is None:
         if config is None:
             raise ConfigError("give a CONFIG, such as quickstart, or two files: --src FILE --tgt FILE")
-        return config, [*held_out, *overrides]
+        return config, [*(held_out if size is None else _held_out(config, overrides, size)), *overrides]
     if arguments.src is None or arguments.tgt is None:
         raise ConfigError("--src and --tgt go together: two files with a sentence per line, translations of each other")
     files = {"src": arguments.src, "tgt": arguments.tgt}
@@ -51,6 +53,23 @@ def config_and_overrides(arguments: argparse.Namespace) -> tuple[str, list[str]]
     if config is None:
         found += [*_languages(files, overrides), f"run_dir=runs/{_name(arguments.src)}"]
     return config or _DEFAULT, [*found, *overrides]
+
+
+def _held_out(config: str, overrides: Sequence[str], size: int) -> list[str]:
+    """The overrides for `--validation-size` without two files: `data.hold_out` too, where it is not set."""
+    wanted = [f"data.validation_size={size}", "data.hold_out=[validation, test]"]
+    try:
+        data = load_config(config, overrides).data
+    except ConfigError:  # it lacks these keys, or has an error that is told later
+        return wanted
+    is_whole = Path(data.corpus).is_file() or ("{lang}" in data.corpus and "{split}" not in data.corpus)
+    if not data.hold_out and not is_whole:
+        raise ConfigError(
+            f"--validation-size {size} holds validation and test pairs out of the training data, but "
+            f"data.corpus={data.corpus} has splits of its own: leave it out, or set data.hold_out to those to "
+            "hold out"
+        )
+    return wanted[:1] if data.hold_out else wanted
 
 
 def _languages(files: dict[str, str], overrides: Sequence[str]) -> list[str]:
