@@ -27,14 +27,15 @@ def translator(make_translator: Any) -> Translator:
     [
         ("Ein Mann.", "text"),
         ("", "text"),
-        ("3 Männer\tschlafen", "text"),
         ("-1.5\tEin Mann.", "scores"),
         ("-inf\t", "scores"),
         ("1e-5\tx", "scores"),
         ("0 ||| Ein Mann. ||| F0= -1.5 ||| -0.3", "moses"),
         ("12||| ||| ||| -0.3 ||| 0-0", "moses"),
-        ("a ||| b ||| c ||| d", "text"),
-        ("0 ||| b", "text"),
+        ("nan\tEin Mann.", "scores"),
+        ("H-0\t-0.5\tEin Mann.", "scores"),
+        ("Ein Mann.\t-0.5", "scores"),
+        ("0 ||| Ein Mann. ||| -0.5", "moses"),
     ],
 )
 def test_the_form_is_told_by_the_first_line(line: str, form: str) -> None:
@@ -42,7 +43,7 @@ def test_the_form_is_told_by_the_first_line(line: str, form: str) -> None:
 
 
 def test_lines_are_read_in_their_form() -> None:
-    assert parse_candidate("text", "3 ||| x\t") == Candidate("3 ||| x\t")
+    assert parse_candidate("text", "3 || x") == Candidate("3 || x")
     assert parse_candidate("scores", "-0.5\ta\tb") == Candidate("a\tb", -0.5)
     assert parse_candidate("scores", "-inf\t") == Candidate("", -math.inf)
     line = "7 ||| Ein Mann. ||| F0= -1.5 F1= 2 ||| -.3 ||| 0-0 1-1"
@@ -55,9 +56,16 @@ def test_lines_are_read_in_their_form() -> None:
         ("scores", "Ein Mann.", r"^has no tab; the first line of the list has a score and a tab before the text$"),
         ("scores", "x\tEin Mann.", r"^its score 'x' is not a number$"),
         ("scores", "nan\tEin Mann.", r"^its score 'nan' is not a number$"),
-        ("moses", "0 ||| a ||| F= 1", r"^has 3 fields; expected `id \|\|\| text "),
+        ("scores", "H-0\t-0.5\tEin Mann.", r"^its score 'H-0' is not a number$"),
+        ("scores", "Ein Mann.\t-0.5", r"^its score 'Ein Mann\.' is not a number$"),
+        ("scores", "inf\tEin Mann.", r"^its score 'inf' is not a number$"),
+        ("scores", "1e999\tEin Mann.", r"^its score '1e999' is not a number$"),
+        ("text", "-1\tEin Mann.", r"^has a tab; the first line of the list has a text alone$"),
+        ("text", "0 ||| a ||| F= 1 ||| 2", r"^has \|\|\|; the first line of the list has a text alone$"),
+        ("moses", "Ein Mann.", r"^has 1 field; expected `id \|\|\| text "),
+        ("moses", "0 ||| a ||| -0.5", r"^has 3 fields; expected `id \|\|\| text .* where features may be empty$"),
         ("moses", "0 ||| a ||| b ||| c ||| d ||| e", r"^has 6 fields"),
-        ("moses", "-1 ||| a ||| F= 1 ||| 2", r"^has 4 fields"),
+        ("moses", "-1 ||| a ||| F= 1 ||| 2", r"^its id '-1' is not a number from 0; expected `id "),
         ("moses", "0 ||| a ||| F= 1 ||| ", r"^its score '' is not a number$"),
     ],
 )
@@ -102,7 +110,13 @@ def test_candidates_that_only_fill_a_list_up_are_never_the_best(translator: Tran
         (scored,) = score_nbest(translator, [(SOURCES[0], [filler, Candidate(CANDIDATES[0], -5.0)])], weight=None)
         assert scored[0].total == -math.inf
         assert best(scored) == scored[1]
-    # But a system may have found an empty translation.
+    # But its score says nothing of a text that the list has, unless it is added to.
+    (scored,) = score_nbest(translator, [(SOURCES[0], [Candidate(CANDIDATES[0], -math.inf)])])
+    assert math.isfinite(scored[0].total)
+    (scored,) = score_nbest(translator, [(SOURCES[0], [Candidate(CANDIDATES[0], -math.inf)])], weight=1.0)
+    assert math.isfinite(scored[0].new)
+    assert scored[0].total == -math.inf
+    # And a system may have found an empty translation.
     (scored,) = score_nbest(translator, [(SOURCES[0], [Candidate("", -2.0)])])
     assert math.isfinite(scored[0].total)
 

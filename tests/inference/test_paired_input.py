@@ -110,3 +110,10 @@ def test_the_size_is_given_for_lists_without_ids_only() -> None:
         nbest_input(given("src", ["x"]), given("nb", ["a"])).read()
     with pytest.raises(ConfigError, match=r"^nb: its lines say which source they belong to: leave out --nbest-size$"):
         nbest_input(given("src", ["x"]), given("nb", MOSES), 3).read()
+
+
+@pytest.mark.parametrize("size", [None, 1])
+@pytest.mark.parametrize("line", ["nan\tb", "H-0\t-0.5\tb", "b\t-0.5", "0 ||| b ||| -0.5"])
+def test_lists_of_other_tools_are_refused_by_their_first_line(line: str, size: int | None) -> None:
+    with pytest.raises(DataError, match=r"^nb, line 1: (its score '.*' is not a number|has 3 fields; expected `id )"):
+        nbest_input(given("src", ["x"]), given("nb", [line]), size).read()

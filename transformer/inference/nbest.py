@@ -19,7 +19,8 @@ from transformer.inference.forced import ForcedScore, PairNotes, score_translati
 from transformer.inference.translator import Translator
 
 Format = Literal["text", "scores", "moses"]
-_SCORE = re.compile(r"[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+|inf)")
+_SCORE = re.compile(r"[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+)|-inf")
+_SEPARATOR = "|||"
 _ID = re.compile(r"[0-9]{1,18}")
 _FEATURE = "Transformer"  # and a number: each reranking adds one
 
@@ -29,7 +30,7 @@ class Candidate:
     """One translation of an n-best list.
 
     Attributes:
-        old: its score in the list; -inf where the system found fewer, None if the list has no scores.
+        old: its score in the list; -inf, without a text, where the system found fewer; None if the list has no scores.
         id, features, others: fields of the Moses form; others follow the score.
         new: log P / length penalty by this model; -inf if it was not scored.
         log_prob: log P by this model.
@@ -48,38 +49,47 @@ class Candidate:
     @property
     def is_absent(self) -> bool:
         """Whether it fills up a list, of which the system found fewer."""
-        return self.old == -math.inf or (self.old is None and not self.text)
+        return not self.text and self.old in (None, -math.inf)
 
 
 def detect_format(line: str) -> Format:
-    """The form of a list, by its first line."""
-    if _ID.fullmatch(line.partition("|||")[0].strip()) and line.count("|||") >= 3:
+    """The form of a list, by the separators in its first line. Whether it has that form, `parse_candidate` tells."""
+    if _SEPARATOR in line:
         return "moses"
-    return "scores" if _SCORE.fullmatch(line.partition("\t")[0]) and "\t" in line else "text"
+    return "scores" if "\t" in line else "text"
 
 
 def parse_candidate(form: Format, line: str) -> Candidate:
     """A line of an n-best list. DataError if it has another form."""
     if form == "text":
+        # Of another tool's list, which would otherwise be scored with its ids and scores.
+        for separator, name in ((_SEPARATOR, _SEPARATOR), ("\t", "a tab")):
+            if separator in line:
+                raise DataError(f"has {name}; the first line of the list has a text alone")
         return Candidate(line)
     if form == "scores":
         score, tab, text = line.partition("\t")
         if not tab:
             raise DataError("has no tab; the first line of the list has a score and a tab before the text")
         return Candidate(text, _score(score))
-    fields = [field.strip() for field in line.split("|||")]
-    if len(fields) not in (4, 5) or not _ID.fullmatch(fields[0]):
-        raise DataError(
-            f"has {len(fields)} fields; expected `id ||| text ||| features ||| score`, as the first line has"
-        )
+    fields = [field.strip() for field in line.split(_SEPARATOR)]
+    expected = f"expected `id {_SEPARATOR} text {_SEPARATOR} features {_SEPARATOR} score`"
+    if len(fields) not in (4, 5):
+        raise DataError(f"has {_count(fields)}; {expected}, where features may be empty")
+    if not _ID.fullmatch(fields[0]):
+        raise DataError(f"its id {fields[0][:40]!r} is not a number from 0; {expected}")
     id_, text, features, score, *others = fields
     return Candidate(text, _score(score), id_, features, tuple(others))
 
 
+def _count(fields: Sequence[str]) -> str:
+    return f"{len(fields)} field{'s' * (len(fields) > 1)}"
+
+
 def _score(text: str) -> float:
-    if not _SCORE.fullmatch(text):
+    if not _SCORE.fullmatch(text) or (score := float(text)) == math.inf:
         raise DataError(f"its score {text[:40]!r} is not a number")
-    return float(text)
+    return score
 
 
 def score_nbest(

@@ -51,6 +51,8 @@ def nbest_input(src: LineInput, nbest: LineInput, size: int | None = None) -> Li
         lines = iter(nbest.read())
         first = list(itertools.islice(lines, 1))
         form = detect_format(first[0]) if first else "text"
+        if first:
+            _parse(form, first[0], nbest.name, 1)  # before what follows from its form
         if first and (form == "moses") != (size is None):
             if size is None:
                 raise ConfigError(
