@@ -115,6 +115,21 @@ def test_a_word_that_is_spelt_like_a_special_piece_is_unknown() -> None:
     assert tokenizer.encode(["<s>", "</s>", "<pad>"]) == [[UNK_ID]] * 3
 
 
+@pytest.mark.parametrize("has_dummy_prefix", [True, False])
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+def test_words_are_encoded_as_in_their_text(model_type: str, has_dummy_prefix: bool) -> None:
+    tokenizer = Tokenizer(with_own_ids(foreign_model(model_type, add_dummy_prefix=has_dummy_prefix)))
+    for text in (*SENTENCES[:41], "  two  wide\tspaces ", "\u200b Ein", "", " "):
+        words = tokenizer.encode_words(text)
+        assert len(words) == len(text.split())
+        assert [id_ for word in words for id_ in word] == tokenizer.encode([text])[0]
+        first, rest = tokenizer.encode_inside(["Hund", text], [False, True])
+        assert first + rest == tokenizer.encode([f"Hund {text}"])[0]
+        assert tokenizer.encode_inside([text])[0] == rest
+    with pytest.raises(DataError, match=r"^text 2 contains surrogates"):
+        tokenizer.encode_inside(["a", "\ud800"])
+
+
 def test_a_model_that_would_split_text_in_another_way_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     to_field = module.Piece.to_field
     monkeypatch.setattr(module.Piece, "to_field", lambda piece: to_field(piece._replace(score=-piece.score)))

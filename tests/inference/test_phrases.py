@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sentencepiece
 import torch
 
 from transformer.config import ModelConfig, SearchConfig
@@ -20,6 +23,7 @@ from transformer.inference.ensemble import Ensemble
 from transformer.inference.phrases import ConstraintFile, encode_phrases, unmet_messages
 from transformer.inference.rules import Forbidden
 from transformer.inference.sampling import Sampling
+from transformer.inference.sources import SourceReader
 from transformer.inference.translator import Translation, Translator
 from transformer.model.alternatives.build import build_model
 
@@ -136,6 +140,26 @@ def test_errors_count_from_the_first_number(translator: Translator) -> None:
 def test_constraints_must_be_a_list_of_texts_per_text(translator: Translator, constraints: Any, message: str) -> None:
     with pytest.raises(TypeError, match=f"^{message}$"):
         translator.translate(["We"], constraints=constraints)
+
+
+def test_a_phrase_is_a_word_of_its_own_where_the_first_word_is_written_otherwise() -> None:
+    made = io.BytesIO()
+    sentences = iter([side for pair in builtin_pairs("train", 199) for side in pair])
+    ids: Any = {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3, "user_defined_symbols": ["<2de>"]}
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=sentences, model_writer=made, vocab_size=211, add_dummy_prefix=False, minloglevel=2, **ids
+    )
+    tokenizer = Tokenizer(made.getvalue())
+    whole, before = tokenizer.encode(["Zwei Hunde", "Zwei"])
+    ((phrase,),) = encode_phrases([["Hunde"]], tokenizer)
+    assert [*before, *phrase] == whole
+    assert tokenizer.pieces(phrase)[0].startswith("▁")
+    # And so is all of a source after its tag.
+    reader = SourceReader(tokenizer, limit=97, is_raisable=True, tag="<2de>", tags=["<2de>"])
+    (wanted,) = tokenizer.encode(["<2de> A man is here."])
+    assert reader.read(["A man is here."])[0][0].ids[:-1] == wanted == reader.encode(["<2de> A man is here."])[0]
+    tag, words = reader.encode_words("A man is here.")
+    assert [*tag, *itertools.chain(*words)] == wanted
 
 
 # With other options

@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 import sentencepiece
 
-from transformer.data.protobuf import read_fields, write_field
+from transformer.data.protobuf import read_fields, read_number, write_field
 from transformer.errors import DataError
 from transformer.sections.types import NormalizationRule
 
@@ -29,7 +29,7 @@ _CONTROL_SPACES = re.compile(f"[{_CONTROL_SPACE}]")
 _BLANK = re.compile(rf"[\s{MARK}\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]*")
 # Fields of SentencePiece's ModelProto and of its NormalizerSpec.
 _MODEL_NORMALIZER = 3
-_NAME, _RULE_PATH = 1, 6
+_NAME, _DUMMY_PREFIX, _RULE_PATH = 1, 3, 6
 _RULES = get_args(NormalizationRule)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -107,6 +107,12 @@ def write_spec(model: bytes, spec: bytes) -> bytes:
     kept = ((number, field) for number, field, _ in read_fields(model))
     spec = write_field(_MODEL_NORMALIZER, spec)
     return b"".join(spec if number == _MODEL_NORMALIZER else field for number, field in kept)
+
+
+def has_dummy_prefix(model: bytes) -> bool:
+    """Whether a text begins as if a space stood before it, so that its first word is as any other."""
+    flags = [read_number(field) for number, field, _ in read_fields(read_spec(model)) if number == _DUMMY_PREFIX]
+    return bool(flags[-1]) if flags else True  # the format's default
 
 
 def rule_name(model: bytes) -> str:

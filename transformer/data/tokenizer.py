@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +15,7 @@ import sentencepiece
 from transformer.data.normalization import (
     MINIMAL,
     Normalizer,
+    has_dummy_prefix,
     is_blank,
     rule_name,
     text_error,
@@ -128,6 +130,34 @@ class Tokenizer:
             ids: list[list[int]] = self._processor.Encode(shown, out_type=int, num_threads=num_threads)
             return ids
         raise text_error(texts)
+
+    def encode_inside(self, texts: Sequence[str], is_inside: Sequence[bool] | None = None) -> list[list[int]]:
+        """As `encode`, but as words within a text, where the model tells these from its first.
+
+        Args:
+            is_inside: whether each text is within another; by default all are.
+        """
+        plain = self.encode(texts := _listed("texts", texts))
+        if self._has_dummy_prefix:
+            return plain
+        inside = [not is_blank(text) for text in texts]
+        if is_inside is not None:
+            inside = [a and b for a, b in zip(inside, is_inside, strict=True)]
+        (before, *ids) = self.encode(["x", *(f"x {text}" for text in texts)])
+        return [x[len(before) :] if is_in else y for x, y, is_in in zip(ids, plain, inside, strict=True)]
+
+    def encode_words(self, text: str) -> list[list[int]]:
+        """Ids of each word of a text, split at white space.
+
+        Joined they are those of the text, unless the model has pieces with spaces inside.
+        """
+        ids = self.encode(words := text.split())
+        first = next((i for i, word in enumerate(ids) if word), 0)
+        return self.encode_inside(words, [i > first for i in range(len(words))])
+
+    @functools.cached_property
+    def _has_dummy_prefix(self) -> bool:
+        return has_dummy_prefix(self.model)
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Text of each id sequence; special ids are dropped, but unknown is `⁇`.

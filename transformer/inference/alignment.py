@@ -171,7 +171,7 @@ def split_words(tokenizer: Tokenizer, text: str) -> list[list[int]]:
 
     Joined they are those of the text, unless the tokenizer has pieces with spaces inside.
     """
-    return tokenizer.encode(text.split())
+    return tokenizer.encode_words(text)
 
 
 def rows_of(step: Step, weights: Tensor, num_pieces: int) -> Tensor:

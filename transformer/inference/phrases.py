@@ -112,7 +112,7 @@ def encode_phrases(
         if isinstance(phrases, str | bytes) or not all(isinstance(phrase, str) for phrase in phrases):
             raise TypeError(f"the constraints of {kind} {number} must be a list of texts, got {phrases!r}")
         try:
-            ids = tokenizer.encode(phrases) if phrases else []
+            ids = tokenizer.encode_inside(phrases) if phrases else []
         except DataError as error:
             raise DataError(f"the constraints of {kind} {number}: {error}") from None
         for phrase, pieces in zip(phrases, ids, strict=True):

@@ -137,8 +137,9 @@ class SourceReader:
         A tag that begins the text itself is a word without ids.
         """
         tag, rest = self._tag_and_text(text)
-        words = self.tokenizer.source.encode(rest.split())
-        return self._prefix(tag), [[] for _ in range(len(text.split()) - len(words))] + words
+        source, words = self.tokenizer.source, rest.split()
+        ids = source.encode_words(rest) if tag is None else source.encode_inside(words)
+        return self._prefix(tag), [[] for _ in range(len(text.split()) - len(words))] + ids
 
     def _tag_and_text(self, text: str) -> tuple[str | None, str]:
         """The tag at the beginning of a text and what follows, or the reader's tag and the text."""
