@@ -6,7 +6,7 @@ import pytest
 
 from transformer.data.builtin import builtin_pairs
 from transformer.data.pairs import Corpus
-from transformer.data.tags import changes_text, num_tag_pieces, split_tag, tagged
+from transformer.data.tags import begins_with_other_tag, changes_text, num_tag_pieces, split_tag, tagged
 from transformer.data.tokenizer import Tokenizer
 
 TAGS = ["<2de>", "<bt>"]
@@ -18,14 +18,35 @@ TAGS = ["<2de>", "<bt>"]
         ("<bt> A man.", ("<bt>", "A man.")),
         ("  <2de> A", ("<2de>", "A")),
         ("<bt>", ("<bt>", "")),
+        ("<bt>\tA man.", ("<bt>", "A man.")),
+        ("\u3000<bt>\u2028 A", ("<bt>", "A")),
         ("<bt>A man.", (None, "<bt>A man.")),
         ("A <bt> man.", (None, "A <bt> man.")),
         ("<2fr> A", (None, "<2fr> A")),
         ("", (None, "")),
+        (" \t", (None, " \t")),
     ],
 )
 def test_only_a_known_tag_at_the_beginning_is_one(text: str, expected: tuple[str | None, str]) -> None:
     assert split_tag(text, TAGS) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<2fr> A", True),
+        (" <2fr>\tA", True),
+        ("<bt>A", True),
+        ("<b>", True),
+        ("<bt> <2fr> A", False),
+        ("A <2fr>", False),
+        ("<3 you", False),
+        ("< 3 > 2", False),
+        ("", False),
+    ],
+)
+def test_what_looks_like_a_tag_and_is_none_is_found(text: str, expected: bool) -> None:
+    assert begins_with_other_tag(text, TAGS) is expected
 
 
 def test_every_source_with_text_gets_one_tag() -> None:

@@ -246,6 +246,18 @@ def test_unknown_characters_are_noted_and_scored(translator: Translator) -> None
     ]
 
 
+def test_sources_that_begin_with_another_tag_are_noted(make_translator: Any) -> None:
+    translator = make_translator()
+    translator.tags = ("Two",)
+    notes = PairNotes()
+    score_translations(translator, ["<b> man", "Two dogs", "A <b> man"], ["Ein"] * 3, numbers=[5, 7, 11], notes=notes)
+    assert notes.other_tag == [5]
+    assert notes.messages()[-1] == (
+        "1 pair with something in angle brackets at the beginning is scored with it as text, as it is not one of the "
+        "model's tags and a space: 5"
+    )
+
+
 def test_notes_list_ten_pairs_at_most_and_each_once() -> None:
     notes = PairNotes()
     for number in (*range(1, 13), 12):

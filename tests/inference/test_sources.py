@@ -296,3 +296,18 @@ def test_all_pieces_of_a_tag_count(foreign: Tokenizer) -> None:
     with pytest.raises(ConfigError, match=rf"the limit of {least - 1} pieces includes a tag and </s>; raise"):
         reader(foreign, limit=least - 1, too_long="truncate", **options)
     assert reader(foreign, limit=least, too_long="truncate", **options).read(["Two dogs."])[0][0].ids[:-2] == tag
+
+
+def test_lines_that_begin_with_another_tag_are_noted_if_the_model_has_tags(tagging: Tokenizer) -> None:
+    texts = ["<2fr> A man.", "<bt> A man.", "<2de>A man.", "<2de>\tA man.", "A <2fr> man."]
+    notes = InputNotes()
+    one = reader(tagging, tag="<2de>", tags=TAGS, notes=notes)
+    sources = one.read(texts, first_number=11)
+    assert notes.other_tag == [11, 13]
+    assert sources[3] == one.read(["A man."])[0]
+    assert InputNotes(other_tag=[11, 13]).messages() == [
+        "2 lines with something in angle brackets at the beginning are translated as text, as it is not one of the "
+        "model's tags and a space: 11, 13"
+    ]
+    reader(tagging, notes=(without := InputNotes())).read(texts)
+    assert without.other_tag == []

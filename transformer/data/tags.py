@@ -4,17 +4,25 @@
 """
 
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 
 from transformer.data.normalization import is_blank
 from transformer.data.pairs import Corpus
 from transformer.data.tokenizer import Tokenizer
 
+_TAG_LIKE = re.compile(r"\s*<[^<>\s]+>")
+
 
 def split_tag(text: str, tags: Sequence[str]) -> tuple[str | None, str]:
     """The tag with which a text begins, if it does, and the rest of the text."""
-    first, _, rest = text.lstrip().partition(" ")
-    return (first, rest) if first in tags else (None, text)
+    first, *rest = text.split(maxsplit=1)[:2] or [""]
+    return (first, "".join(rest)) if first in tags else (None, text)
+
+
+def begins_with_other_tag(text: str, tags: Sequence[str]) -> bool:
+    """Whether a text begins with what looks like a tag, but is none of these or no word of its own."""
+    return split_tag(text, tags)[0] is None and _TAG_LIKE.match(text) is not None
 
 
 def tagged(corpus: Corpus, tag: str | None, tags: Sequence[str]) -> Corpus:

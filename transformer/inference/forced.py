@@ -60,6 +60,7 @@ class PairNotes:
     skipped: list[int] = field(default_factory=list)  # too long
     unknown_source: list[int] = field(default_factory=list)  # with characters that no piece has
     unknown_target: list[int] = field(default_factory=list)
+    other_tag: list[int] = field(default_factory=list)  # with what looks like a tag, and is none of the model's
 
     def add(self, kind: str, number: int, is_so: bool = True) -> None:
         """Note a pair, once, if it is of this kind."""
@@ -74,6 +75,11 @@ class PairNotes:
             (self.skipped, "beyond the limit", "not scored"),
             (self.unknown_source, "with unknown characters in what is translated", "scored as if they were one piece"),
             (self.unknown_target, "with unknown characters in the translation", "scored by the piece for all of them"),
+            (
+                self.other_tag,
+                "with something in angle brackets at the beginning",
+                "scored with it as text, as it is not one of the model's tags and a space",
+            ),
         )
         return [f"{_lines(numbers, what)} {end}: {list_numbers(numbers)}" for numbers, what, end in kinds if numbers]
 
@@ -144,9 +150,12 @@ def encode_pairs(
     sources, targets = text_list(sources, "sources"), text_list(targets, "targets")
     check_same_number(sources, targets)
     numbers = range(1, len(sources) + 1) if numbers is None else numbers
+    reader = translator.source_reader()
+    for number, source in zip(numbers, sources, strict=True):
+        notes.add("other_tag", number, reader.has_other_tag(source))
     encoded = zip(
         numbers,
-        _encode(translator.source_reader().encode, sources, "source", numbers),
+        _encode(reader.encode, sources, "source", numbers),
         _encode(translator.tokenizer.encode, targets, "target", numbers),
         strict=True,
     )

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
 from transformer.data.normalization import is_blank, text_error
-from transformer.data.tags import split_tag
+from transformer.data.tags import begins_with_other_tag, split_tag
 from transformer.data.tokenizer import EOS_ID, UNK_ID, Tokenizer
 from transformer.errors import ConfigError, DataError
 from transformer.inference.sentences import has_several_sentences, split_sentences, split_to_fit
 
 TooLong = Literal["error", "truncate", "split"]
 TOO_LONG: tuple[TooLong, ...] = get_args(TooLong)
+_Kind = Literal["copied", "doubtful", "unknown", "truncated", "several", "other_tag"]
 _NUM_LISTED = 10
 
 
@@ -38,6 +39,7 @@ class InputNotes:
     truncated: list[int] = field(default_factory=list)
     several: list[int] = field(default_factory=list)  # seem to have several sentences, and are not split
     num_lines: int = 0
+    other_tag: list[int] = field(default_factory=list)  # begin with what looks like a tag, and is none of the model's
 
     def messages(self) -> list[str]:
         """A line for each kind that occurred."""
@@ -55,6 +57,12 @@ class InputNotes:
         if self.truncated:
             lines.append(
                 f"{_lines(self.truncated, 'beyond the limit', 'is', 'are')} cut: {list_numbers(self.truncated)}"
+            )
+        if self.other_tag:
+            what = _lines(self.other_tag, "with something in angle brackets at the beginning", "is", "are")
+            lines.append(
+                f"{what} translated as text, as it is not one of the model's tags and a space: "
+                f"{list_numbers(self.other_tag)}"
             )
         if self.several:
             lines.append(
@@ -111,6 +119,9 @@ class SourceReader:
         DataError for one that is too long, by its number counted from `first_number`, for surrogates, or if sentences
         are to be split and `sentencex` is not installed.
         """
+        for number, text in enumerate(texts, start=first_number):
+            if self.has_other_tag(text):
+                self._note("other_tag", number)
         tags, texts = zip(*map(self._tag_and_text, texts), strict=True) if texts else ((), ())
         parts = [[text] if self.language is None else split_sentences(text, self.language) for text in texts]
         try:
@@ -145,6 +156,10 @@ class SourceReader:
         """The tag at the beginning of a text and what follows, or the reader's tag and the text."""
         own, text = split_tag(text, self.tags) if self.tags and isinstance(text, str) else (None, text)
         return own or self.tag, text
+
+    def has_other_tag(self, text: str) -> bool:
+        """Whether it begins with what looks like a tag, in a model that has some, but not this one."""
+        return bool(self.tags) and isinstance(text, str) and begins_with_other_tag(text, self.tags)
 
     def _prefix(self, tag: str | None) -> list[int]:
         return [] if tag is None else self.tokenizer.source.encode([tag])[0]
@@ -208,7 +223,9 @@ class SourceReader:
             self._note("doubtful" if ids.count(UNK_ID) > num_words else "unknown", number)
         return not num_words
 
-    def _note(self, kind: Literal["copied", "doubtful", "unknown", "truncated", "several"], number: int) -> None:
+    def _note(
+        self, kind: Literal["copied", "doubtful", "unknown", "truncated", "several", "other_tag"], number: int
+    ) -> None:
         if self.notes is not None and getattr(self.notes, kind)[-1:] != [number]:
             getattr(self.notes, kind).append(number)
 
