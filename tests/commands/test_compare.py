@@ -169,6 +169,7 @@ class Parrot:
     """Stands in for a translator."""
 
     search = SearchConfig(beam=3)
+    tag, tags = None, ()
     origin = "parrot"
     source_reader = Mock()
 
@@ -207,7 +208,17 @@ def test_checkpoints_of_a_run_are_compared_on_its_test_split(call: Compare, trai
     lines = ended.out.splitlines()
     assert lines[0].endswith(": 53 sentences; baseline: first")
     for line, name, checkpoint in zip(lines[2:4], ("first", "last"), checkpoints, strict=True):
-        assert line == f"{name}: {checkpoint}, beam 1, alpha 0.6"
+        assert line == f"{name}: {checkpoint}, beam 1, alpha 0.6, max_length_offset 7"
+
+
+def test_how_a_run_translated_is_named_in_text_json_and_page(call: Compare, trained_run: Path) -> None:
+    words = [trained_run, "A", "--src", "src", "--ref", "ref", "--samples", SAMPLES]
+    words += ["--beam", 1, "--max-length", 5, "--length-penalty", "power", "--too-long", "truncate"]
+    wanted = "beam 1, alpha 0.6, length_penalty power, max_length_offset 7, max_length 5, too_long truncate"
+    assert call(*words, "--html", "page.html").out.splitlines()[2].endswith(wanted)
+    assert wanted in Path("page.html").read_text()
+    row = json.loads(call(*words, "--json").out)["systems"][0]
+    assert (row["length_penalty"], row["max_length"], row["too_long"]) == ("power", 5, "truncate")
 
 
 def test_a_run_equals_its_own_output(call: Compare, trained_run: Path) -> None:

@@ -61,6 +61,7 @@ class Parrot:
     """Stands in for a translator; remembers what it has translated."""
 
     search = SearchConfig(beam=3)
+    tag, tags = None, ()
     origin = "parrot"
     source_reader = Mock()
     translations: Sequence[str] = HYPOTHESES
@@ -407,3 +408,13 @@ def test_a_missing_tokenizer_of_moses_is_found_before_the_work(
     ended = call(trained_run, "--src", "src", "--ref", "one", "--compound-split")
     assert ended.err == "error: compound-split BLEU needs Moses' tokenizer: pip install sacremoses\n"
     assert parrot.asked == []
+
+
+def test_how_a_run_translated_is_named_in_text_json_and_page(call: Evaluate, trained_run: Path) -> None:
+    words = [trained_run, "--src", "src", "--ref", "one", "--beam", 1]
+    words += ["--no-repeat-ngram", 3, "--max-source-length", 97]
+    wanted = "beam 1, alpha 0.6, max_length_offset 7, no_repeat_ngram 3, max_source_length 97"
+    assert call(*words, "--html", "page.html").out.splitlines()[0].endswith(wanted)
+    assert wanted in Path("page.html").read_text()
+    report = json.loads(call(*words, "--json").out)
+    assert (report["no_repeat_ngram"], report["max_source_length"]) == (3, 97)

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -17,7 +18,8 @@ from transformer.commands.search_options import (
     add_search_options,
     chosen_sampling,
     chosen_search,
-    describe_search,
+    describe_translation,
+    in_words,
     load_translator,
     origins,
 )
@@ -72,12 +74,21 @@ def test_an_exponent_without_a_penalty_is_refused() -> None:
 
 
 def test_what_is_not_the_default_is_named_beside_a_score() -> None:
-    assert describe_search(SearchConfig(max_length_offset=7)) == {"beam": 4, "alpha": 0.6}
-    assert describe_search(SearchConfig(beam=1, allow_unknown=False)) == {
-        "beam": 1,
-        "alpha": 0.6,
-        "allow_unknown": False,
-    }
+    translator = Mock(search=SearchConfig(), too_long="error", split_sentences=False, tag=None, tags=())
+    assert describe_translation(translator) == {"beam": 4, "alpha": 0.6}
+    search = {"beam": 1, "alpha": 0.5, "length_penalty": "power", "max_length_offset": 7, "max_length": 31}
+    search |= {"min_length": 3, "no_repeat_ngram": 5, "allow_unknown": False, "max_source_length": 11}
+    assert [*search] == [field.name for field in dataclasses.fields(SearchConfig)]
+    translator.search = SearchConfig(**search)  # type: ignore[arg-type]
+    translator.too_long, translator.split_sentences, translator.tag, translator.tags = "split", True, "<bt>", ("<bt>",)
+    found = describe_translation(translator)
+    assert found == {**search, "too_long": "split", "split_sentences": True, "tag": "<bt>"}
+    assert in_words({"checkpoint": "x", **found}) == (
+        "beam 1, alpha 0.5, length_penalty power, max_length_offset 7, max_length 31, min_length 3, no_repeat_ngram 5, "
+        "allow_unknown False, max_source_length 11, too_long split, split_sentences True, tag <bt>"
+    )
+    translator.tag = None
+    assert in_words(describe_translation(translator)).endswith(", tag none")
 
 
 def test_an_ensemble_is_loaded_by_name(trained_run: Path) -> None:
@@ -95,7 +106,7 @@ def test_a_score_names_all_models_and_settings(trained_run: Path, capsys: pytest
     out, err = capsys.readouterr()
     (best,) = (trained_run / "best").iterdir()
     assert out.startswith(f"{best} + {best} on ")
-    assert out.splitlines()[0].endswith(" sentences, beam 2, alpha 0.6, no_repeat_ngram 3")
+    assert out.splitlines()[0].endswith(" sentences, beam 2, alpha 0.6, max_length_offset 7, no_repeat_ngram 3")
     assert err.count("checkpoint: ") == 2
     evaluate.main([*command, "--json"])
     report = json.loads(capsys.readouterr().out)

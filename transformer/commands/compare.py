@@ -16,7 +16,7 @@ from transformer.commands import comparison_options
 from transformer.commands.error_analysis import lengths_of, printable, table
 from transformer.commands.outputs import check_output
 from transformer.commands.scored_texts import choose_tokenizer, load_translator, read_texts, translate_set, warn_of
-from transformer.commands.search_options import chosen_search
+from transformer.commands.search_options import chosen_search, in_words
 from transformer.commands.selection import report_checkpoint
 from transformer.config import DataConfig, load_config
 from transformer.errors import ConfigError, DataError, warn
@@ -59,7 +59,7 @@ class _System:
         """How it was translated, in words."""
         if self.made is None:
             return ""
-        return f"{self.made['checkpoint']}, beam {self.made['beam']}, alpha {self.made['alpha']}"
+        return f"{self.made['checkpoint']}, {in_words(self.made)}"
 
 
 @dataclass(frozen=True)

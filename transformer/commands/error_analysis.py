@@ -96,9 +96,17 @@ def analyse(
 
 
 def write_page(
-    scorer: Scorer, hypotheses: Sequence[str], texts: EvaluationSet, arguments: argparse.Namespace, name: str
+    scorer: Scorer,
+    hypotheses: Sequence[str],
+    texts: EvaluationSet,
+    arguments: argparse.Namespace,
+    name: str,
+    note: str = "",
 ) -> None:
-    """Write the page of --html: scores with their intervals, scores by length and the worst sentences."""
+    """Write the page of --html: scores with their intervals, scores by length and the worst sentences.
+
+    `note` says how the translations were made.
+    """
     options: dict[str, Any] = {"tokenize": scorer.tokenize, "lowercase": arguments.lowercase}
     references = texts.references
     results = confidence_intervals(
@@ -106,7 +114,8 @@ def write_page(
     )
     unit, buckets = lengths_of(texts, scorer, hypotheses, arguments.length_step)
     kinds = find_suspicious(hypotheses, references, texts.sources)
-    system = ReportedSystem(name, hypotheses, sentence_scores(hypotheses, references, **options), buckets, kinds)
+    scores = sentence_scores(hypotheses, references, **options)
+    system = ReportedSystem(name, hypotheses, scores, buckets, kinds, note)
     method = f"{NUM_RESAMPLES:,} bootstrap resamples; seed {seed()}"
     report = Report(texts, [system], results, unit, method)
     write_atomic(arguments.html, page(report, arguments.worst or NUM_EXAMPLES))

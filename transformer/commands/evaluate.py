@@ -19,7 +19,7 @@ from transformer.commands.also import other_sets
 from transformer.commands.error_analysis import analyse, write_page
 from transformer.commands.outputs import check_output
 from transformer.commands.scored_texts import choose_tokenizer, load_translator, read_texts, translate_set, warn_of
-from transformer.commands.search_options import SEARCH_DEFAULTS, chosen_search
+from transformer.commands.search_options import chosen_search, in_words
 from transformer.commands.selection import report_checkpoint
 from transformer.config import DataConfig, load_config
 from transformer.errors import ConfigError, DataError, warn
@@ -104,10 +104,10 @@ def _evaluate_one(
         write_atomic(task.output, "".join(f"{line}\n" for line in hypotheses))
     is_file = translator is None
     warn_of(signs_in_hypotheses(hypotheses, task.texts, task.tokenize, "the translation", is_file=is_file))
-    search = ", ".join(f"{name} {report[name]}" for name in SEARCH_DEFAULTS if name in report)
+    search = in_words(report)
     lines.append((_GIVEN if is_file else _TRANSLATED).format(**report, search=search))
     if arguments.html is not None:
-        write_page(scorer, hypotheses, task.texts, arguments, str(arguments.hyp or task.origin))
+        write_page(scorer, hypotheses, task.texts, arguments, str(arguments.hyp or task.origin), search)
     found, scored = _score_set(scorer, hypotheses, task.texts, task.lang, arguments)
     lines += scored
     return report | found

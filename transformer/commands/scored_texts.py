@@ -148,5 +148,5 @@ def translate_set(
         "sentences": len(hypotheses),
         "seconds": round(seconds, 3),
         "sentences_per_s": round(len(hypotheses) / seconds, 1),
-        **search_options.describe_search(translator.search),
+        **search_options.describe_translation(translator),
     }

@@ -11,7 +11,6 @@ from transformer.errors import ConfigError
 from transformer.inference.ensemble import Ensemble
 from transformer.inference.penalties import PENALTIES
 from transformer.inference.sampling import Sampling
-from transformer.inference.search_requests import settings_of
 from transformer.inference.sources import TOO_LONG, InputNotes
 from transformer.inference.translator import Translator
 
@@ -132,9 +131,25 @@ def apply_search_options(arguments: argparse.Namespace, translator: Translator) 
     translator.source_reader().read([""])  # so that a missing package is an error now, not with the first line
 
 
-def describe_search(search: SearchConfig) -> dict[str, object]:
-    """The settings to name beside a score: beam, alpha, and others that are not as by default."""
-    return {name: value for name, value in settings_of(search).items() if name != "max_length_offset"}
+def describe_translation(translator: Translator) -> dict[str, object]:
+    """How it translates, to name beside a score: beam, alpha, the tag of a model with tags, and all not by default."""
+    search, default = translator.search, SearchConfig()
+    names = [field.name for field in dataclasses.fields(search)]
+    found = {
+        name: value
+        for name in names
+        if (value := getattr(search, name)) != getattr(default, name) or name in ("beam", "alpha")
+    }
+    others: dict[str, object] = {"too_long": translator.too_long, "split_sentences": translator.split_sentences}
+    found |= {name: value for name, value in others.items() if value != SEARCH_DEFAULTS[name]}
+    return found | ({"tag": translator.tag} if translator.tags else {})
+
+
+def in_words(made: dict[str, Any]) -> str:
+    """What `describe_translation` found, on a line."""
+    return ", ".join(
+        f"{name} {'none' if made[name] is None else made[name]}" for name in SEARCH_DEFAULTS if name in made
+    )
 
 
 def print_notes(notes: InputNotes) -> None:
