@@ -355,6 +355,15 @@ def test_missing_references_are_counted(call: Evaluate) -> None:
     assert "  nrefs:var|" in ended.out.splitlines()[-1]
 
 
+def test_empty_lines_of_a_single_reference_are_counted_where_the_source_has_text(call: Evaluate) -> None:
+    Path("one").write_text("\n\nDrei Katzen schlafen im Park.\n")
+    wanted = "lines of one are empty: missing references, which scores what is translated there as wrong\n"
+    assert call("--hyp", "hyp", "--ref", "one", "--lang", "de").err == f"warning: 2 of 3 {wanted}"
+    Path("src").write_text("\nb\nc\n")
+    ended = call("--hyp", "hyp", "--src", "src", "--ref", "one", "--lang", "de")
+    assert ended.err == f"warning: 1 of 3 {wanted}"
+
+
 def test_references_in_pieces_and_swapped_files_are_said(call: Evaluate, parrot: Parrot, trained_run: Path) -> None:
     Path("x.en").write_text("▁a\n▁b\n▁c\n")
     ended = call(trained_run, "--src", "src", "--ref", "x.en")

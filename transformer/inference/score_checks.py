@@ -38,11 +38,17 @@ def signs_in_references(
     sources = {} if texts.sources is None else {"the source": texts.sources}
     for name, lines in zip(texts.names, texts.references, strict=True):
         signs += [*signs_of_pieces(lines, name), *signs_of_copies(name, lines, sources)]
-        num_missing = sum(1 for line in lines if not line.strip())
-        if num_missing and len(texts.names) > 1:
-            signs.append(
-                f"{num_missing} of {len(lines)} lines of {name} are empty: missing references, unless all are empty"
-            )
+        # An empty line of several is left out where another has text; a single one is scored as a reference.
+        is_single = len(texts.names) == 1
+        sources_of = lines if texts.sources is None else texts.sources
+        num_missing = sum(
+            1
+            for line, source in zip(lines, sources_of, strict=True)
+            if not line.strip() and (not is_single or texts.sources is None or source.strip())
+        )
+        if num_missing:
+            what = "which scores what is translated there as wrong" if is_single else "unless all are empty"
+            signs.append(f"{num_missing} of {len(lines)} lines of {name} are empty: missing references, {what}")
     return [*signs, *signs_of_other_words(texts.references[0], tokenize, metrics)]
 
 
