@@ -238,7 +238,8 @@ def test_a_list_in_moses_form_is_written_with_a_feature(run: Run, files: Any, tm
         f"{i} ||| {text} ||| F0= -1 ||| -{k}.5" for i in (0, 3) for k, text in enumerate((TARGETS[i], "Ein Hund."))
     ]
     (tmp_path / "moses").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    out, _ = run(*files[:2], "--nbest", tmp_path / "moses", "--weight", 0.5)
+    out, err = run(*files[:2], "--nbest", tmp_path / "moses", "--weight", 0.5)
+    assert err == ["3 sources have no candidate: 2, 3, 5"]
     for line, before in zip(out, lines, strict=True):
         id_, text, features, total = line.split(" ||| ")
         assert [id_, text] == before.split(" ||| ")[:2]

@@ -60,6 +60,7 @@ class PairNotes:
     skipped: list[int] = field(default_factory=list)  # too long
     unknown_source: list[int] = field(default_factory=list)  # with characters that no piece has
     unknown_target: list[int] = field(default_factory=list)
+    no_candidate: list[int] = field(default_factory=list)  # sources of an n-best list
     other_tag: list[int] = field(default_factory=list)  # with what looks like a tag, and is none of the model's
 
     def add(self, kind: str, number: int, is_so: bool = True) -> None:
@@ -81,7 +82,11 @@ class PairNotes:
                 "scored with it as text, as it is not one of the model's tags and a space",
             ),
         )
-        return [f"{_lines(numbers, what)} {end}: {list_numbers(numbers)}" for numbers, what, end in kinds if numbers]
+        found = [f"{_lines(numbers, what)} {end}: {list_numbers(numbers)}" for numbers, what, end in kinds if numbers]
+        if numbers := self.no_candidate:
+            what = "1 source has" if len(numbers) == 1 else f"{len(numbers)} sources have"
+            found.append(f"{what} no candidate: {list_numbers(numbers)}")
+        return found
 
 
 def score_translations(

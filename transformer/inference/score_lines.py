@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from transformer.cli import print_aside
-from transformer.data.normalization import without_control_space
+from transformer.data.normalization import is_blank, without_control_space
 from transformer.data.tokenizer import UNK_ID
 from transformer.inference.alignment import Step, checked_layer, single_model, word_alignment
 from transformer.inference.forced import (
@@ -167,11 +167,20 @@ class NbestLines(Work):
 
     def check(self, items: Sequence[str], first_number: int) -> None:
         super().check(items, first_number)
-        for item in items:
-            check_weight(self.weight, _group(item)[1])
+        groups = [_group(item) for item in items]
+        for _, candidates in groups:
+            check_weight(self.weight, candidates)
+        self._note_sources(groups, first_number)
+
+    def _note_sources(self, groups: Sequence[tuple[str, Sequence[Candidate]]], first_number: int) -> None:
+        """Note sources with text that have no candidate to score: ids may be missing, or counted from 1."""
+        for number, (source, candidates) in enumerate(groups, start=first_number):
+            if self._notes is not None and not is_blank(source):
+                self._notes.add("no_candidate", number, all(candidate.is_absent for candidate in candidates))
 
     def lines(self, items: Sequence[str], first_number: int) -> str:
         groups = [_group(item) for item in items]
+        self._note_sources(groups, first_number)
         scored = score_nbest(
             self.translator,
             groups,
