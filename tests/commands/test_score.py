@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from transformer.commands import score, translate
+from transformer.config import SearchConfig
 from transformer.data.builtin import builtin_pairs
 from transformer.errors import ConfigError, DataError
 from transformer.inference import score_lines
@@ -325,6 +326,16 @@ def test_a_missing_file_and_a_missing_layer_are_named(run: Run, files: Any) -> N
         run(*files, "--align", "--layer", 3)
     with pytest.raises(ConfigError, match="alpha"):
         run(*files, "--alpha", -1)
+
+
+def test_an_exponent_without_a_penalty_is_refused(
+    run: Run, files: Any, translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(translator, "search", SearchConfig(length_penalty="none"))
+    monkeypatch.setattr(Translator, "load", lambda *_, **__: translator)
+    with pytest.raises(ConfigError, match=r"^--alpha 2\.0 has no effect: length_penalty is none$"):
+        run(*files, "--alpha", 2)
+    assert len(run(*files)[0]) == 5
 
 
 @pytest.mark.parametrize("is_reverse", [False, True])

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from transformer.cli import print_aside
 from transformer.commands.outputs import check_resumable_output
+from transformer.commands.search_options import check_alpha
 from transformer.commands.selection import report_checkpoint
 from transformer.config import override
 from transformer.data.corpus import in_chunks
@@ -114,6 +115,7 @@ def _score(arguments: argparse.Namespace, context: DistributedContext) -> int:
     translator.search = override(
         translator.search, alpha=arguments.alpha, max_source_length=arguments.max_source_length
     )
+    check_alpha(arguments.alpha, translator.search)
     if arguments.tag is not None:
         translator.tag = arguments.tag or None
     translator.source_reader()  # so that a tag that the model does not know is an error now

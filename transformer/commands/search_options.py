@@ -98,9 +98,14 @@ def chosen_search(arguments: argparse.Namespace, search: SearchConfig) -> Search
     ConfigError if one is out of range or would have no effect.
     """
     chosen = override(search, **{field.name: getattr(arguments, field.name) for field in dataclasses.fields(search)})
-    if arguments.alpha is not None and chosen.length_penalty == "none":
-        raise ConfigError(f"--alpha {arguments.alpha} has no effect: length_penalty is none")
+    check_alpha(arguments.alpha, chosen)
     return chosen
+
+
+def check_alpha(alpha: float | None, search: SearchConfig) -> None:
+    """ConfigError for a given exponent that would have no effect."""
+    if alpha is not None and search.length_penalty == "none":
+        raise ConfigError(f"--alpha {alpha} has no effect: length_penalty is none")
 
 
 def load_translator(arguments: argparse.Namespace, run: str | Path) -> Translator:
