@@ -103,6 +103,11 @@ def test_samples_depend_on_seed_and_line(call: Any, model: str) -> None:
     assert first == again != other
     assert len({*first}) > 3
     assert call("encode", model, "--sample", 0, lines=lines) == call("encode", model, lines=lines)
+    assert call("encode", model, "--sample", 0.3, lines=lines) == call(
+        "encode", model, "--sample", 0.3, "--seed", 1, lines=lines
+    )
+    with pytest.raises(ConfigError, match=r"^--seed is of --sample: give --sample too$"):
+        call("encode", model, "--seed", 1, lines=lines)
 
 
 @pytest.mark.parametrize("value", ["1", "-0.1", "nan"])

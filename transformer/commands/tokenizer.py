@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name == "encode":
             help_sample = "sample pieces: BPE dropout, or alpha of a unigram model"
             action.add_argument("--sample", metavar="P", type=float, help=help_sample)
-            action.add_argument("--seed", type=int, default=1, help="of --sample (default: 1)")
+            action.add_argument("--seed", type=int, help="of --sample (default: 1)")
     arguments = parser.parse_args(argv)
     chosen: Callable[[argparse.Namespace], None] = arguments.act
     chosen(arguments)
@@ -99,6 +99,9 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _encode(arguments: argparse.Namespace) -> None:
+    if arguments.seed is not None and arguments.sample is None:
+        raise ConfigError("--seed is of --sample: give --sample too")
+    seed = 1 if arguments.seed is None else arguments.seed
     tokenizer = _load(arguments)
     sampler = _sampler(tokenizer, arguments.sample)
     numbers = itertools.count(1)
@@ -107,7 +110,7 @@ def _encode(arguments: argparse.Namespace) -> None:
         shown: list[list[str]] = [] if arguments.ids else tokenizer.encode_as_pieces(lines, num_cpus())
         printed = []
         for place, (ids, number) in enumerate(zip(encoded, numbers, strict=False)):
-            found = ids if sampler is None else sampler.sample(ids, random.Random(f"{arguments.seed} {number}"))
+            found = ids if sampler is None else sampler.sample(ids, random.Random(f"{seed} {number}"))
             words = map(str, found) if arguments.ids else _spelt(tokenizer, found, ids, shown[place])
             printed.append(" ".join(words))
         print(*printed, sep="\n", flush=True)
