@@ -154,6 +154,8 @@ def test_a_figure_is_drawn(call: Evaluate) -> None:
         (("--plot", "x.png"), "--plot goes with --by-length"),
         (("--length-step", 3), "--length-step goes with --by-length or --html"),
         (("--by-length", "--length-step", 0), "--length-step 0 must be at least 1"),
+        (("--worst-by", "chrf"), "--worst-by goes with --worst"),
+        (("--html", "x", "--worst-by", "bleu"), "--worst-by goes with --worst"),
         (("--worst", 0), "--worst 0 must be at least 1 and at most 1,000"),
         (("--worst", 1001), "--worst 1001 must be at least 1 and at most 1,000"),
         (("--by-length", "--plot", "x"), "x: its suffix must say what kind of file, such as .png, .svg or .pdf"),

@@ -40,7 +40,7 @@ def add_analysis_options(parser: argparse.ArgumentParser) -> None:
         "--html", type=Path, metavar="FILE", help="write a page with scores, lengths and the worst sentences (or 50)"
     )
     parser.add_argument(
-        "--worst-by", choices=tuple(SENTENCE_METRICS), default="chrf", help="sentence-level score; by default chrf"
+        "--worst-by", choices=tuple(SENTENCE_METRICS), help="with --worst: sentence-level score; by default chrf"
     )
 
 
@@ -57,6 +57,8 @@ def check_analysis_options(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--length-step {arguments.length_step} must be at least 1")
     if arguments.worst is not None and not 1 <= arguments.worst <= MAX_SHOWN:
         raise ConfigError(f"--worst {arguments.worst} must be at least 1 and at most {MAX_SHOWN:,}")
+    if arguments.worst_by is not None and arguments.worst is None:
+        raise ConfigError("--worst-by goes with --worst")
     if arguments.plot is not None:
         check_format(arguments.plot)
     if arguments.html is not None:
@@ -84,12 +86,13 @@ def analyse(
             if (numbers := [number for number, found in enumerate(kinds, 1) if kind in found])
         }
         options: dict[str, Any] = {"tokenize": scorer.tokenize, "lowercase": arguments.lowercase}
-        scores = sentence_scores(hypotheses, texts.references, arguments.worst_by, **options)
+        metric = arguments.worst_by or "chrf"
+        scores = sentence_scores(hypotheses, texts.references, metric, **options)
         chosen = worst(scores, arguments.worst)
-        report["worst_by"] = arguments.worst_by
+        report["worst_by"] = metric
         report["worst"] = [sentence_record(i, scores[i], kinds[i], hypotheses[i], texts) for i in chosen]
         lines += _suspicious_lines(report["suspicious"], kinds)
-        lines += [f"worst sentences by {SENTENCE_METRICS[arguments.worst_by]} of the sentence:"]
+        lines += [f"worst sentences by {SENTENCE_METRICS[metric]} of the sentence:"]
         lines += [line for record in report["worst"] for line in _worst_lines(record)]
         lines += [""]
     return report, lines
