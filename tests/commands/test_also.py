@@ -66,6 +66,18 @@ def test_the_last_line_is_the_score_of_the_set_that_is_asked_for(
     assert lines[-1].startswith("BLEU = ") and sum("version:" in line for line in lines) == 6
 
 
+def test_notes_on_the_sources_name_their_set(
+    trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for lang in ("en", "de"):
+        (tmp_path / f"test.{lang}").write_text("A man.\nздесь\n")
+    corpus = f"{tmp_path}/{{split}}.{{lang}}"
+    _, out, err = call(capsys, trained_run, "--also", corpus)
+    (texts,) = other_sets([corpus], None, DataConfig(src_lang="en", tgt_lang="de"))
+    assert f"\n{texts.name}: 1 line without a known word is copied: 2\n" in f"\n{err}"
+    assert f" on {texts.name}: 2 sentences" in out
+
+
 def test_a_split_is_that_of_all_sets(other: str) -> None:
     assert [len(texts) for texts in other_sets([other, other], "dev", DataConfig())] == [1, 1]
 

@@ -108,7 +108,7 @@ def _translated(
     if context.is_main:
         report_checkpoint(system.given, system.origin)
     translator = load_translator(system.checkpoint, arguments, context)
-    hypotheses, made = translate_set(translator, texts, system.origin)
+    hypotheses, made = translate_set(translator, texts, system.origin, name=system.name)
     return replace(system, hypotheses=hypotheses, made=made)
 
 

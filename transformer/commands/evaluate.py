@@ -92,18 +92,20 @@ def _evaluate_one(
     task: _Task, translator: Translator | None, scorer: Scorer | None, arguments: argparse.Namespace, lines: list[str]
 ) -> dict[str, Any]:
     """Translate and, on the main process, score one set; `lines` gets those for readers."""
+    name = task.texts.name if arguments.also else None
     if translator is None:
         assert task.hypotheses is not None
         hypotheses = task.hypotheses
         report = {"hypotheses": str(arguments.hyp), "corpus": task.texts.name, "sentences": len(task.texts)}
     else:
-        hypotheses, report = translate_set(translator, task.texts, task.origin)
+        hypotheses, report = translate_set(translator, task.texts, task.origin, name=name)
     if scorer is None:
         return {}
     if task.output is not None:
         write_atomic(task.output, "".join(f"{line}\n" for line in hypotheses))
     is_file = translator is None
-    warn_of(signs_in_hypotheses(hypotheses, task.texts, task.tokenize, "the translation", is_file=is_file))
+    what = "the translation" if name is None else f"the translation of {name}"
+    warn_of(signs_in_hypotheses(hypotheses, task.texts, task.tokenize, what, is_file=is_file))
     search = in_words(report)
     lines.append((_GIVEN if is_file else _TRANSLATED).format(**report, search=search))
     if arguments.html is not None:

@@ -124,7 +124,12 @@ def load_translator(checkpoint: Path, arguments: argparse.Namespace, context: Di
 
 
 def translate_set(
-    translator: Translator, texts: EvaluationSet, origin: str | None, what: str = "translating"
+    translator: Translator,
+    texts: EvaluationSet,
+    origin: str | None,
+    what: str = "translating",
+    *,
+    name: str | None = None,
 ) -> tuple[list[str], dict[str, Any]]:
     """The translations of all sources, and how they were made.
 
@@ -133,6 +138,7 @@ def translate_set(
         texts: with sources.
         origin: of the model, for the report.
         what: is done, for the line of progress.
+        name: before the notes on the sources, where several translations are made.
     """
     assert texts.sources is not None
     context, translator.notes = translator.context, InputNotes()
@@ -141,7 +147,7 @@ def translate_set(
         hypotheses = translator.translate(texts.sources)
     seconds = time.perf_counter() - began
     if context.is_main:
-        search_options.print_notes(translator.notes)
+        search_options.print_notes(translator.notes, name)
     return hypotheses, {
         "checkpoint": " + ".join([str(origin), *search_options.origins(translator)[1:]]),
         "corpus": texts.name,

@@ -157,7 +157,7 @@ def in_words(made: dict[str, Any]) -> str:
     )
 
 
-def print_notes(notes: InputNotes) -> None:
-    """Print on standard error what a user should know of the input."""
+def print_notes(notes: InputNotes, name: str | None = None) -> None:
+    """Print on standard error what a user should know of the input, after its name where there are several."""
     for message in notes.messages():
-        print(message, file=sys.stderr)
+        print(message if name is None else f"{name}: {message}", file=sys.stderr)
