@@ -58,6 +58,7 @@ def test_lines_are_read_in_their_form() -> None:
         ("scores", "nan\tEin Mann.", r"^its score 'nan' is not a number$"),
         ("scores", "H-0\t-0.5\tEin Mann.", r"^its score 'H-0' is not a number$"),
         ("scores", "Ein Mann.\t-0.5", r"^its score 'Ein Mann\.' is not a number$"),
+        ("scores", "0\tEin Mann.\t-0.5", r"^has a number at both ends, 0 and -0\.5; the score and a tab come first$"),
         ("scores", "inf\tEin Mann.", r"^its score 'inf' is not a number$"),
         ("scores", "1e999\tEin Mann.", r"^its score '1e999' is not a number$"),
         ("text", "-1\tEin Mann.", r"^has a tab; the first line of the list has a text alone$"),

@@ -71,6 +71,9 @@ def parse_candidate(form: Format, line: str) -> Candidate:
         score, tab, text = line.partition("\t")
         if not tab:
             raise DataError("has no tab; the first line of the list has a score and a tab before the text")
+        _, tab, last = text.rpartition("\t")
+        if tab and _SCORE.fullmatch(last):  # of a list with ids, say; a copied source may have other tabs
+            raise DataError(f"has a number at both ends, {score[:40]} and {last[:40]}; the score and a tab come first")
         return Candidate(text, _score(score))
     fields = [field.strip() for field in line.split(_SEPARATOR)]
     expected = f"expected `id {_SEPARATOR} text {_SEPARATOR} features {_SEPARATOR} score`"
