@@ -181,7 +181,7 @@ def test_notes_are_one_line_per_kind() -> None:
     assert notes.messages() == [
         "3 lines without a known word are copied: 4, 9, 12",
         "1 line of mostly unknown words has a doubtful translation: 2",
-        "2 lines with unknown characters are translated without them: 5, 6",
+        "2 lines with unknown characters are translated with the unknown piece for them: 5, 6",
         "13 lines beyond the limit are cut: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 3 more",
         "2 of 100 lines seem to have several sentences; a model trained on single sentences drops all but the first: "
         "--split-sentences",

@@ -53,7 +53,7 @@ class InputNotes:
             lines.append(f"{what} a doubtful translation: {list_numbers(self.doubtful)}")
         if self.unknown:
             what = _lines(self.unknown, "with unknown characters", "is", "are")
-            lines.append(f"{what} translated without them: {list_numbers(self.unknown)}")
+            lines.append(f"{what} translated with the unknown piece for them: {list_numbers(self.unknown)}")
         if self.truncated:
             lines.append(
                 f"{_lines(self.truncated, 'beyond the limit', 'is', 'are')} cut: {list_numbers(self.truncated)}"
