@@ -190,7 +190,7 @@ def test_training_averaging_scoring_and_translating_work_one_after_the_other(
     assert (scored.status, scored.err) == (0, "warning: every line of the translation is empty\n")
     first, *_, last = scored.out.splitlines()
     averaged_on_files = f"{run_dir / 'averaged'} on {tmp_path / 'src'} and {tmp_path / 'ref'}"
-    assert first == f"{averaged_on_files}: 23 sentences, beam 3, alpha 0.6"
+    assert first == f"{averaged_on_files}: 23 sentences, beam 3, alpha 0.6, max_length_offset 7"
     assert re.fullmatch(r"BLEU = \d+\.\d\d  nrefs:1\|case:mixed\|.*\|tok:13a\|smooth:exp\|version:[\d.]+", last)
 
     hypotheses = (tmp_path / "hypotheses").read_text().splitlines()
