@@ -126,8 +126,20 @@ def test_threads_sleep_if_other_programs_need_the_cpus(
     assert found == {"OMP_WAIT_POLICY": "PASSIVE" if is_passive else None, "GOMP_SPINCOUNT": None}
 
 
+def test_threads_of_the_process_itself_are_no_other_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """numpy's library spins for a while after its import, which would else let all threads sleep."""
+    monkeypatch.setattr(machine, "_OWN_THREADS", tmp_path)
+    for number, state in ((7, "R"), (11, "S"), (13, "R")):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "stat").write_text(f"{number} (py (R) x) {state} 1 2 3\n")
+    monkeypatch.setattr(machine, "_LOAD", tmp_path / "loadavg")
+    (tmp_path / "loadavg").write_text("0.1 0.2 0.3 5/99 7\n")
+    assert (machine._num_running_here(), machine._num_running_others()) == (2, 3)
+
+
 def test_a_program_that_runs_for_a_moment_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = iter([9, 9, 1, 9, 9])
+    monkeypatch.setattr(machine, "_num_running_here", lambda: 1)
     monkeypatch.setattr(machine, "_read", lambda _: f"0.1 0.2 0.3 {next(looks)}/99 7")
     assert machine._num_running_others() == 0
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 _NUM_LOOKS, _PAUSE_S = 5, 0.002
-_LOAD = Path("/proc/loadavg")
+_LOAD, _OWN_THREADS = Path("/proc/loadavg"), Path("/proc/self/task")
 _PROCESS, _MOUNTED = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
@@ -66,9 +66,15 @@ def _num_running_others() -> int:
     counts = []
     for _ in range(_NUM_LOOKS):  # what runs only for a moment is not among all of them
         found = re.match(r"\S+ \S+ \S+ (\d+)/", _read(_LOAD))
-        counts.append(int(found[1]) - 1 if found else 0)  # without this thread
+        counts.append(int(found[1]) - _num_running_here() if found else 0)
         time.sleep(_PAUSE_S)
     return max(0, min(counts))
+
+
+def _num_running_here() -> int:
+    """Running threads of this process, such as those of a library that spin for a while after its import."""
+    states = (_read(path) for path in _OWN_THREADS.glob("*/stat"))
+    return max(1, sum(") R " in state for state in states))
 
 
 def do_without_temporary_files() -> None:
