@@ -79,6 +79,10 @@ def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
         lazy_names("json", {"json.decoder": "JSONDecoder"})("x")
 
 
+def test_the_package_imports_no_numpy() -> None:
+    assert run("import sys, transformer; print('numpy' in sys.modules)") == "False"
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["configs"], ["plot", "{run}"]], ids=str)
 def test_commands_that_only_print_import_no_torch(trained_run: Path, arguments: list[str]) -> None:
     assert imported(arguments, trained_run, "torch", *HEAVY_FOR_ALL) == []

@@ -11,7 +11,6 @@ from transformer.config import DataConfig
 from transformer.config_file import plain_name
 from transformer.data.builtin import builtin_pairs
 from transformer.data.compression import COMPRESSION_SUFFIXES, inner_suffix
-from transformer.data.holdout import held_out_split
 from transformer.data.hub_dataset import hub_pairs
 from transformer.data.new_words import NAME as NEW_WORDS
 from transformer.data.new_words import with_new_words
@@ -79,6 +78,8 @@ def load_split(data: DataConfig, split: str) -> Corpus:
         if data.corpus == "none":
             raise DataError(f"data.corpus=none has no split {split!r}, only {', '.join(data.hold_out)}")
         return read_split(data, split)
+    from transformer.data.holdout import held_out_split  # imports numpy, which takes a tenth of a second
+
     whole = read_entry(data, 0) if data.corpora else read_split(data, data.train_split)
     return held_out_split(whole, held_out, data.hold_out, data.validation_size, Path(data.cache_dir))
 

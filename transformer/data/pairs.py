@@ -3,11 +3,10 @@
 import dataclasses
 import hashlib
 import json
+import operator
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from transformer.data.normalization import surrogates_error
 from transformer.errors import DataError
@@ -15,7 +14,7 @@ from transformer.errors import DataError
 
 def digest_of(*parts: object) -> str:
     """A hash of values that JSON can write, also of numpy, as 32 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(parts, default=np.generic.item).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(parts, default=operator.methodcaller("item")).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
