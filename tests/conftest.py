@@ -17,6 +17,8 @@ import torch
 from transformer import progress
 from transformer.config import Config, load_config
 from transformer.data.builtin import builtin_pairs
+from transformer.model.alternatives.build import build_model
+from transformer.training.checkpoint import load_checkpoint, save_checkpoint
 from transformer.training.trainer import Trainer
 
 # Small matrices do not gain from a second thread, and test processes may share the machine.
@@ -75,6 +77,16 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: str) -> P
     config = write_tiny_config(tmp_path_factory.mktemp("trained"), tiny_corpus)
     Trainer.from_config(config).fit()
     return Path(config.run_dir)
+
+
+@pytest.fixture(scope="session")
+def babbler(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained checkpoint: after a little training, all outputs would be empty."""
+    config, tokenizer, _ = load_checkpoint(trained_run / "best" / "step-00000010")
+    torch.manual_seed(5)
+    directory = tmp_path_factory.mktemp("babbler") / "step-00000010"
+    save_checkpoint(directory, config, tokenizer, build_model(len(tokenizer), config.model).state_dict())
+    return directory
 
 
 class Terminal:

@@ -32,8 +32,6 @@ from transformer.inference import evaluation_set
 from transformer.inference.translator import Translator
 from transformer.inspection import attention
 from transformer.inspection.canvas import THEMES
-from transformer.model.alternatives.build import build_model
-from transformer.training.checkpoint import load_checkpoint, save_checkpoint
 from transformer.training.integrity import verify
 from transformer.training.metrics import read_metrics
 
@@ -401,16 +399,6 @@ def test_attention_is_drawn(script: Script, trained_run: Path, tmp_path: Path, n
 
 
 # Translating.
-
-
-@pytest.fixture(scope="module")
-def babbler(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained checkpoint: after a little training, all outputs would be empty."""
-    config, tokenizer, _ = load_checkpoint(trained_run / "best" / "step-00000010")
-    torch.manual_seed(5)
-    directory = tmp_path_factory.mktemp("babbler") / "checkpoint"
-    save_checkpoint(directory, config, tokenizer, build_model(len(tokenizer), config.model).state_dict())
-    return directory
 
 
 @pytest.fixture(scope="module")

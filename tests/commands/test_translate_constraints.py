@@ -10,28 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from transformer.commands import translate
 from transformer.errors import ConfigError, DataError
 from transformer.inference import search_requests
 from transformer.inference.rules import Forbidden
 from transformer.inference.translator import Translator
-from transformer.model.alternatives.build import build_model
-from transformer.training.checkpoint import load_checkpoint, save_checkpoint
+from transformer.training.checkpoint import load_checkpoint
 
 LINES = ["A man is sleeping.", "Two small dogs are playing.", "The women are singing."]
 Run = Callable[..., list[str]]
-
-
-@pytest.fixture(scope="module")
-def babbler(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained checkpoint, whose translations are not empty."""
-    config, tokenizer, _ = load_checkpoint(trained_run / "best" / "step-00000010")
-    torch.manual_seed(5)
-    checkpoint = tmp_path_factory.mktemp("babbler") / "step-00000010"
-    save_checkpoint(checkpoint, config, tokenizer, build_model(len(tokenizer), config.model).state_dict())
-    return checkpoint
 
 
 @pytest.fixture

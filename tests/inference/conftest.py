@@ -65,3 +65,9 @@ def make_translator(grammar_tokenizer: Tokenizer) -> MakeTranslator:
         return Translator(model.to(dtype), grammar_tokenizer, SearchConfig(beam=3, max_length_offset=7))
 
     return make
+
+
+@pytest.fixture(scope="module")
+def translator(make_translator: MakeTranslator) -> Translator:
+    """The one that is made without options."""
+    return make_translator()

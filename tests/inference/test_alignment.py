@@ -40,12 +40,6 @@ PAIRS = list(builtin_pairs("test", 7))
 SOURCES, TARGETS = [pair[0] for pair in PAIRS], [pair[1] for pair in PAIRS]
 
 
-@pytest.fixture(scope="module")
-def translator(make_translator: Any) -> Translator:
-    made: Translator = make_translator()
-    return made
-
-
 class Diagonal(DotProductAttention):
     """Attends from position i to position i, as long as there is one."""
 

@@ -34,12 +34,6 @@ PAIRS = list(builtin_pairs("test", 7))
 SOURCES, TARGETS = [pair[0] for pair in PAIRS], [pair[1] for pair in PAIRS]
 
 
-@pytest.fixture(scope="module")
-def translator(make_translator: Any) -> Translator:
-    made: Translator = make_translator()
-    return made
-
-
 def searched(translator: Translator, beam: int) -> tuple[list[list[int]], list[Any]]:
     """Source ids and the hypothesis that a search finds for each."""
     sources = translator.encode(SOURCES)

@@ -617,16 +617,6 @@ runpy.run_path({script!r}, run_name="__main__")
 """
 
 
-@pytest.fixture(scope="module")
-def babbler(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained checkpoint, whose translations all differ."""
-    config, tokenizer, _ = load_checkpoint(trained_run / "best" / "step-00000010")
-    torch.manual_seed(5)
-    directory = tmp_path_factory.mktemp("babbler") / "checkpoint"
-    save_checkpoint(directory, config, tokenizer, build_model(len(tokenizer), config.model).state_dict())
-    return directory
-
-
 def in_small_batches(start: Start, size: int, script: str, *arguments: object) -> Job:
     argv = [script, *map(str, arguments), "--precision=fp32"]
     return start(size, code=SMALL_BATCHES.format(argv=argv, script=str(SCRIPTS / script)))
