@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -51,6 +54,21 @@ def test_an_unknown_command_is_one_line_that_names_all(start, arguments: tuple[s
     assert sorted(names) == COMMANDS
     hint = "did you mean train?" if arguments in (("Train",), ("trian",)) else "transformer --help describes them"
     assert err.endswith(f"; {hint}\n")
+
+
+def test_ctrl_c_ends_the_command_at_once_while_its_libraries_are_imported(  # type: ignore[no-untyped-def]
+    start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handlers = []
+
+    def import_module(name: str) -> object:
+        handlers.append(signal.getsignal(signal.SIGINT))
+        return importlib.import_module(name)
+
+    monkeypatch.setattr(entry, "importlib", SimpleNamespace(import_module=import_module))
+    assert start("configs")[0] == 0
+    assert handlers == [signal.SIG_DFL]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])

@@ -34,6 +34,7 @@ MIDDLE = {
     "mid-write": 8,
 }
 LATE = {"final save": 14}
+CORPORA = {"building the cache": 41}
 TUNING = {"importing": 1500, "claiming the run": 3, "training the tokenizer": 4, "initialising": 3}
 AVERAGE = {"importing": 1500, "averaging": 17}
 EVALUATE = {"importing": 1500, "writing the output": 3, "inference": 1}
@@ -79,6 +80,12 @@ def draw_resumption(numbers: random.Random) -> list[Kill]:
     return [draw_kill(point, counts, numbers) for point, counts in chosen]
 
 
+def draw_corpora(numbers: random.Random) -> list[Kill]:
+    """Kills of a run on several corpora: while they are read and chosen from, and later."""
+    chosen = [("building the cache", CORPORA)] * 2 + [(point, MIDDLE) for point in numbers.sample(list(MIDDLE), 4)]
+    return [draw_kill(point, counts, numbers) for point, counts in (*chosen, ("final save", LATE))]
+
+
 def draw_tuning(numbers: random.Random) -> list[Kill]:
     """Kills of a run that begins with trained weights: before its first checkpoint, and later."""
     chosen = [(point, TUNING) for point in numbers.sample(list(TUNING), 2)]
@@ -92,6 +99,7 @@ DRAWS = {
     "train": draw_training,
     "resume": draw_resumption,
     "tune": draw_tuning,
+    "corpora": draw_corpora,
     "average": drawing(AVERAGE, 6),
     "evaluate": drawing(EVALUATE, 4),
     "translate": drawing(TRANSLATE, 4),

@@ -14,6 +14,7 @@ from typing import Any
 
 from differences import broken, differing_checkpoints, differing_runs, files, last_step, leftovers
 from processes import FAULT_INJECTION, REPOSITORY, start_anew, start_forked
+from several_corpora import several_corpora
 
 from transformer.data.builtin import builtin_pairs
 from transformer.training.run_directory import find_checkpoint
@@ -167,7 +168,8 @@ class Harness:
         self.scenarios = [
             Scenario("train", train, self._set_up_new, self._run_faults),
             Scenario("resume", train, self._set_up_half, self._run_faults),
-            Scenario("tune", train, self._set_up_tuning, self._tuning_faults),
+            Scenario("tune", train, self._set_up_tuning, self._run_faults),
+            Scenario("corpora", train, self._set_up_corpora, self._run_faults),
             Scenario("average", averaging, self._set_up_averaging, self._averaging_faults),
             Scenario("evaluate", evaluation, self._set_up_trained, self._output_faults),
             Scenario("translate", translation, self._set_up_trained, self._output_faults),
@@ -183,7 +185,7 @@ class Harness:
         self.references = {
             name: self._run_uninterrupted(name, self._scenario(name).set_up)
             for name in kinds
-            if name in ("tune", "average", "evaluate", "translate")
+            if name in ("tune", "corpora", "average", "evaluate", "translate")
         }
 
     def run(self, name: str, seed: int, kills: Sequence[Kill]) -> tuple[list[tuple[Kill, Ending]], Lifecycle]:
@@ -289,6 +291,10 @@ class Harness:
         tuning = f"train: {{init_from: {root}/source, freeze: [embeddings, decoder.layers.0.norm_1], "
         path.write_text("\n".join(lines).replace("train: {", tuning).replace("vocab_size: 211, ", "") + "\n")
 
+    def _set_up_corpora(self, root: Path) -> None:
+        self._set_up_new(root)
+        several_corpora(root)
+
     def _set_up_averaging(self, root: Path) -> None:
         """A trained run with an older average, which averaging has to replace."""
         self._set_up_trained(root)
@@ -304,10 +310,7 @@ class Harness:
             path.write_text(path.read_text().replace(str(source), str(root)))
 
     def _run_faults(self, lifecycle: Lifecycle) -> list[str]:
-        return differing_runs(lifecycle.root, self.reference)
-
-    def _tuning_faults(self, lifecycle: Lifecycle) -> list[str]:
-        return differing_runs(lifecycle.root, self.references["tune"])
+        return differing_runs(lifecycle.root, self.references.get(lifecycle.scenario.name, self.reference))
 
     def _averaging_faults(self, lifecycle: Lifecycle) -> list[str]:
         reference = self.references["average"]
@@ -340,7 +343,8 @@ def status_faults(kill: Kill, ending: Ending) -> list[str]:
         return []
     if ending.took_s is None:
         return [f"status {ending.status} without a kill: {ending.printed[-300:]}"]
-    if kill.point == "importing" and kill.signals.startswith("INT"):
+    is_importing = kill.point == "importing" or (kill.point == "any time" and "device: " not in ending.printed)
+    if is_importing and kill.signals.startswith("INT"):
         return []  # libraries may turn the interruption into another error, as numpy does
     number = signal.SIGXFSZ if kill.signals == "XFSZ" else (SIGNALS | CLOSED)[kill.signals][0]
     if ending.status not in (-number, 128 + number):

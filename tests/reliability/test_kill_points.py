@@ -44,6 +44,15 @@ TUNING = [
     Kill("inference", 2, "INT"),
     Kill("final save", 13, "KILL"),
 ]
+CORPORA = [
+    Kill("building the cache", 5, "KILL"),
+    Kill("building the cache", 29, "KILL"),
+    Kill("saving a checkpoint", 19, "TERM"),
+    Kill("writing metrics", 5, "INT"),
+    Kill("inference", 1, "KILL"),
+    Kill("saving a checkpoint", 30, "KILL"),
+    Kill("final save", 13, "KILL"),
+]
 # The thirteenth comes between the two renames that replace the average.
 AVERAGING = [Kill("averaging", 11, "KILL"), Kill("averaging", 13, "KILL"), Kill("averaging", 12, "INT")]
 
@@ -51,12 +60,14 @@ AVERAGING = [Kill("averaging", 11, "KILL"), Kill("averaging", 13, "KILL"), Kill(
 @pytest.fixture(scope="module")
 def harness(tmp_path_factory: pytest.TempPathFactory) -> Harness:
     harness = Harness(tmp_path_factory.mktemp("kills"), is_forked=True)
-    harness.prepare(["train", "tune", "average"])
+    harness.prepare(["train", "tune", "corpora", "average"])
     return harness
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "kills"), [("train", TRAINING), ("tune", TUNING), ("average", AVERAGING)])
+@pytest.mark.parametrize(
+    ("kind", "kills"), [("train", TRAINING), ("tune", TUNING), ("corpora", CORPORA), ("average", AVERAGING)]
+)
 def test_a_killed_program_ends_as_if_undisturbed(harness: Harness, kind: str, kills: list[Kill]) -> None:
     done, lifecycle = harness.run(kind, 1, kills)
     assert lifecycle.faults == []
@@ -153,7 +164,7 @@ def test_an_incomplete_checkpoint_is_a_fault(lifecycle: Lifecycle) -> None:
     ],
 )
 def test_the_status_must_match_the_signal(signals: str, status: int, is_right: bool) -> None:
-    kill = Kill("any time", 1, signals)
+    kill = Kill("pruning", 1, signals)
     assert (status_faults(kill, Ending(status, 1.0, "", "said")) == []) is is_right
     assert bool(status_faults(kill, Ending(status, None, "", "said"))) is bool(status), "it ended without a signal"
 
@@ -162,6 +173,8 @@ def test_an_interrupted_import_may_end_in_another_error() -> None:
     for signals, is_right in (("INT", True), ("INT INT", True), ("TERM", False)):
         kill = Kill("importing", 1, signals)
         assert (status_faults(kill, Ending(1, 1.0, "numpy", "RecursionError")) == []) is is_right
+    for printed, is_right in (("RecursionError", True), ("device: cpu\nRecursionError", False)):
+        assert (status_faults(Kill("any time", 1, "INT"), Ending(1, 1.0, "", printed)) == []) is is_right
 
 
 def test_taking_long_to_end_is_a_fault() -> None:
