@@ -6,6 +6,7 @@ import sys
 from transformer.cli import run
 from transformer.config_hints import near_miss
 from transformer.errors import ConfigError
+from transformer.training.signals import ctrl_c_ends_at_once
 
 _COMMANDS = {
     "train": "train a model; the same command again resumes",
@@ -49,7 +50,10 @@ def _main() -> int:
         hint = near_miss(name, _COMMANDS) or "; transformer --help describes them"
         raise ConfigError(f"{given} {', '.join(_COMMANDS)}{hint}")
     sys.argv[0] = f"transformer {name}"  # what argparse calls the program in usage lines
-    return importlib.import_module(f"transformer.commands.{name}").main(argv)
+    # Libraries that are interrupted while they are imported may raise another error, or swallow the interruption.
+    with ctrl_c_ends_at_once():
+        command = importlib.import_module(f"transformer.commands.{name}")
+    return command.main(argv)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def _is_main_thread() -> bool:
 
 @contextlib.contextmanager
 def ctrl_c_ends_at_once() -> Iterator[None]:
-    """Let Ctrl-C end the process inside of library calls of minutes, in which Python would not notice it."""
+    """Let Ctrl-C end the process inside of library calls that would not notice or not survive it."""
     is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not is_usual or not _is_main_thread():
         yield
