@@ -7,24 +7,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from transformer.config import DataConfig
 from transformer.data.batching import group_into_updates, shard_update
 from transformer.data.corpus import load_split
-from transformer.data.dataset import Ints, PairDataset, Side, encode_corpus, in_words
-from transformer.data.duplicates import Overlap, count_id, overlap
+from transformer.data.dataset import Ints, PairDataset, encode_corpus, in_words
+from transformer.data.duplicates import Overlap, overlap
 from transformer.data.mixture import Mixture, TrainingCorpus, joined, mixed, training_corpora
-from transformer.data.normalization import MARK
 from transformer.data.pairs import Corpus
 from transformer.data.run_tokenizer import run_tokenizer, tokenizer_lines
 from transformer.data.subword_sampling import PairSampler, pair_sampler
-from transformer.data.tags import changes_text, num_tag_pieces, tagged
+from transformer.data.tags import num_tag_pieces, tagged
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import DataError
 from transformer.progress import Stage, no_stage
 from transformer.training.distributed import DistributedContext
 from transformer.training.signals import ctrl_c_ends_at_once
+from transformer.training.tag_warnings import tag_warnings
 from transformer.training.training_state import Progress
 from transformer.training.validation_sets import ValidationSet, load_validation_sets
 
@@ -68,58 +67,13 @@ class RunData:
 
     def warnings(self) -> list[str]:
         """Lines on what is likely to be a mistake."""
-        lines = [*self._uncounted(), *self._other_tags(), *self._tags_in_text()]
+        lines = tag_warnings(self.tokenizer, self.train, self.validation.src, self.tag)
         if self.overlap.pairs > _MANY_SHARED * self.overlap.total:
             lines.append(
                 f"warning: {self.overlap.pairs / self.overlap.total:.1%} of the validation pairs are in the training "
                 "text: their score tells little about other text"
             )
         return lines
-
-    def _uncounted(self) -> list[str]:
-        """A warning if text that is shared cannot be seen, because its pieces depend on whether a tag is before it."""
-        tags = {self.tag, *(part.tag for part in self.train.parts if len(part.pairs))}
-        if None not in tags or not any(changes_text(self.tokenizer, tag) for tag in tags if tag is not None):
-            return []
-        return [
-            "warning: with this tokenizer, text has other pieces after a tag than alone: text that is shared by a "
-            "corpus with a tag and one without is not counted"
-        ]
-
-    def _other_tags(self) -> list[str]:
-        """A warning if no training source begins with a tag of the validation sources, or without one as they do."""
-        if {self.tag, *(part.tag for part in self.train.parts)} == {None}:
-            return []
-        there = self._first_tags(self.train.src)
-        if there & self._first_tags(self.validation.src):
-            return []
-        names = ", ".join(sorted(tag or "none" for tag in there))
-        return [
-            f"warning: data.tag={self.tag or 'null'} is the tag of validation sources and of text to translate, but "
-            f"training sources have {names}"
-        ]
-
-    def _first_tags(self, side: Side) -> set[str | None]:
-        """The tags with which sentences begin; None if there are sentences without."""
-        tags = {self.tag, *(part.tag for part in self.train.parts)} - {None}
-        begin = {tag: _begin_with(side, self.tokenizer.source.encode([str(tag)])[0]) for tag in tags}
-        found = {tag for tag, is_here in begin.items() if is_here.any()}
-        return found if np.any([*begin.values()], axis=0).all() else {*found, None}
-
-    def _tags_in_text(self) -> list[str]:
-        """A warning if the text itself has words that are read as tags."""
-        found = {}
-        for tag in {part.tag for part in self.train.parts if part.tag is not None}:
-            whole = self.tokenizer.source.encode([tag])[0]
-            # Some tokenizers have the mark of a space before it.
-            ids = [id_ for id_, piece in zip(whole, self.tokenizer.source.pieces(whole), strict=True) if piece != MARK]
-            number = sum(count_id(side, ids[0]) for side in (self.train.src, self.train.tgt))
-            own = (part.pairs.src for part in self.train.parts if part.tag == tag)
-            number -= sum(int(_begin_with(side, whole).sum()) for side in own)
-            if number > 0 and len(ids) == 1:
-                found[tag] = number
-        words = ", ".join(f"{tag} {number:,} times" for tag, number in sorted(found.items()))
-        return [f"warning: the training text itself has words that are read as tags: {words}"] if found else []
 
     def _parts(self) -> list[str]:
         """A line for each of several corpora: kept and dropped pairs, weight, share of an epoch's target tokens."""
@@ -133,14 +87,6 @@ class RunData:
             numbers = f"{len(part.pairs):,} pairs, {share:.1%} of an epoch{weight}{tag}"
             lines.append(f"  {part.name}: {numbers} (dropped: {in_words(part.dropped)})")
         return [*lines, f"  validation: {self.validation_text.name}"]
-
-
-def _begin_with(side: Side, ids: Sequence[int]) -> npt.NDArray[np.bool_]:
-    """Which sentences begin with these ids."""
-    is_here = side.lengths > len(ids)
-    for place, id_ in enumerate(ids):
-        is_here[is_here] = side.ids[side.starts[is_here] + place] == id_
-    return is_here
 
 
 def _num_pieces(pairs: PairDataset) -> int:
