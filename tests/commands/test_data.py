@@ -10,6 +10,7 @@ import pytest
 from transformer.cli import run
 from transformer.commands import data
 from transformer.config import load_config
+from transformer.data import written_splits
 from transformer.data.builtin import builtin_pairs
 from transformer.inspection.corpora import report_data
 from transformer.training.data import load_data
@@ -174,3 +175,56 @@ def test_the_warnings_of_training_are_given(config: Path, capfd: pytest.CaptureF
     status, out, err = call(capfd, str(config), corpora)
     assert status == 0, err
     assert "\nwarning: data.tag=null is the tag of validation sources and of text to translate, but training " in out
+
+
+def test_written_splits_are_those_of_training(config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    chosen = [str(config), "data.hold_out=[validation, test]", "data.validation_size=11"]
+    status, out, err = call(capfd, *chosen, "--write", str(tmp_path / "new" / "splits"), "--json")
+    assert (status, err) == (0, "")
+    numbers = json.loads(out)
+    assert {name.name for name in (tmp_path / "new").iterdir()} == {"splits"}
+    here = load_data(load_config(config, chosen[1:]).data, tmp_path / "a.model", SINGLE_PROCESS)
+    corpus = f"data.corpus={tmp_path}/new/splits/{{split}}.{{lang}}"
+    # With the filters, which find nothing to drop.
+    there = load_data(load_config(config, [corpus]).data, tmp_path / "a.model", SINGLE_PROCESS)
+    assert there.validation.src.ids.tolist() == here.validation.src.ids.tolist()
+    assert there.train.src.ids.tolist() == here.train.src.ids.tolist()
+    assert there.train.tgt.ids.tolist() == here.train.tgt.ids.tolist()
+    assert not there.train.dropped.keys() & {"copies", "encoding", "numbers", "held_out"}
+    lines = {split: (tmp_path / f"new/splits/{split}.de").read_text().count("\n") for split in numbers}
+    assert lines == numbers == {"train": numbers["train"], "validation": 11, "test": 11}
+
+
+def test_written_texts_are_one_line_each(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    rows = [{"en": f"A\r\n{i}\u2028b", "de": f"Ein\n{i}"} for i in range(41)]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    arguments = (f"data.corpus={tmp_path}/rows.jsonl", "data.hold_out=[validation, test]", "data.validation_size=3")
+    status, out, err = call(capfd, "small", *arguments, "--write", str(tmp_path / "splits"))
+    assert (status, err) == (0, "")
+    assert out.endswith(f"train on them with: data.corpus='{tmp_path}/splits/{{split}}.{{lang}}'\n")
+    texts = [(tmp_path / "splits" / f"train.{lang}").read_bytes().decode().split("\n")[:-1] for lang in ("en", "de")]
+    assert [len(lines) for lines in texts] == [35, 35]
+    assert all(tgt == f"Ein {src.split()[1]}" for src, tgt in zip(*texts, strict=True)), texts
+
+
+def test_splits_are_written_to_a_new_directory_only_and_whole(
+    config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in (tmp_path, config):
+        assert call(capfd, str(config), "--write", str(place)) == (
+            2, "", f"error: --write {place}: exists; give the name of a new directory\n",
+        )  # fmt: skip
+    corpora = f"data.corpora=[{{path: '{tmp_path}/train.{{lang}}'}}, {{path: '{tmp_path}/validation.{{lang}}'}}]"
+    status, _, err = call(capfd, str(config), corpora, "--write", str(tmp_path / "new"))
+    assert (status, err.count("\n")) == (2, 1)
+    assert "data.corpora has 2" in err
+    status, _, err = call(capfd, str(config), "--write", str(tmp_path / "two"))
+    assert (status, err.count("\n")) == (0, 1)
+    assert err.startswith("warning: no test pairs are written: ")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(written_splits, "_write", full)
+    assert call(capfd, str(config), "--write", str(tmp_path / "new"))[0] == 2
+    assert not [path for path in tmp_path.iterdir() if "new" in path.name]
