@@ -1,9 +1,9 @@
 """Validation and test pairs held out of a training corpus, chosen by a hash of their source text.
 
 What a pair belongs to depends on its text: adding lines never moves a training pair to another split, and pairs with
-the same source, white space aside, are on the same side. Without a size, a pair is held out if its hash is in the
-lowest hundredth and among the 2,000 lowest, or in the lowest tenth and among the 100 lowest. The test pairs are chosen
-likewise from the others, in another order.
+the same source, up to white space and the Unicode form of accents, are on the same side. Without a size, a pair is
+held out if its hash is in the lowest hundredth and among the 2,000 lowest, or in the lowest tenth and among the 100
+lowest. The test pairs are chosen likewise from the others, in another order.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -32,8 +33,9 @@ Pairs = list[tuple[str, str]]
 
 
 def text_hash(text: str) -> int:
-    """A hash of 64 bits; white space counts only as a separator of words."""
-    return int.from_bytes(hashlib.blake2b(" ".join(text.split()).encode(), digest_size=8).digest(), "big")
+    """A hash of 64 bits, of the words: neither the white space between them counts nor whether accents are composed."""
+    composed = unicodedata.normalize("NFC", " ".join(text.split()))
+    return int.from_bytes(hashlib.blake2b(composed.encode(), digest_size=8).digest(), "big")
 
 
 def choose_hashes(hashes: Iterable[int], splits: Sequence[str], size: int | None) -> tuple[dict[str, set[int]], int]:
