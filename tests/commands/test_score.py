@@ -260,6 +260,21 @@ def test_the_channel_scores_the_source_given_each_candidate(run: Run, files: Any
     assert [line.split("\t")[0] for line in out] == [line.split("\t")[1] for line in expected]
 
 
+@pytest.mark.parametrize("scores", [(), ("--scores",)])
+def test_the_list_of_a_line_that_was_copied_with_its_tab_is_read(
+    run: Run, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], scores: tuple[str, ...]
+) -> None:
+    (tmp_path / "src").write_text("睡\t睡\nA man is sleeping.\n", encoding="utf-8")
+    translate.main([str(trained_run), str(tmp_path / "src"), "--nbest", "2", *scores])
+    (tmp_path / "list").write_text(capsys.readouterr().out, encoding="utf-8")
+    best, _ = run("--src", tmp_path / "src", "--nbest", tmp_path / "list", "--nbest-size", 2, "--rerank")
+    assert best[0] == "睡\t睡"
+    out, _ = run("--src", tmp_path / "src", "--nbest", tmp_path / "list", "--nbest-size", 2)
+    (tmp_path / "list").write_text("".join(f"{line}\n" for line in out), encoding="utf-8")
+    again, _ = run("--src", tmp_path / "src", "--nbest", tmp_path / "list", "--nbest-size", 2, "--rerank")
+    assert again == best
+
+
 def test_a_list_that_does_not_fit_is_an_error_before_the_work(run: Run, files: Any, nbest: Path) -> None:
     with pytest.raises(DataError, match=r"has 15 lines; with 2 for each of the 5 lines of .*src it would have 10$"):
         run(*files[:2], "--nbest", nbest, "--nbest-size", 2)

@@ -47,9 +47,9 @@ def read_nbest(rng: random.Random, directory: Path) -> None:
     num_lines = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
     if len(groups) != len(sources) or sum(len(group) - 2 for group in groups) != num_lines:
         raise InvariantError(f"{num_lines} candidates of {len(sources)} sources became {groups}")
-    for form, _, *lines in groups:
+    for form, source, *lines in groups:
         for line in lines:
-            candidate = parse_candidate(form, line)  # type: ignore[arg-type]
+            candidate = parse_candidate(form, line, source)  # type: ignore[arg-type]
             written = as_line(candidate)
-            if parse_candidate("moses" if candidate.id else "scores", written).text != candidate.text:
+            if parse_candidate("moses" if candidate.id else "scores", written, source).text != candidate.text:
                 raise InvariantError(f"{line!r} is written as {written!r}")

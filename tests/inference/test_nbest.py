@@ -44,7 +44,6 @@ def test_the_form_is_told_by_the_first_line(line: str, form: str) -> None:
 
 def test_lines_are_read_in_their_form() -> None:
     assert parse_candidate("text", "3 || x") == Candidate("3 || x")
-    assert parse_candidate("scores", "-0.5\ta\tb") == Candidate("a\tb", -0.5)
     assert parse_candidate("scores", "-inf\t") == Candidate("", -math.inf)
     line = "7 ||| Ein Mann. ||| F0= -1.5 F1= 2 ||| -.3 ||| 0-0 1-1"
     assert parse_candidate("moses", line) == Candidate("Ein Mann.", -0.3, "7", "F0= -1.5 F1= 2", ("0-0 1-1",))
@@ -58,7 +57,10 @@ def test_lines_are_read_in_their_form() -> None:
         ("scores", "nan\tEin Mann.", r"^its score 'nan' is not a number$"),
         ("scores", "H-0\t-0.5\tEin Mann.", r"^its score 'H-0' is not a number$"),
         ("scores", "Ein Mann.\t-0.5", r"^its score 'Ein Mann\.' is not a number$"),
-        ("scores", "0\tEin Mann.\t-0.5", r"^has a number at both ends, 0 and -0\.5; the score and a tab come first$"),
+        ("scores", "0\tEin Mann.\t-0.5", r"^has a second tab; the first .* before the text, and nothing else$"),
+        ("scores", "-0.5\tEin Mann. ||| 0-0 1-1", r"^has \|\|\|; the first line of the list has a score and a tab "),
+        ("scores", '-0.5\t{"translation": "Ein Mann."}', r"^has a JSON object; the first line of the list has a score"),
+        ("text", '{"scores": [[-0.5]], "translations": ["Ein Mann."]}', r"^has a JSON object; .* has a text alone$"),
         ("scores", "inf\tEin Mann.", r"^its score 'inf' is not a number$"),
         ("scores", "1e999\tEin Mann.", r"^its score '1e999' is not a number$"),
         ("text", "-1\tEin Mann.", r"^has a tab; the first line of the list has a text alone$"),
@@ -73,6 +75,38 @@ def test_lines_are_read_in_their_form() -> None:
 def test_a_line_of_another_form_is_an_error(form: Any, line: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         parse_candidate(form, line)
+
+
+FIELDS = ["-0.5", "0", "2024", "-inf", "H-0", "0-0 1-1", "F0= -1.5", "A man is sleeping.", ""]
+
+
+@pytest.mark.parametrize("separator", ["\t", " ||| "])
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("before", [True, False])
+def test_fields_beside_score_and_text_are_never_a_part_of_the_text(
+    separator: str, field: str, number: int, before: bool
+) -> None:
+    fields = [field] * number
+    text = separator.join([*fields, "Ein Mann."] if before else ["Ein Mann.", *fields])
+    for form, line in (("text", text), ("scores", f"-0.5\t{text}")):
+        with pytest.raises(DataError, match=r"^has (a tab|a second tab|\|\|\|); "):
+            parse_candidate(form, line, "A man.")  # type: ignore[arg-type]
+    # A text of several fields is translated too: then numbers tell.
+    if separator == "\t" and field in FIELDS[:4]:
+        with pytest.raises(DataError, match=r"^has the number .* as a field; "):
+            parse_candidate("scores", f"-0.5\t{text}", "A\tman.")
+    assert parse_candidate("scores", "-0.5\tEin\tMann.", "A\tman.").text == "Ein\tMann."
+
+
+@pytest.mark.parametrize("source", ["睡\t睡", "5\t睡", "睡\t-0.5", "睡 ||| 睡", "\t", '{"a": 1}', '{"a":\t1}'])
+def test_a_copied_source_is_a_text_in_either_form(source: str) -> None:
+    for score in ("0.0000", "-12.5"):  # as translated, and as scored
+        line = f"{score}\t{source}"
+        assert detect_format(line, source) == "scores"
+        assert parse_candidate("scores", line, source).text == source
+    assert detect_format(source, source) == "text"
+    assert parse_candidate("text", source, source).text == source
 
 
 def test_candidates_have_the_scores_of_their_pairs(translator: Translator) -> None:

@@ -112,6 +112,13 @@ def test_the_size_is_given_for_lists_without_ids_only() -> None:
         nbest_input(given("src", ["x"]), given("nb", MOSES), 3).read()
 
 
+@pytest.mark.parametrize("lines", [["睡\t睡", "a"], ["0.0000\t睡\t睡", "-1\ta"]])
+def test_a_list_with_copied_sources_is_read_whichever_comes_first(lines: list[str]) -> None:
+    for order in (1, -1):
+        items = nbest_input(given("src", ["睡\t睡", "x"][::order]), given("nb", lines[::order]), 1)
+        assert [lines_of(item)[2] for item in items.read()] == lines[::order]
+
+
 @pytest.mark.parametrize("size", [None, 1])
 @pytest.mark.parametrize("line", ["nan\tb", "H-0\t-0.5\tb", "b\t-0.5", "0 ||| b ||| -0.5"])
 def test_lists_of_other_tools_are_refused_by_their_first_line(line: str, size: int | None) -> None:

@@ -4,10 +4,14 @@ Three forms are read:
     text: a candidate per line, as `translate --nbest K` writes them;
     scores: its score and a tab before it, as with `--scores`;
     moses: `id ||| text ||| features ||| score`, ids of sources counted from 0, as Moses, Marian and fairseq's tools.
+
+A line with more fields is of another form. What separates them belongs to a text only if its source has it too, which
+`translate` may have copied.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -52,29 +56,33 @@ class Candidate:
         return not self.text and self.old in (None, -math.inf)
 
 
-def detect_format(line: str) -> Format:
-    """The form of a list, by the separators in its first line. Whether it has that form, `parse_candidate` tells."""
-    if _SEPARATOR in line:
+def detect_format(line: str, source: str = "") -> Format:
+    """The form of a list, by the separators in its first line. Whether it has that form, `parse_candidate` tells.
+
+    Args:
+        source: of the line, which may be a copy of it.
+    """
+    if line == source:
+        return "text"
+    is_copy = bool(source) and line.partition("\t")[2] == source
+    if _SEPARATOR in line and not is_copy:
         return "moses"
     return "scores" if "\t" in line else "text"
 
 
-def parse_candidate(form: Format, line: str) -> Candidate:
-    """A line of an n-best list. DataError if it has another form."""
+def parse_candidate(form: Format, line: str, source: str = "") -> Candidate:
+    """A line of an n-best list, with the source that it translates. DataError if it has another form."""
     if form == "text":
-        # Of another tool's list, which would otherwise be scored with its ids and scores.
-        for separator, name in ((_SEPARATOR, _SEPARATOR), ("\t", "a tab")):
-            if separator in line:
-                raise DataError(f"has {name}; the first line of the list has a text alone")
+        _check_text(line, source, "the first line of the list has a text alone")
         return Candidate(line)
     if form == "scores":
         score, tab, text = line.partition("\t")
+        expected = "the first line of the list has a score and a tab before the text"
         if not tab:
-            raise DataError("has no tab; the first line of the list has a score and a tab before the text")
-        _, tab, last = text.rpartition("\t")
-        if tab and _SCORE.fullmatch(last):  # of a list with ids, say; a copied source may have other tabs
-            raise DataError(f"has a number at both ends, {score[:40]} and {last[:40]}; the score and a tab come first")
-        return Candidate(text, _score(score))
+            raise DataError(f"has no tab; {expected}")
+        old = _score(score)
+        _check_text(text, source, f"{expected}, and nothing else", "second ")
+        return Candidate(text, old)
     fields = [field.strip() for field in line.split(_SEPARATOR)]
     expected = f"expected `id {_SEPARATOR} text {_SEPARATOR} features {_SEPARATOR} score`"
     if len(fields) not in (4, 5):
@@ -83,6 +91,29 @@ def parse_candidate(form: Format, line: str) -> Candidate:
         raise DataError(f"its id {fields[0][:40]!r} is not a number from 0; {expected}")
     id_, text, features, score, *others = fields
     return Candidate(text, _score(score), id_, features, tuple(others))
+
+
+def _check_text(text: str, source: str, expected: str, ordinal: str = "") -> None:
+    """DataError for the fields of another tool's list, which would otherwise be scored as a part of the text."""
+    if text == source:
+        return
+    for separator, name in ((_SEPARATOR, _SEPARATOR), ("\t", f"a {ordinal}tab")):
+        if separator in text and separator not in source:
+            raise DataError(f"has {name}; {expected}")
+    # A source may have tabs too, and be translated.
+    fields = text.split("\t")
+    if len(fields) > 1 and (field := next(filter(_SCORE.fullmatch, (fields[0], fields[-1])), None)):
+        raise DataError(f"has the number {field[:40]} as a field; {expected}")
+    if text.startswith("{") and _is_json(text):
+        raise DataError(f"has a JSON object; {expected}")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _count(fields: Sequence[str]) -> str:

@@ -37,7 +37,7 @@ def nbest_input(src: LineInput, nbest: LineInput, size: int | None = None) -> Li
     """A source and its n-best list as one.
 
     Each item is, for `lines_of`, the name of the list's format, a source, and its candidates. The format is that of the
-    first line.
+    first line, as `detect_format` tells it.
 
     Args:
         size: candidates of each source; None for a list that says which source a candidate belongs to.
@@ -48,19 +48,21 @@ def nbest_input(src: LineInput, nbest: LineInput, size: int | None = None) -> Li
     """
 
     def read() -> Iterator[str]:
-        lines = iter(nbest.read())
-        first = list(itertools.islice(lines, 1))
-        form = detect_format(first[0]) if first else "text"
+        lines, sources = iter(nbest.read()), iter(src.read())
+        first, first_source = list(itertools.islice(lines, 1)), list(itertools.islice(sources, 1))
+        pair = (first[0], *first_source) if first else ("",)
+        form = detect_format(*pair)
         if first:
-            _parse(form, first[0], nbest.name, 1)  # before what follows from its form
+            _parse(form, nbest.name, 1, *pair)  # before what follows from its form
         if first and (form == "moses") != (size is None):
             if size is None:
                 raise ConfigError(
                     f"{nbest.name}: its lines do not say which source they belong to: give --nbest-size K"
                 )
             raise ConfigError(f"{nbest.name}: its lines say which source they belong to: leave out --nbest-size")
-        numbered = enumerate(itertools.chain(first, lines), start=1)
-        groups = _by_size(src, nbest, numbered, form, size) if size else _by_id(src, nbest, numbered)
+        numbered, sources = enumerate(itertools.chain(first, lines), start=1), itertools.chain(first_source, sources)
+        names = (src.name, nbest.name)
+        groups = _by_size(sources, numbered, names, form, size) if size else _by_id(sources, numbered, names)
         return (_SEPARATOR.join((form, *group)) for group in groups)
 
     return _joined(src, nbest, read)
@@ -81,50 +83,52 @@ def _joined(first: LineInput, second: LineInput, read: Callable[[], Iterator[str
 
 
 def _by_size(
-    src: LineInput, nbest: LineInput, numbered: Iterator[tuple[int, str]], form: Format, size: int
+    sources: Iterator[str], numbered: Iterator[tuple[int, str]], names: tuple[str, str], form: Format, size: int
 ) -> Iterator[list[str]]:
+    src, nbest = names
     num_src = number = 0
-    for source in src.read():
+    for source in sources:
         num_src += 1
         group = [source]
         for number, line in itertools.islice(numbered, size):
-            _parse(form, line, nbest.name, number)
+            _parse(form, nbest, number, line, source)
             group.append(line)
         if len(group) == size + 1:
             yield group
     number += sum(1 for _ in numbered)
     if number != size * num_src:
         raise DataError(
-            f"{nbest.name} has {number} lines; with {size} for each of the {num_src} lines of {src.name} it would have "
+            f"{nbest} has {number} lines; with {size} for each of the {num_src} lines of {src} it would have "
             f"{size * num_src}"
         )
 
 
-def _by_id(src: LineInput, nbest: LineInput, numbered: Iterator[tuple[int, str]]) -> Iterator[list[str]]:
+def _by_id(sources: Iterator[str], numbered: Iterator[tuple[int, str]], names: tuple[str, str]) -> Iterator[list[str]]:
+    src, nbest = names
     pending = next(numbered, None)
     num_src = 0
-    for source in src.read():
+    for source in sources:
         group = [source]
-        while pending is not None and (id_ := _id(*pending, nbest.name)) <= num_src:
+        while pending is not None and (id_ := _id(nbest, *pending)) <= num_src:
             if id_ < num_src:
-                raise DataError(f"{nbest.name}, line {pending[0]}: its id {id_} comes after {num_src}; sort the list")
+                raise DataError(f"{nbest}, line {pending[0]}: its id {id_} comes after {num_src}; sort the list")
             group.append(pending[1])
             pending = next(numbered, None)
         num_src += 1
         yield group
     if pending is not None:
         raise DataError(
-            f"{nbest.name}, line {pending[0]}: its id is {_id(*pending, nbest.name)}, and the {num_src} lines of "
-            f"{src.name} are counted from 0"
+            f"{nbest}, line {pending[0]}: its id is {_id(nbest, *pending)}, and the {num_src} lines of {src} are "
+            "counted from 0"
         )
 
 
-def _id(number: int, line: str, name: str) -> int:
-    return int(_parse("moses", line, name, number).id)
+def _id(name: str, number: int, line: str) -> int:
+    return int(_parse("moses", name, number, line).id)
 
 
-def _parse(form: Format, line: str, name: str, number: int) -> Candidate:
+def _parse(form: Format, name: str, number: int, line: str, source: str = "") -> Candidate:
     try:
-        return parse_candidate(form, line)
+        return parse_candidate(form, line, source)
     except DataError as error:
         raise DataError(f"{name}, line {number}: {error}") from None

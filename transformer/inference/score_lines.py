@@ -228,7 +228,7 @@ def _pair(item: str) -> tuple[str, str]:
 
 def _group(item: str) -> tuple[str, list[Candidate]]:
     form, source, *lines = lines_of(item)
-    return source, [parse_candidate(form, line) for line in lines]  # type: ignore[arg-type]
+    return source, [parse_candidate(form, line, source) for line in lines]  # type: ignore[arg-type]
 
 
 def _as_record(candidate: Candidate) -> dict[str, object]:
