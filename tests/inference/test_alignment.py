@@ -162,6 +162,12 @@ def test_words_are_split_as_the_text_is(grammar_tokenizer: Tokenizer) -> None:
 # Unusual pairs
 
 
+def test_texts_that_can_be_read_once_are_aligned(translator: Translator) -> None:
+    sources, targets = ["A man is sleeping.", "Two dogs."], ["Ein Mann schläft.", "Zwei Hunde."]
+    once: Any = (iter(sources), iter(targets))
+    assert word_alignment(translator, *once, numbers=iter((7, 9))) == word_alignment(translator, sources, targets)  # type: ignore[arg-type]
+
+
 def test_empty_sides_have_no_links(translator: Translator) -> None:
     assert word_alignment(translator, ["", SOURCES[0], ""], ["", "", TARGETS[0]]) == [[], [], []]
     assert word_alignment(translator, [], []) == []

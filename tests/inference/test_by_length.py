@@ -57,6 +57,7 @@ def test_single_lengths_are_buckets_of_step_1() -> None:
 def test_text_without_spaces_is_counted_in_characters() -> None:
     assert text_lengths(["ein Hund", "", " a  b c "]) == ("words", [2, 0, 3])
     assert text_lengths(["我非常喜欢这只小猫。", "", "他在公园里 看书。"]) == ("characters", [10, 0, 8])
+    assert text_lengths(line for line in ["ein Hund", ""]) == ("words", [2, 0])  # type: ignore[arg-type]
     assert (default_step("words"), default_step("characters")) == (10, 20)
 
 

@@ -238,6 +238,17 @@ def test_prompts_belong_to_their_sentences(beam: int) -> None:
     assert all(contains(h.ids, phrases) for (h,), phrases in zip(found, constraints, strict=True))
 
 
+def test_constraints_and_rules_that_can_be_read_once_hold_at_every_step() -> None:
+    oracle, phrases = random_oracle(13, vocab_size=7), [[[4, A], [B]], [], [[5]]]
+
+    def find(constraints: Any, rules: Any) -> list[list[Hypothesis]]:
+        options: dict[str, Any] = {"bos_id": BOS, "eos_id": EOS, "beam": 3, "rules": rules}
+        return constrained_beam_search(oracle, oracle.start(range(3)), [7, 11, 5], constraints, **options)
+
+    rules = [NoRepeatNgram(1), Forbidden((6,))]
+    assert find((iter(of_sentence) for of_sentence in phrases), iter(rules)) == find(phrases, rules)
+
+
 def test_of_outputs_with_equal_keys_the_best_counts() -> None:
     oracle = random_oracle(2, 5)
     phrases = [[1, 2]]

@@ -126,6 +126,12 @@ def test_candidates_have_the_scores_of_their_pairs(translator: Translator) -> No
     assert score_nbest(translator, [(SOURCES[0], [])]) == [[]]
 
 
+def test_groups_and_candidates_can_be_read_once(translator: Translator) -> None:
+    groups = [(source, [Candidate(text, -1.0) for text in CANDIDATES]) for source in SOURCES]
+    once: Any = ((source, iter(candidates)) for source, candidates in groups)
+    assert score_nbest(translator, once, weight=0.5) == score_nbest(translator, groups, weight=0.5)
+
+
 def test_a_weight_adds_the_new_score_to_the_old_one(translator: Translator) -> None:
     groups = [(SOURCES[0], [Candidate(text, -float(i)) for i, text in enumerate(CANDIDATES)])]
     (scored,) = score_nbest(translator, groups, weight=0.5)

@@ -50,6 +50,15 @@ def assert_same(found: Sequence[Sequence[Translation]], wanted: Sequence[Sequenc
         assert [x.score for x in one] == pytest.approx([x.score for x in other], abs=1e-4)
 
 
+def test_phrases_that_can_be_read_once_are_in_their_translations(translator: Translator) -> None:
+    wanted = translator.translate_nbest(TEXTS, nbest=2, constraints=PHRASES)
+    once: Any = (map(str.strip, phrases) for phrases in PHRASES)
+    assert translator.translate_nbest((text for text in TEXTS), nbest=2, constraints=once) == wanted
+    once = (iter(phrases) for phrases in [["Hunde", "漢"], [], [], [], []])
+    with pytest.raises(DataError, match=r"^sentence 1: the phrase '漢' has characters that the model cannot write$"):
+        translator.check((text for text in TEXTS), constraints=once)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("beam", [1, 2, 7])
 def test_every_phrase_is_in_its_translation(translator: Translator, beam: int) -> None:
     found = translator.translate_nbest(TEXTS, nbest=beam, beam=beam, constraints=PHRASES)

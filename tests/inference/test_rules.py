@@ -259,6 +259,21 @@ def test_where_rules_leave_nothing_there_is_an_empty_hypothesis(search: str, len
     assert all(h.ids for hypotheses in found[:3] + found[4:] for h in hypotheses)
 
 
+@pytest.mark.parametrize("name", some_rules())
+@pytest.mark.parametrize("search", ["greedy", "beam", "sample"])
+def test_rules_that_can_be_read_once_hold_at_every_step(search: str, name: str) -> None:
+    oracle, sentences = random_oracle(11, 7), range(len(LIMITS))
+    wanted = find(search, oracle, sentences, LIMITS, rules=some_rules()[name])
+    assert find(search, oracle, sentences, LIMITS, rules=(rule for rule in some_rules()[name])) == wanted
+
+
+def test_a_prefix_and_the_rules_after_it_can_be_read_once() -> None:
+    oracle, sentences = random_oracle(11, 7), range(len(LIMITS))
+    once = ForcedPrefix(map(iter, PREFIXES), (rule for rule in [NoRepeatNgram(1)]))  # type: ignore[arg-type]
+    wanted = find("beam", oracle, sentences, LIMITS, rules=[ForcedPrefix(PREFIXES, [NoRepeatNgram(1)])])
+    assert find("beam", oracle, sentences, LIMITS, rules=[once]) == wanted
+
+
 def test_rules_see_the_tokens_of_their_rows() -> None:
     seen: set[tuple[int, tuple[int, ...]]] = set()
 

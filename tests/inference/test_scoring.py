@@ -67,6 +67,11 @@ def test_japanese_and_korean_are_scored_as_by_sacrebleu(
     assert f"|tok:{tokenize}-" in found.signature
 
 
+def test_metrics_that_can_be_read_once_are_all_computed() -> None:
+    metrics: Any = (name for name in ("chrf", "bleu"))
+    assert list(Scorer("13a", metrics).score(["a"], [["a"]])) == ["bleu", "chrf"]
+
+
 def test_chinese_is_not_taken_for_single_words() -> None:
     hypotheses, references = CHINESE
     assert Scorer("13a").score(hypotheses, [references])["bleu"].score == 0

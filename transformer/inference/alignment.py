@@ -19,7 +19,7 @@ from torch import Tensor
 from transformer.data.batching import pad
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from transformer.errors import ConfigError
-from transformer.inference.arguments import check_count
+from transformer.inference.arguments import check_count, text_list
 from transformer.inference.forced import PairNotes, TooLongPair, check_same_number, encode_pairs, length_batches
 from transformer.inference.translator import Translator
 from transformer.model.transformer import Transformer
@@ -95,6 +95,7 @@ def word_alignment(
     """
     layer, step = checked_layer(single_model(translator), layer), checked_step(step)
     notes = PairNotes() if notes is None else notes
+    sources, targets = text_list(sources, "sources"), text_list(targets, "targets")
     pairs = encode_pairs(translator, sources, targets, too_long=too_long, numbers=numbers, notes=notes)
     reader = translator.source_reader()
     # Of pairs that are not scored, no words.

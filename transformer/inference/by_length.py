@@ -40,6 +40,7 @@ def text_lengths(lines: Sequence[str]) -> tuple[str, list[int]]:
 
     Words are separated by white space. Of text without spaces between words, as in Chinese, characters are counted.
     """
+    lines = list(lines)
     if needs_other_tokenizer(lines):
         return "characters", [sum(map(len, line.split())) for line in lines]
     return "words", [len(line.split()) for line in lines]

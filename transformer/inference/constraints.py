@@ -82,6 +82,7 @@ def constrained_beam_search(
     check_alpha(alpha)
     if not 1 <= nbest <= beam:
         raise ValueError(f"nbest={nbest} must be between 1 and beam={beam}")
+    constraints, rules = [list(phrases) for phrases in constraints], tuple(rules)
     if len(constraints) != len(max_lengths):
         raise ValueError(f"constraints are of {len(constraints)} sentences, and there are {len(max_lengths)}")
     prompts = [] if isinstance(bos_id, int) else list(bos_id)

@@ -65,6 +65,7 @@ class Ensemble(Translator):
     """
 
     def __init__(self, members: Sequence[Translator], search: SearchConfig | None = None) -> None:
+        members = list(members)
         if not members:
             raise ConfigError("an ensemble needs at least one model")
         if any(isinstance(member, Ensemble) for member in members):

@@ -154,7 +154,7 @@ def encode_pairs(
         raise ConfigError(f"too_long={too_long!r} must be one of {', '.join(TOO_LONG_PAIR)}")
     sources, targets = text_list(sources, "sources"), text_list(targets, "targets")
     check_same_number(sources, targets)
-    numbers = range(1, len(sources) + 1) if numbers is None else numbers
+    numbers = range(1, len(sources) + 1) if numbers is None else list(numbers)
     reader = translator.source_reader()
     for number, source in zip(numbers, sources, strict=True):
         notes.add("other_tag", number, reader.has_other_tag(source))

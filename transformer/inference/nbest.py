@@ -148,6 +148,7 @@ def score_nbest(
 
     Errors as of `score_translations`.
     """
+    groups = [(source, list(candidates)) for source, candidates in groups]
     for _, candidates in groups:
         check_weight(weight, candidates)
     scored: list[list[Candidate]] = []

@@ -93,6 +93,7 @@ def encode_constraints(
     """
     if constraints is None:
         return []
+    constraints = constraints if isinstance(constraints, str | bytes) else list(constraints)
     if isinstance(constraints, str | bytes) or len(constraints) != num_texts:
         raise TypeError(f"constraints must be {num_texts} lists of phrases, one per sentence")
     return encode_phrases(constraints, tokenizer, first_number=first_number)
@@ -109,6 +110,7 @@ def encode_phrases(
     """
     encoded = []
     for number, phrases in enumerate(constraints, start=first_number):
+        phrases = phrases if isinstance(phrases, str | bytes) else list(phrases)
         if isinstance(phrases, str | bytes) or not all(isinstance(phrase, str) for phrase in phrases):
             raise TypeError(f"the constraints of {kind} {number} must be a list of texts, got {phrases!r}")
         try:

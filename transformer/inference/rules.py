@@ -128,6 +128,8 @@ class ForcedPrefix:
     rules: Sequence[Rule] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "prefixes", [list(prefix) for prefix in self.prefixes])
+        object.__setattr__(self, "rules", tuple(self.rules))
         for prefix in self.prefixes:
             _check_ids(prefix)
 

@@ -108,6 +108,7 @@ def sample(
     Sampling(temperature, top_k, top_p)
     if num_samples < 1:
         raise ValueError(f"num_samples={num_samples} must be at least 1")
+    rules = tuple(rules)
     limits, eos_ids, logits, state = prefill(decode, state, max_lengths, bos_id, eos_id, device)
     limits = [limit for limit in limits for _ in range(num_samples)]
     if num_samples > 1 and limits:

@@ -68,6 +68,7 @@ class Scorer:
 
 def make_metrics(tokenize: str, metrics: Sequence[str], *, lowercase: bool = False) -> dict[str, Any]:
     """sacreBLEU's metrics by name, in the order of `METRICS`. Arguments and errors as of `Scorer`."""
+    metrics = metrics if isinstance(metrics, Sequence) else list(metrics)
     if isinstance(metrics, str) or not metrics or not {*metrics} <= {*METRICS}:
         raise ConfigError(f"metrics={metrics!r} must be a list of some of {', '.join(METRICS)}")
     # By default TER counts the words between spaces; its own rules for Chinese split the characters.

@@ -98,6 +98,7 @@ def greedy_search(
         TypeError: `eos_id` has something other than ints.
         ValueError: a limit is less than 1, or the prompts are not one per sentence, equally long and not empty.
     """
+    rules = tuple(rules)
     limits, eos_ids, logits, state = prefill(decode, state, max_lengths, bos_id, eos_id, device)
 
     def best_token(logits: Tensor, rows: Sequence[int], outputs: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -126,8 +127,7 @@ def generate(
             have equally many: log-probabilities and tokens, (R, 1).
     """
     outputs: list[list[int]] = [[] for _ in limits]
-    found = [NOTHING] * len(limits)
-    rows = list(range(len(limits)))
+    found, rows = [NOTHING] * len(limits), list(range(len(limits)))
     log_probs = torch.zeros((len(rows), 1), device=logits.device)
     while rows:
         step_log_probs, tokens = next_token(logits, rows, outputs)
@@ -201,10 +201,10 @@ def beam_search(
     check_alpha(alpha)
     if not 1 <= nbest <= beam:
         raise ValueError(f"nbest={nbest} must be between 1 and beam={beam}")
+    rules = tuple(rules)
     limits, eos_ids, logits, state = prefill(decode, state, max_lengths, bos_id, eos_id, device)
     eos = torch.tensor(sorted(eos_ids), device=device)
-    results = [Outputs(key) for _ in limits]
-    sentences = list(range(len(limits)))
+    results, sentences = [Outputs(key) for _ in limits], list(range(len(limits)))
     prefixes = torch.empty((len(limits), 1, 0), dtype=torch.int64, device=device)  # (B, W, t)
     log_probs = torch.zeros((len(limits), 1), device=device)  # (B, W)
     while sentences:

@@ -249,7 +249,7 @@ class Translator:
         first_number: int = 1,
     ) -> None:
         """Read texts without translating them. DataError for one that `translate` would refuse."""
-        wanted = Wanted(texts, prefixes, constraints, first_number)
+        wanted = Wanted(text_list(texts, first_number=first_number), prefixes, constraints, first_number)
         wanted.requests(self.source_reader(), self.tokenizer, self.search, self.max_length)
 
     def source_reader(
