@@ -235,6 +235,17 @@ def test_all_models_are_prepacked(tokenizer: Tokenizer) -> None:
         assert len(quantized.translate(TEXTS)) == len(TEXTS)
 
 
+def test_the_models_of_an_ensemble_are_those_of_its_members(tokenizer: Tokenizer) -> None:
+    ensemble = Ensemble([translator(tokenizer, 2), translator(tokenizer, 3)])
+    other = translator(tokenizer, 5)
+    with pytest.raises(AttributeError, match=r"^an ensemble has several models: set that of one of its members$"):
+        ensemble.model = other.model
+    ensemble.members[0].model = other.model
+    assert ensemble.model is other.model
+    expected = Ensemble([other, translator(tokenizer, 3)]).translate_nbest(TEXTS, nbest=1)
+    assert ensemble.translate_nbest(TEXTS, nbest=1) == expected
+
+
 def test_runs_are_loaded_by_name(trained_run: Path) -> None:
     ensemble = Ensemble.load([trained_run, trained_run], precision="fp32")
     single = Translator.load(trained_run, precision="fp32")

@@ -6,11 +6,12 @@ import copy
 import dataclasses
 import itertools
 import math
+import pickle
 import random
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +27,9 @@ from transformer.config import ModelConfig, SearchConfig, load_config
 from transformer.data.builtin import builtin_pairs
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from transformer.errors import CheckpointError, ConfigError, DataError, DeviceError
+from transformer.inference.alignment import word_alignment
 from transformer.inference.bleu import score
+from transformer.inference.forced import score_ids
 from transformer.inference.prepacked import PrepackedLinear, QuantizedLinear, can_prepack, can_quantize
 from transformer.inference.search import beam_search
 from transformer.inference.sources import InputNotes
@@ -786,6 +789,107 @@ def test_prepacking_twice_is_refused_and_another_projection_is_kept(tokenizer: T
     scaled.prepack()
     hidden = torch.randn(3, 22)
     assert torch.equal(scaled.logits(hidden), model.logits(hidden))
+
+
+def test_another_model_that_is_set_translates_alone(tokenizer: Tokenizer) -> None:
+    for is_prepacked in (False, True):
+        translator, other = (
+            Translator(random_model(tokenizer), tokenizer),
+            Translator(random_model(tokenizer, 3), tokenizer),
+        )
+        if is_prepacked:
+            translator.prepack()
+        translator.model = random_model(tokenizer, 3).train()
+        assert translator.translate_nbest(TEXTS, nbest=2) == other.translate_nbest(TEXTS, nbest=2)
+        assert translator.identity() == other.identity()
+        with pytest.raises(
+            DataError, match=r"^the tokenizer has \d+ pieces, and the model 7: take the tokenizer that "
+        ):
+            translator.model = build_model(7, ModelConfig(d_model=22, num_layers=1, num_heads=2, d_ff=29))
+        assert translator.translate(TEXTS) == other.translate(TEXTS)
+
+
+def test_a_compiled_model_translates_alike_and_is_not_prepacked(tokenizer: Tokenizer, translator: Translator) -> None:
+    compiled = Translator(torch.compile(random_model(tokenizer), backend="eager"), tokenizer, translator.search)
+    modules = [type(module) for module in compiled.model.modules()]
+    with pytest.raises(
+        RuntimeError, match=r"^a model compiled to OptimizedModule cannot be prepacked: prepack it before$"
+    ):
+        compiled.prepack()
+    assert [type(module) for module in compiled.model.modules()] == modules
+    assert_same(compiled.translate_nbest(TEXTS, nbest=1), translator.translate_nbest(TEXTS, nbest=1))
+
+
+@pytest.mark.skipif(not can_prepack(torch.zeros(1)), reason="torch has no kernel here")
+def test_a_projection_that_one_model_was_given_is_kept(tokenizer: Tokenizer) -> None:
+    model = random_model(tokenizer)
+    model.logits = lambda x: 2 * Transformer.logits(model, x)  # type: ignore[method-assign]
+    translator = Translator(model, tokenizer)
+    translator.prepack()
+    hidden = torch.randn(3, 22)
+    assert torch.equal(translator.logits(hidden), model.logits(hidden))
+
+
+def all_ways(translator: Translator) -> list[Callable[[], object]]:
+    """Calls that compute with the model."""
+    sources = translator.encode(["Two dogs."])
+    return [
+        lambda: translator.translate(["Two dogs."]),
+        lambda: score_ids(translator, sources, [[5, EOS_ID]]),
+        lambda: word_alignment(translator, ["Two dogs."], ["Zwei Hunde."]),
+    ]
+
+
+@pytest.mark.skipif(not can_quantize(torch.zeros(1)), reason="torch has no kernel here")
+@pytest.mark.parametrize("quantize", [False, True])
+@pytest.mark.parametrize("tie", ["none", "all"])
+@pytest.mark.parametrize("make", [lambda x: x, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_weights_changed_in_place_under_their_packed_copies_are_an_error(
+    tokenizer: Tokenizer, quantize: bool, tie: str, make: Callable[[Translator], Translator]
+) -> None:
+    for choose in (
+        lambda model: model.embedding.output_weight,
+        lambda model: model.decoder.layers[0].feed_forward.w_1.weight,
+    ):
+        sizes: Any = {"d_model": 22, "num_layers": 1, "num_heads": 2, "d_ff": 29, "tie": tie}
+        packed = Translator(build_model(len(tokenizer), ModelConfig(**sizes)), tokenizer)
+        packed.prepack(quantize=quantize)
+        expected = packed.translate(TEXTS)
+        translator = make(packed)
+        assert translator.translate(TEXTS) == expected
+        with torch.no_grad():
+            choose(translator.model).neg_()
+        for call in all_ways(translator):
+            with pytest.raises(RuntimeError, match=r"^a model prepacked for inference was changed in place"):
+                call()
+        with pytest.raises(RuntimeError, match="was changed in place"):
+            Translator(translator.model, tokenizer).prepack()
+
+
+@pytest.mark.skipif(not can_prepack(torch.zeros(1)), reason="torch has no kernel here")
+def test_a_prepacked_model_refuses_other_weights_before_any_of_them_is_changed(tokenizer: Tokenizer) -> None:
+    translator = Translator(random_model(tokenizer), tokenizer)
+    translator.prepack()
+    before = copy.deepcopy(translator.model.state_dict())
+    assert before.keys() == random_model(tokenizer).state_dict().keys()
+    for assign in (False, True):
+        with pytest.raises(RuntimeError, match="cannot load other weights"):
+            translator.model.load_state_dict(random_model(tokenizer, 3).state_dict(), assign=assign)
+    for convert in (translator.model.double, translator.model.bfloat16, lambda: translator.model.to("meta")):
+        with pytest.raises(RuntimeError, match="cannot be moved or converted"):
+            convert()
+    after = translator.model.state_dict()
+    assert all(
+        torch.equal(after[name], weight) and after[name].dtype == weight.dtype for name, weight in before.items()
+    )
+    assert translator.model.float() is translator.model.cpu() is translator.model
+    other = Translator(translator.model, tokenizer)
+    other.prepack()  # a second time: the same packed weights
+    assert other.translate(TEXTS) == translator.translate(TEXTS)
+    with torch.inference_mode():
+        inference = Translator(random_model(tokenizer), tokenizer)
+        inference.prepack()
+    assert inference.translate(TEXTS) == translator.translate(TEXTS)
 
 
 def test_progress_counts_the_texts_with_content(tokenizer: Tokenizer) -> None:

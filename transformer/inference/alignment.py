@@ -21,6 +21,7 @@ from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from transformer.errors import ConfigError
 from transformer.inference.arguments import check_count, text_list
 from transformer.inference.forced import PairNotes, TooLongPair, check_same_number, encode_pairs, length_batches
+from transformer.inference.prepacked import ready_model
 from transformer.inference.translator import Translator
 from transformer.model.transformer import Transformer
 
@@ -163,7 +164,7 @@ def cross_attention(model: Transformer, src: Tensor, tgt: Tensor, layers: Sequen
                     found[number] = weights.to(torch.promote_types(weights.dtype, torch.float32)).mean(dim=1)
 
                 stack.callback(attention.register_forward_hook(record).remove)
-        model.eval().decode(tgt, model.encode(src))
+        ready_model(model).decode(tgt, model.encode(src))
     return [found[number] for number in layers]
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import torch
 
-from transformer.errors import CheckpointError, ConfigError, DeviceError
+from transformer.data.tokenizer import Tokenizer
+from transformer.errors import CheckpointError, ConfigError, DataError, DeviceError
 from transformer.files import expand_home
+from transformer.model.transformer import Transformer
 from transformer.training.device import resolve_device
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -41,6 +43,21 @@ def check_count(name: str, value: int, most: float = math.inf, of: str = "") -> 
     if not isinstance(value, numbers.Integral) or not 1 <= value <= most:
         limits = "of at least 1" if most == math.inf else f"between 1 and {of}={most}"
         raise ConfigError(f"{name}={value!r} must be a whole number {limits}")
+
+
+def check_sizes(model: Transformer, tokenizer: Tokenizer) -> None:
+    """DataError if model and tokenizer have different numbers of pieces, of source or target."""
+    output_weight, source = model.embedding.output_weight, tokenizer.source
+    if len(tokenizer) != len(output_weight):
+        raise DataError(
+            f"the tokenizer has {len(tokenizer)} pieces, and the model {len(output_weight)}: "
+            "take the tokenizer that the model was trained with"
+        )
+    if len(source) != len(model.embedding.weight):
+        raise DataError(
+            f"the tokenizer of the source has {len(source)} pieces, and the model {len(model.embedding.weight)}: "
+            "take the tokenizers that the model was trained with"
+        )
 
 
 def check_precision(precision: str) -> None:

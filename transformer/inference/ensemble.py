@@ -17,6 +17,7 @@ from transformer.data.tokenizer import Tokenizer
 from transformer.errors import ConfigError, DataError, DeviceError
 from transformer.inference.search import Decode, SearchState
 from transformer.inference.translator import Translator
+from transformer.model.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class Ensemble(Translator):
         first = members[0]
         for member in members[1:]:
             _check_alike(first, member)
-        super().__init__(first.model, first.tokenizer, first.search if search is None else search)
         self._members = tuple(members)
+        super().__init__(first.model, first.tokenizer, first.search if search is None else search)
         self.logits, self.languages = first.logits, first.languages
         # A tag that one of the models has not seen would be noise to it.
         self.tag, self.tags = first.tag, [tag for tag in first.tags if all(tag in one.tags for one in members)]
@@ -105,6 +106,16 @@ class Ensemble(Translator):
         """Fingerprints and settings on which the translations of a text depend."""
         members = [member.identity() for member in self.members]
         return super().identity() | {name: [one[name] for one in members] for name in ("weights", "precision")}
+
+    @property
+    def model(self) -> Transformer:
+        """The first model. AttributeError if another one is set: members have the models."""
+        return self.members[0].model
+
+    @model.setter
+    def model(self, model: Transformer) -> None:
+        if model is not self.model:
+            raise AttributeError("an ensemble has several models: set that of one of its members")
 
     @property
     def members(self) -> tuple[Translator, ...]:

@@ -19,6 +19,7 @@ from transformer.errors import ConfigError, DataError
 from transformer.inference.arguments import check_count, text_list
 from transformer.inference.ensemble import mean_log_probs
 from transformer.inference.penalties import PENALTIES
+from transformer.inference.prepacked import ready_model
 from transformer.inference.sources import list_numbers
 from transformer.inference.translator import Translator
 
@@ -261,7 +262,7 @@ def _log_probs(
     # By lengths: the id of padding is none that a search could not find.
     lengths = torch.tensor([len(ids) for ids in targets], device=device)
     is_piece = torch.arange(tgt_in.size(1), device=device) < lengths[:, None]  # (B, T)
-    models = [member.model.eval() for member in translator.members]
+    models = [ready_model(member.model) for member in translator.members]
     rows = [model.decode(tgt_in, model.encode(src))[0][is_piece] for model in models]  # (N, D) of each
     target = torch.tensor([id_ for ids in targets for id_ in ids], device=device)  # (N,)
     num_rows = max(1, _CHUNK_NUMEL["cuda" if device.type == "cuda" else "cpu"] // len(translator.tokenizer))

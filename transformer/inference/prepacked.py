@@ -6,17 +6,20 @@ products go to another library that is slower on some CPUs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from transformer.errors import DeviceError
 from transformer.model.layers import FeedForward
+from transformer.model.transformer import Transformer
 
 # The byte that stands for 0 in quantized activations.
 _ZERO_POINT = 128
+_GUARD = "prepacked"  # the name of a module
 
 
 def can_prepack(weight: Tensor) -> bool:
@@ -61,8 +64,7 @@ class PrepackedLinear(nn.Linear):
         raise _frozen("cannot load other weights")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PrepackedLinear:  # noqa: ARG002
-        if any(fn(x).dtype != x.dtype or fn(x).device != x.device for x in self.parameters(recurse=False)):
-            raise _frozen("cannot be moved or converted")
+        _check_same(fn, self.parameters(recurse=False))
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -75,6 +77,45 @@ class PrepackedLinear(nn.Linear):
 
     def _prepack(self) -> None:
         self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
+
+
+class PrepackedGuard(nn.Module):
+    """First child of a prepacked model: refuses what would change its weights, before any of them is changed.
+
+    Args:
+        weights: of which there are packed copies.
+    """
+
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.weights = list(weights)
+        self.sample: Tensor
+        self.register_buffer("sample", self.weights[0].new_empty(0), persistent=False)
+        self._version = self._count_changes()
+
+    def check(self) -> None:
+        """RuntimeError if a weight was changed in place."""
+        if self._count_changes() != self._version:
+            raise _frozen("was changed in place, and its packed copies were not")
+
+    def _count_changes(self) -> int:
+        return sum(weight._version for weight in self.weights if not weight.is_inference())
+
+    def _load_from_state_dict(self, *_: Any) -> None:
+        raise _frozen("cannot load other weights")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PrepackedGuard:  # noqa: ARG002
+        _check_same(fn, [self.sample])
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._version = self._count_changes()  # of a copy, which is packed again
+
+
+def _check_same(fn: Callable[[Tensor], Tensor], tensors: Iterable[Tensor]) -> None:
+    if any(fn(x).dtype != x.dtype or fn(x).device != x.device for x in tensors):
+        raise _frozen("cannot be moved or converted")
 
 
 def _frozen(what: str) -> RuntimeError:
@@ -119,6 +160,46 @@ class _NoDropout:
 
     def __call__(self, x: Tensor) -> Tensor:
         return x
+
+
+def prepack_model(model: Transformer, *, quantize: bool = False) -> PrepackedLinear | None:
+    """Prepack and freeze a model, so that it refuses other weights as a whole.
+
+    Returns its output projection; None where it has one of its own, and where nothing is packed, as on a GPU.
+
+    Args:
+        quantize: to 8-bit integers.
+
+    Raises:
+        DeviceError: this machine does not multiply 8-bit integers.
+        RuntimeError: the model was compiled before, or a weight was changed in place after it was prepacked.
+    """
+    if not hasattr(type(model), "logits"):  # torch.compile gives a module that forwards to the model
+        raise RuntimeError(f"a model compiled to {type(model).__name__} cannot be prepacked: prepack it before")
+    output_weight = ready_model(model).embedding.output_weight
+    if quantize and not can_quantize(output_weight):
+        raise DeviceError(
+            f"precision=int8: not with device={output_weight.device.type} and torch {torch.__version__}; "
+            "use auto, fp32 or bf16"
+        )
+    if not can_prepack(output_weight):
+        return None
+    linear = QuantizedLinear if quantize else PrepackedLinear
+    prepack_linears(model.requires_grad_(False), linear)
+    packed = [module.weight for module in model.modules() if isinstance(module, PrepackedLinear)]
+    children = {name: child for name, child in model._modules.items() if name != _GUARD}
+    model._modules.clear()
+    model._modules.update({_GUARD: PrepackedGuard([*packed, output_weight]), **children})
+    is_own = type(model).logits is not Transformer.logits or "logits" in vars(model)
+    return None if is_own else linear(output_weight)
+
+
+def ready_model(model: Transformer) -> Transformer:
+    """A model in `eval` mode. RuntimeError if it is prepacked and a weight was changed in place since."""
+    guard = getattr(model, _GUARD, None)
+    if isinstance(guard, PrepackedGuard):
+        guard.check()
+    return model.eval()
 
 
 def prepack_linears(module: nn.Module, linear: type[PrepackedLinear] = PrepackedLinear) -> None:

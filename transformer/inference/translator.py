@@ -14,10 +14,10 @@ from torch import Tensor
 from transformer.config import SearchConfig, override
 from transformer.data.batching import pad
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
-from transformer.errors import ConfigError, DataError, DeviceError
-from transformer.inference.arguments import check_count, check_precision, device_of, path_of, text_list
+from transformer.errors import ConfigError
+from transformer.inference.arguments import check_count, check_precision, check_sizes, device_of, path_of, text_list
 from transformer.inference.phrases import TextConstraints
-from transformer.inference.prepacked import PrepackedLinear, QuantizedLinear, can_prepack, can_quantize, prepack_linears
+from transformer.inference.prepacked import PrepackedLinear, QuantizedLinear, prepack_model, ready_model
 from transformer.inference.sampling import Sampling
 from transformer.inference.search import Hypothesis
 from transformer.inference.search_requests import Request, Wanted, batches_of, search_batch, settings_of
@@ -65,21 +65,21 @@ class Translator:
     progress: Callable[[int], None] | None = None
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer, search: SearchConfig | None = None) -> None:
-        if len(tokenizer) != len(model.embedding.output_weight):
-            raise DataError(
-                f"the tokenizer has {len(tokenizer)} pieces, and the model {len(model.embedding.output_weight)}: "
-                "take the tokenizer that the model was trained with"
-            )
-        if len(tokenizer.source) != len(model.embedding.weight):
-            raise DataError(
-                f"the tokenizer of the source has {len(tokenizer.source)} pieces, and the model "
-                f"{len(model.embedding.weight)}: take the tokenizers that the model was trained with"
-            )
-        self.model = model.eval()
         self.tokenizer = tokenizer
+        self.model = model
         self.search = SearchConfig() if search is None else search
-        self.logits: Callable[[Tensor], Tensor] = model.logits
         self.context = SINGLE_PROCESS
+
+    @property
+    def model(self) -> Transformer:
+        """The model. Another one that is set is used as it is; DataError as of the class."""
+        return self._model
+
+    @model.setter
+    def model(self, model: Transformer) -> None:
+        check_sizes(model, self.tokenizer)
+        self._model = model.eval()
+        self.logits: Callable[[Tensor], Tensor] = model.logits
 
     @classmethod
     def load(
@@ -117,20 +117,11 @@ class Translator:
         """On a CPU, pack the model's weights for fast products, in memory of their own, and freeze them.
 
         With `quantize` they become 8-bit integers, one byte per weight; DeviceError if this machine cannot.
+        RuntimeError if the model is prepacked already, or was compiled before.
         """
         if isinstance(self.logits, PrepackedLinear):
             raise RuntimeError("the model is prepacked already")
-        output_weight = self.model.embedding.output_weight
-        if quantize and not can_quantize(output_weight):
-            raise DeviceError(
-                f"precision=int8: not with device={output_weight.device.type} and torch {torch.__version__}; "
-                "use auto, fp32 or bf16"
-            )
-        if can_prepack(output_weight):
-            linear = QuantizedLinear if quantize else PrepackedLinear
-            prepack_linears(self.model.requires_grad_(False), linear)
-            if type(self.model).logits is Transformer.logits:
-                self.logits = linear(output_weight)
+        self.logits = prepack_model(self.model, quantize=quantize) or self.logits
 
     def translate(
         self,
@@ -333,7 +324,7 @@ class Translator:
 
     def _start(self, src: Tensor) -> Any:
         """The state before the first token, from source ids (B, S)."""
-        return self.model.eval().encode(src)
+        return ready_model(self.model).encode(src)
 
     def _decode(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
         hidden, state = self.model.decode(tokens[:, None], state)
