@@ -184,7 +184,7 @@ def test_training_averaging_scoring_and_translating_work_one_after_the_other(
     for i, name in enumerate(("src", "ref")):
         (tmp_path / name).write_text("".join(f"{pair[i]}\n" for pair in references))
     files = ("--src", tmp_path / "src", "--ref", tmp_path / "ref")
-    scored = script("evaluate", run_dir, *files, "--output", tmp_path / "hypotheses")
+    scored = script("evaluate", run_dir, *files, "--precision", "fp32", "--output", tmp_path / "hypotheses")
     assert (scored.status, scored.err) == (0, "warning: every line of the translation is empty\n")
     first, *_, last = scored.out.splitlines()
     averaged_on_files = f"{run_dir / 'averaged'} on {tmp_path / 'src'} and {tmp_path / 'ref'}"

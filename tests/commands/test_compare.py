@@ -18,6 +18,7 @@ from transformer.config import SearchConfig
 from transformer.data.builtin import builtin_pairs
 from transformer.inference.significance import paired_bootstrap, paired_randomization
 from transformer.inference.translator import Translator
+from transformer.model.transformer import Transformer
 
 NUM_SENTENCES, SAMPLES = 113, 37
 SOURCES, REFERENCES = (list(side) for side in zip(*builtin_pairs("test", NUM_SENTENCES), strict=True))
@@ -172,6 +173,7 @@ class Parrot:
     tag, tags = None, ()
     origin = "parrot"
     source_reader = Mock()
+    model = Transformer(7, d_model=6, num_layers=1, num_heads=2, d_ff=5)  # float32
 
     def __init__(self, translations: Sequence[str]) -> None:
         self.members, self.origin = (self,), None
@@ -203,7 +205,9 @@ def test_a_run_translates_the_texts_that_are_given(call: Compare, parrot: Parrot
 
 def test_checkpoints_of_a_run_are_compared_on_its_test_split(call: Compare, trained_run: Path) -> None:
     checkpoints = sorted((trained_run / "checkpoints").iterdir())[-2:]
-    ended = call(*checkpoints, "--beam", 1, "--samples", SAMPLES, "--name", "first", "--name", "last")
+    ended = call(
+        *checkpoints, "--beam", 1, "--precision", "fp32", "--samples", SAMPLES, "--name", "first", "--name", "last"
+    )
     assert ended.status == 0
     lines = ended.out.splitlines()
     assert lines[0].endswith(": 53 sentences; baseline: first")
@@ -214,11 +218,14 @@ def test_checkpoints_of_a_run_are_compared_on_its_test_split(call: Compare, trai
 def test_how_a_run_translated_is_named_in_text_json_and_page(call: Compare, trained_run: Path) -> None:
     words = [trained_run, "A", "--src", "src", "--ref", "ref", "--samples", SAMPLES]
     words += ["--beam", 1, "--max-length", 5, "--length-penalty", "power", "--too-long", "truncate"]
-    wanted = "beam 1, alpha 0.6, length_penalty power, max_length_offset 7, max_length 5, too_long truncate"
+    words += ["--precision", "bf16"]
+    wanted = "beam 1, alpha 0.6, length_penalty power, max_length_offset 7, max_length 5, too_long truncate, "
+    wanted += "precision bfloat16"
     assert call(*words, "--html", "page.html").out.splitlines()[2].endswith(wanted)
     assert wanted in Path("page.html").read_text()
     row = json.loads(call(*words, "--json").out)["systems"][0]
     assert (row["length_penalty"], row["max_length"], row["too_long"]) == ("power", 5, "truncate")
+    assert row["precision"] == "bfloat16"
 
 
 def test_a_run_equals_its_own_output(call: Compare, trained_run: Path) -> None:

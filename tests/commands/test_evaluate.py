@@ -23,6 +23,7 @@ from transformer.config import SearchConfig
 from transformer.errors import DataError
 from transformer.inference import bleu_tokenizer
 from transformer.inference.translator import Translator
+from transformer.model.transformer import Transformer
 
 HYPOTHESES = ["Ein Hund läuft über die Wiese, hier.", "Die Frau gibt dem Mann das Buch.", "Im Park schlafen Katzen."]
 FIRST = ["Ein kleiner Hund läuft über die Wiese.", "Die Frau gibt dem Mann ein Buch.", "Im PARK schlafen drei Katzen."]
@@ -64,6 +65,7 @@ class Parrot:
     tag, tags = None, ()
     origin = "parrot"
     source_reader = Mock()
+    model = Transformer(7, d_model=6, num_layers=1, num_heads=2, d_ff=5)  # float32
     translations: Sequence[str] = HYPOTHESES
 
     def __init__(self) -> None:
@@ -422,8 +424,11 @@ def test_a_missing_tokenizer_of_moses_is_found_before_the_work(
 def test_how_a_run_translated_is_named_in_text_json_and_page(call: Evaluate, trained_run: Path) -> None:
     words = [trained_run, "--src", "src", "--ref", "one", "--beam", 1]
     words += ["--no-repeat-ngram", 3, "--max-source-length", 97]
-    wanted = "beam 1, alpha 0.6, max_length_offset 7, no_repeat_ngram 3, max_source_length 97"
+    words += ["--precision", "bf16"]
+    wanted = "beam 1, alpha 0.6, max_length_offset 7, no_repeat_ngram 3, max_source_length 97, precision bfloat16"
     assert call(*words, "--html", "page.html").out.splitlines()[0].endswith(wanted)
     assert wanted in Path("page.html").read_text()
     report = json.loads(call(*words, "--json").out)
-    assert (report["no_repeat_ngram"], report["max_source_length"]) == (3, 97)
+    assert (report["no_repeat_ngram"], report["max_source_length"], report["precision"]) == (3, 97, "bfloat16")
+    header, *_ = call(*words[:-1], "fp32").out.splitlines()
+    assert header.endswith(wanted.removesuffix(", precision bfloat16"))

@@ -39,6 +39,11 @@ def test_an_object_has_the_line_and_its_translations(tokenizer: Tokenizer) -> No
     assert second == {"line": 24, "source": "b", "translations": []}
 
 
+def test_each_object_says_how_it_was_made(tokenizer: Tokenizer) -> None:
+    text = json_lines(["a", "b"], [[], []], tokenizer, first_number=1, made={"precision": "bfloat16"})
+    assert [json.loads(line)["precision"] for line in text.splitlines()] == ["bfloat16"] * 2
+
+
 def test_scores_that_are_not_numbers_are_null(tokenizer: Tokenizer) -> None:
     text = json_lines(["a"], [[Translation("", -math.inf, math.nan)]], tokenizer, first_number=1)
     assert json.loads(text)["translations"] == [{"text": "", "score": None, "log_prob": None, "tokens": []}]

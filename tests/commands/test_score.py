@@ -58,9 +58,9 @@ def run(trained_run: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 # Pairs
 
 
-def test_each_pair_has_a_line_and_all_a_summary(run: Run, files: Any, translator: Translator) -> None:
-    out, err = run(*files)
-    scores = score_translations(translator, SOURCES, TARGETS)
+def test_each_pair_has_a_line_and_all_a_summary(run: Run, files: Any, trained_run: Path) -> None:
+    out, err = run(*files, "--precision", "bf16")
+    scores = score_translations(Translator.load(trained_run, precision="bf16"), SOURCES, TARGETS)
     for line, found in zip(out, scores, strict=True):
         log_prob, ranked, perplexity, pieces = line.split("\t")
         assert (float(log_prob), float(ranked), int(pieces)) == (
@@ -73,8 +73,19 @@ def test_each_pair_has_a_line_and_all_a_summary(run: Run, files: Any, translator
     words = sum(len(target.split()) + 1 for target in TARGETS)
     assert err == [
         f"5 pairs: log P {total:.2f}, perplexity {math.exp(-total / pieces):.4f} per piece ({pieces}), "
-        f"{math.exp(-total / words):.4f} per word ({words})"
+        f"{math.exp(-total / words):.4f} per word ({words}), precision bfloat16"
     ]
+    _, err = run(*files, "--precision", "fp32")
+    assert err[0].endswith(f" per word ({words})")
+    for name, beside in (("bf16", {"precision": "bfloat16"}), ("fp32", {})):
+        (line,), _ = run(*files, "--precision", name, "--summary", "--json")
+        assert beside == {key: value for key, value in json.loads(line).items() if key == "precision"}
+
+
+def test_one_pair_is_no_pairs(run: Run, tmp_path: Path) -> None:
+    for name in ("src", "tgt"):
+        (tmp_path / name).write_text("A man.\n")
+    assert run("--src", tmp_path / "src", "--tgt", tmp_path / "tgt")[1][0].startswith("1 pair: log P ")
 
 
 def test_json_has_the_same_for_programs(run: Run, files: Any, translator: Translator) -> None:
@@ -135,7 +146,7 @@ def test_what_is_not_scored_is_said_and_has_no_numbers(run: Run, tmp_path: Path)
 
 def test_no_lines_have_no_scores(run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("")
-    out, err = run("--src", tmp_path / "empty", "--tgt", tmp_path / "empty")
+    out, err = run("--src", tmp_path / "empty", "--tgt", tmp_path / "empty", "--precision", "fp32")
     assert (out, err) == ([], ["0 pairs: log P 0.00, perplexity nan per piece (0), nan per word (0)"])
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import torch
 
 from transformer.commands import evaluate
 from transformer.commands.search_options import (
@@ -22,11 +23,14 @@ from transformer.commands.search_options import (
     in_words,
     load_translator,
     origins,
+    precision_beside,
 )
 from transformer.config import SearchConfig
 from transformer.errors import ConfigError
 from transformer.inference.ensemble import Ensemble
+from transformer.inference.prepacked import can_quantize
 from transformer.inference.sampling import Sampling
+from transformer.inference.translator import Translator
 
 
 def parse(*words: object) -> argparse.Namespace:
@@ -73,8 +77,11 @@ def test_an_exponent_without_a_penalty_is_refused() -> None:
     chosen_search(parse("--alpha", 1.5, "--length-penalty", "gnmt"), SearchConfig(length_penalty="none"))
 
 
-def test_what_is_not_the_default_is_named_beside_a_score() -> None:
-    translator = Mock(search=SearchConfig(), too_long="error", split_sentences=False, tag=None, tags=())
+def test_what_is_not_the_default_is_named_beside_a_score(trained_run: Path) -> None:
+    members = [Translator.load(trained_run, precision="fp32")]
+    translator = Mock(
+        search=SearchConfig(), too_long="error", split_sentences=False, tag=None, tags=(), members=members
+    )
     assert describe_translation(translator) == {"beam": 4, "alpha": 0.6}
     search = {"beam": 1, "alpha": 0.5, "length_penalty": "power", "max_length_offset": 7, "max_length": 31}
     search |= {"min_length": 3, "no_repeat_ngram": 5, "allow_unknown": False, "max_source_length": 11}
@@ -89,6 +96,16 @@ def test_what_is_not_the_default_is_named_beside_a_score() -> None:
     )
     translator.tag = None
     assert in_words(describe_translation(translator)).endswith(", tag none")
+    translator.members = [Translator.load(trained_run, precision="bf16"), *members]
+    assert describe_translation(translator)["precision"] == "bfloat16 + float32"
+    assert in_words(describe_translation(translator)).endswith(", tag none, precision bfloat16 + float32")
+
+
+@pytest.mark.skipif(not can_quantize(torch.zeros(1)), reason="torch has no kernel here")
+def test_8_bit_products_are_named_whatever_the_rest_computes_in(trained_run: Path) -> None:
+    translator = Translator.load(trained_run, device="cpu", precision="int8")
+    assert precision_beside(translator) == {"precision": "int8"} == {"precision": translator.identity()["precision"]}
+    assert precision_beside(Ensemble([translator, translator])) == {"precision": "int8"}
 
 
 def test_an_ensemble_is_loaded_by_name(trained_run: Path) -> None:
@@ -100,7 +117,7 @@ def test_an_ensemble_is_loaded_by_name(trained_run: Path) -> None:
 
 
 def test_a_score_names_all_models_and_settings(trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ("--split", "test", "--ensemble", trained_run, "--no-repeat-ngram", 3, "--beam", 2)
+    options = ("--split", "test", "--ensemble", trained_run, "--no-repeat-ngram", 3, "--beam", 2, "--precision", "fp32")
     command = [str(trained_run), *map(str, options)]
     evaluate.main(command)
     out, err = capsys.readouterr()
@@ -110,4 +127,5 @@ def test_a_score_names_all_models_and_settings(trained_run: Path, capsys: pytest
     assert err.count("checkpoint: ") == 2
     evaluate.main([*command, "--json"])
     report = json.loads(capsys.readouterr().out)
+    assert "precision" not in report
     assert (report["checkpoint"], report["beam"], report["no_repeat_ngram"]) == (f"{best} + {best}", 2, 3)

@@ -1,6 +1,6 @@
 """Translations as JSON lines: an object per line of the input."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformer.data.tokenizer import Tokenizer
@@ -16,10 +16,12 @@ def json_lines(
     *,
     first_number: int,
     alignments: Sequence[Sequence[Links]] | None = None,
+    made: Mapping[str, object] | None = None,
 ) -> str:
     """An object per input line: its number, the line, and its translations.
 
-    `alignments` has, for each translation of each line, pairs of a word of the line and one of the translation.
+    `made` says how they were made, in each object. `alignments` has, for each translation of each line, pairs of a word
+    of the line and one of the translation.
     """
     objects = []
     for i, (line, found) in enumerate(zip(lines, translations, strict=True)):
@@ -27,7 +29,7 @@ def json_lines(
         if alignments is not None:
             for one, links in zip(shown, alignments[i], strict=True):
                 one["alignment"] = [list(link) for link in links]
-        objects.append({"line": first_number + i, "source": line, "translations": shown})
+        objects.append({"line": first_number + i, "source": line, "translations": shown, **(made or {})})
     return "".join(f"{json_line(one)}\n" for one in objects)
 
 

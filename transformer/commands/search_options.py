@@ -10,6 +10,7 @@ from transformer.config import SearchConfig, override
 from transformer.errors import ConfigError
 from transformer.inference.ensemble import Ensemble
 from transformer.inference.penalties import PENALTIES
+from transformer.inference.prepacked import precision_of
 from transformer.inference.sampling import Sampling
 from transformer.inference.sources import TOO_LONG, InputNotes
 from transformer.inference.translator import Translator
@@ -137,7 +138,10 @@ def apply_search_options(arguments: argparse.Namespace, translator: Translator) 
 
 
 def describe_translation(translator: Translator) -> dict[str, object]:
-    """How it translates, to name beside a score: beam, alpha, the tag of a model with tags, and all not by default."""
+    """How it translates, to name beside a score: beam, alpha, the tag of a model with tags, and all not by default.
+
+    So is every precision but float32: `auto` differs between machines.
+    """
     search, default = translator.search, SearchConfig()
     names = [field.name for field in dataclasses.fields(search)]
     found = {
@@ -147,13 +151,22 @@ def describe_translation(translator: Translator) -> dict[str, object]:
     }
     others: dict[str, object] = {"too_long": translator.too_long, "split_sentences": translator.split_sentences}
     found |= {name: value for name, value in others.items() if value != SEARCH_DEFAULTS[name]}
-    return found | ({"tag": translator.tag} if translator.tags else {})
+    found |= {"tag": translator.tag} if translator.tags else {}
+    return found | precision_beside(translator)
+
+
+def precision_beside(translator: Translator) -> dict[str, object]:
+    """The precision, to name beside a result that was not computed in float32 alone."""
+    precision = precision_of(member.model for member in translator.members)
+    return {} if precision == "float32" else {"precision": precision}
 
 
 def in_words(made: dict[str, Any]) -> str:
     """What `describe_translation` found, on a line."""
     return ", ".join(
-        f"{name} {'none' if made[name] is None else made[name]}" for name in SEARCH_DEFAULTS if name in made
+        f"{name} {'none' if made[name] is None else made[name]}"
+        for name in (*SEARCH_DEFAULTS, "precision")
+        if name in made
     )
 
 

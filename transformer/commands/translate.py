@@ -5,8 +5,9 @@ copied. Lines that arrive through a pipe are translated as they come. With --out
 FILE.part, from which the same command resumes; standard input must then be given again from its beginning.
 
 With --json, a line is an object: "line" (its number), "source", and "translations", a list of objects with "text",
-"score", "log_prob" and "tokens". The tokens end with </s>, or where the line is translated in parts, each part does;
-an empty or copied line has none. With --alignment, "alignment" has pairs [word of the line, word of the translation].
+"score", "log_prob" and "tokens"; and "precision", unless it is float32. The tokens end with </s>, or where the line is
+translated in parts, each part does; an empty or copied line has none. With --alignment, "alignment" has pairs [word of
+the line, word of the translation].
 """
 
 import argparse
@@ -30,6 +31,7 @@ from transformer.commands.search_options import (
     chosen_sampling,
     load_translator,
     origins,
+    precision_beside,
     print_notes,
 )
 from transformer.commands.selection import report_checkpoint
@@ -181,7 +183,12 @@ class _Job:
             if self.alignment_layer is not None:
                 links = align_translations(self.translator, chunk.lines, translations, layer=self.alignment_layer)
             tokenizer = self.translator.tokenizer
-            return json_lines(chunk.lines, translations, tokenizer, first_number=chunk.number, alignments=links)
+            options: Any = {
+                "first_number": chunk.number,
+                "alignments": links,
+                "made": precision_beside(self.translator),
+            }
+            return json_lines(chunk.lines, translations, tokenizer, **options)
         return _as_text(translations, self.arguments.nbest, with_scores=self.arguments.scores)
 
     def settings(self) -> dict[str, object]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformer.errors import DeviceError
 from transformer.model.layers import FeedForward
 from transformer.model.transformer import Transformer
+from transformer.training.device import precision_name
 
 # The byte that stands for 0 in quantized activations.
 _ZERO_POINT = 128
@@ -200,6 +201,17 @@ def ready_model(model: Transformer) -> Transformer:
     if isinstance(guard, PrepackedGuard):
         guard.check()
     return model.eval()
+
+
+def precision_of(models: Iterable[Transformer]) -> str:
+    """What models compute in, such as `bfloat16`, `tf32` or `int8`; joined by plus signs if they differ."""
+    found = (
+        "int8"
+        if any(isinstance(module, QuantizedLinear) for module in model.modules())
+        else precision_name(model.embedding.weight.dtype)
+        for model in models
+    )
+    return " + ".join(dict.fromkeys(found))
 
 
 def prepack_linears(module: nn.Module, linear: type[PrepackedLinear] = PrepackedLinear) -> None:

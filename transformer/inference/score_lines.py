@@ -20,6 +20,7 @@ from transformer.inference.forced import (
 from transformer.inference.json_line import finite_or_none, json_line
 from transformer.inference.nbest import Candidate, as_line, best, check_weight, parse_candidate, score_nbest
 from transformer.inference.paired_input import lines_of
+from transformer.inference.prepacked import precision_of
 from transformer.inference.translator import Translator
 
 
@@ -82,6 +83,7 @@ class PairLines(Work):
         self.with_tokens, self.summary_only = with_tokens, summary_only
         self._num_pairs = self._num_scored = self._num_pieces = self._num_words = 0
         self._log_prob = 0.0
+        self._precision = precision_of(member.model for member in translator.members)
 
     def lines(self, items: Sequence[str], first_number: int) -> str:
         pairs = self.pairs(items, first_number)
@@ -139,13 +141,16 @@ class PairLines(Work):
                     "log_prob": finite_or_none(self._log_prob),
                     "perplexity": finite_or_none(per_piece),
                     "perplexity_per_word": finite_or_none(per_word),
+                    **({"precision": self._precision} if self._precision != "float32" else {}),
                 }
             )
         of_all = f" of {self._num_pairs:,}" * (self._num_scored < self._num_pairs)
         since = f" after line {num_before:,}" * (num_before > 0)
+        what = "pair" if self._num_pairs == 1 else "pairs"
+        precision = f", precision {self._precision}" if self._precision != "float32" else ""
         return (
-            f"{self._num_scored:,}{of_all} pairs{since}: log P {self._log_prob:.2f}, perplexity {per_piece:.4f} per "
-            f"piece ({self._num_pieces:,}), {per_word:.4f} per word ({self._num_words:,})"
+            f"{self._num_scored:,}{of_all} {what}{since}: log P {self._log_prob:.2f}, perplexity {per_piece:.4f} per "
+            f"piece ({self._num_pieces:,}), {per_word:.4f} per word ({self._num_words:,}){precision}"
         )
 
 

@@ -17,7 +17,7 @@ from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from transformer.errors import ConfigError
 from transformer.inference.arguments import check_count, check_precision, check_sizes, device_of, path_of, text_list
 from transformer.inference.phrases import TextConstraints
-from transformer.inference.prepacked import PrepackedLinear, QuantizedLinear, prepack_model, ready_model
+from transformer.inference.prepacked import PrepackedLinear, precision_of, prepack_model, ready_model
 from transformer.inference.sampling import Sampling
 from transformer.inference.search import Hypothesis
 from transformer.inference.search_requests import Request, Wanted, batches_of, search_batch, settings_of
@@ -27,7 +27,7 @@ from transformer.inference.token_scores import token_log_probs
 from transformer.inference.translation import Translation, join_best, join_samples
 from transformer.model.transformer import Transformer
 from transformer.training.checkpoint import load_checkpoint, locate_checkpoint
-from transformer.training.device import precision_name, resolve_dtype
+from transformer.training.device import resolve_dtype
 from transformer.training.distributed import SINGLE_PROCESS
 
 __all__ = ["Translation", "Translator"]
@@ -279,7 +279,7 @@ class Translator:
         return {
             "weights": weights.hexdigest(),
             "tokenizer": self.tokenizer.digest,
-            "precision": "int8" if isinstance(self.logits, QuantizedLinear) else precision_name(weight.dtype),
+            "precision": precision_of([self.model]),
             **settings_of(self.search),
             **rules,
         }
