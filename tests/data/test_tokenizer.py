@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,19 @@ def test_padding_unknown_begin_and_end_are_the_first_four_ids(tokenizer: Tokeniz
 
 def test_the_vocabulary_has_the_requested_size(tokenizer: Tokenizer) -> None:
     assert len(tokenizer) == VOCAB_SIZE
+
+
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_has_as_many_vocabularies(tokenizer: Tokenizer, make: Callable[[Tokenizer], Tokenizer]) -> None:
+    copied = make(tokenizer)
+    assert (
+        (copied.sizes, copied.digest) == (tokenizer.sizes, tokenizer.digest) == ((VOCAB_SIZE, None), tokenizer.digest)
+    )
+    assert copied.source is copied
+    copied.source = Tokenizer(tokenizer.model)
+    assert make(copied).sizes == copied.sizes == (VOCAB_SIZE, VOCAB_SIZE)
+    copied.source = copied
+    assert copied.sizes == tokenizer.sizes == (VOCAB_SIZE, None)
 
 
 def test_text_comes_back_from_its_ids(tokenizer: Tokenizer, sentences: list[str]) -> None:

@@ -48,7 +48,7 @@ class Tokenizer:
 
     def __init__(self, model: bytes) -> None:
         self.model = model
-        self.source: Tokenizer = self  # of source text; another one where each language has its vocabulary
+        self._source: Tokenizer | None = None
         self._processor = load_processor(model)
         ids = tuple(int(getattr(self._processor, name)()) for name in ("pad_id", "unk_id", "bos_id", "eos_id"))
         if ids != (PAD_ID, UNK_ID, BOS_ID, EOS_ID):
@@ -185,6 +185,15 @@ class Tokenizer:
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """Piece of each id, for display."""
         return [str(self._processor.IdToPiece(int(i))) for i in ids]
+
+    @property
+    def source(self) -> Tokenizer:
+        """The tokenizer of source text: itself, or another one where each language has its vocabulary."""
+        return self if self._source is None else self._source
+
+    @source.setter
+    def source(self, source: Tokenizer) -> None:
+        self._source = None if source is self else source
 
     @property
     def sizes(self) -> tuple[int, int | None]:
