@@ -51,6 +51,13 @@ def report(capsys: pytest.CaptureFixture[str]) -> Report:
     return report
 
 
+def test_a_directory_of_checkpoints_is_named_for_what_it_keeps(run: Path, report: Report) -> None:
+    assert report(run / "best") == report(run)
+    assert report(run / "checkpoints")[0] == (
+        f"checkpoint: {run}/checkpoints/step-00000008 (the last of the directory)"
+    )
+
+
 def test_the_best_says_so_and_what_is_newer_and_was_not_validated(run: Path, report: Report) -> None:
     assert report(run) == [
         f"checkpoint: {run}/best/step-00000005 (best validation loss of 2)",

@@ -21,9 +21,11 @@ def report_checkpoint(given: str | Path, taken: str) -> None:
         print_aside(f"checkpoint: {taken}")
         return
     run, path = Path(given), Path(taken)
+    is_inside = path.parent == run and step_of(path) >= 0  # of a run's directory of checkpoints
+    run = run.parent if is_inside else run
     steps = averaged_steps(path / "model.safetensors") if step_of(path) < 0 else []
     validated = [record["step"] for record in read_metrics(run) if record["kind"] == "validation"]
-    print_aside(f"checkpoint: {taken} ({_kind(run, path, steps, len(validated))})")
+    print_aside(f"checkpoint: {taken} ({_kind(path, steps, len(validated), is_inside)})")
     newest = max([*checkpoints(run / "checkpoints"), *checkpoints(run / "best")], key=step_of, default=path)
     if steps and step_of(newest) > max(steps):
         print_aside(f"note: {newest} is newer than this average")
@@ -31,10 +33,10 @@ def report_checkpoint(given: str | Path, taken: str) -> None:
         print_aside(f"note: {newest} is newer and was not validated")
 
 
-def _kind(run: Path, path: Path, steps: list[int], num_validations: int) -> str:
+def _kind(path: Path, steps: list[int], num_validations: int, is_inside: bool) -> str:
     if step_of(path) < 0:
         return f"average of the steps {', '.join(map(str, steps))}" if steps else "average"
-    if path.parent != run / "best":
-        return "the last; none is kept as the best"
+    if path.parent.name != "best":
+        return "the last of the directory" if is_inside else "the last; none is kept as the best"
     measure = load_config(path / "config.yaml", saved=True).train.best_measure
     return f"best validation {measure} of {num_validations}" if num_validations else f"best validation {measure}"
