@@ -996,7 +996,7 @@ def test_input_that_is_not_utf8_is_named(
         (["--text", "a", "--sample", "--beam", "2"], "--beam 2 and --sample exclude each other"),
         (["--text", "a", "--sample", "--temperature", "0"], "temperature=0.0 must be positive and finite"),
         (["--text", "a", "--sample", "--top-p", "nan"], "top_p=nan must be more than 0 and at most 1"),
-        (["--text", "a", "--sample", "--seed", "-1"], "seed=-1 must be at least 0"),
+        (["--text", "a", "--sample", "--seed", "-1"], "seed=-1 must be a whole number of at least 0"),
         (["--text", "a", "--token-scores"], "--token-scores is for --json"),
         (["--text", "a", "--json", "--scores"], "--scores is for plain lines"),
         (["--text", "a", "--alpha", "1", "--length-penalty", "none"], "--alpha 1.0 has no effect"),

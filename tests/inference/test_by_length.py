@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
 from transformer.errors import ConfigError, DataError
@@ -59,6 +60,13 @@ def test_text_without_spaces_is_counted_in_characters() -> None:
     assert text_lengths(["我非常喜欢这只小猫。", "", "他在公园里 看书。"]) == ("characters", [10, 0, 8])
     assert text_lengths(line for line in ["ein Hund", ""]) == ("words", [2, 0])  # type: ignore[arg-type]
     assert (default_step("words"), default_step("characters")) == (10, 20)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64])
+def test_lengths_may_be_integers_of_numpy(dtype: type) -> None:
+    lengths = np.array([0, 3, 25], dtype=dtype)
+    found = score_by_length(SCORER, ["a", "b", "c"], [["a", "b", "c"]], lengths)  # type: ignore[arg-type]
+    assert [bucket.name for bucket in found if bucket.sentences] == ["0", "1-10", "21-30"]
 
 
 def test_wrong_arguments_are_errors() -> None:

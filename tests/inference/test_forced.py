@@ -8,6 +8,7 @@ import random
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -285,6 +286,22 @@ def test_ids_outside_of_the_vocabulary_are_an_error(translator: Translator, ids:
         score_ids(translator, [[5], [5]], [[7], ids])
     with pytest.raises(ValueError, match=r"^source 1 must have"):
         score_ids(translator, [ids], [[7]])
+
+
+@pytest.mark.parametrize("src", [[0, 5], [5, 0], [0]])
+def test_padding_in_a_source_is_an_error_and_in_a_target_a_piece(translator: Translator, src: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"^source 2 has the id of padding, 0: leave padding out$"):
+        score_ids(translator, [[5], src], [[7], [7]])
+    assert score_ids(translator, [[5]], [src])[0].ids == src
+
+
+@pytest.mark.parametrize("make", [np.array, torch.tensor, tuple])
+def test_ids_of_arrays_are_ints_in_the_score(translator: Translator, make: Any) -> None:
+    assert score_ids(translator, [make([5, EOS_ID])], [make([7, EOS_ID])]) == score_ids(
+        translator, [[5, EOS_ID]], [[7, EOS_ID]]
+    )
+    (found,) = score_ids(translator, [make([5, EOS_ID])], [make([7, EOS_ID])])
+    assert [type(id_) for id_ in found.ids] == [int, int]
 
 
 def test_other_arguments_are_checked(translator: Translator) -> None:

@@ -130,10 +130,32 @@ def test_a_prefix_may_have_what_other_rules_forbid() -> None:
     assert found.ids == [A, A, A, A, B, EOS]
 
 
-@pytest.mark.parametrize("size", [0, -1])
+@pytest.mark.parametrize("size", [0, -1, 2.5])
 def test_an_ngram_has_a_token(size: int) -> None:
-    with pytest.raises(ValueError, match=f"^size={size} of an n-gram must be at least 1$"):
+    with pytest.raises(ValueError, match=f"^size={size} of an n-gram must be a whole number of at least 1$"):
         NoRepeatNgram(size)
+
+
+@pytest.mark.parametrize("make", [tuple, set, iter, np.array, torch.tensor])
+def test_ids_may_come_in_any_collection(make: Any) -> None:
+    log_probs, prefixes = torch.zeros(2, 7), torch.zeros((2, 0), dtype=torch.int64)
+    rules = [(Forbidden(make([2, 5])), [2, 5]), (MinLength([3, 0], make([2, 5])), [2, 5])]
+    for rule, wanted in rules:
+        assert forbidden_by(rule, prefixes, log_probs)[0] == wanted
+
+
+@pytest.mark.parametrize("wrong", [3, 2.5, [2.5], ["3"], [None], torch.tensor([1.5])])
+def test_what_is_no_collection_of_ints_is_refused_at_once(wrong: Any) -> None:
+    for name, make in (
+        ("ids", Forbidden),
+        ("lengths", lambda x: MinLength(x, (EOS,))),
+        ("eos_ids", lambda x: MinLength([3], x)),
+        ("prefix", lambda x: ForcedPrefix([x])),
+    ):
+        with pytest.raises(TypeError, match=rf"^{name}=.* must be a collection of ints$"):
+            make(wrong)
+    with pytest.raises(TypeError, match=r"^max_lengths=.* must be a collection of ints$"):
+        greedy_search(oracle := random_oracle(1, 7), oracle.start([0]), wrong, bos_id=BOS, eos_id=EOS)
 
 
 def test_nothing_may_be_forbidden() -> None:

@@ -18,7 +18,8 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from transformer.inference.sampling import sample, warp_logits
+from transformer.errors import ConfigError
+from transformer.inference.sampling import Sampling, sample, warp_logits
 from transformer.inference.search import Hypothesis, greedy_search, length_penalty
 
 EOS, A, B, BOS = 0, 1, 2, 3
@@ -150,7 +151,8 @@ def test_by_default_nothing_is_warped() -> None:
         ({"temperature": math.nan}, "temperature=nan must be positive and finite"),
         ({"temperature": 1e-46}, r"temperature=1e-46 must be from 1.2e-38 to 3.4e\+38, the numbers of float32"),
         ({"temperature": 1e39}, r"temperature=1e\+39 must be from 1.2e-38 to 3.4e\+38"),
-        ({"top_k": -1}, "top_k=-1 must be positive, or 0 to keep all tokens"),
+        ({"top_k": -1}, "top_k=-1 must be a positive whole number, or 0 to keep all tokens"),
+        ({"top_k": 2.5}, "top_k=2.5 must be a positive whole number, or 0 to keep all tokens"),
         ({"top_p": 0.0}, "top_p=0.0 must be more than 0 and at most 1"),
         ({"top_p": 1.5}, "top_p=1.5 must be more than 0 and at most 1"),
         ({"top_p": math.nan}, "top_p=nan must be more than 0 and at most 1"),
@@ -161,6 +163,12 @@ def test_by_default_nothing_is_warped() -> None:
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         random_oracle(0).sample([5, 7], **options)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5])
+def test_a_seed_is_a_whole_number(seed: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^seed={seed} must be a whole number of at least 0$"):
+        Sampling(seed=seed)
 
 
 def test_limits_and_ends_are_checked_as_in_the_other_searches() -> None:

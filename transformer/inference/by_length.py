@@ -83,7 +83,7 @@ def score_by_length(
         raise DataError(f"there are {len(lengths)} lengths of {len(hypotheses)} sentences")
     members: dict[int, list[int]] = {}
     for sentence, length in enumerate(lengths):
-        members.setdefault(min(-(-length // step), NUM_BUCKETS), []).append(sentence)
+        members.setdefault(min(-(-int(length) // step), NUM_BUCKETS), []).append(sentence)
     buckets = []
     for number in range(min(members), max(members) + 1):
         chosen = members.get(number, [])

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformer.config import override
 from transformer.data.batching import pad
 from transformer.data.normalization import surrogates_error
-from transformer.data.tokenizer import BOS_ID, EOS_ID, UNK_ID
+from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from transformer.errors import ConfigError, DataError
 from transformer.inference.arguments import check_count, text_list
 from transformer.inference.ensemble import mean_log_probs
@@ -200,8 +200,8 @@ def score_ids(
 
     Raises:
         ConfigError: an argument is out of its range.
-        ValueError: a side has no ids, ids outside the vocabulary or more than the model has positions; or there are
-            more sources than targets, or fewer.
+        ValueError: a side has no ids, ids outside the vocabulary or more than the model has positions; a source has
+            padding; or there are more sources than targets, or fewer.
     """
     search = override(translator.search, alpha=alpha)
     check_count("batch_tokens", batch_tokens)
@@ -211,6 +211,8 @@ def score_ids(
         for number, ids in enumerate(side, start=1):
             if not 1 <= len(ids) <= limit or min(ids) < 0 or max(ids) >= size:
                 raise ValueError(f"{name} {number} must have 1 to {limit} ids, each below {size}: {list(ids)[:20]}")
+            if name == "source" and PAD_ID in ids:  # it is masked, but moves the positions of what follows
+                raise ValueError(f"source {number} has the id of padding, {PAD_ID}: leave padding out")
     mine: dict[int, tuple[list[float], list[int]]] = {}
     for indices in translator.context.shard(list(length_batches(sources, targets, batch_tokens))):
         found = _log_probs(translator, [sources[i] for i in indices], [targets[i] for i in indices], with_ranks)
@@ -223,7 +225,7 @@ def score_ids(
         log_probs, ranks = results[i]
         log_prob = math.fsum(log_probs)
         score = log_prob / PENALTIES[search.length_penalty](len(ids), search.alpha)
-        scores.append(ForcedScore(list(ids), log_probs, ranks, log_prob, score))
+        scores.append(ForcedScore(list(map(int, ids)), log_probs, ranks, log_prob, score))
     return scores
 
 

@@ -5,7 +5,9 @@ Dimension key: R rows (hypotheses), V vocabulary, t tokens so far, the same numb
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import numbers
+import operator
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,6 +44,15 @@ def ruled_log_probs(logits: Tensor, rules: Sequence[Rule], prefixes: Tensor, sen
     return apply_rules(rules, logits.log_softmax(dim=-1, dtype=torch.float32), prefixes, sentences)
 
 
+def whole_numbers(name: str, given: Iterable[int]) -> list[int]:
+    """What is given as ints; TypeError, with its name, for other numbers and for what has none."""
+    try:
+        listed = list(given)
+        return [operator.index(number) for number in listed]
+    except TypeError:
+        raise TypeError(f"{name}={given!r} must be a collection of ints") from None
+
+
 @dataclass(frozen=True)
 class Forbidden:
     """Tokens that no hypothesis has.
@@ -50,10 +61,14 @@ class Forbidden:
         ids: of these tokens, possibly none.
 
     Raises:
+        TypeError: they are no collection of ints.
         ValueError: a search applies it, and one of them is outside the vocabulary.
     """
 
     ids: Collection[int]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", tuple(whole_numbers("ids", self.ids)))
 
     def __call__(self, log_probs: Tensor, prefixes: Tensor, sentences: Sequence[int]) -> Tensor:  # noqa: ARG002
         """Sets them to -inf."""
@@ -70,10 +85,16 @@ class MinLength:
     Args:
         lengths: per sentence, the fewest tokens of a hypothesis, </s> included.
         eos_ids: the ids of </s>.
+
+    TypeError unless both are collections of ints.
     """
 
     lengths: Sequence[int]
     eos_ids: Collection[int]
+
+    def __post_init__(self) -> None:
+        for name in ("lengths", "eos_ids"):
+            object.__setattr__(self, name, tuple(whole_numbers(name, getattr(self, name))))
 
     def __call__(self, log_probs: Tensor, prefixes: Tensor, sentences: Sequence[int]) -> Tensor:
         """Sets </s> to -inf where a hypothesis that ends now would be too short."""
@@ -96,8 +117,8 @@ class NoRepeatNgram:
     size: int
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"size={self.size} of an n-gram must be at least 1")
+        if not isinstance(self.size, numbers.Integral) or self.size < 1:
+            raise ValueError(f"size={self.size!r} of an n-gram must be a whole number of at least 1")
 
     def __call__(self, log_probs: Tensor, prefixes: Tensor, sentences: Sequence[int]) -> Tensor:  # noqa: ARG002
         """Sets to -inf each token that followed the last n - 1 ones before."""
@@ -121,6 +142,7 @@ class ForcedPrefix:
         rules: that must not contradict a prefix, such as `NoRepeatNgram`.
 
     Raises:
+        TypeError: a prefix is no collection of ints.
         ValueError: an id is negative; or a search applies it, and an id is outside the vocabulary.
     """
 
@@ -128,7 +150,7 @@ class ForcedPrefix:
     rules: Sequence[Rule] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "prefixes", [list(prefix) for prefix in self.prefixes])
+        object.__setattr__(self, "prefixes", [whole_numbers("prefix", prefix) for prefix in self.prefixes])
         object.__setattr__(self, "rules", tuple(self.rules))
         for prefix in self.prefixes:
             _check_ids(prefix)

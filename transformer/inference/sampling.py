@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,12 +55,12 @@ class Sampling:
                 f"temperature={self.temperature} must be from {_FLOAT32.tiny:.2g} to {_FLOAT32.max:.2g}, the numbers "
                 "of float32"
             )
-        if self.top_k < 0:
-            raise ConfigError(f"top_k={self.top_k} must be positive, or 0 to keep all tokens")
+        if not isinstance(self.top_k, numbers.Integral) or self.top_k < 0:
+            raise ConfigError(f"top_k={self.top_k!r} must be a positive whole number, or 0 to keep all tokens")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p={self.top_p} must be more than 0 and at most 1")
-        if self.seed < 0:
-            raise ConfigError(f"seed={self.seed} must be at least 0")
+        if not isinstance(self.seed, numbers.Integral) or self.seed < 0:
+            raise ConfigError(f"seed={self.seed!r} must be a whole number of at least 0")
 
     def generator(self, number: int, part: int = 0) -> np.random.Generator:
         """The random numbers of a part of the text with this number, both from 0."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from transformer.inference.penalties import Penalty, check_alpha, length_penalty
-from transformer.inference.rules import Rule, ruled_log_probs
+from transformer.inference.rules import Rule, ruled_log_probs, whole_numbers
 from transformer.inference.topk import grouped_topk, log_softmax_topk
 
 
@@ -95,7 +95,7 @@ def greedy_search(
         are -inf.
 
     Raises:
-        TypeError: `eos_id` has something other than ints.
+        TypeError: `eos_id` or `max_lengths` has something other than ints.
         ValueError: a limit is less than 1, or the prompts are not one per sentence, equally long and not empty.
     """
     rules = tuple(rules)
@@ -309,7 +309,7 @@ def prefill(
 
     Returns limits, ids of </s>, logits (B, V) of the first token and the state before it.
     """
-    limits = [int(limit) for limit in max_lengths]
+    limits = whole_numbers("max_lengths", max_lengths)
     if min(limits, default=1) < 1:
         raise ValueError(f"max_lengths has {min(limits)}: every limit must be at least 1")
     eos_ids = frozenset(eos_id if isinstance(eos_id, Collection) else [eos_id])

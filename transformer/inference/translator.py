@@ -153,7 +153,8 @@ class Translator:
             split_sentences: translate the sentences of a text one by one and join them; needs the package `sentencex`.
             batch_tokens: source pieces searched at a time, padding included; changes speed and memory only.
             prefixes: for each text the beginning of its translation, possibly empty; it is completed, from its last
-                piece on. Texts that are empty or copied have none.
+                piece on. Texts that are empty or copied have none; in a text of several parts, the first that is
+                translated has it, after any that is copied.
             constraints: for each text a list of phrases that its translation must contain, each from the beginning of a
                 word; one that is given twice, twice. Where rules leave no such translation, it is empty.
             sampling: draw translations from the model's distribution instead of searching for the best.
@@ -202,7 +203,8 @@ class Translator:
 
         Fewer come back only where the search found fewer: of a text that is empty or copied one, with score 0. Scores
         and log P of parts that are translated apart add up, and the best of all combinations are taken. With
-        `sampling`, these are `nbest` samples as drawn, which may repeat. ConfigError if `nbest` is more than `beam`.
+        `sampling`, these are always `nbest` samples as drawn, which may repeat. ConfigError if `nbest` is more than
+        `beam`.
 
         Args:
             first_number: of the texts, for errors and for the seed of their samples.
