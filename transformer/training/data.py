@@ -216,15 +216,16 @@ class BatchSampler:
         return epoch * int(lengths.sum()) if self._visits is None else self._visits.before_epoch(epoch, lengths)
 
     def _start_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
+        self._epoch = -1  # of no epoch, where an exception leaves this
         if self._visits is None:
             self._updates = self._plan(*self._lengths, epoch=epoch)
-            return
-        visited = self._visits.of_epoch(epoch)
-        updates = self._plan(*(side[visited] for side in self._lengths), epoch=epoch)
-        self._updates = [[visited[batch] for batch in update] for update in updates]
-        repeats = num_earlier(visited)
-        self._repeats = [[repeats[batch] for batch in update] for update in updates] if repeats.any() else []
+        else:
+            visited = self._visits.of_epoch(epoch)
+            updates = self._plan(*(side[visited] for side in self._lengths), epoch=epoch)
+            self._updates = [[visited[batch] for batch in update] for update in updates]
+            repeats = num_earlier(visited)
+            self._repeats = [[repeats[batch] for batch in update] for update in updates] if repeats.any() else []
+        self._epoch = epoch
 
     def shard(self, update: Update) -> list[Ints]:
         """The batches of this rank."""

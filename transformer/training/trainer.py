@@ -26,6 +26,7 @@ from transformer.training.device import precision_name, resolve_device, resolve_
 from transformer.training.distributed import SINGLE_PROCESS, Abandoned, DistributedContext
 from transformer.training.freezing import freeze, numbers_of_parameters
 from transformer.training.initialization import claim_with_tokenizer
+from transformer.training.interruption import WholeUpdates
 from transformer.training.metrics import MetricsLog, NullLog
 from transformer.training.nonfinite import check_finite, check_skipped
 from transformer.training.optimizer import MasterWeights, adam
@@ -50,10 +51,6 @@ from transformer.training.validation import (
 
 # A trim takes 0.1 s, and as much again to reallocate what is needed.
 _TRIM_STEPS = 25
-_ADVICE = (
-    "lower train.lr_factor or train.learning_rate, raise train.warmup_steps or set train.clip_norm, with --change or "
-    "in a new run_dir"
-)
 
 
 class Trainer:
@@ -89,7 +86,7 @@ class Trainer:
         self._sampler = BatchSampler(data.train, settings.max_tokens, settings.tokens_per_update, config.seed, context)
         self._guard = NonfiniteGuard(weights.restore_scale(progress))
         self._saved, self._saved_at = (progress.step, progress.validated_step), time.monotonic()
-        self._rng = OwnRNG()
+        self._rng, self._whole_updates = OwnRNG(), WholeUpdates(progress, weights)
 
     @classmethod
     def from_config(
@@ -140,8 +137,10 @@ class Trainer:
         reason, the validation is left, and made up for on resumption. Without one, the last step is validated too.
         `on_log(kind, step, values)` gets what is logged, on the main process (`callbacks.py`). Random numbers are the
         trainer's own, whatever else the process draws. InUseError if the process has since made another trainer of the
-        run.
+        run. After an exception, such as that of Ctrl-C, `fit` goes on as if there had been none; TrainingError if it
+        left the optimizer's step.
         """
+        self._whole_updates.check()
         with self._claim, self._rng.in_use():
             return self._fit(stop, Notifier(on_log))
 
@@ -216,18 +215,22 @@ class Trainer:
         return self._sampler.num_tokens(self.progress)
 
     def update(self) -> list[Batch]:
-        """Run one update; returns the batches of this rank."""
+        """Run one update; returns the batches of this rank. One that an exception leaves is taken back, as in `fit`."""
+        with self._rng.in_use(), self._whole_updates.update():
+            return self._update()
+
+    def _update(self) -> list[Batch]:
         progress = self.progress
         with self.timer("data"):
             update = self._sampler.next(progress)
-        with self._rng.in_use():
-            batches, loss, nll = self._accumulate_gradients(update)
+        batches, loss, nll = self._accumulate_gradients(update)
         with self.timer("optimizer"):
             parameters = list(self.weights.master.parameters())
             self.context.all_reduce_gradients(parameters)
             progress.step += 1
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(progress.step)
+            self._whole_updates.change_weights()
             # Non-finite gradients leave the weights unchanged; `fit` reports them.
             is_finite = self._guard.step(self.optimizer, parameters, update, self.config.train.clip_norm)
             self.optimizer.zero_grad(set_to_none=True)
@@ -264,7 +267,7 @@ class Trainer:
 
     def _check_skipped(self, log: MetricsLog) -> None:
         limit = self.config.train.skip_nonfinite
-        check_skipped(self._guard, self.progress, limit, self.learning_rate, _ADVICE, log)
+        check_skipped(self._guard, self.progress, limit, self.learning_rate, log)
 
     def _reason_to_end(self, should_stop: StopCheck) -> str | None:
         """Why training ends by itself; `Abandoned` if a rank is asked to stop: clocks and signals differ."""
@@ -283,9 +286,11 @@ class Trainer:
         total = self._running_sums()
         if not total[-1] and self.weights.loss_scale is not None:  # all updates overflowed
             return
-        log.log("train", progress.step, **training_values(progress, total, self.learning_rate(progress.step)))
+        values = training_values(progress, total, self.learning_rate(progress.step))
+        # First, so that an exception of the user's function does not put two intervals into the next line.
         self._running.reset()
         progress.running_s = 0.0
+        log.log("train", progress.step, **values)
 
     def _running_sums(self) -> list[float]:
         """Loss, NLL and tokens of all ranks since the last log line."""
@@ -294,7 +299,7 @@ class Trainer:
         return sums
 
     def _check_finite(self, *losses: float) -> None:
-        check_finite(self.progress.step, self.learning_rate(self.progress.step), _ADVICE, *losses)
+        check_finite(self.progress.step, self.learning_rate(self.progress.step), *losses)
 
     def _validate(self, log: MetricsLog, should_stop: StopCheck) -> None:
         """Validate, log and keep the best; `Abandoned`, with nothing changed, if a rank is asked to stop."""
