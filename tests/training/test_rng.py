@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from transformer.config import Config, load_config
+from transformer.errors import InUseError
 from transformer.training.rng import OwnRNG, get_rng_state, kept_rng_state, set_rng_state
 from transformer.training.trainer import Trainer
 
@@ -99,3 +102,60 @@ def test_a_scorer_that_draws_does_not_change_what_resumption_gives(tiny_config: 
         parts = Trainer.from_config(config, draw)
         parts.fit()
     assert_close(weights(parts), weights(whole), rtol=0, atol=0)
+
+
+def test_a_trainer_leaves_the_random_numbers_and_the_default_dtype_of_the_process(tiny_config: Config) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    for _ in range(2):  # a new run, and one that is resumed
+        trainer = Trainer.from_config(tiny_config)
+        assert torch.equal(torch.get_rng_state(), before)
+        trainer.fit(lambda now=trainer: "enough" if now.progress.step == 4 else None)  # type: ignore[misc]
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("values", [["train.ema_decay=0.9"], ["model.positional=shaw", "train.precision=bf16"]])
+def test_training_is_in_float32_whatever_the_default_of_the_process(
+    tiny_config: Config, tmp_path: Path, values: list[str]
+) -> None:
+    expected = Trainer.from_config(run_config(tiny_config, tmp_path, "usual", *values))
+    expected.fit()
+    torch.set_default_dtype(torch.float64)
+    try:
+        for max_steps in (4, 7):
+            config = run_config(tiny_config, tmp_path, "double", *values, f"train.max_steps={max_steps}")
+            found = Trainer.from_config(config)
+            found.update()
+            found.fit()
+            assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert_close(weights(found), weights(expected), rtol=0, atol=0)
+
+
+def test_a_second_thread_can_neither_make_nor_use_a_trainer(tiny_config: Config, tmp_path: Path) -> None:
+    first, second = (Trainer.from_config(run_config(tiny_config, tmp_path, name)) for name in ("one", "two"))
+    third = run_config(tiny_config, tmp_path, "three")
+    errors: list[str] = []
+
+    def use(function: Callable[[], object]) -> None:
+        try:
+            function()
+        except InUseError as error:
+            errors.append(str(error))
+
+    def interfere() -> None:
+        for function in (second.fit, second.update, first.update, lambda: Trainer.from_config(third)):
+            thread = threading.Thread(target=use, args=(function,))
+            thread.start()
+            thread.join()
+
+    assert first.fit(interfere) == "train.max_steps=7 reached"
+    assert set(errors) == {
+        "another thread of this process is training, and torch's random numbers are one sequence per process: wait "
+        "until it ends, or train in another process"
+    }
+    assert len(errors) % 4 == 0
+    assert second.fit(lambda: "enough") == "enough"
+    second.fit()
+    assert_close(weights(second), weights(first), rtol=0, atol=0)

@@ -61,3 +61,8 @@ class MovingAverage:
         """
         self.start_at(model)
         model.load_state_dict(weights)
+
+
+def moving_average(master: Transformer, decay: float | None) -> MovingAverage | None:
+    """The average of `train.ema_decay`, which begins with the weights; None without one."""
+    return None if decay is None else MovingAverage(master, decay)

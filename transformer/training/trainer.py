@@ -17,7 +17,7 @@ from transformer.data.batching import Batch
 from transformer.errors import TrainingError
 from transformer.model.alternatives.build import build_model
 from transformer.progress import Stage, no_stage, say
-from transformer.training.averaging import MovingAverage
+from transformer.training.averaging import MovingAverage, moving_average
 from transformer.training.callbacks import Notifier, OnLog
 from transformer.training.checkpoint import save_checkpoint
 from transformer.training.claim import Claim
@@ -31,7 +31,7 @@ from transformer.training.metrics import MetricsLog, NullLog
 from transformer.training.nonfinite import check_finite, check_skipped
 from transformer.training.optimizer import MasterWeights, adam
 from transformer.training.resumption import resume_run
-from transformer.training.rng import OwnRNG, get_rng_state
+from transformer.training.rng import OwnRNG, get_rng_state, process_kept
 from transformer.training.run_directory import keep_normalization, prune, record_start, regular_steps
 from transformer.training.running import RunningSums, training_values
 from transformer.training.saving import new_checkpoint
@@ -45,6 +45,7 @@ from transformer.training.validation import (
     record_validation,
     recorded_tokenizer,
     unvalidated_line,
+    used_scorer,
     validate_all,
     validation_line,
 )
@@ -72,11 +73,8 @@ class Trainer:
         self.config, self.run, self.context = config, Path(config.run_dir), context
         self._claim = contextlib.nullcontext() if claim is None else claim
         self.data, self.weights, self.optimizer, self.progress = data, weights, optimizer, progress
-        self.scorer = scorer if config.train.validation_bleu else None
-        if scorer is None and config.train.best_by != "loss":
-            raise ValueError(f"train.best_by={config.train.best_by} needs a scorer")
-        decay = config.train.ema_decay
-        self.average = MovingAverage(weights.master, decay) if average is None and decay is not None else average
+        self.scorer = used_scorer(scorer, config.train)
+        self.average = average or moving_average(weights.master, config.train.ema_decay)
         self.timer: Timer = no_timer  # may be set to time the phases of an update
         weight = next(weights.model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
@@ -89,6 +87,7 @@ class Trainer:
         self._rng, self._whole_updates = OwnRNG(), WholeUpdates(progress, weights)
 
     @classmethod
+    @process_kept()
     def from_config(
         cls,
         config: Config,
@@ -100,7 +99,8 @@ class Trainer:
         """Create a configuration's run, or resume it from its last checkpoint; `stage` shows the preparation of data.
 
         `change` is --change. UserError if the run directory belongs to another configuration or process, the corpus
-        cannot be read or the device is absent; OSError if the run directory cannot be written.
+        cannot be read, the device is absent or another thread trains; OSError if the run directory cannot be written.
+        The process keeps its random numbers, but gets the threads of `train.num_threads`.
         """
         rule = context.broadcast_from_main(lambda: keep_normalization(config).data.normalization)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, normalization=rule))
@@ -112,11 +112,11 @@ class Trainer:
         claim = claim_with_tokenizer(config, change=change) if context.is_main else None
         data = load_data(config.data, run / "tokenizer.model", context, stage)
         torch.manual_seed(config.seed)
-        sizes = data.tokenizer.sizes
-        model = build_model(sizes[0], config.model, source_vocab_size=sizes[1])
+        vocab_size, source_vocab_size = data.tokenizer.sizes
+        model = build_model(vocab_size, config.model, source_vocab_size=source_vocab_size)
         master = freeze(model, settings.freeze).to(device)
         optimizer = adam(master.parameters(), settings)
-        average = None if settings.ema_decay is None else MovingAverage(master, settings.ema_decay)
+        average = moving_average(master, settings.ema_decay)
         progress, worker_states = context.broadcast_from_main(
             lambda: resume_run(config, master, optimizer, data, average)
         )
@@ -136,9 +136,9 @@ class Trainer:
         `stop()` is asked between updates, and during validations between batches and decoding steps. If it has a
         reason, the validation is left, and made up for on resumption. Without one, the last step is validated too.
         `on_log(kind, step, values)` gets what is logged, on the main process (`callbacks.py`). Random numbers are the
-        trainer's own, whatever else the process draws. InUseError if the process has since made another trainer of the
-        run. After an exception, such as that of Ctrl-C, `fit` goes on as if there had been none; TrainingError if it
-        left the optimizer's step.
+        trainer's own, whatever else this thread draws; other threads must draw none of torch's meanwhile. InUseError if
+        one trains, or there is a later trainer of the run. After an exception, such as that of Ctrl-C, `fit` goes on as
+        if there had been none; TrainingError if it left the optimizer's step.
         """
         self._whole_updates.check()
         with self._claim, self._rng.in_use():
@@ -266,8 +266,7 @@ class Trainer:
             ) from None
 
     def _check_skipped(self, log: MetricsLog) -> None:
-        limit = self.config.train.skip_nonfinite
-        check_skipped(self._guard, self.progress, limit, self.learning_rate, log)
+        check_skipped(self._guard, self.progress, self.config.train.skip_nonfinite, self.learning_rate, log)
 
     def _reason_to_end(self, should_stop: StopCheck) -> str | None:
         """Why training ends by itself; `Abandoned` if a rank is asked to stop: clocks and signals differ."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from transformer.config import TrainConfig
 from transformer.data.batching import bucket_by_length, collate
 from transformer.data.dataset import PairDataset
 from transformer.data.tokenizer import Tokenizer
@@ -65,6 +66,13 @@ class StopCheck:
 
 class _StopNow(BaseException):
     """Leaves a computation of this rank; no `except Exception` of a scorer holds it."""
+
+
+def used_scorer(scorer: BleuScorer | None, settings: TrainConfig) -> BleuScorer | None:
+    """The scorer, unless `train.validation_bleu` is off. ValueError if there is none and its scores decide."""
+    if scorer is None and settings.best_by != "loss":
+        raise ValueError(f"train.best_by={settings.best_by} needs a scorer")
+    return scorer if settings.validation_bleu else None
 
 
 def validate(
