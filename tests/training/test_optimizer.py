@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from transformer.config import Config
 from transformer.model.transformer import Transformer
 from transformer.training.loss import linear_cross_entropy
 from transformer.training.optimizer import MasterWeights
+from transformer.training.trainer import Trainer
 
 V = 31
 
@@ -123,3 +126,24 @@ def test_a_training_step_in_bfloat16_stays_within_a_few_roundings_of_one_in_floa
     for name, exact in gradients[torch.float32].items():
         error = (gradients[torch.bfloat16][name] - exact).norm() / exact.norm()
         assert error < 0.2, name
+
+
+def test_an_optimizer_whose_state_is_not_saved_is_refused(tiny_config: Config) -> None:
+    made = Trainer.from_config(tiny_config)
+    parameters = list(made.weights.master.parameters())
+    parts = [{"params": parameters[:3]}, {"params": parameters[3:]}]
+    others: list[tuple[torch.optim.Optimizer, str]] = [
+        (torch.optim.SGD(parameters, 0.1), "^optimizer SGD: must be Adam or AdamW, with fused=True"),
+        (torch.optim.Adam(parameters), "^optimizer Adam: must be"),
+        (torch.optim.AdamW(parameters, fused=True, amsgrad=True), "^optimizer AdamW: must be"),
+        (torch.optim.AdamW(parts, fused=True), "^optimizer AdamW: must be"),
+        (torch.optim.AdamW(parameters[1:], fused=True), "^optimizer: must be of all parameters of the master"),
+        (
+            torch.optim.AdamW(parameters[::-1], fused=True),
+            "^optimizer: must be of all parameters of the master",
+        ),
+    ]
+    for optimizer, message in others:
+        with pytest.raises(ValueError, match=message):
+            Trainer(tiny_config, made.data, made.weights, optimizer, made.progress)
+    Trainer(tiny_config, made.data, made.weights, torch.optim.Adam(parameters, fused=True), made.progress)

@@ -20,6 +20,23 @@ def adam(parameters: Iterable[nn.Parameter], settings: TrainConfig) -> torch.opt
     return torch.optim.AdamW(parameters, 0.0, betas, settings.adam_eps, decay, fused=True)
 
 
+def check_optimizer(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+    """ValueError unless it is a fused Adam or AdamW of these parameters.
+
+    Checkpoints hold two moments of each parameter, and a fused kernel skips its step without the host.
+    """
+    groups, expected = optimizer.param_groups, list(parameters)
+    is_adam = isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW) and len(groups) == 1
+    if not is_adam or not groups[0]["fused"] or groups[0]["amsgrad"]:
+        raise ValueError(
+            f"optimizer {type(optimizer).__name__}: must be Adam or AdamW, with fused=True, without amsgrad and with "
+            "one group of parameters, as `adam` makes it: checkpoints hold the state of no other"
+        )
+    found = groups[0]["params"]
+    if len(found) != len(expected) or any(one is not other for one, other in zip(found, expected, strict=True)):
+        raise ValueError("optimizer: must be of all parameters of the master weights, in their order")
+
+
 class MasterWeights:
     """Float32 weights for the optimizer and a model in the compute dtype.
 

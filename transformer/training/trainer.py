@@ -29,7 +29,7 @@ from transformer.training.initialization import claim_with_tokenizer
 from transformer.training.interruption import WholeUpdates
 from transformer.training.metrics import MetricsLog, NullLog
 from transformer.training.nonfinite import check_finite, check_skipped
-from transformer.training.optimizer import MasterWeights, adam
+from transformer.training.optimizer import MasterWeights, adam, check_optimizer
 from transformer.training.resumption import resume_run
 from transformer.training.rng import OwnRNG, get_rng_state, process_kept
 from transformer.training.run_directory import keep_normalization, prune, record_start, regular_steps
@@ -62,7 +62,7 @@ class Trainer:
         config: Config,
         data: RunData,
         weights: MasterWeights,
-        optimizer: Optimizer,  # of the master weights
+        optimizer: Optimizer,  # of the master weights, as of `check_optimizer`
         progress: Progress,  # the step and the position in the data to continue from
         *,
         scorer: BleuScorer | None = None,  # computes the validation BLEU; without it there is none
@@ -73,6 +73,7 @@ class Trainer:
         self.config, self.run, self.context = config, Path(config.run_dir), context
         self._claim = contextlib.nullcontext() if claim is None else claim
         self.data, self.weights, self.optimizer, self.progress = data, weights, optimizer, progress
+        check_optimizer(optimizer, weights.master.parameters())
         self.scorer = used_scorer(scorer, config.train)
         self.average = average or moving_average(weights.master, config.train.ema_decay)
         self.timer: Timer = no_timer  # may be set to time the phases of an update
