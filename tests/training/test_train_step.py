@@ -93,6 +93,40 @@ def test_one_batch_equals_its_micro_batches(dataset: PairDataset, sizes: tuple[i
     assert_close(split_sums, whole_sums, rtol=1e-6, atol=0)
 
 
+class Biased(Transformer):
+    """Logits with a bias, and a cap."""
+
+    def __init__(self) -> None:
+        super().__init__(VOCAB_SIZE, d_model=22, num_layers=1, num_heads=2, d_ff=29, dropout=0.0)
+        self.bias = nn.Parameter(torch.randn(VOCAB_SIZE))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return 3 * torch.tanh(super().logits(hidden) + self.bias)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
+def test_a_model_with_logits_of_its_own_is_trained_and_validated_by_them(
+    dataset: PairDataset, label_smoothing: float
+) -> None:
+    torch.manual_seed(3)
+    model = Biased()
+    gradients, sums = update(model, batches_of(dataset, [2, 3, 8]), label_smoothing)
+    loss, nll = reference_sums(model, dataset, label_smoothing)
+    (loss / int(dataset.tgt.lengths.sum())).backward()
+    assert_close(sums, torch.stack((loss, nll)).detach(), rtol=1e-6, atol=0)
+    assert_close(gradients, {name: p.grad for name, p in model.named_parameters()}, rtol=0, atol=1e-6)
+    assert gradients["bias"].norm() > 0
+    num_tokens = int(dataset.tgt.lengths.sum())
+    assert validation_nll(model, dataset, 41) == pytest.approx(nll.item() / num_tokens, rel=1e-6)
+    (batch,) = batches_of(dataset, [NUM_PAIRS])
+    plain = make_model()
+    usual = batch_loss(plain, batch, label_smoothing)
+    plain.logits = lambda hidden: hidden @ plain.embedding.output_weight.T  # type: ignore[method-assign]
+    assert_close(batch_loss(plain, batch, label_smoothing), usual, rtol=1e-6, atol=0)
+    plain.logits = lambda hidden: -hidden @ plain.embedding.output_weight.T  # type: ignore[method-assign]
+    assert batch_loss(plain, batch, label_smoothing)[1] != usual[1]
+
+
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
 def test_an_update_is_that_of_the_logits_at_real_positions(dataset: PairDataset, label_smoothing: float) -> None:
     model = make_model()

@@ -15,7 +15,7 @@ from transformer.data.dataset import Ints, PairDataset
 from transformer.model.transformer import Transformer
 from transformer.training.data import Update, halve_batches
 from transformer.training.device import empty_cache, is_out_of_memory, return_freed_memory
-from transformer.training.loss import linear_cross_entropy
+from transformer.training.loss import label_smoothed_cross_entropy, linear_cross_entropy
 from transformer.training.loss_scale import LossScale
 from transformer.training.optimizer import MasterWeights
 
@@ -31,11 +31,16 @@ def no_timer(phase: str) -> AbstractContextManager[None]:  # noqa: ARG001
 
 
 def batch_loss(model: Transformer, batch: Batch, label_smoothing: float) -> tuple[Tensor, Tensor]:
-    """Smoothed loss and NLL, summed over non-pad target tokens, in nats."""
+    """Smoothed loss and NLL, summed over non-pad target tokens, in nats.
+
+    A model with `logits` of its own is trained by them; all of a batch are then in memory.
+    """
     hidden, _ = model.decode(batch.tgt_in, model.encode(batch.src))  # (B, T, D)
     # Padded positions are neither projected nor counted.
     hidden = hidden.flatten(0, 1).index_select(0, batch.target_positions)  # (N, D)
     target = batch.tgt_out.flatten().index_select(0, batch.target_positions)  # (N,)
+    if getattr(model.logits, "__func__", None) is not Transformer.logits:
+        return label_smoothed_cross_entropy(model.logits(hidden), target, label_smoothing)
     return linear_cross_entropy(hidden, model.embedding.output_weight, target, label_smoothing)
 
 
