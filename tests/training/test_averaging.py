@@ -15,7 +15,9 @@ from torch.testing import assert_close
 
 from transformer.config import Config, load_config
 from transformer.data.builtin import builtin_pairs
+from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, ConfigError
+from transformer.inference.translator import Translator
 from transformer.model.transformer import Transformer
 from transformer.training.averaging import MovingAverage
 from transformer.training.checkpoint import average_checkpoints, load_checkpoint, load_model
@@ -114,7 +116,8 @@ def test_a_skipped_update_leaves_it_and_the_model_is_never_changed() -> None:
 
 def test_it_is_rounded_to_the_dtype_that_computes_only_for_validation() -> None:
     average = MovingAverage(small(), 0.9)
-    assert average.computing(small()) is average.model
+    exact = average.computing(small())
+    assert_close(weights_of(exact), weights_of(average.model), rtol=0, atol=0)
     rounded = average.computing(small().to(torch.bfloat16))
     assert rounded.embedding.weight.dtype == torch.bfloat16
     assert average.model.embedding.weight.dtype == torch.float32
@@ -174,6 +177,28 @@ def test_checkpoints_and_the_best_hold_the_average_and_validations_are_of_it(con
     mean = average_checkpoints(sorted((trainer.run / "checkpoints").iterdir())[-2:])
     fourth = read(trainer.run / "checkpoints" / "step-00000004", "model")
     assert_close(mean, {name: (average[name] + fourth[name]) / 2 for name in average})
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_a_scorer_does_to_the_model_does_not_stay_in_the_average(config: Config, precision: str) -> None:
+    values = ["train.validation_bleu=true", "train.validate_steps=2", f"train.precision={precision}"]
+
+    def prepack(model: Transformer, tokenizer: Tokenizer, *_: object) -> float:
+        Translator(model, tokenizer).prepack()
+        with torch.no_grad():
+            model.embedding.weight.zero_()
+        return 1.0
+
+    scores, averages = [], []
+    for name, scorer in (("plain", lambda *_: 1.0), ("prepacking", prepack)):
+        trainer = Trainer.from_config(changed(config, *values, f"run_dir={config.run_dir}-{name}"), scorer)
+        trainer.fit()
+        assert trainer.average is not None
+        averages.append(weights_of(trainer.average.model))
+        scores.append([line["nll"] for line in read_metrics(trainer.run) if line["kind"] == "validation"])
+    assert scores[0] == scores[1]
+    assert len(scores[0]) > 2
+    assert_close(averages[0], averages[1], rtol=0, atol=0)
 
 
 def state(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:

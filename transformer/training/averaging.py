@@ -50,9 +50,9 @@ class MovingAverage:
             average.lerp_(current, weight)
 
     def computing(self, like: Transformer) -> Transformer:
-        """The averaged model in the dtype of another, to validate with."""
-        dtype = next(like.parameters()).dtype
-        return self.model if dtype == torch.float32 else copy.deepcopy(self.model).to(dtype)
+        """A copy of the averaged model in the dtype of another, to validate with."""
+        # In float32 as well: what a scorer does to it, such as prepacking, must not stay in the average.
+        return copy.deepcopy(self.model).to(next(like.parameters()).dtype)
 
     def exchange(self, model: Transformer, weights: Mapping[str, Tensor]) -> None:
         """Take the averaged weights of a checkpoint from the model.
