@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from safetensors.torch import load_file
 from transformer.config import Config, CorpusEntry, DataConfig, load_config
 from transformer.data.builtin import builtin_pairs
 from transformer.data.dataset import encode_corpus
+from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, ConfigError, DataError
+from transformer.inference.validation_bleu import ValidationBleu, greedy_scores
+from transformer.model.transformer import Transformer
 from transformer.training.data import BatchSampler, RunData, load_data
 from transformer.training.distributed import SINGLE_PROCESS, DistributedContext
 from transformer.training.trainer import Trainer
@@ -349,3 +353,33 @@ def test_entries_have_languages_of_their_own(data: DataConfig, tmp_path: Path) -
         data, corpora=(CorpusEntry(path=path, tgt_lang="xx"), CorpusEntry(path=path, src_lang="xx", tgt_lang="en"))
     )
     assert texts(found) == [*A, *((target, source) for source, target in A)]
+
+
+def test_a_scorer_gets_sources_as_the_model_reads_them(data: DataConfig, tmp_path: Path, tiny_config: Config) -> None:
+    other = write(tmp_path, "other", [("<bt> A dog.", "Ein Hund."), ("", "x"), (" A dog.", "Ein Hund.")])
+    entries = CorpusEntry(path=write(tmp_path, "a", A)), CorpusEntry(path=write(tmp_path, "b", B), tag="<bt>")
+    data = dataclasses.replace(data, corpora=entries, tag="<2de>", also_validate=(f"other={other}",))
+    train = dataclasses.replace(tiny_config.train, validation_bleu=True, max_steps=3, validate_steps=3)
+    config = dataclasses.replace(tiny_config, data=data, train=train)
+    found: list[Sequence[str]] = []
+
+    def scorer(
+        model: Transformer, tokenizer: Tokenizer, sources: Sequence[str], references: Sequence[str]
+    ) -> dict[str, float]:
+        found.append(sources)
+        ours = greedy_scores(model, tokenizer, sources, references)
+        assert ours == ValidationBleu("13a", tag="<2de>", tags=data.tags)(model, tokenizer, sources, references)
+        if not any(source.startswith("<bt>") for source in sources):
+            assert ours == greedy_scores(model, tokenizer, sources, references, tag="<2de>")
+        untagged = [source.removeprefix("<2de> ") for source in sources]
+        assert ours == greedy_scores(model, tokenizer, untagged, references, tag="<2de>", tags=data.tags)
+        return ours
+
+    trainer = Trainer.from_config(config, scorer)
+    trainer.fit()
+    own, others = found
+    assert list(own) == [f"<2de> {source}" for source, _ in builtin_pairs("validation", 53)]
+    assert list(others) == ["<bt> A dog.", "", "<2de>  A dog."]
+    pairs = trainer.data.validation.src
+    encoded = trainer.data.tokenizer.encode(list(own))
+    assert [ids[:-1].tolist() for ids in np.split(pairs.ids, pairs.starts[1:])] == encoded

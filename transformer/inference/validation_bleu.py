@@ -29,8 +29,8 @@ def greedy_bleu(
     """sacreBLEU of greedy translations, to follow training; leaves the model in `eval` mode.
 
     Length limits are the defaults of `SearchConfig`. A source that is too long is not translated, and costs BLEU.
-    `tokenize` is sacreBLEU's tokenizer; `tag` stands before each source, if it is not another of the `tags`. All
-    processes get the score of the main one.
+    `tokenize` is sacreBLEU's tokenizer; `tag` stands before each source that does not begin with it or another of
+    the `tags`; sources that `Trainer` hands over have theirs. All processes get the score of the main one.
     """
     return greedy_scores(model, tokenizer, sources, references, context, tokenize, tag, tags)["bleu"]
 
@@ -48,7 +48,7 @@ def greedy_scores(
     """Likewise, sacreBLEU's BLEU and chrF, as "bleu" and "chrf"."""
     translator = Translator(model, tokenizer)
     translator.context = context
-    translator.tag, translator.tags = tag, tags
+    translator.tag, translator.tags = tag, tags or ([] if tag is None else [tag])
     reader = translator.source_reader()  # its limit includes </s>
     fitting = [x if len(ids) < reader.limit else "" for x, ids in zip(sources, reader.encode(sources), strict=True)]
     translations = translator.translate(fitting, beam=1)

@@ -45,6 +45,12 @@ class RunData:
     tag: str | None = None  # before validation sources, and what is translated
 
     @property
+    def tagged_validation_text(self) -> Corpus:
+        """The validation text as the model reads it."""
+        tags = {part.tag for part in self.train.parts} | {self.tag}
+        return tagged(self.validation_text, self.tag, sorted(tag for tag in tags if tag is not None))
+
+    @property
     def fingerprints(self) -> dict[str, str]:
         """Content hashes by name."""
         return {

@@ -26,9 +26,9 @@ from transformer.training.run_directory import checkpoints, step_of
 from transformer.training.train_step import batch_loss
 from transformer.training.training_state import Progress
 
-# BLEU of a model's translations of sources against references, or scores by name: `bleu`, `chrf` and others. Called on
-# every rank; may communicate by `all_gather`. If it has an attribute `tokenize` of text, that is recorded as the
-# tokenizer of BLEU.
+# BLEU of a model's translations of sources against references, or scores by name: `bleu`, `chrf` and others. Sources
+# begin with their tags, as in training. Called on every rank; may communicate by `all_gather`. If it has an attribute
+# `tokenize` of text, that is recorded as the tokenizer of BLEU.
 BleuScorer = Callable[[Transformer, Tokenizer, Sequence[str], Sequence[str]], float | Mapping[str, float]]
 # Names that the scores of a scorer cannot have.
 _RESERVED = {"self", "kind", "step", "nll", "ppl", "elapsed_s", "bleu_tokenizer"}
@@ -95,7 +95,7 @@ def validate(
             values = {"nll": nll, "ppl": math.exp(min(nll, 700.0))}
             is_scored = scorer is not None and math.isfinite(nll)
             if scorer is not None and is_scored:
-                sources, references = zip(*data.validation_text, strict=True)
+                sources, references = zip(*data.tagged_validation_text, strict=True)
                 model.eval()
                 found = scorer(model, data.tokenizer, sources, references)
         if scorer is not None and is_scored:  # not above: a stop that the scorer held goes first
