@@ -6,6 +6,8 @@ import pytest
 
 from transformer.data.builtin import builtin_pairs
 from transformer.data.builtin_alignment import GoldLinks, alignment_error_rate, gold_alignment
+from transformer.data.new_words import with_new_words
+from transformer.errors import DataError
 
 
 def links_of(english: str, german: str, text: str) -> set[tuple[int, int]]:
@@ -111,3 +113,17 @@ def test_the_error_rate_is_that_of_its_definition() -> None:
     assert alignment_error_rate([[(0, 0), (1, 1)], []], gold) == 0
     assert alignment_error_rate([[], []], gold) == 1
     assert alignment_error_rate([], []) == 0
+
+
+def test_new_words_are_refused_instead_of_left_without_links() -> None:
+    usual = list(builtin_pairs("validation", 199))
+    num_refused = 0
+    for pair, (english, german) in zip(usual, with_new_words(iter(usual)), strict=True):
+        gold_alignment(*pair)
+        if (english, german) != pair:
+            num_refused += 1
+            with pytest.raises(
+                DataError, match=r"^'.*' is of data\.subset=new_words: gold alignments are of the usual"
+            ):
+                gold_alignment(english, german)
+    assert num_refused > 150

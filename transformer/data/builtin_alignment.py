@@ -6,12 +6,15 @@ and words of which a sentence has several. Words are what white space separates,
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from transformer.data import builtin
+from transformer.data.new_words import new_forms
+from transformer.errors import DataError
 
 Link = tuple[int, int]  # (English, German) positions from 0
 _ENDINGS = ("", "e", "en", "em", "er", "es")
@@ -42,13 +45,23 @@ def alignment_error_rate(found: Iterable[Sequence[Link]], gold: Iterable[GoldLin
 
 
 def gold_alignment(english: str, german: str) -> GoldLinks:
-    """Align a pair of the built-in corpus. Unknown words get no links."""
+    """Align a pair of the built-in corpus. Unknown words get no links.
+
+    DataError for the words of `data.subset=new_words`, of which the lexicon has none.
+    """
     pair = _Pair(english, german)
+    if found := _new_words().intersection(pair.english):
+        raise DataError(f"{min(found)!r} is of data.subset=new_words: gold alignments are of the usual words alone")
     pair.link_content_words()
     pair.link_noun_phrases()
     pair.link_verbs()
     pair.link_function_words()
     return GoldLinks(frozenset(pair.sure), frozenset(pair.sure | pair.possible))
+
+
+@functools.cache
+def _new_words() -> frozenset[str]:
+    return frozenset(new.lower() for _, new in new_forms()[0])
 
 
 class _Verb(NamedTuple):
