@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 
 from transformer.data.builtin import builtin_pairs
+from transformer.data.dataset import encode_corpus
 from transformer.data.filters import FILTERS, filtered, reason_to_drop
 from transformer.data.pairs import Corpus
+from transformer.data.tokenizer import Tokenizer
 
 BAD = {
     "copies": [("Das ist gleich.", "Das  ist gleich. "), ("a", "a")],
@@ -96,3 +99,16 @@ def test_the_fingerprint_follows_the_set_of_filters() -> None:
     ]
     assert prints[1] == prints[2]
     assert len({*prints, corpus.fingerprint}) == 3
+
+
+def test_pairs_left_out_twice_for_one_reason_are_all_counted(tmp_path: Path) -> None:
+    texts = [("a b c", "x y"), ("a b", "x"), ("b c", "y"), ("c", "z"), ("", "w"), ("x", "y")]
+    corpus = Corpus("mine", "mine", lambda: iter(texts))
+    for word in "ab":
+        corpus = corpus.without("r", lambda source, _, word=word: source.startswith(word), word)  # type: ignore[misc]
+    corpus = corpus.without("empty", lambda source, _: source == "c", "c")
+    assert len(list(corpus)) == 2
+    assert corpus.dropped() == {"r": 3, "empty": 1}
+    sentences = [side for pair in builtin_pairs("train", 97) for side in pair]
+    found = encode_corpus(corpus, Tokenizer.train(sentences, 199), tmp_path)
+    assert found.dropped == {"empty": 2, "too_long": 0, "ratio": 0, "r": 3}

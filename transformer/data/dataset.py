@@ -19,7 +19,7 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from transformer.data.corpus import Corpus, in_chunks
-from transformer.data.pairs import digest_of
+from transformer.data.pairs import added, digest_of
 from transformer.data.tokenizer import EOS_ID, UNK_ID, Tokenizer
 from transformer.errors import DataError
 from transformer.machine import num_cpus
@@ -254,7 +254,7 @@ def _write_entry(
             # Not np.save, whose error for a full disk does not say so.
             _append(temporary / f"{name}.lengths.npy", numbers.data, cache)
             digests[name].update(numbers.data)
-        dropped |= corpus.dropped()
+        dropped = added(dropped, corpus.dropped())
         num_pairs = sum(len(counts) for counts in lengths["src"])
         sums = {name: digest.hexdigest() for name, digest in digests.items()}
         meta = {"num_pairs": num_pairs, "dropped": dropped, "num_unknown": num_unknown}

@@ -20,7 +20,7 @@ from transformer.data.dataset import Ints, PairDataset, Side
 from transformer.data.duplicates import Flags, count_id, first_pairs
 from transformer.data.filters import filtered
 from transformer.data.holdout import held_out_pairs, without_held_out
-from transformer.data.pairs import Corpus, digest_of
+from transformer.data.pairs import Corpus, added, digest_of
 from transformer.data.tags import tagged
 from transformer.data.tokenizer import UNK_ID
 from transformer.errors import DataError
@@ -216,14 +216,10 @@ def mixed(corpora: Sequence[TrainingCorpus], encoded: Sequence[PairDataset], *, 
         visits = ", ".join(f"weight {part.weight:g} of {len(part.pairs):,} pairs" for part in parts)
         raise DataError(f"data.corpora: no corpus has a visit in every epoch ({visits}): raise a weight")
     is_plain = len(corpora) == 1 and weights == [1.0] and not deduplicate
-    dropped: dict[str, int] = {}
-    for part in parts:
-        for reason, number in part.dropped.items():
-            dropped[reason] = dropped.get(reason, 0) + number
     return Mixture(
         src=_joined_side([part.pairs.src for part in parts]),
         tgt=_joined_side([part.pairs.tgt for part in parts]),
-        dropped=dropped,
+        dropped=added(*(part.dropped for part in parts)),
         fingerprint=fingerprints[0] if is_plain else digest_of("mixture 2", fingerprints, weights, deduplicate),
         num_unknown=sum(part.pairs.num_unknown for part in parts),
         parts=parts,

@@ -17,6 +17,15 @@ def digest_of(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, default=operator.methodcaller("item")).encode()).hexdigest()[:32]
 
 
+def added(*counts: Mapping[str, int]) -> dict[str, int]:
+    """Sums of numbers by name, in the order in which the names first occur."""
+    total: dict[str, int] = {}
+    for one in counts:
+        for name, number in one.items():
+            total[name] = total.get(name, 0) + number
+    return total
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Sentence pairs, streamed, that can be read repeatedly.
@@ -81,5 +90,5 @@ class Corpus:
             self,
             fingerprint=hashlib.sha256(f"{self.fingerprint}\n{key}".encode()).hexdigest(),
             read=read,
-            dropped=lambda: {**self.dropped(), **counts},
+            dropped=lambda: added(self.dropped(), counts),
         )
