@@ -57,8 +57,10 @@ def test_an_unknown_command_is_one_line_that_names_all(start, arguments: tuple[s
 
 
 def test_ctrl_c_ends_the_command_at_once_while_its_libraries_are_imported(  # type: ignore[no-untyped-def]
-    start, monkeypatch: pytest.MonkeyPatch
+    start, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, previous))
     handlers = []
 
     def import_module(name: str) -> object:
