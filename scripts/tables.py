@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation.report import table as ablation_table
+from finetuning import markdown
 
 from transformer.cli import run
 from transformer.errors import ConfigError
@@ -117,6 +118,30 @@ def multi30k_curve() -> str:
     return table(["update", "validation NLL", "perplexity", "greedy BLEU"], rows(), text_columns=0)
 
 
+def multi30k_seeds() -> str:
+    return compared("multi30k_seeds.json")
+
+
+def multi30k_half() -> str:
+    return compared("multi30k_half.json")
+
+
+def compared(name: str) -> str:
+    """The systems of a `transformer compare --json`."""
+
+    def rows() -> Iterator[Sequence[Any]]:
+        for system in load(name)["systems"]:
+            bleu, chrf = system["bleu"], f"{system['chrf']['score']:.2f}"
+            against = (f"{bleu['difference']:+.2f}", f"{bleu['p']:.3f}") if "p" in bleu else ("", "")
+            yield system["name"], f"{bleu['score']:.2f}", f"± {bleu['ci']:.2f}", *against, chrf
+
+    return table(["system", "BLEU", "95 %", "difference", "p", "chrF"], rows())
+
+
+def finetuning() -> str:
+    return f"{markdown(load('finetuning.json'))}\n"
+
+
 def table3() -> str:
     return ablation_table(load("table3.json"))
 
@@ -177,6 +202,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
         alignment,
         multi30k,
         multi30k_curve,
+        multi30k_seeds,
+        multi30k_half,
+        finetuning,
         table3,
         scaling,
         table1,
