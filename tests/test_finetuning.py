@@ -24,6 +24,7 @@ SMALL = (
     "data.vocab_size=211",
     "train.tokens_per_update=307",
     "train.max_tokens=307",
+    "train.warmup_steps=2",
     "train.max_steps=4",
     "train.validate_steps=2",
     "train.precision=fp32",
