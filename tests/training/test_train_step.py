@@ -93,6 +93,16 @@ def test_one_batch_equals_its_micro_batches(dataset: PairDataset, sizes: tuple[i
     assert_close(split_sums, whole_sums, rtol=1e-6, atol=0)
 
 
+def check_update(model: Transformer, dataset: PairDataset, label_smoothing: float) -> tuple[dict[str, Tensor], float]:
+    """Check sums and gradients of an update against the logits at real positions; returns gradients and NLL."""
+    gradients, sums = update(model, batches_of(dataset, [2, 3, 8]), label_smoothing)
+    loss, nll = reference_sums(model, dataset, label_smoothing)
+    (loss / int(dataset.tgt.lengths.sum())).backward()
+    assert_close(sums, torch.stack((loss, nll)).detach(), rtol=1e-6, atol=0)
+    assert_close(gradients, {name: p.grad for name, p in model.named_parameters()}, rtol=0, atol=1e-6)
+    return gradients, nll.item()
+
+
 class Biased(Transformer):
     """Logits with a bias, and a cap."""
 
@@ -110,14 +120,10 @@ def test_a_model_with_logits_of_its_own_is_trained_and_validated_by_them(
 ) -> None:
     torch.manual_seed(3)
     model = Biased()
-    gradients, sums = update(model, batches_of(dataset, [2, 3, 8]), label_smoothing)
-    loss, nll = reference_sums(model, dataset, label_smoothing)
-    (loss / int(dataset.tgt.lengths.sum())).backward()
-    assert_close(sums, torch.stack((loss, nll)).detach(), rtol=1e-6, atol=0)
-    assert_close(gradients, {name: p.grad for name, p in model.named_parameters()}, rtol=0, atol=1e-6)
+    gradients, nll = check_update(model, dataset, label_smoothing)
     assert gradients["bias"].norm() > 0
     num_tokens = int(dataset.tgt.lengths.sum())
-    assert validation_nll(model, dataset, 41) == pytest.approx(nll.item() / num_tokens, rel=1e-6)
+    assert validation_nll(model, dataset, 41) == pytest.approx(nll / num_tokens, rel=1e-6)
     (batch,) = batches_of(dataset, [NUM_PAIRS])
     plain = make_model()
     usual = batch_loss(plain, batch, label_smoothing)
@@ -129,12 +135,7 @@ def test_a_model_with_logits_of_its_own_is_trained_and_validated_by_them(
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
 def test_an_update_is_that_of_the_logits_at_real_positions(dataset: PairDataset, label_smoothing: float) -> None:
-    model = make_model()
-    gradients, sums = update(model, batches_of(dataset, [2, 3, 8]), label_smoothing)
-    loss, nll = reference_sums(model, dataset, label_smoothing)
-    (loss / int(dataset.tgt.lengths.sum())).backward()
-    assert_close(sums, torch.stack((loss, nll)).detach(), rtol=1e-6, atol=0)
-    assert_close(gradients, {name: p.grad for name, p in model.named_parameters()}, rtol=0, atol=1e-6)
+    check_update(make_model(), dataset, label_smoothing)
 
 
 def test_more_padding_changes_neither_loss_nor_gradients(dataset: PairDataset) -> None:
