@@ -185,22 +185,23 @@ def benchmark_decoding(
     def translate(batch: Sequence[str]) -> None:
         translator.translate(batch, beam=beam, max_length_offset=max_length_offset, **options)
 
-    def translate_all() -> float:
-        began = time.perf_counter()
+    def translate_all() -> tuple[float, float]:
+        """Seconds, and CPU seconds of all threads."""
+        began, cpu_began = time.perf_counter(), time.process_time()
         for batch in batches:
             translate(batch)
         synchronize(device)
-        return time.perf_counter() - began
+        return time.perf_counter() - began, time.process_time() - cpu_began
 
     translate(batches[0][: batch_sentences or 64])
     observer.reset()
     is_cpu = device.type == "cpu"
     # On CUDA, synchronizing at every phase would slow the search down: phases are timed in an extra pass.
     observer.phase = stopwatch if is_cpu else no_timer
-    seconds = [translate_all() for _ in range(repeat)]
+    seconds, cpu_seconds = zip(*(translate_all() for _ in range(repeat)), strict=True)
     work, output_tokens, total_s = observer.work, observer.output_tokens, sum(seconds)
     observer.phase = stopwatch
-    phased_s = total_s if is_cpu else translate_all()
+    phased_s = total_s if is_cpu else translate_all()[0]
     flops = forward_flops(model, len(translator.model.embedding.output_weight), work)
     sentences_per_s = len(texts) / statistics.median(seconds)
     report: dict[str, Any] = {
@@ -211,6 +212,7 @@ def benchmark_decoding(
         "sentences_per_s": sentences_per_s,
         "slowest_sentences_per_s": len(texts) / max(seconds),
         "fastest_sentences_per_s": len(texts) / min(seconds),
+        "sentences_per_cpu_s": len(texts) / statistics.median(cpu_seconds),
         "tokens_per_s": sentences_per_s * output_tokens / work.sentences,
         "gflop_per_sentence": flops / work.sentences / 1e9,
         "gflops": flops / total_s / 1e9,

@@ -95,6 +95,13 @@ def test_a_report_is_consistent_in_itself(translator: Translator, size: dict[str
     assert report["fraction_of_peak"] > 0
 
 
+def test_cpu_seconds_are_those_of_the_process(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(0, 2)  # each repetition takes 2 s
+    monkeypatch.setattr("time.process_time", lambda: next(clock))
+    report = benchmark_decoding(translator, ModelConfig(d_model=22, num_heads=2), TEXTS, length=3, beam=1, peak_s=0)
+    assert report["sentences_per_cpu_s"] == len(TEXTS) / 2
+
+
 @pytest.mark.parametrize(("size", "expected"), [(3, [3, 3, 1]), (7, [7]), (100, [7])])
 def test_sentences_are_batched_as_asked(
     translator: Translator, size: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
