@@ -1,0 +1,1 @@
+"""Other toolkits on the same data with the same sizes."""
