@@ -42,6 +42,19 @@ def test_a_changed_figure_is_noticed(tmp_path: Path) -> None:
     assert tables.with_results(path) == right
 
 
+@pytest.mark.parametrize("name", ["peers_training", "peers_decoding"])
+def test_the_comparison_with_other_toolkits_stays_until_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = tmp_path / "page.md"
+    path.write_text(f"<!-- results: {name} -->\nas before\n<!-- end of results -->\n", encoding="utf-8")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    assert "as before\n" in tables.with_results(path)
+    (tmp_path / "peers.json").write_text('{"rows": []}', encoding="utf-8")
+    with pytest.raises(KeyError, match="processor"):  # now they are read
+        tables.with_results(path)
+
+
 def test_an_unknown_name_of_results_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "page.md"
     path.write_text("<!-- results: table4 -->\n<!-- end of results -->\n")
