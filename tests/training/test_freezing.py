@@ -125,7 +125,7 @@ def test_the_loss_computes_no_gradient_of_what_is_frozen(monkeypatch: pytest.Mon
     target = torch.randint(13, (11,))
     whole = [x.clone().requires_grad_() for x in (hidden, weight)]
     linear_cross_entropy(*whole, target)[0].backward()
-    monkeypatch.setitem(loss_module._CHUNK_NUMEL, "cpu", 13 * 3)
+    monkeypatch.setitem(loss_module._BLOCK_BYTES, "cpu", 4 * 13 * 3)  # two blocks
     part = [x.clone().requires_grad_(name != frozen) for x, name in ((hidden, "hidden"), (weight, "weight"))]
     loss, _ = linear_cross_entropy(*part, target)
     assert [x is None for x in loss.grad_fn.saved_tensors] == [name == frozen for name in ("hidden", "weight")]  # type: ignore[union-attr]

@@ -1,9 +1,11 @@
-"""Label-smoothed cross-entropy and its chunked form against hand-computed numbers, torch and autograd."""
+"""Label-smoothed cross-entropy and its form in blocks against hand-computed numbers, torch and autograd."""
 
 from __future__ import annotations
 
 import math
 import re
+import sys
+import types
 from collections.abc import Callable
 
 import pytest
@@ -20,14 +22,20 @@ from transformer.training.loss import label_smoothed_cross_entropy, linear_cross
 Loss = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 N, D, V = 13, 7, 31
-# Rows of 31 logits per chunk: one, some that do not divide 13, exactly 13, and more than there are.
-CHUNK_NUMELS = (1, V, 2 * V, 5 * V + 3, N * V, 1 << 21)
+# Tokens per block: one, some that do not divide 13, exactly 13, and more than there are.
+BLOCK_ROWS = (1, 2, 5, N, 101)
 
 
-@pytest.fixture(params=CHUNK_NUMELS)
-def chunk_numel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """The number of logits per chunk."""
-    monkeypatch.setitem(loss_module._CHUNK_NUMEL, "cpu", request.param)
+@pytest.fixture(params=BLOCK_ROWS)
+def block_rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The number of tokens per block, and a softmax of three rows at a time."""
+
+    def blocks_of_rows(hidden: Tensor, weight: Tensor, needs_grad: bool) -> list[slice]:  # noqa: ARG001
+        return [slice(start, start + request.param) for start in range(0, len(hidden), request.param)]
+
+    monkeypatch.setattr(loss_module, "_blocks_of_rows", blocks_of_rows)
+    monkeypatch.setattr(loss_module, "_SOFTMAX_NUMEL", 3 * V + 1)
+    monkeypatch.setattr(loss_module, "_WIDENED_ROWS", 7)
     return request.param
 
 
@@ -51,7 +59,7 @@ def test_a_vocabulary_of_three_gives_the_numbers_worked_out_by_hand() -> None:
     assert_close(loss, torch.tensor(expected_loss))
 
 
-def test_the_chunked_loss_gives_the_numbers_worked_out_by_hand() -> None:
+def test_the_loss_in_blocks_gives_the_numbers_worked_out_by_hand() -> None:
     # Logits are the rows of the matrix at a one-hot hidden vector: ln 1, ln 2, ln 5.
     matrix = torch.tensor([[1.0, 2.0], [2.0, 1.0], [5.0, 1.0]]).log().requires_grad_()
     hidden = torch.eye(2, requires_grad=True)
@@ -110,19 +118,21 @@ def test_losses_are_sums_over_tokens() -> None:
         assert_close(nll, sum(part[1] for part in parts))
 
 
-@pytest.mark.usefixtures("chunk_numel")
+@pytest.mark.usefixtures("block_rows")
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
-def test_chunks_of_any_size_give_the_loss_and_gradients_of_the_full_logits(smoothing: float) -> None:
-    hidden, matrix, target = make_inputs()
+def test_blocks_of_any_size_give_the_loss_and_gradients_of_the_full_logits(
+    smoothing: float, dtype: torch.dtype, tolerance: float
+) -> None:
+    hidden, matrix, target = make_inputs(dtype)
     loss, nll = linear_cross_entropy(hidden, matrix, target, smoothing)
     expected_loss, expected_nll = label_smoothed_cross_entropy(hidden @ matrix.T, target, smoothing)
-    assert_close(loss, expected_loss)
-    assert_close(nll, expected_nll)
+    assert_close((loss, nll), (expected_loss, expected_nll), rtol=tolerance, atol=0)
     gradients = torch.autograd.grad(loss, (hidden, matrix))
-    assert_close(gradients, torch.autograd.grad(expected_loss, (hidden, matrix)))
+    assert_close(gradients, torch.autograd.grad(expected_loss, (hidden, matrix)), rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.usefixtures("chunk_numel")
+@pytest.mark.usefixtures("block_rows")
 @pytest.mark.parametrize("smoothing", [pytest.param(0.0, marks=pytest.mark.slow), 0.1])
 def test_gradients_are_those_of_finite_differences(smoothing: float) -> None:
     hidden, weight, target = make_inputs(torch.float64)
@@ -187,7 +197,7 @@ def test_targets_outside_the_vocabulary_are_errors(bad: int) -> None:
 # Beside torch's own tools.
 
 
-@pytest.mark.usefixtures("chunk_numel")
+@pytest.mark.usefixtures("block_rows")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_under_autocast_the_factors_are_cast_as_by_a_linear_layer(dtype: torch.dtype) -> None:
     hidden, weight, target = make_inputs()
@@ -208,7 +218,7 @@ def test_autocast_leaves_float64_alone() -> None:
     assert_close(loss, linear_cross_entropy(hidden, weight, target)[0], rtol=0, atol=0)
 
 
-@pytest.mark.usefixtures("chunk_numel")
+@pytest.mark.usefixtures("block_rows")
 def test_torch_func_differentiates_it() -> None:
     hidden, weight, target = make_inputs()
     expected = torch.autograd.grad(linear_cross_entropy(hidden, weight, target)[0], (hidden, weight))
@@ -229,7 +239,7 @@ def test_float16_gradients_survive_the_default_loss_scale_if_the_loss_is_a_mean(
         assert all(bool(gradient.isfinite().all()) for gradient in gradients) == survives
 
 
-@pytest.mark.usefixtures("chunk_numel")
+@pytest.mark.usefixtures("block_rows")
 def test_in_bfloat16_it_stays_within_the_rounding_of_bfloat16() -> None:
     hidden, matrix, target = make_inputs(torch.bfloat16)
     loss, nll = linear_cross_entropy(hidden, matrix, target, 0.1)
@@ -283,7 +293,7 @@ def test_without_smoothing_the_loss_is_the_negative_log_likelihood() -> None:
         assert_close(loss, nll)
 
 
-def test_the_negative_log_likelihood_of_the_chunked_loss_has_no_gradient() -> None:
+def test_the_negative_log_likelihood_of_the_loss_in_blocks_has_no_gradient() -> None:
     hidden, matrix, target = make_inputs()
     loss, nll = linear_cross_entropy(hidden, matrix, target)
     assert loss.requires_grad
@@ -351,3 +361,140 @@ def test_hidden_vectors_need_not_be_contiguous() -> None:
     expected = torch.autograd.grad(linear_cross_entropy(hidden, matrix, target)[0], (hidden, matrix))
     actual = torch.autograd.grad(linear_cross_entropy(transposed, matrix, target)[0], (transposed, matrix))
     assert_close(actual, expected)
+
+
+# Blocks, and the kernels of other devices.
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("needs_grad", [False, True])
+@pytest.mark.parametrize("num_tokens", [0, 1, 1021, 25_013])
+@pytest.mark.parametrize(("vocab_size", "d_model"), [(11, 7), (8009, 127), (37_003, 512), (50_000_017, 8)])
+def test_blocks_hold_every_token_once_and_fit_into_memory(
+    dtype: torch.dtype, needs_grad: bool, num_tokens: int, vocab_size: int, d_model: int
+) -> None:
+    hidden, weight = (torch.empty((), dtype=dtype).expand(rows, d_model) for rows in (num_tokens, vocab_size))
+    blocks = loss_module._blocks_of_rows(hidden, weight, needs_grad)
+    assert [i for block in blocks for i in range(num_tokens)[block]] == list(range(num_tokens))
+    assert len(blocks) >= 1
+    logits = max(len(range(num_tokens)[block]) for block in blocks) * vocab_size * dtype.itemsize
+    if logits > vocab_size * dtype.itemsize:  # a single token always has to fit
+        sums = 4 * weight.numel() if needs_grad else 0
+        product = dtype.itemsize * weight.numel() if needs_grad and len(blocks) > 1 else 0
+        assert logits + (sums if len(blocks) > 1 else 0) <= (26 << 20) + sums + product
+
+
+def written_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_module, "_is_eager_cpu", lambda _: False)
+
+
+class KernelInPlace:
+    """Computes as `loss_triton`, on logits whose rows begin at multiples of 8 numbers."""
+
+    @staticmethod
+    def softmax_gradient_(logits: Tensor, target: Tensor, smoothing: float, needs_grad: bool) -> Tensor:
+        assert logits.stride() == (-(-V // 8) * 8, 1)
+        lse = logits.float().logsumexp(dim=-1)
+        if needs_grad:
+            smoothed = F.one_hot(target, V) * (1 - smoothing) + smoothing / V
+            logits.copy_(logits.softmax(dim=-1, dtype=torch.float32) - smoothed)
+        return lse
+
+
+def with_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_module, "_triton_loss", lambda _: KernelInPlace)
+
+
+def with_wide_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    mm = torch.mm
+
+    def wide_mm(a: Tensor, b: Tensor, out_dtype: torch.dtype | None = None, **options: Tensor) -> Tensor:
+        return mm(a, b, **options) if out_dtype is None else mm(a.to(out_dtype), b.to(out_dtype))
+
+    monkeypatch.setattr(loss_module, "_has_wide_products", lambda _: True)
+    monkeypatch.setattr(torch, "mm", wide_mm)
+
+
+@pytest.mark.usefixtures("block_rows")
+@pytest.mark.parametrize("use", [written_out, with_triton, with_wide_products])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_a_gpu_computes_is_what_a_cpu_does(
+    use: Callable[[pytest.MonkeyPatch], None], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden, matrix, target = make_inputs(dtype)
+    expected, expected_nll = linear_cross_entropy(hidden, matrix, target)
+    use(monkeypatch)
+    loss, nll = linear_cross_entropy(hidden, matrix, target)
+    assert_close((loss, nll), (expected, expected_nll))
+    gradients = torch.autograd.grad(loss, (hidden, matrix))
+    tolerance = 1e-5 if dtype == torch.float32 else 2**-6
+    exact = torch.autograd.grad(expected, (hidden, matrix))
+    assert_close(gradients, exact, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("fault", [None, RuntimeError("Failed to find C compiler\nand more"), "wrong"])
+def test_triton_is_used_if_it_computes_what_torch_does(
+    fault: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def softmax_gradient_(logits: Tensor, target: Tensor, smoothing: float, needs_grad: bool) -> Tensor:
+        if isinstance(fault, Exception):
+            raise fault
+        lse, gradient = loss_module._softmax_gradient(logits.clone(), target, smoothing, needs_grad)
+        logits.copy_(gradient)
+        return lse if fault is None else lse + 0.01
+
+    module = types.ModuleType("transformer.training.loss_triton")
+    module.softmax_gradient_ = softmax_gradient_  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("transformer.training.loss_triton", module, raising=False)
+    found = loss_module._checked_triton_loss.__wrapped__(torch.device("cpu"), torch.bfloat16)
+    assert found is (module if fault is None else None)
+    warning = capsys.readouterr().err
+    assert warning.startswith(
+        "" if fault is None else "warning: the loss is computed without Triton, which is slower: "
+    )
+    assert len(warning.splitlines()) == (fault is not None)
+
+
+def test_without_triton_the_loss_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "transformer.training.loss_triton", raising=False)
+    assert loss_module._checked_triton_loss.__wrapped__(torch.device("cpu"), torch.float32) is None
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("block_rows")
+@pytest.mark.parametrize("use", [lambda _: None, written_out, with_triton])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("which", [0, 1])
+def test_numbers_that_are_not_finite_reach_loss_and_gradients(
+    use: Callable[[pytest.MonkeyPatch], None], value: float, which: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guard against such updates looks at the gradients."""
+    use(monkeypatch)
+    *inputs, target = make_inputs()
+    with torch.no_grad():
+        inputs[which][4, 2] = value
+    loss, nll = linear_cross_entropy(*inputs, target)
+    assert not loss.isfinite()
+    assert not nll.isfinite()
+    assert not any(bool(gradient.isfinite().all()) for gradient in torch.autograd.grad(loss, inputs))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [N, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_it_is_one_graph_with_and_without_gradients(
+    rows: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_module, "_blocks_of_rows", lambda *_: [slice(i, i + rows) for i in range(0, N, rows)])
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda *inputs: linear_cross_entropy(*inputs), fullgraph=True, backend="aot_eager")
+    *inputs, target = make_inputs(dtype)
+    (loss, nll), (expected, expected_nll) = (f(*inputs, target) for f in (compiled, linear_cross_entropy))
+    assert_close((loss, nll), (expected, expected_nll))
+    assert_close(torch.autograd.grad(loss, inputs), torch.autograd.grad(expected, inputs))
+    with torch.no_grad():
+        assert_close(compiled(*inputs, target), (expected.detach(), expected_nll))

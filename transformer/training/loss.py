@@ -4,6 +4,7 @@ Dimension key: N target tokens, D model size, V vocabulary. Losses are in nats, 
 by the tokens of the whole update. They are computed in float32, or in float64 for float64 inputs.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,10 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Logits per chunk. The full (N, V) matrix of a paper-sized batch, 25k x 37k, would take 3.7 GB in float32 and its
-# gradient as much again. Smaller chunks would fit a CPU's cache better, but each is added to the whole (V, D) gradient,
-# which costs more.
-_CHUNK_NUMEL = {"cpu": 1 << 22, "cuda": 1 << 27}
+from transformer.errors import warn
+
+# Memory for the logits of a block of tokens. Those of a paper-sized batch, 25k x 37k, would take 3.7 GB in float32.
+# Small blocks are slow, because each is added to the whole (V, D) gradient.
+_BLOCK_BYTES = {"cpu": 26 << 20, "cuda": 1 << 30}
+_OTHER_BLOCK_BYTES = 128 << 20
+# On a CPU, the softmax of so many logits is computed at once, 2 MB in float32: they stay in its cache between passes.
+_SOFTMAX_NUMEL = 1 << 19
+# Rows of the (V, D) matrices that are widened to float32 at once. torch widens a whole operand before it adds it, which
+# takes 5 times as long for 37,000 x 512.
+_WIDENED_ROWS = 2048
 
 
 def label_smoothed_cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.1) -> tuple[Tensor, Tensor]:
@@ -56,8 +64,9 @@ def linear_cross_entropy(
         dtype = torch.get_autocast_dtype(device)
         hidden, output_weight = hidden.to(dtype), output_weight.to(dtype)
     # autograd.Function runs with grad mode off: skip the gradients under no_grad, and those of frozen weights.
-    needs_grad = (torch.is_grad_enabled() and x.requires_grad for x in (hidden, output_weight))
-    loss, nll, *_ = _LinearCrossEntropy.apply(hidden, output_weight, target, label_smoothing, *needs_grad)
+    needs_grad = [torch.is_grad_enabled() and x.requires_grad for x in (hidden, output_weight)]
+    compute = _LinearCrossEntropy.apply if any(needs_grad) else _LinearCrossEntropy.forward
+    loss, nll, *_ = compute(hidden, output_weight, target, label_smoothing, *needs_grad)
     return loss, nll
 
 
@@ -71,7 +80,7 @@ def _check_arguments(rows: Tensor, target: Tensor, label_smoothing: float) -> No
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Fused linear + cross-entropy, chunked over tokens; gradients are computed in forward."""
+    """Fused linear + cross-entropy, in blocks of tokens; gradients are computed in forward."""
 
     @staticmethod
     def forward(
@@ -81,29 +90,24 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         lse, target_logits = (torch.empty(num_tokens, dtype=dtype, device=hidden.device) for _ in range(2))
         grad_hidden = torch.empty_like(hidden) if needs_grad[0] else None
-        grad_weight = torch.zeros_like(output_weight, dtype=dtype) if needs_grad[1] else None
-        chunk = max(1, _CHUNK_NUMEL.get(hidden.device.type, 1 << 24) // vocab_size)
-        for start in range(0, num_tokens, chunk):
-            rows = slice(start, start + chunk)
-            index = target[rows, None]  # (n, 1)
-            logits = hidden[rows] @ output_weight.T  # (n, V)
-            p = logits.softmax(dim=-1, dtype=dtype)
-            # p = exp(logit - lse) gives lse without a second pass of exponentials; most precisely at the largest p.
-            lse[rows] = logits.amax(dim=-1) - p.amax(dim=-1).log()
-            target_logits[rows] = logits.gather(1, index).squeeze(1).to(dtype)
-            if not any(needs_grad):
-                continue
-            # d loss / d logits = softmax - ((1 - ε) one-hot + ε/V), in place of p.
-            grad = p.sub_(label_smoothing / vocab_size)
-            grad.scatter_add_(1, index, grad.new_full(index.shape, label_smoothing - 1))
-            grad = grad.to(hidden.dtype)
+        grad_weight: Tensor | None = None
+        blocks = _blocks_of_rows(hidden, output_weight, any(needs_grad))
+        for rows in blocks:
+            logits = _project(hidden[rows], output_weight)  # (n, V)
+            target_logits[rows] = logits.gather(1, target[rows, None]).squeeze(1).to(dtype)
+            lse[rows], grad = _softmax_gradient(logits, target[rows], label_smoothing, any(needs_grad))
             if grad_hidden is not None:
                 torch.mm(grad, output_weight, out=grad_hidden[rows])
-            if grad_weight is not None:
-                grad_weight += grad.T @ hidden[rows]
+            if needs_grad[1] and len(blocks) == 1:
+                grad_weight = grad.T @ hidden  # rounded once
+            elif needs_grad[1]:
+                grad_weight = torch.zeros_like(output_weight, dtype=dtype) if grad_weight is None else grad_weight
+                _add_product(grad_weight, grad, hidden[rows])
+            del logits, grad  # before the next block
         nll = (lse - target_logits).sum()
         # The sum of logits over vocabulary and tokens is a product of sums: it needs no logits.
-        mean_logits = (hidden.sum(dim=0, dtype=dtype) * output_weight.mean(dim=0, dtype=dtype)).sum()
+        sum_hidden, sum_weight = (_column_sums(x, dtype) for x in (hidden, output_weight))  # (D,)
+        mean_logits = (sum_hidden * sum_weight).sum() / vocab_size
         loss = (1 - label_smoothing) * nll + label_smoothing * (lse.sum() - mean_logits)
         return loss, nll, grad_hidden, None if grad_weight is None else grad_weight.to(output_weight.dtype)
 
@@ -117,5 +121,137 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         scale = grad_outputs[0]
-        gradients = (None if grad is None else grad * scale.to(grad.dtype) for grad in ctx.saved_tensors)
+        # The scale stays in float32, which costs no time: a factor without dimensions does not widen the product.
+        gradients = (None if grad is None else grad * scale for grad in ctx.saved_tensors)
         return *gradients, None, None, None, None
+
+
+def _blocks_of_rows(hidden: Tensor, output_weight: Tensor, needs_grad: bool) -> list[slice]:
+    """Blocks of tokens, about equally many, whose logits fit into memory; one block if there are no tokens."""
+    num_tokens, (vocab_size, d_model) = hidden.size(0), output_weight.shape
+    wide = torch.promote_types(hidden.dtype, torch.float32).itemsize
+    is_in_place = _is_eager_cpu(hidden) or _triton_loss(hidden) is not None
+    bytes_per_row = vocab_size * (hidden.element_size() + (0 if is_in_place else wide))
+    memory = _BLOCK_BYTES.get(hidden.device.type, _OTHER_BLOCK_BYTES)
+    if needs_grad:
+        # A single block needs no float32 sum of the weight's gradients, so it has the memory of that for its logits.
+        if num_tokens * bytes_per_row <= memory + vocab_size * d_model * wide:
+            return [slice(0, num_tokens)]
+        memory += output_weight.numel() * output_weight.element_size()
+    num_blocks = max(1, -(-num_tokens // max(1, memory // bytes_per_row)))
+    num_rows = max(1, -(-num_tokens // num_blocks))
+    return [slice(start, start + num_rows) for start in range(0, max(1, num_tokens), num_rows)]
+
+
+def _project(hidden: Tensor, output_weight: Tensor) -> Tensor:
+    """Logits (n, V). For Triton, rows begin at multiples of 16 bytes, which it then reads at once."""
+    if _triton_loss(hidden) is None:
+        return hidden @ output_weight.T
+    vocab_size = output_weight.size(0)
+    logits = hidden.new_empty(hidden.size(0), -(-vocab_size // 8) * 8)[:, :vocab_size]
+    return torch.mm(hidden, output_weight.T, out=logits)
+
+
+def _softmax_gradient(
+    logits: Tensor, target: Tensor, label_smoothing: float, needs_grad: bool
+) -> tuple[Tensor, Tensor]:
+    """Log-sum-exp of each row (n,), and d loss / d logits (n, V), possibly in place of the logits.
+
+    Both are computed in float32 at least. Without `needs_grad`, the second is anything.
+    """
+    if (triton_loss := _triton_loss(logits)) is not None:
+        return triton_loss.softmax_gradient_(logits, target, label_smoothing, needs_grad), logits
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    if not _is_eager_cpu(logits):
+        p = logits.softmax(dim=-1, dtype=dtype)
+        lse = _log_sum_exp(logits.amax(dim=-1), p)
+        return lse, _subtract_target_(p, target, label_smoothing).to(logits.dtype) if needs_grad else logits
+    lse = torch.empty(len(logits), dtype=dtype)
+    num_rows = max(1, _SOFTMAX_NUMEL // logits.size(1))
+    buffer = None if logits.dtype == dtype else torch.empty(min(num_rows, len(logits)), logits.size(1), dtype=dtype)
+    for start in range(0, len(logits), num_rows):
+        rows = slice(start, start + num_rows)
+        part = logits[rows]
+        p = part if buffer is None else buffer[: len(part)].copy_(part)
+        highest = p.amax(dim=-1)
+        torch.softmax(p, dim=-1, out=p)
+        lse[rows] = _log_sum_exp(highest, p)
+        if needs_grad:
+            _subtract_target_(p, target[rows], label_smoothing)
+            if p is not part:
+                part.copy_(p)
+    return lse, logits
+
+
+def _log_sum_exp(highest: Tensor, p: Tensor) -> Tensor:
+    """Without a second pass of exponentials: p = exp(logit - lse), most precisely at the highest logit."""
+    return highest - p.amax(dim=-1).log()
+
+
+def _subtract_target_(p: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+    """p - ((1 - ε) one-hot + ε/V), in place."""
+    index = target[:, None]
+    p.sub_(label_smoothing / p.size(1))
+    return p.scatter_add_(1, index, p.new_full(index.shape, label_smoothing - 1))
+
+
+def _column_sums(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x (n, D) summed over n, (D,)."""
+    if not _is_eager_cpu(x) or x.dtype == dtype:
+        return x.sum(dim=0, dtype=dtype)
+    return torch.stack([rows.sum(dim=0, dtype=dtype) for rows in x.split(_WIDENED_ROWS)]).sum(dim=0)
+
+
+def _add_product(grad_weight: Tensor, grad_logits: Tensor, hidden: Tensor) -> None:
+    """grad_weight (V, D) += grad_logits (n, V)ᵀ hidden (n, D), where the sums may be wider than the factors."""
+    if grad_weight.dtype == hidden.dtype:
+        grad_weight.addmm_(grad_logits.T, hidden)
+    elif _has_wide_products(hidden):
+        grad_weight += torch.mm(grad_logits.T, hidden, out_dtype=grad_weight.dtype)
+    else:
+        for sums, columns in zip(
+            grad_weight.split(_WIDENED_ROWS), grad_logits.split(_WIDENED_ROWS, dim=1), strict=True
+        ):
+            sums += columns.T @ hidden
+
+
+def _is_eager_cpu(x: Tensor) -> bool:
+    return x.is_cpu and not torch.compiler.is_compiling()
+
+
+def _is_eager_cuda(x: Tensor) -> bool:
+    return x.is_cuda and type(x) in (Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling()
+
+
+def _has_wide_products(x: Tensor) -> bool:
+    """Whether the device multiplies float16 and bfloat16 without rounding the product to them."""
+    return _is_eager_cuda(x) and torch.version.cuda is not None and torch.cuda.get_device_capability(x.device) >= (8, 0)
+
+
+def _triton_loss(x: Tensor) -> Any:
+    """The module `loss_triton` if it can compute with x, else None."""
+    if not _is_eager_cuda(x) or x.dtype == torch.float64:
+        return None
+    return _checked_triton_loss(x.device, x.dtype)
+
+
+@cache
+def _checked_triton_loss(device: torch.device, dtype: torch.dtype) -> Any:
+    """`loss_triton` if its kernel is compiled and computes what torch does, on a few logits; else None."""
+    try:
+        from transformer.training import loss_triton
+    except ImportError:  # Triton is not for every system
+        return None
+    logits = torch.linspace(-9, 9, 3 * 1031).view(3, -1).to(device, dtype)
+    target = torch.tensor([0, 1030, 515], device=device)
+    p = logits.softmax(dim=-1, dtype=torch.float32)
+    expected = _log_sum_exp(logits.amax(dim=-1), p), _subtract_target_(p, target, 0.1).to(dtype)
+    try:
+        lse = loss_triton.softmax_gradient_(logits, target, 0.1, needs_grad=True)
+        torch.testing.assert_close((lse, logits), expected)
+    except Exception as error:
+        # Such as: no C compiler, which Triton calls; or a release of Triton that computes something else.
+        summary = str(error).strip().partition("\n")[0]
+        warn(f"the loss is computed without Triton, which is slower: {summary}")
+        return None
+    return loss_triton
