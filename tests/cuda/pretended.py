@@ -33,9 +33,11 @@ from pretended_operations import (
     check_devices,
     is_cuda,
     is_kernel,
+    mapped,
     named,
     place,
     reads_values,
+    tensors_in,
     written,
 )
 from pretended_streams import Graph, Pending, refill, torch_cuda
@@ -43,7 +45,6 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._foreach_utils import _get_foreach_kernels_supported_devices
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 CUDA = torch.device("cuda", 0)
 
@@ -203,7 +204,7 @@ class PretendedCuda:
                 return self._copy(func, name, args, kwargs)
             if name == "is_pinned":
                 return self._is_pinned(args[0])
-            tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+            tensors = tensors_in(*args, *kwargs.values())
             makes = is_cuda(kwargs.get("device"))
             if not makes and not any(isinstance(x, CudaTensor) for x in tensors):
                 return self._on_the_host(func, name, args, kwargs)
@@ -235,7 +236,8 @@ class PretendedCuda:
         self.attention += Counter(["varlen"] if name in ("_varlen_attn", "_varlen_attn_out") else [])
 
         def call() -> Any:
-            held_args, held_kwargs = tree_map(_held, (list(args), kwargs))
+            held_args = mapped(_held, list(args))
+            held_kwargs = {key: mapped(_held, value) for key, value in kwargs.items()}
             special = pretended_attention.operation(name)
             with self._own_rng(func):
                 if special is None:
@@ -248,14 +250,12 @@ class PretendedCuda:
         result = call()
         if self.graph is not None and starts_kernel:
             self.graph.operations.append(lambda: refill(result, call()))
-        known = {id(x.held): x for x in tree_leaves((args, kwargs)) if isinstance(x, CudaTensor)}
+        known = {id(_held(x)): x for x in tensors_in(*args, *kwargs.values())}  # in place, the same tensor comes back
 
-        def placed(x: Any) -> Any:  # in place, the same tensor comes back
-            if not isinstance(x, Tensor):
-                return x
-            return known[id(x)] if id(x) in known else self.wrap(x)
+        def placed(x: Any) -> Any:
+            return known[id(x)] if id(x) in known else self.wrap(x) if isinstance(x, Tensor) else x
 
-        return tree_map(placed, result)
+        return mapped(placed, result)
 
     @property
     def _place_of_values(self) -> torch.device:

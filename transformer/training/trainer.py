@@ -331,7 +331,7 @@ class Trainer:
         progress.running_tokens = int(num_tokens)
         self.weights.save_scale(progress)
         # The last update may have spoiled the weights after its loss was computed.
-        self._check_finite(sum(weight.sum().item() for weight in self.weights.master.parameters()))
+        self._check_finite(torch.stack([weight.sum() for weight in self.weights.master.parameters()]).sum().item())
         _, *worker_states = self.context.all_gather(get_rng_state())
         raw_weights = None if self.average is None else self.weights.master.state_dict()
         state = TrainingState(self.optimizer, progress, worker_states, raw_weights)
