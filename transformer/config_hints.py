@@ -51,6 +51,8 @@ _ELSEWHERE = {
     "the loss scale of fp16 adapts by itself": "fp16_init_scale fp16_scale_window loss_scale cost_scaling "
     "amp_loss_scale dynamic_loss_scale init_scale min_loss_scale",
     "train.device": "use_cuda use_gpu gpu gpus cpu no_cuda gpu_ranks devices device_ids",
+    "train.deterministic": "cudnn_deterministic full_determinism deterministic_algorithms use_deterministic_algorithms "
+    "torch_deterministic cudnn_benchmark",
     "train.num_threads": "cpu_threads threads num_workers workers",
     "train.validation_bleu": "eval_bleu valid_metrics eval_metric eval_metrics metrics",
     "model.d_model": "hidden_size hidden_dim embed_dim embedding_dim encoder_embed_dim decoder_embed_dim emb_dim "

@@ -58,7 +58,10 @@ def test_requesting_absent_cuda_is_an_error_with_advice(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
 )
-def test_an_explicit_precision_is_used_on_any_device(precision: str, dtype: torch.dtype) -> None:
+def test_an_explicit_precision_is_used_on_any_device(
+    monkeypatch: pytest.MonkeyPatch, precision: str, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (8, 0))
     for device in (CPU, torch.device("cuda")):
         assert resolve_dtype(precision, device) == dtype
 

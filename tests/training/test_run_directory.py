@@ -53,6 +53,7 @@ FREE = {
     "train.save_minutes": 2.5,
     "train.keep_checkpoints": 3,
     "train.device": "cpu",
+    "train.deterministic": True,
     "train.num_threads": 1,
     "train.gradient_checkpointing": True,
     "search.beam": 2,
@@ -529,6 +530,19 @@ def test_a_line_has_command_versions_device_and_time(tmp_path: Path) -> None:
     assert (start["step"], start["device"], start["threads"]) == (7, "cpu", torch.get_num_threads())
     assert (start["data"], start["pairs"]) == ({"train": "abc"}, 11)
     assert datetime.fromisoformat(str(start["time"])).tzinfo is not None
+
+
+def test_a_package_that_is_not_installed_has_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name == "datasets":
+            raise metadata.PackageNotFoundError(name)
+        return "1.2"
+
+    monkeypatch.setattr(metadata, "version", version)
+    record_start(tmp_path, 0, CPU, {}, 0)
+    versions = starts(tmp_path)[0]["versions"]
+    assert isinstance(versions, dict)
+    assert (versions["datasets"], versions["torch"]) == (None, "1.2")
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")

@@ -61,6 +61,7 @@ class TrainConfig:
     precision: Precision = "auto"  # bf16 where the hardware supports it, else fp32; master weights are always fp32
     gradient_checkpointing: bool = False  # recompute each layer in the backward pass: less memory, more time
     device: Device = "auto"  # auto: CUDA if available, else the CPU
+    deterministic: bool = False  # on CUDA, equal results of equal runs to the bit: slower; on a CPU they always are
     num_threads: Threads | None = None  # CPU threads; null: torch's default, at most the CPUs of the process
 
     def __post_init__(self) -> None:

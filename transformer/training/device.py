@@ -9,6 +9,7 @@ import torch
 
 from transformer.errors import DeviceError
 from transformer.machine import num_cpus
+from transformer.training.cuda import avoid_cudnn_attention, warn_once, why_unavailable, why_unsupported
 
 # Parameters of mallopt(3).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -19,10 +20,14 @@ _OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "could 
 def resolve_device(name: str) -> torch.device:
     """The device for `auto`, `cpu`, `cuda` or `mps`; `auto` is CUDA or the CPU.
 
-    DeviceError if torch sees no such device, or fewer than `torchrun` started processes.
+    On a machine that has a card, `auto` warns if it is the CPU. On CUDA, attention leaves out cuDNN (cuda.py).
+    DeviceError if torch sees no such device, has no kernels for it, or sees fewer than `torchrun` started processes.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        reason = why_unsupported() if torch.cuda.is_available() else why_unavailable()
+        if reason is not None:
+            warn_once(f"device=auto takes the CPU: {reason}; see docs/GPU.md, or choose: cpu, cuda")
+        name = "cuda" if torch.cuda.is_available() and reason is None else "cpu"
     is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     if name == "mps":
         if not torch.backends.mps.is_available():
@@ -30,13 +35,18 @@ def resolve_device(name: str) -> torch.device:
         if is_distributed:
             raise DeviceError("device=mps: one process only; torch has no collective operations on Apple GPUs")
     if name.startswith("cuda"):
+        reason = why_unsupported(torch.device(name).index) if torch.cuda.is_available() else why_unavailable()
         if not torch.cuda.is_available():
-            raise DeviceError(f"device={name}: torch {torch.__version__} sees no CUDA device; use cpu or auto")
+            detail = "" if reason is None else f": {reason}"
+            raise DeviceError(f"device={name}: torch {torch.__version__} sees no CUDA device; use cpu or auto{detail}")
+        if reason is not None:
+            raise DeviceError(f"device={name}: {reason}; install a torch that has them (docs/GPU.md), or use cpu")
         if is_distributed and not has_own_cuda_device():
             raise DeviceError(
                 f"{num_local_processes()} processes on this machine, but {torch.cuda.device_count()} CUDA devices; "
                 "start as many processes with --nproc-per-node, or compute on the CPU: train.device=cpu, --device cpu"
             )
+        avoid_cudnn_attention()
     return torch.device(name)
 
 
@@ -54,7 +64,7 @@ def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The dtype for a precision; `auto` is bfloat16 where it is native, else float32.
 
     `tf32` is float32 that CUDA multiplies as TensorFloat-32, a setting of the process that the next call takes back.
-    DeviceError if it cannot, or for an unknown precision.
+    DeviceError if it cannot, or for an unknown precision. Warns of bfloat16 on a card that emulates it.
     """
     dtypes = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     # `int8`, an option of `Translator`, has the dtype of `auto` outside the quantized layers.
@@ -63,6 +73,12 @@ def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "tf32" and not _is_ampere(device):
         raise DeviceError(f"precision=tf32: device={device.type} does not multiply it; use auto, fp32, bf16 or fp16")
     _TF32.use(precision == "tf32")
+    if precision == "bf16" and device.type == "cuda" and not _is_ampere(device):
+        card, (major, minor) = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
+        warn_once(
+            f"precision=bf16: {card} (compute capability {major}.{minor}) emulates bfloat16, which is slow; use fp16, "
+            "which it multiplies, or fp32"
+        )
     if precision in dtypes:
         return dtypes[precision]
     if device.type != "cpu":  # there may be bfloat16 on an Apple GPU; float32 is what its users expect

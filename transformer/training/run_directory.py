@@ -279,11 +279,12 @@ def _changed_since(run: Path, step: int) -> dict[str, Any]:
 
 def _versions() -> dict[str, str | None]:
     versions: dict[str, str | None] = {"python": platform.python_version()}
-    versions |= {name: metadata.version(name) for name in _PACKAGES}
-    try:
-        return {**versions, _DISTRIBUTION: metadata.version(_DISTRIBUTION)}
-    except metadata.PackageNotFoundError:  # imported from a folder
-        return {**versions, _DISTRIBUTION: None}
+    for name in (*_PACKAGES, _DISTRIBUTION):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # not installed, as `datasets` where no hub is read, or the code's folder
+            versions[name] = None
+    return versions
 
 
 def _revision() -> str | None:

@@ -16,7 +16,7 @@ FREE_KEYS = {
     *("train.max_steps", "train.max_hours", "train.patience", "train.skip_nonfinite"),
     *("train.log_steps", "train.validate_steps", "train.validation_bleu", "train.best_by"),
     *("train.save_steps", "train.save_minutes", "train.keep_checkpoints"),
-    *("train.device", "train.num_threads", "train.gradient_checkpointing"),
+    *("train.device", "train.deterministic", "train.num_threads", "train.gradient_checkpointing"),
     *("search.beam", "search.alpha", "search.length_penalty", "search.no_repeat_ngram", "search.allow_unknown"),
     *("search.max_length_offset", "search.max_length", "search.min_length", "search.max_source_length"),
     "train.decay_steps",  # where the schedule ends may not change: `other_end`

@@ -22,6 +22,7 @@ from transformer.training.callbacks import Notifier, OnLog
 from transformer.training.checkpoint import save_checkpoint
 from transformer.training.claim import Claim
 from transformer.training.data import BatchSampler, RunData, Update, load_data
+from transformer.training.determinism import prepare_process
 from transformer.training.device import precision_name, resolve_device, resolve_dtype, return_freed_memory
 from transformer.training.distributed import SINGLE_PROCESS, Abandoned, DistributedContext
 from transformer.training.freezing import freeze, numbers_of_parameters
@@ -50,7 +51,7 @@ from transformer.training.validation import (
     validation_line,
 )
 
-# A trim takes 0.1 s, and as much again to reallocate what is needed.
+# A trim takes 0.1 s, and as much again to reallocate what is needed. On CUDA little of the memory is the host's.
 _TRIM_STEPS = 25
 
 
@@ -108,8 +109,7 @@ class Trainer:
         settings, run = config.train, Path(config.run_dir)
         device = resolve_device(settings.device)
         dtype = resolve_dtype(settings.precision, device)
-        if settings.num_threads is not None:
-            torch.set_num_threads(settings.num_threads)
+        prepare_process(settings, device)
         claim = claim_with_tokenizer(config, change=change) if context.is_main else None
         data = load_data(config.data, run / "tokenizer.model", context, stage)
         torch.manual_seed(config.seed)
@@ -190,7 +190,7 @@ class Trainer:
                 self._validate(log, should_stop)
             if saves:
                 self._save()
-            if step % _TRIM_STEPS == 0:
+            if step % _TRIM_STEPS == 0 and self.device.type == "cpu":
                 return_freed_memory()
         if progress.validated_step < progress.step:
             self._check_skipped(log)
