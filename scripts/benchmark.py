@@ -15,14 +15,14 @@ import sys
 from collections.abc import Sequence
 
 from benchmarking.command import Measure, log
-from benchmarking.commands import compare, data, decode, estimate, loss, peak_flops, peers, scaling, table1, tables, train
+from benchmarking.commands import compare, data, decode, estimate, gpu, loss, peak_flops, peers, scaling, table1, tables, train
 from benchmarking.report import as_json, as_text
 
 from transformer.cli import run
 from transformer.commands.outputs import check_output
 from transformer.training.device import tune_process
 
-COMMANDS = (train, decode, peak_flops, loss, estimate, data, tables, scaling, table1, peers, compare)
+COMMANDS = (train, decode, peak_flops, loss, gpu, estimate, data, tables, scaling, table1, peers, compare)
 
 # Former names of commands and options, which are still accepted.
 _RENAMED = {"ceiling": "peak-flops", "growth": "scaling", "--ceiling-seconds": "--peak-seconds"}

@@ -82,7 +82,7 @@ class Job:
         self.store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(self.store.port)}
         common |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
-        common |= {"GLOO_SOCKET_IFNAME": "lo"}
+        common |= {"GLOO_SOCKET_IFNAME": "lo", "LOCAL_WORLD_SIZE": str(size)}
         self.output = output
         self.processes = []
         for rank in map(str, range(size)):
