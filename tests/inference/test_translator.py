@@ -517,16 +517,16 @@ def test_of_a_run_the_average_is_taken_else_the_best_else_the_last(run: Path) ->
     first_layers = [next(iter(weights_of(path).values())) for path in (run / "averaged", best, last)]
     assert not torch.equal(first_layers[0], first_layers[1])
     assert not torch.equal(first_layers[1], first_layers[2])
-    assert_loaded(Translator.load(run, precision="fp32"), run / "averaged")
+    assert_loaded(Translator.load(run, device="cpu", precision="fp32"), run / "averaged")
     shutil.rmtree(run / "averaged")
-    assert_loaded(Translator.load(str(run), precision="fp32"), best)
+    assert_loaded(Translator.load(str(run), device="cpu", precision="fp32"), best)
     shutil.rmtree(run / "best")
-    assert_loaded(Translator.load(run, precision="fp32"), last)
+    assert_loaded(Translator.load(run, device="cpu", precision="fp32"), last)
 
 
 def test_a_checkpoint_is_loaded_by_its_own_directory(trained_run: Path) -> None:
     for checkpoint in sorted((trained_run / "checkpoints").iterdir()):
-        assert_loaded(Translator.load(checkpoint, precision="fp32"), checkpoint)
+        assert_loaded(Translator.load(checkpoint, device="cpu", precision="fp32"), checkpoint)
 
 
 def test_a_loaded_translator_has_the_runs_tokenizer_and_search(trained_run: Path) -> None:
@@ -627,7 +627,7 @@ def test_a_hub_model_is_downloaded_and_loaded(trained_run: Path, monkeypatch: py
         return str(last)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    assert_loaded(Translator.load("someone/some-model.v2", precision="fp32"), last)
+    assert_loaded(Translator.load("someone/some-model.v2", device="cpu", precision="fp32"), last)
     assert asked == [
         (
             "someone/some-model.v2",
@@ -663,14 +663,14 @@ def test_a_directory_that_is_there_is_not_asked_for(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
     shutil.copytree(sorted((trained_run / "checkpoints").iterdir())[-1], tmp_path / "runs" / "mine")
-    assert_loaded(Translator.load("runs/mine", precision="fp32"), tmp_path / "runs" / "mine")
+    assert_loaded(Translator.load("runs/mine", device="cpu", precision="fp32"), tmp_path / "runs" / "mine")
 
 
 def test_a_home_directory_is_found(trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(trained_run.parent))
-    expected = Translator.load(trained_run).origin
-    assert Translator.load(f"~/{trained_run.name}").origin == expected
-    assert Translator.load(Path("~") / trained_run.name).origin == expected
+    expected = Translator.load(trained_run, device="cpu").origin
+    assert Translator.load(f"~/{trained_run.name}", device="cpu").origin == expected
+    assert Translator.load(Path("~") / trained_run.name, device="cpu").origin == expected
 
 
 def test_devices_are_names_or_those_of_torch(trained_run: Path) -> None:

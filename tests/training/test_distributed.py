@@ -619,7 +619,7 @@ runpy.run_path({script!r}, run_name="__main__")
 
 
 def in_small_batches(start: Start, size: int, script: str, *arguments: object) -> Job:
-    argv = [script, *map(str, arguments), "--precision=fp32"]
+    argv = [script, *map(str, arguments), "--precision=fp32", "--device=cpu"]
     return start(size, code=SMALL_BATCHES.format(argv=argv, script=str(SCRIPTS / script)))
 
 
@@ -627,13 +627,13 @@ def in_small_batches(start: Start, size: int, script: str, *arguments: object) -
 def test_translating_a_file_equals_one_process_and_resumes(
     babbler: Path, start: Start, tmp_path: Path, size: int
 ) -> None:
-    lists = Translator.load(babbler, precision="fp32").translate_nbest(SENTENCES, nbest=2, batch_tokens=37)
+    lists = Translator.load(babbler, device="cpu", precision="fp32").translate_nbest(SENTENCES, nbest=2, batch_tokens=37)
     # An empty line has one translation.
     expected = [text for nbest in lists for text in [*(one.text for one in nbest), *[""] * (2 - len(nbest))]]
     assert len(set(expected)) > 20
     file, output, part = (tmp_path / name for name in ("in", "out", "out.part"))
     file.write_text("".join(f"{sentence}\n" for sentence in SENTENCES))
-    settings = Translator.load(babbler, precision="fp32").identity() | {"nbest": 2, "scores": False}
+    settings = Translator.load(babbler, device="cpu", precision="fp32").identity() | {"nbest": 2, "scores": False}
     with resumable_output(output, settings) as begun:
         begun.add(SENTENCES[:1], "what was\nthere\n")
     with part.open("a") as killed:
@@ -688,7 +688,7 @@ def test_alignments_are_those_of_one_process(babbler: Path, start: Start, tmp_pa
 
 @pytest.mark.slow
 def test_torchrun_translates_standard_input_in_order(babbler: Path, tmp_path: Path) -> None:
-    expected = Translator.load(babbler, precision="fp32").translate(SENTENCES)
+    expected = Translator.load(babbler, device="cpu", precision="fp32").translate(SENTENCES)
     command = (SCRIPTS / "translate.py", babbler, "--precision=fp32")
     with torchrun(tmp_path, *command, stdin=subprocess.PIPE) as process:
         printed, _ = process.communicate("".join(f"{sentence}\n" for sentence in SENTENCES), timeout=120)
