@@ -6,6 +6,7 @@ its libraries and the allocator need besides, about 1 GiB, is not in them.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -61,10 +62,13 @@ def measure(config: Config, tokens: int, num_batches: int, precision: torch.dtyp
         return FullSizeUpdate(cuda.num_kernels, static_bytes, cuda.peak_bytes)
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("configs", metavar="CONFIG", nargs="*", default=CONFIGS, help=f"by default {' '.join(CONFIGS)}")
+    arguments = parser.parse_args(argv)
     print("| configuration | batches | peak GiB | with gradient checkpointing | kernels |\n|---|---:|---:|---:|---:|")
-    for path in argv or CONFIGS:
+    for path in arguments.configs:
         config = load_config(path)
         recomputing = replace(config, train=replace(config.train, gradient_checkpointing=True))
         for tokens, number in BATCHES:
@@ -74,4 +78,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -627,7 +627,9 @@ def in_small_batches(start: Start, size: int, script: str, *arguments: object) -
 def test_translating_a_file_equals_one_process_and_resumes(
     babbler: Path, start: Start, tmp_path: Path, size: int
 ) -> None:
-    lists = Translator.load(babbler, device="cpu", precision="fp32").translate_nbest(SENTENCES, nbest=2, batch_tokens=37)
+    lists = Translator.load(babbler, device="cpu", precision="fp32").translate_nbest(
+        SENTENCES, nbest=2, batch_tokens=37
+    )
     # An empty line has one translation.
     expected = [text for nbest in lists for text in [*(one.text for one in nbest), *[""] * (2 - len(nbest))]]
     assert len(set(expected)) > 20
