@@ -26,7 +26,7 @@ class RunningSums:
 
     def add(self, is_finite: Tensor, loss: Tensor, nll: Tensor, num_tokens: int) -> None:
         """Add an update, unless its gradients were not finite: such an update is skipped."""
-        # Filled in on the device: a copy of the number would wait for all kernels before it.
+        # `new_tensor` would copy the number to a GPU, and so wait for all that is queued there.
         self.sums += torch.where(is_finite, torch.stack((loss, nll, loss.new_full((), num_tokens))), 0.0)
 
     def total(self, context: DistributedContext) -> list[float]:
