@@ -174,6 +174,15 @@ def test_a_card_is_supported_by_kernels_of_its_generation_or_by_those_that_it_co
     assert (why_unsupported() is None) == is_supported
 
 
+def test_a_number_that_no_card_has_is_told_by_who_looks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get_device_name(_: object) -> str:
+        raise AssertionError("Invalid device id")
+
+    use_torch(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "get_device_name", get_device_name)
+    assert why_unsupported(7) is None
+
+
 def test_an_unsupported_card_is_named_and_auto_takes_the_cpu(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

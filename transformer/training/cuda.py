@@ -67,16 +67,14 @@ def why_unsupported(index: int | None = None) -> str | None:
     """
     if torch.version.cuda is None:
         return None
-    built = [
-        (name, (int(major), int(minor)))
-        for name, major, minor in re.findall(
-            r"\b((?:sm|compute)_(\d+)(\d)[a-z]?)\b", " ".join(torch.cuda.get_arch_list())
-        )
-        for name in [name.partition("_")[0]]
-    ]
+    found = re.findall(r"\b(sm|compute)_(\d+)(\d)[a-z]?\b", " ".join(torch.cuda.get_arch_list()))
+    built = [(kind, (int(major), int(minor))) for kind, major, minor in found]
     if not built:
         return None
-    card, capability = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
+    try:
+        card, capability = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
+    except (AssertionError, RuntimeError):  # of a number that does not exist, or out of order: others say that
+        return None
     for kind, (major, minor) in built:
         if (major, minor) <= capability and (kind == "compute" or major == capability[0]):
             return None
