@@ -29,7 +29,7 @@ from unittest import mock
 import pretended_attention
 import torch
 from pretended_operations import (
-    borrow_device_guard,
+    borrowed_device_guard,
     check_devices,
     is_cuda,
     is_kernel,
@@ -146,8 +146,8 @@ class PretendedCuda:
 
     def __enter__(self) -> PretendedCuda:
         assert PretendedCuda.current is None
-        borrow_device_guard()
         PretendedCuda.current = self
+        self._stack.enter_context(borrowed_device_guard())
         for module, name, value in self._replaced():
             self._stack.enter_context(mock.patch.object(module, name, value))
         # `Module.to` replaces parameters, and torch.tensor(..., device="cuda") begins on the CPU.
@@ -184,6 +184,8 @@ class PretendedCuda:
         return [
             *((torch.cuda, name, value) for name, value in torch_cuda(self).items()),
             (threading.Thread, "run", run_thread_here),
+            (Tensor, "pin_memory", lambda x, *_: self._pinned_memory(x.clone())),
+            (Tensor, "is_pinned", lambda x, *_: self._is_pinned(x)),
             (torch.nn.functional, "scaled_dot_product_attention", self._attend),
             (torch.nn.functional, "dropout", self._dropout),
             (torch.utils._foreach_utils, "_get_foreach_kernels_supported_devices", lambda: supported),
@@ -202,12 +204,10 @@ class PretendedCuda:
             name = func._schema.name.partition("::")[2]
             if name in ("_to_copy", "copy_"):
                 return self._copy(func, name, args, kwargs)
-            if name == "is_pinned":
-                return self._is_pinned(args[0])
             tensors = tensors_in(*args, *kwargs.values())
             makes = is_cuda(kwargs.get("device"))
             if not makes and not any(isinstance(x, CudaTensor) for x in tensors):
-                return self._on_the_host(func, name, args, kwargs)
+                return self._on_the_host(func, args, kwargs)
             check_devices(func, name, args, tensors)
             if (reason := reads_values(func, name, args, kwargs)) is not None:
                 self.wait(reason)
@@ -216,12 +216,14 @@ class PretendedCuda:
                 kwargs["device"] = self._place_of_values
             return self._compute(func, name, args, kwargs)
 
-    def _on_the_host(self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        if name != "_pin_memory" and not kwargs.get("pin_memory"):
+    def _on_the_host(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        if not kwargs.get("pin_memory"):
             return func(*args, **kwargs)
-        made = args[0].clone() if name == "_pin_memory" else func(*args, **{**kwargs, "pin_memory": False})
-        self._pinned.add(StorageWeakRef(made.untyped_storage()))
-        return made
+        return self._pinned_memory(func(*args, **{**kwargs, "pin_memory": False}))
+
+    def _pinned_memory(self, x: Tensor) -> Tensor:
+        self._pinned.add(StorageWeakRef(x.untyped_storage()))
+        return x
 
     def _is_pinned(self, x: Tensor) -> bool:
         return StorageWeakRef(x.untyped_storage()) in self._pinned
@@ -301,15 +303,15 @@ class PretendedCuda:
         comes, device = isinstance(source, CudaTensor), kwargs.get("device")
         goes = isinstance(into, CudaTensor) if into is not None else comes if device is None else is_cuda(device)
         if not comes and not goes:
-            return self._on_the_host(func, name, args, kwargs)
+            return self._on_the_host(func, args, kwargs)
         if comes and goes:
-            return self._compute(func, name, args, {key: value for key, value in kwargs.items() if key == "dtype"})
+            return self._compute(
+                func, name, args, {key: value for key, value in kwargs.items() if key in ("dtype", "memory_format")}
+            )
         values = _held(source)
         if into is None:
             made = torch.empty_like(values, dtype=kwargs.get("dtype"), device=self._place_of_values if goes else "cpu")
-            into = self.wrap(made) if goes else made
-            if is_async and comes:  # as torch does
-                self._pinned.add(StorageWeakRef(made.untyped_storage()))
+            into = self.wrap(made) if goes else self._pinned_memory(made) if is_async else made  # as torch does
         if not (is_async and self._is_pinned(into if comes else source)):
             self.wait(f"copy {'from' if comes else 'to'} the device")
             is_async = False

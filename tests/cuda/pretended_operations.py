@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +113,17 @@ def place() -> str:
     return " < ".join((ours or others or ["nowhere"])[:3])
 
 
-def borrow_device_guard() -> None:
-    """Give torch for CPUs the guard of `meta` for CUDA, without which `Module.to` fails."""
-    libraries = Path(torch.__file__).parent / "lib"
-    if not torch.backends.cuda.is_built() and (library := libraries / "libc10.so").exists():
-        guards = (ctypes.c_void_p * 15).in_dll(ctypes.CDLL(str(library)), "_ZN3c104impl26device_guard_impl_registryE")
-        guards[1] = guards[1] or guards[14]  # the numbers of c10::DeviceType
+@contextlib.contextmanager
+def borrowed_device_guard() -> Iterator[None]:
+    """Give CUDA the guard of `meta`: torch for CPUs has none, and that of torch for CUDA asks the driver."""
+    library = Path(_TORCH, "lib", "libc10.so")
+    if not library.exists():
+        yield
+        return
+    # By the numbers of c10::DeviceType.
+    guards = (ctypes.c_void_p * 15).in_dll(ctypes.CDLL(str(library)), "_ZN3c104impl26device_guard_impl_registryE")
+    before, guards[1] = guards[1], guards[14]
+    try:
+        yield
+    finally:
+        guards[1] = before
