@@ -305,9 +305,8 @@ class PretendedCuda:
         if not comes and not goes:
             return self._on_the_host(func, args, kwargs)
         if comes and goes:
-            return self._compute(
-                func, name, args, {key: value for key, value in kwargs.items() if key in ("dtype", "memory_format")}
-            )
+            options = {key: kwargs[key] for key in ("dtype", "memory_format") if key in kwargs}
+            return self._compute(func, name, args, options)
         values = _held(source)
         if into is None:
             made = torch.empty_like(values, dtype=kwargs.get("dtype"), device=self._place_of_values if goes else "cpu")
@@ -319,8 +318,7 @@ class PretendedCuda:
         return into
 
     def _transfer(self, into: Tensor, values: Tensor, *, is_late: bool) -> None:
-        if values.is_meta:
-            values = torch.zeros(values.shape, dtype=values.dtype)
+        values = torch.zeros(values.shape, dtype=values.dtype) if values.is_meta else values
 
         def transfer() -> None:
             if is_late:

@@ -60,10 +60,10 @@ def test_a_step_waits_once_and_takes_no_more_kernels_than_before(
 
 
 def test_translations_are_those_of_the_cpu(babbler: Any) -> None:
-    sources = ["the old man sees a dog .", "two women", "a red house is near the small river .", ""]
+    sources = ["the old man sees a dog .", "two women", ""]
     expected = Translator.load(babbler, device="cpu", precision="fp32")
     with PretendedCuda() as cuda:
         found = Translator.load(babbler, device="cuda", precision="fp32")
-        for options in ({"beam": 1}, {"beam": 4}, {"beam": 3, "max_length_offset": 2}):
+        for options in ({"beam": 1}, {"beam": 3, "max_length_offset": 7}):
             assert found.translate(sources, **options) == expected.translate(sources, **options)
         assert cuda.attention.keys() == {"math"}, "the tiny model's d_k is 7"
