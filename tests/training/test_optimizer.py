@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from transformer.config import Config
 from transformer.model.transformer import Transformer
+from transformer.training import optimizer as optimizer_module
 from transformer.training.loss import linear_cross_entropy
 from transformer.training.optimizer import MasterWeights
 from transformer.training.trainer import Trainer
@@ -74,6 +75,30 @@ def test_a_parameter_without_a_gradient_collects_none() -> None:
     assert [n for n, parameter in master.named_parameters() if parameter.grad is not None] == [name]
     weights.collect_gradients()  # nothing new
     assert_close(master.get_parameter(name).grad, torch.ones(26), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("numel", [1, 1009, 1 << 40])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gradients_are_the_same_to_the_bit_however_many_are_collected_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, numel: int
+) -> None:
+    monkeypatch.setattr(optimizer_module, "_COLLECTED_NUMEL", numel)
+    weights = MasterWeights(make_model(), dtype)
+    scale = 1.0 if weights.loss_scale is None else weights.loss_scale.scale.item()
+    torch.manual_seed(7)
+    expected: dict[int, Tensor] = {}
+    for absent in (3, 5, 2):  # in each pass other parameters have no gradient, and some get their first one late
+        for number, copied in enumerate(weights.model.parameters()):
+            if number % absent == 1:
+                continue
+            copied.grad = torch.randn_like(copied)
+            gradient = copied.grad.float() / scale
+            expected[number] = expected[number] + gradient if number in expected else gradient
+        weights.collect_gradients()
+        assert all(copied.grad is None for copied in weights.model.parameters())
+    found = {number: x.grad for number, x in enumerate(weights.master.parameters()) if x.grad is not None}
+    assert_close(found, expected, rtol=0, atol=0)
+    assert len(found) < len(list(weights.master.parameters()))
 
 
 def test_refreshing_rounds_the_copy_only() -> None:

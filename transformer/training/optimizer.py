@@ -1,7 +1,8 @@
 """Adam (section 5.3) and float32 master weights."""
 
 import copy
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,10 @@ from transformer.model.transformer import Transformer
 from transformer.training.loss_scale import LossScale
 from transformer.training.recomputation import recompute_layers
 from transformer.training.training_state import Progress
+
+# Elements of the gradients that are collected at a time: 16 MiB in float32.
+_COLLECTED_NUMEL = 1 << 22
+Pair = tuple[nn.Parameter, nn.Parameter]  # of the master and the compute model
 
 
 def adam(parameters: Iterable[nn.Parameter], settings: TrainConfig) -> torch.optim.Optimizer:
@@ -53,7 +58,7 @@ class MasterWeights:
             recompute_layers(self.model)
         weight = master.embedding.output_weight
         self.loss_scale = LossScale(weight.device) if dtype == torch.float16 else None
-        self._pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
+        self._pairs: list[Pair] = []
         if self.model is not master:
             self._pairs = list(zip(master.parameters(), self.model.parameters(), strict=True))
 
@@ -62,16 +67,14 @@ class MasterWeights:
         (loss if self.loss_scale is None else loss * self.loss_scale.scale).backward()
         self.collect_gradients()
 
+    @torch.no_grad()
     def collect_gradients(self) -> None:
         """Add the compute model's gradients to the master's, after each backward pass."""
-        for weight, copied in self._pairs:
-            if copied.grad is not None:
-                gradient = copied.grad if self.loss_scale is None else copied.grad.float() / self.loss_scale.scale
-                if weight.grad is None:
-                    weight.grad = gradient.float()
-                else:
-                    weight.grad += gradient
-                copied.grad = None
+        pairs = [pair for pair in self._pairs if pair[1].grad is not None]
+        # Many at a time: one by one, a GPU gets 181 small kernels for a base model. Not all, so that few gradients
+        # are in memory twice.
+        for part in _parts(pairs, _COLLECTED_NUMEL):
+            _collect(part, self.loss_scale)
 
     def restore_scale(self, progress: Progress) -> LossScale | None:
         """Continue with the loss scale of a checkpoint, if there is one; returns it."""
@@ -96,3 +99,36 @@ class MasterWeights:
         """Round the master weights into the compute model, after each update."""
         if self._pairs:
             torch._foreach_copy_([copied for _, copied in self._pairs], [weight for weight, _ in self._pairs])
+
+
+def _parts(pairs: Iterable[Pair], numel: int) -> Iterator[list[Pair]]:
+    """The pairs in order, in parts that end with the one that reaches `numel` elements."""
+    part: list[Pair] = []
+    size = 0
+    for pair in pairs:
+        part.append(pair)
+        size += pair[0].numel()
+        if size >= numel:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+def _collect(pairs: Sequence[Pair], loss_scale: LossScale | None) -> None:
+    """Move gradients of the compute model to the master, in float32 and without the scale."""
+    found = [copied.grad for _, copied in pairs if copied.grad is not None]  # all of them
+    is_known = [weight.grad is not None for weight, _ in pairs]
+    # A CPU adds bfloat16 to float32 in one pass over memory; a GPU does so one by one.
+    gradients = found
+    if not all(is_known) or loss_scale is not None or found[0].device.type != "cpu":
+        gradients = [torch.empty_like(weight) for weight, _ in pairs]
+        torch._foreach_copy_(gradients, found)
+        if loss_scale is not None:
+            torch._foreach_div_(gradients, loss_scale.scale)
+    if any(is_known):
+        sums = [weight.grad for weight, _ in pairs if weight.grad is not None]
+        torch._foreach_add_(sums, list(itertools.compress(gradients, is_known)))
+    for (weight, copied), gradient in zip(pairs, gradients, strict=True):
+        weight.grad = gradient if weight.grad is None else weight.grad
+        copied.grad = None
