@@ -17,6 +17,7 @@ from transformer.data.batching import Batch
 from transformer.errors import TrainingError
 from transformer.model.alternatives.build import build_model
 from transformer.progress import Stage, no_stage, say
+from transformer.training.agreement import Agreement
 from transformer.training.averaging import MovingAverage, moving_average
 from transformer.training.callbacks import Notifier, OnLog
 from transformer.training.checkpoint import save_checkpoint
@@ -85,6 +86,7 @@ class Trainer:
         settings = config.train
         self._sampler = BatchSampler(data.train, settings.max_tokens, settings.tokens_per_update, config.seed, context)
         self._guard = NonfiniteGuard(weights.restore_scale(progress))
+        self._agreement = Agreement(settings, context)
         self._saved, self._saved_at = (progress.step, progress.validated_step), time.monotonic()
         self._rng, self._whole_updates = OwnRNG(), WholeUpdates(progress, weights)
 
@@ -156,7 +158,7 @@ class Trainer:
             try:
                 reason = self._train(log, should_stop)
             except Abandoned:
-                reason = self._first(should_stop.reason)
+                reason = self._agreement.first(should_stop.reason)
             if (progress.step, progress.validated_step) != self._saved:
                 self._check_skipped(log)
                 self._save()
@@ -173,7 +175,7 @@ class Trainer:
             self._validate(log, should_stop)
             self._save()
         started = time.monotonic() - progress.elapsed_s
-        while (reason := self._reason_to_end(should_stop)) is None:
+        while (reason := self._agreement.reason_to_end(progress, should_stop)) is None:
             began = time.monotonic()
             self.update()
             log.advance()
@@ -181,7 +183,7 @@ class Trainer:
             progress.running_s += time.monotonic() - began
             progress.elapsed_s = time.monotonic() - started
             logs, validates = step == 1 or step % settings.log_steps == 0, step % settings.validate_steps == 0
-            saves = self._save_is_due()
+            saves = self._agreement.is_save_due(progress, time.monotonic() - self._saved_at)
             if self.device.type == "cpu" or logs or validates or saves:
                 self._check_skipped(log)
             if logs:
@@ -269,18 +271,6 @@ class Trainer:
     def _check_skipped(self, log: MetricsLog) -> None:
         check_skipped(self._guard, self.progress, self.config.train.skip_nonfinite, self.learning_rate, log)
 
-    def _reason_to_end(self, should_stop: StopCheck) -> str | None:
-        """Why training ends by itself; `Abandoned` if a rank is asked to stop: clocks and signals differ."""
-        own = reason_to_stop(self.config.train, self.progress)
-        has_own, is_asked = self.context.max(own is not None, own is None and should_stop.ask() is not None)
-        if is_asked and not has_own:
-            raise Abandoned
-        return self._first(own) if has_own else None
-
-    def _first(self, reason: str | None) -> str:
-        """The reason of the lowest rank that has one."""
-        return next(filter(None, self.context.all_gather(reason)))
-
     def _log(self, log: MetricsLog) -> None:
         progress = self.progress
         total = self._running_sums()
@@ -316,14 +306,6 @@ class Trainer:
             log.print(validation_line(kind, progress.step, scores, is_best=is_best and kind == "validation"))
         if is_best:
             self._write(self.run / "best")
-
-    def _save_is_due(self) -> bool:
-        settings = self.config.train
-        by_step = settings.save_steps is not None and self.progress.step % settings.save_steps == 0
-        if by_step or settings.save_minutes is None:
-            return by_step
-        (seconds,) = self.context.max(time.monotonic() - self._saved_at)
-        return seconds >= settings.save_minutes * 60
 
     def _save(self) -> None:
         progress = self.progress
