@@ -1,6 +1,6 @@
 """Train and translate on file systems that are full, read-only, gone or slow, then resume on intact ones.
 
-python tests/reliability/disks.py
+python tests/reliability/disks.py [--background]
 
 They are mounted in a private mount namespace, invisible to other processes. Prints a line for each; exits with status
 1 if anything was lost or an error took more than one line. Linux only, with user namespaces enabled.
@@ -145,11 +145,15 @@ def failures(new: Callable[[str], tuple[Disk, Lifecycle]]) -> Iterator[tuple[str
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)  # run in the namespace, in this directory
-    directory = parser.parse_args(argv).inside
+    parser.add_argument(
+        "--background", action="store_true", help="write checkpoints while training goes on, as on CUDA"
+    )
+    arguments = parser.parse_args(argv)
+    directory = arguments.inside
     if directory is None:
         with tempfile.TemporaryDirectory(prefix="disks-") as name:  # mounts end with the namespace
-            return subprocess.call([*UNSHARE, sys.executable, __file__, "--inside", str(Path(name).resolve())])
-    harness = Harness(directory, is_forked=True)
+            return subprocess.call([*UNSHARE, sys.executable, __file__, "--inside", str(Path(name).resolve()), *argv])
+    harness = Harness(directory, is_forked=True, in_background=arguments.background)
     harness.prepare(["train", "resume", "translate", "evaluate", "average"])
     numbers = itertools.count(1)
 

@@ -136,11 +136,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--fork", action="store_true", help="fork programs from a process that has imported torch, where possible"
     )
+    parser.add_argument(
+        "--background", action="store_true", help="write checkpoints while training goes on, as on CUDA"
+    )
     parser.add_argument("--directory", type=Path, help="for lifecycles with faults; default: a new one in /tmp")
     arguments = parser.parse_args(argv)
     directory = arguments.directory or Path(tempfile.mkdtemp(prefix="kills-"))
     directory.mkdir(parents=True, exist_ok=True)
-    harness = Harness(directory.resolve(), arguments.precision, is_forked=arguments.fork)
+    harness = Harness(
+        directory.resolve(), arguments.precision, is_forked=arguments.fork, in_background=arguments.background
+    )
     kinds = KINDS if arguments.only is None else (arguments.only,)
     harness.prepare(kinds)
     kills: list[tuple[str, Kill, bool]] = []

@@ -92,6 +92,7 @@ class Lifecycle:
     seed: int
     root: Path
     is_forked: bool = False
+    in_background: bool = False  # checkpoints are written while training goes on
     number: int = 0
     faults: list[str] = field(default_factory=list)
 
@@ -105,7 +106,13 @@ class Lifecycle:
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join((str(FAULT_INJECTION), str(REPOSITORY))),
             "FAULT_INJECTION": json.dumps(
-                {"root": str(self.root), "report": str(report), "last": LAST_STEP, **options}
+                {
+                    "root": str(self.root),
+                    "report": str(report),
+                    "last": LAST_STEP,
+                    "in_background": self.in_background,
+                    **options,
+                }
             ),
         }
         script, *arguments = [part.replace("{root}", str(self.root)) for part in self.scenario.command]
@@ -153,10 +160,19 @@ class Harness:
         more: further keys of the section train, each after a comma.
         is_forked: start programs in forks of a process that has imported everything, which takes tenths of a second
             instead of seconds, except those to be killed while importing or at any time.
+        in_background: write checkpoints in a thread, as on CUDA; undisturbed runs write them in the loop.
     """
 
-    def __init__(self, directory: Path, precision: str = "fp32", more: str = "", *, is_forked: bool = False) -> None:
-        self.directory, self.more = directory, more
+    def __init__(
+        self,
+        directory: Path,
+        precision: str = "fp32",
+        more: str = "",
+        *,
+        is_forked: bool = False,
+        in_background: bool = False,
+    ) -> None:
+        self.directory, self.more, self.in_background = directory, more, in_background
         self.precision = precision
         self.is_forked = is_forked
         self.num_lifecycles = 0
@@ -236,7 +252,7 @@ class Harness:
         """A lifecycle before its first start, in a new or empty directory."""
         scenario = self._scenario(name)
         scenario.set_up(root)
-        return Lifecycle(scenario, seed, root, self.is_forked)
+        return Lifecycle(scenario, seed, root, self.is_forked, self.in_background)
 
     def _log(self, lifecycle: Lifecycle, kill: Kill, ending: Ending, steps: str, faults: Sequence[str]) -> None:
         if ending.took_s is None:

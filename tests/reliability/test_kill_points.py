@@ -92,6 +92,27 @@ def test_a_killed_run_with_another_schedule_and_a_moving_average_ends_as_if_undi
     assert [kill for kill, _ in done] == kills, "all of them were reached"
 
 
+@pytest.mark.slow
+def test_a_run_killed_while_a_thread_writes_its_checkpoints_ends_as_if_undisturbed(tmp_path: Path) -> None:
+    """Undisturbed, its checkpoints are written in the loop."""
+    harness = Harness(tmp_path, is_forked=True, in_background=True)
+    harness.prepare(["train"])
+    kills = [
+        Kill("mid-write", 2, "XFSZ", limit=10_007),
+        Kill("saving a checkpoint", 19, "KILL"),
+        Kill("saving a checkpoint", 12, "TERM"),
+        Kill("saving the best", 11, "KILL"),
+        Kill("pruning", 3, "KILL"),  # of the best
+        Kill("saving the best", 5, "INT INT"),
+        Kill("pruning", 6, "INT"),
+        Kill("final save", 13, "KILL"),
+        Kill("final save", 3, "INT"),
+    ]
+    done, lifecycle = harness.run("train", 1, kills)
+    assert lifecycle.faults == []
+    assert [kill for kill, _ in done] == kills, "all of them were reached"
+
+
 @pytest.fixture
 def lifecycle(harness: Harness, tmp_path: Path) -> Lifecycle:
     """A finished run without faults."""

@@ -30,7 +30,7 @@ from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, ConfigError, DataError, DeviceError, TrainingError
 from transformer.model.alternatives.build import build_model
 from transformer.model.transformer import Transformer
-from transformer.training import integrity
+from transformer.training import integrity, saving
 from transformer.training import trainer as trainer_module
 from transformer.training import validation as validation_module
 from transformer.training.metrics import MetricsLog, read_metrics
@@ -406,7 +406,7 @@ def test_a_failing_checkpoint_says_that_earlier_ones_are_intact(
     small_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = Trainer.from_config(changed(small_config, "train.max_steps=5", "train.save_steps=3"))
-    monkeypatch.setattr(trainer_module, "save_checkpoint", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only")))
+    monkeypatch.setattr(saving, "save_checkpoint", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only")))
     expected = (
         r"checkpoints/step-00000003: cannot be written \(Read-only\); earlier checkpoints are intact: rerun the "
         "same command to resume from the last one"

@@ -30,7 +30,15 @@ from transformer.training.averaging import MovingAverage
 from transformer.training.freezing import frozen_names
 from transformer.training.rng import RNGState
 from transformer.training.run_directory import CHECKSUMS, checkpoints, find_checkpoint, saved_config, step_of
-from transformer.training.training_state import Progress, TrainingState, load_raw_weights, load_state, save_state
+from transformer.training.training_state import (
+    Progress,
+    SavedState,
+    TrainingState,
+    load_raw_weights,
+    load_state,
+    save_state,
+    saved_state,
+)
 
 
 def save_checkpoint(
@@ -38,7 +46,7 @@ def save_checkpoint(
     config: Config,
     tokenizer: Tokenizer | None,
     weights: dict[str, Tensor],
-    state: TrainingState | None = None,
+    state: TrainingState | SavedState | None = None,
     *,
     averaged_steps: Sequence[int] = (),
 ) -> None:
@@ -59,7 +67,7 @@ def save_checkpoint(
                 (temporary / SOURCE_FILE).write_bytes(tokenizer.source.model)
         integrity.save_tensors(temporary / "model.safetensors", weights, averaged_steps)
         if state is not None:
-            save_state(temporary, state, list(weights))
+            save_state(temporary, saved_state(state, list(weights)) if isinstance(state, TrainingState) else state)
         integrity.write_checksums(temporary)
         for path in (*temporary.iterdir(), temporary):
             fsync(path)

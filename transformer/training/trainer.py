@@ -20,7 +20,6 @@ from transformer.progress import Stage, no_stage, say
 from transformer.training.agreement import Agreement
 from transformer.training.averaging import MovingAverage, moving_average
 from transformer.training.callbacks import Notifier, OnLog
-from transformer.training.checkpoint import save_checkpoint
 from transformer.training.claim import Claim
 from transformer.training.data import BatchSampler, RunData, Update, load_data
 from transformer.training.determinism import prepare_process
@@ -34,9 +33,9 @@ from transformer.training.nonfinite import check_finite, check_skipped
 from transformer.training.optimizer import MasterWeights, adam, check_optimizer
 from transformer.training.resumption import resume_run
 from transformer.training.rng import OwnRNG, get_rng_state, process_kept
-from transformer.training.run_directory import keep_normalization, prune, record_start, regular_steps
+from transformer.training.run_directory import keep_normalization, record_start
 from transformer.training.running import RunningSums, training_values
-from transformer.training.saving import new_checkpoint
+from transformer.training.saving import RunSaver
 from transformer.training.schedule import described, learning_rate
 from transformer.training.train_step import NonfiniteGuard, Timer, accumulate_in_memory, no_timer
 from transformer.training.training_state import Progress, TrainingState, init_worker, reason_to_stop
@@ -87,7 +86,7 @@ class Trainer:
         self._sampler = BatchSampler(data.train, settings.max_tokens, settings.tokens_per_update, config.seed, context)
         self._guard = NonfiniteGuard(weights.restore_scale(progress))
         self._agreement = Agreement(settings, context)
-        self._saved, self._saved_at = (progress.step, progress.validated_step), time.monotonic()
+        self._saver, self._saved_at = RunSaver(config, data.tokenizer, self.device, progress), time.monotonic()
         self._rng, self._whole_updates = OwnRNG(), WholeUpdates(progress, weights)
 
     @classmethod
@@ -153,15 +152,16 @@ class Trainer:
             record_start(self.run, progress.step, self.device, self.data.fingerprints, len(self.data.train))
         metrics = MetricsLog.of_run(self.run, self.config.train, progress, notify) if is_main else NullLog()
         should_stop = StopCheck(stop, self.context)
-        with contextlib.closing(metrics) as log:
+        with contextlib.closing(metrics) as log, self._saver:
             log.notify("start", progress.step, elapsed_s=progress.elapsed_s)
             try:
                 reason = self._train(log, should_stop)
             except Abandoned:
                 reason = self._agreement.first(should_stop.reason)
-            if (progress.step, progress.validated_step) != self._saved:
+            if (progress.step, progress.validated_step) != self._saver.saved:
                 self._check_skipped(log)
                 self._save()
+            self._saver.wait()
             if is_main and (line := unvalidated_line(self.run, progress)) is not None:
                 log.print(line)
             log.notify("end", progress.step, elapsed_s=progress.elapsed_s)
@@ -178,6 +178,7 @@ class Trainer:
         while (reason := self._agreement.reason_to_end(progress, should_stop)) is None:
             began = time.monotonic()
             self.update()
+            self._saver.check()
             log.advance()
             step = progress.step
             progress.running_s += time.monotonic() - began
@@ -313,20 +314,15 @@ class Trainer:
         progress.running_tokens = int(num_tokens)
         self.weights.save_scale(progress)
         # The last update may have spoiled the weights after its loss was computed.
-        self._check_finite(torch.stack([weight.sum() for weight in self.weights.master.parameters()]).sum().item())
+        sums = torch.stack([weight.detach().sum() for weight in self.weights.master.parameters()])
+        self._check_finite(sum(sums.tolist()))
         _, *worker_states = self.context.all_gather(get_rng_state())
         raw_weights = None if self.average is None else self.weights.master.state_dict()
-        state = TrainingState(self.optimizer, progress, worker_states, raw_weights)
-        self._write(self.run / "checkpoints", state)
-        if self.context.is_main:
-            prune(self.run / "checkpoints", self.config.train.keep_checkpoints, regular_steps(self.config.train))
-            # Only now: a kill before the checkpoint was written makes the earlier best one the best again.
-            prune(self.run / "best", 1)
-        self._saved, self._saved_at = (progress.step, progress.validated_step), time.monotonic()
+        self._write(self.run / "checkpoints", TrainingState(self.optimizer, progress, worker_states, raw_weights))
+        self._saver.mark_saved(progress)
+        self._saved_at = time.monotonic()
 
     def _write(self, parent: Path, state: TrainingState | None = None) -> None:
-        if not self.context.is_main:
-            return
-        weights = self.weights.master if self.average is None else self.average.model
-        with new_checkpoint(self.run, parent, self.progress.step) as directory:
-            save_checkpoint(directory, self.config, self.data.tokenizer, weights.state_dict(), state)
+        if self.context.is_main:
+            weights = self.weights.master if self.average is None else self.average.model
+            self._saver.write(parent, weights.state_dict(), self.progress, state)

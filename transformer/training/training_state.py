@@ -129,8 +129,15 @@ class TrainingState(NamedTuple):
     raw_weights: Mapping[str, Tensor] | None = None  # those of training, if the checkpoint's are a moving average
 
 
-def save_state(directory: Path, state: TrainingState, names: Sequence[str]) -> None:
-    """Write a training state and this process's RNG state."""
+class SavedState(NamedTuple):
+    """A training state as it is written."""
+
+    tensors: Mapping[str, Tensor]  # of optimizer.safetensors
+    progress: Progress
+
+
+def saved_state(state: TrainingState, names: Sequence[str]) -> SavedState:
+    """Name the tensors of a training state, and add this process's RNG state; nothing is copied."""
     tensors = {f"rng.{kind}": rng for kind, rng in get_rng_state().items()}
     for rank, worker_state in enumerate(state.worker_states, start=1):
         tensors |= {f"rng.{kind}.{rank}": rng for kind, rng in worker_state.items()}
@@ -138,7 +145,12 @@ def save_state(directory: Path, state: TrainingState, names: Sequence[str]) -> N
         for moment in ("exp_avg", "exp_avg_sq") if parameter.requires_grad else ():
             tensors[f"{moment}.{name}"] = state.optimizer.state[parameter][moment]
     tensors |= {f"raw.{name}": weight for name, weight in (state.raw_weights or {}).items()}
-    save_tensors(directory / "optimizer.safetensors", tensors)
+    return SavedState(tensors, state.progress)
+
+
+def save_state(directory: Path, state: SavedState) -> None:
+    """Write a training state."""
+    save_tensors(directory / "optimizer.safetensors", dict(state.tensors))
     saved = {KEYS_IN_FILE.get(name, name): value for name, value in dataclasses.asdict(state.progress).items()}
     saved = {key: value for key, value in saved.items() if key not in _SPARSE_KEYS or value != getattr(Progress, key)}
     (directory / "training.json").write_text(json.dumps(saved, indent=1), "utf-8")

@@ -48,6 +48,7 @@ class FaultInjector:
         limit: instead of sending signals, limit the size of files from that event on; the system kills the writer.
         counts: a file for the number of events by kill point, written at exit.
         slow_s: additional time to flush a file.
+        in_background: write checkpoints while training goes on, whatever the device.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -63,6 +64,8 @@ class FaultInjector:
         self._report = os.open(options["report"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         # A background harness ignores SIGINT, and its children inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        if options.get("limit"):
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         sys.addaudithook(self._on_audit_event)
 
     def write_counts(self) -> None:
@@ -114,6 +117,10 @@ class FaultInjector:
                 self._wrapped.add(point)
                 setattr(owner, name, self._counted(getattr(owner, name), point))
 
+        saving = sys.modules.get("transformer.training.saving")
+        if self.options.get("in_background") and hasattr(saving, "writes_in_background"):
+            setattr(saving, "writes_in_background", lambda _: True)  # noqa: B010
+
     def _counted(self, function: Callable[..., Any], point: str) -> Callable[..., Any]:
         def counted(*arguments: Any, **named: Any) -> Any:
             self._count(point, function.__name__)
@@ -126,7 +133,6 @@ class FaultInjector:
         if point != self.options.get("point") or number != self.options["number"]:
             return
         if limit := self.options.get("limit"):
-            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         elif self.options["delay_s"] or len(self.options["signals"]) > 1:
             threading.Thread(target=self._send_signals, args=(what,), daemon=True).start()
