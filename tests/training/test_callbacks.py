@@ -142,12 +142,12 @@ def test_a_logger_that_draws_random_numbers_or_changes_its_values_changes_nothin
 def test_skipped_updates_are_told(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, calls = Trainer.from_config(changed(config, "train.skip_nonfinite=1")), []
 
-    def spoil(_: object, parameters: Any) -> None:
+    def spoil() -> None:
         if trainer.progress.step == 1:
-            for parameter in parameters:
-                parameter.grad.fill_(float("inf"))
+            for parameter in trainer.weights.master.parameters():
+                parameter.grad.fill_(float("inf"))  # type: ignore[union-attr]
 
-    monkeypatch.setattr(type(trainer.context), "all_reduce_gradients", spoil)
+    monkeypatch.setattr(trainer._reducer, "all_reduce_gradients", spoil)
     trainer.fit(on_log=lambda kind, step, values: calls.append((kind, step, values)))
     (skipped,) = [call for call in calls if call[0] == "nonfinite"]
     assert (skipped[1], skipped[2]["count"]) == (2, 1.0)

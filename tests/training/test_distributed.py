@@ -281,7 +281,8 @@ from pathlib import Path
 import torch
 from torch import nn
 from transformer.inference.translator import Translator
-from transformer.training import distributed
+from types import SimpleNamespace
+from transformer.training import reduction
 from transformer.training.distributed import init_distributed
 
 directory = Path({directory!r})
@@ -301,14 +302,20 @@ with init_distributed() as world:
         (directory / str(world.rank)).touch()
         assert (directory / "0").exists()
     # Two gradients to a bucket, but for one that is larger than a bucket.
-    distributed._BUCKET_NUMEL = 5
-    parameters = [nn.Parameter(torch.zeros(n)) for n in (2, 3, 7, 1, 1, 5)]
-    for i, parameter in enumerate(parameters):
-        if i != 3 and (i, world.rank) != (0, 1):
-            parameter.grad = torch.full_like(parameter, 10**i * (world.rank + 1))
-    world.all_reduce_gradients(parameters)
+    reduction._BUCKET_NUMEL = 5
+    parameters = nn.ParameterList(torch.zeros(n) for n in (2, 3, 7, 1, 1, 5))
+    weights = SimpleNamespace(master=parameters, model=parameters, collect_gradients=lambda _: None)
+    reducer = reduction.GradientReducer(weights, world)
+    for _ in range(2):
+        parameters.zero_grad()
+        # Rank 2 has no backward pass, rank 1 none of the first parameter, and the fourth has no gradient at all.
+        if world.rank < 2:
+            with weights.last_backward():
+                sum(10**i * (world.rank + 1) * x.sum() for i, x in enumerate(parameters)
+                    if i != 3 and (i, world.rank) != (0, 1)).backward()
+        reducer.all_reduce_gradients()
     sums = [set(parameter.grad.tolist()) for parameter in parameters]
-    assert sums == [{{4}}, {{60}}, {{600}}, {{0}}, {{60000}}, {{600000}}], sums
+    assert sums == [{{1}}, {{30}}, {{300}}, {{0}}, {{30000}}, {{300000}}], sums
 assert not torch.distributed.is_initialized()
 sys.stdout.write("well\\n")  # in one write, unlike print
 """
@@ -327,10 +334,8 @@ def test_a_single_process_exchanges_nothing() -> None:
         with world.main_process_first():
             pass
     assert not torch.distributed.is_initialized()
-    x, parameter = torch.ones(3), torch.nn.Parameter(torch.ones(3))
+    x = torch.ones(3)
     assert world.sum(x) is x
-    world.all_reduce_gradients([parameter])
-    assert parameter.grad is None
     assert list(world.stream_from_main(iter("ab"))) == ["a", "b"]
     assert world.shard([1, 2, 3]) == world.all_gather([1, 2, 3])[0] == [1, 2, 3]
 

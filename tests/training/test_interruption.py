@@ -153,7 +153,7 @@ def test_an_interruption_while_an_update_is_taken_back_is_not_passed_over(
 ) -> None:
     trainer = Trainer.from_config(tiny_config)
     monkeypatch.setattr(trainer.weights, "zero_grad", lambda: 1 // 0)
-    monkeypatch.setattr(trainer.weights, "backward", lambda _: 1 // 0)
+    monkeypatch.setattr(trainer.weights, "backward", lambda *_, **__: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         trainer.update()
     with pytest.raises(TrainingError, match="make a new Trainer"):

@@ -1,10 +1,7 @@
 """Data-parallel training over torch.distributed (section 5.2: eight GPUs).
 
 An update contains the same sentence pairs for any number of processes: each rank accumulates the gradients of its
-shard, and `all_reduce_gradients` sums them once per update, in float32 and a few large reductions.
-DistributedDataParallel would overlap that with the last backward pass, but it reduces the gradients that autograd
-computed (in bfloat16: rounded, of the wrong model), averages over ranks although the loss is divided by tokens, and
-waits for the backward pass of a rank that may have no batch. Here the exchange is a small part of an update.
+shard, and `GradientReducer` sums them once per update (reduction.py).
 
 Values on the host (stop? save?) are exchanged by gloo on the CPU, so that no rank synchronizes with its GPU for them.
 """
@@ -37,8 +34,6 @@ _BARRIER_TIMEOUT = timedelta(days=2)
 _POLL_S = 0.05
 # Cluster schedulers set some of these too.
 _SET_BY_TORCHRUN = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-# Elements per reduction: large enough to use the network well, small compared to the model.
-_BUCKET_NUMEL = 1 << 24
 
 
 @contextlib.contextmanager
@@ -168,23 +163,16 @@ class DistributedContext:
                 raise RuntimeError("it failed while others were waiting")
             time.sleep(_POLL_S)
 
-    def all_reduce_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Sum each gradient over all ranks; a missing gradient of a trained parameter counts as zeros."""
-        if self.size == 1:
-            return
-        for parameter in parameters:
-            if parameter.grad is None and parameter.requires_grad:
-                parameter.grad = torch.zeros_like(parameter)
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        while gradients:
-            ends = itertools.accumulate(gradient.numel() for gradient in gradients)
-            number = max(1, sum(end <= _BUCKET_NUMEL for end in ends))
-            bucket, gradients = gradients[:number], gradients[number:]
-            flat = torch.cat([gradient.flatten() for gradient in bucket])
-            with _worker_errors():
-                dist.all_reduce(flat)
-            parts = flat.split([gradient.numel() for gradient in bucket])
-            torch._foreach_copy_(bucket, [part.view_as(like) for part, like in zip(parts, bucket, strict=True)])
+    @_worker_errors()
+    def start_sum(self, x: Tensor) -> Callable[[], None]:
+        """Begin to sum x over all ranks, in place; returns what waits for it, on CUDA without the host."""
+        work = dist.all_reduce(x, async_op=True)
+
+        @_worker_errors()
+        def wait() -> None:
+            work.wait()
+
+        return wait
 
     def broadcast_state(self, model: nn.Module, optimizer: torch.optim.Optimizer, num_updates: int) -> None:
         """Broadcast weights and, after `num_updates` updates, Adam moments from rank 0."""

@@ -2,7 +2,8 @@
 
 import copy
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -58,22 +59,26 @@ class MasterWeights:
             recompute_layers(self.model)
         weight = master.embedding.output_weight
         self.loss_scale = LossScale(weight.device) if dtype == torch.float16 else None
+        self.last_backward: Callable[[], AbstractContextManager[None]] = nullcontext  # encloses that of an update
         self._pairs: list[Pair] = []
         if self.model is not master:
             self._pairs = list(zip(master.parameters(), self.model.parameters(), strict=True))
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss to the master's."""
-        (loss if self.loss_scale is None else loss * self.loss_scale.scale).backward()
+    def backward(self, loss: Tensor, *, is_last: bool = False) -> None:
+        """Add the gradients of a loss to the master's; `is_last` of an update."""
+        with self.last_backward() if is_last else nullcontext():
+            (loss if self.loss_scale is None else loss * self.loss_scale.scale).backward()
         self.collect_gradients()
 
     @torch.no_grad()
-    def collect_gradients(self) -> None:
-        """Add the compute model's gradients to the master's, after each backward pass."""
-        pairs = [pair for pair in self._pairs if pair[1].grad is not None]
+    def collect_gradients(self, pairs: Sequence[Pair] | None = None) -> None:
+        """Add the compute model's gradients to the master's, after each backward pass; of all or these pairs."""
+        if not self._pairs:
+            return
+        pairs = [pair for pair in (self._pairs if pairs is None else pairs) if pair[1].grad is not None]
         # Many at a time: one by one, a GPU gets 181 small kernels for a base model. Not all, so that few gradients
         # are in memory twice.
-        for part in _parts(pairs, _COLLECTED_NUMEL):
+        for part in parts_of(pairs, _COLLECTED_NUMEL):
             _collect(part, self.loss_scale)
 
     def restore_scale(self, progress: Progress) -> LossScale | None:
@@ -101,7 +106,7 @@ class MasterWeights:
             torch._foreach_copy_([copied for _, copied in self._pairs], [weight for weight, _ in self._pairs])
 
 
-def _parts(pairs: Iterable[Pair], numel: int) -> Iterator[list[Pair]]:
+def parts_of(pairs: Iterable[Pair], numel: int) -> Iterator[list[Pair]]:
     """The pairs in order, in parts that end with the one that reaches `numel` elements."""
     part: list[Pair] = []
     size = 0

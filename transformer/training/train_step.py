@@ -60,11 +60,11 @@ def accumulate_gradients(
         num_tokens = sum(batch.num_tokens for batch in batches)
     device = weights.model.embedding.output_weight.device
     total_loss, total_nll = (torch.zeros((), dtype=torch.float32, device=device) for _ in range(2))
-    for batch in batches:
+    for number, batch in enumerate(batches, start=1):
         with timer("forward"):
             loss, nll = batch_loss(weights.model, batch, label_smoothing)
         with timer("backward"):
-            weights.backward(loss / num_tokens)
+            weights.backward(loss / num_tokens, is_last=number == len(batches))
         total_loss += loss.detach()
         total_nll += nll
     return total_loss, total_nll

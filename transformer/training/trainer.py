@@ -31,6 +31,7 @@ from transformer.training.interruption import WholeUpdates
 from transformer.training.metrics import MetricsLog, NullLog
 from transformer.training.nonfinite import check_finite, check_skipped
 from transformer.training.optimizer import MasterWeights, adam, check_optimizer
+from transformer.training.reduction import GradientReducer
 from transformer.training.resumption import resume_run
 from transformer.training.rng import OwnRNG, get_rng_state, process_kept
 from transformer.training.run_directory import keep_normalization, record_start
@@ -88,6 +89,8 @@ class Trainer:
         self._agreement = Agreement(settings, context)
         self._saver, self._saved_at = RunSaver(config, data.tokenizer, self.device, progress), time.monotonic()
         self._rng, self._whole_updates = OwnRNG(), WholeUpdates(progress, weights)
+        # What ranks have exchanged cannot be taken back.
+        self._reducer = GradientReducer(weights, context, self._whole_updates.change_weights)
 
     @classmethod
     @process_kept()
@@ -230,7 +233,7 @@ class Trainer:
         batches, loss, nll = self._accumulate_gradients(update)
         with self.timer("optimizer"):
             parameters = list(self.weights.master.parameters())
-            self.context.all_reduce_gradients(parameters)
+            self._reducer.all_reduce_gradients()
             progress.step += 1
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(progress.step)
