@@ -90,9 +90,9 @@ class MasterWeights:
     def save_scale(self, progress: Progress) -> None:
         """Put the loss scale, if there is one, into the progress. Synchronizes with the device."""
         if self.loss_scale is not None:
-            progress.loss_scale = self.loss_scale.scale.item()
-            progress.num_good = int(self.loss_scale.num_good)
-            progress.num_overflows = int(self.loss_scale.num_overflows)
+            scale = self.loss_scale
+            values = torch.stack((scale.scale, scale.num_good, scale.num_overflows)).tolist()  # one wait, not three
+            progress.loss_scale, progress.num_good, progress.num_overflows = values[0], int(values[1]), int(values[2])
 
     def zero_grad(self) -> None:
         """Drop the gradients of both models."""
