@@ -72,5 +72,6 @@ class Dropout(nn.Dropout):
         num_dropped = min(round(self.p * 65536), 65535)
         # Of x, not torch.empty: inside torch.func.vmap it must be a batch as x is.
         words = x.new_empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        keep = words.view(torch.int16)[: x.numel()].view(x.shape) >= num_dropped - 32768
+        # In place it stays int16, 0 or 1: a vector loop, unlike the one to bool, and unlike the conversion from bool.
+        keep = words.view(torch.int16)[: x.numel()].view(x.shape).ge_(num_dropped - 32768)
         return x * keep.to(x.dtype).mul_(65536 / (65536 - num_dropped))
