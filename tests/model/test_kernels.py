@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -230,24 +231,31 @@ def empty(num_positions: int, dtype: torch.dtype, device: str = "cpu") -> Tensor
     return torch.empty(1, 1, num_positions, 7, dtype=dtype, device=device)
 
 
+@pytest.fixture(params=[True, False])
+def by_onednn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether oneDNN multiplies float32."""
+    monkeypatch.setattr(
+        torch.backends.mkldnn, "matmul", SimpleNamespace(fp32_precision="bf16" if request.param else "")
+    )
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    return bool(request.param)
+
+
 @pytest.mark.parametrize(
-    ("num_queries", "num_keys", "dtype", "expected"),
-    [
-        (9, 48, torch.float32, True),
-        (9, 47, torch.float32, False),
-        (8, 48, torch.float32, False),  # few queries, as in decoding
-        (1, 4001, torch.float32, False),
-        (9, 320, torch.bfloat16, True),
-        (9, 319, torch.bfloat16, False),
-        (8, 4001, torch.bfloat16, False),
-        (9, 1, torch.float64, True),
-        (8, 1, torch.float64, False),
-    ],
+    ("dtype", "with_gradient", "without"),
+    [(torch.float32, 192, 160), (torch.bfloat16, 320, 160), (torch.float64, 1, 1)],
 )
 def test_a_cpu_uses_the_fused_kernel_if_there_are_many_queries_and_keys(
-    num_queries: int, num_keys: int, dtype: torch.dtype, expected: bool
+    by_onednn: bool, dtype: torch.dtype, with_gradient: int, without: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert prefers_fused(empty(num_queries, dtype), empty(num_keys, dtype)) == expected
+    monkeypatch.setattr(kernels, "_SMALL", 0)
+    if dtype == torch.float32 and not by_onednn:
+        with_gradient = without = 16
+    for num_keys, grad in ((with_gradient, True), (without, False)):
+        with torch.set_grad_enabled(grad):
+            assert prefers_fused(empty(9, dtype), empty(num_keys, dtype))
+            assert dtype == torch.float64 or not prefers_fused(empty(9, dtype), empty(num_keys - 1, dtype))
+            assert not prefers_fused(empty(8, dtype), empty(4001, dtype))  # few queries, as in decoding
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,20 @@
 """Which kernel computes equation 1, its softmax and dropout, by device and shape. Results differ by rounding only."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# On a CPU, equation 1 written out beats the fused kernel up to about these many keys: the fused backward pass is slow
-# on short sequences, above all in bfloat16. With few queries, as in decoding, it takes 2 to 6.5 times as long.
-_FUSED_FROM_NUM_KEYS = {torch.float32: 48, torch.bfloat16: 320}
+# On a CPU, equation 1 written out beats the fused kernel up to about these many keys, with and without a backward pass.
+# By one thread, 3,000 tokens of 4 heads, d_k = 64, take, written out and fused: at 24 keys in float32, 11 and 60 ms; at
+# 128, 30 and 58 in float32, 19 and 38 in bfloat16; at 192, forward only, 16 and 12, 11 and 9. With few queries, as in
+# decoding, the fused kernel takes 2 to 6.5 times as long. Beyond, with a backward pass, the written-out
+# form would still take 12 to 16 % less time, but it keeps the weights of all pairs of positions.
+_FUSED_FROM_NUM_KEYS = {torch.float32: (192, 160), torch.bfloat16: (320, 160)}
+# It is oneDNN's float32 products that it waits for: by torch's default library it takes 10 ms for 24 keys, not 60.
+_FUSED_FROM_NUM_KEYS_BY_DEFAULT = 16
 _FUSED_FROM_NUM_QUERIES = 9
 # Up to Q·M·d_k = 16³, though, it leaves out oneDNN, which builds a kernel for every new M: 1.0 to 10 times faster in
 # float32 without a backward pass. Beyond, it is up to 10 times slower.
@@ -24,7 +30,20 @@ def prefers_fused(q: Tensor, k: Tensor) -> bool:
     num_queries, num_keys = q.size(-2), k.size(-2)
     if q.dtype == torch.float32 and not torch.is_grad_enabled() and num_queries * num_keys * q.size(-1) <= _SMALL:
         return True
-    return num_queries >= _FUSED_FROM_NUM_QUERIES and num_keys >= _FUSED_FROM_NUM_KEYS.get(q.dtype, 0)
+    return num_queries >= _FUSED_FROM_NUM_QUERIES and num_keys >= _fused_from_num_keys(q.dtype)
+
+
+def _fused_from_num_keys(dtype: torch.dtype) -> int:
+    if dtype == torch.float32 and not _onednn_multiplies_float32():
+        return _FUSED_FROM_NUM_KEYS_BY_DEFAULT
+    with_gradient, without = _FUSED_FROM_NUM_KEYS.get(dtype, (0, 0))
+    return with_gradient if torch.is_grad_enabled() else without
+
+
+def _onednn_multiplies_float32() -> bool:
+    """Whether `use_onednn_for_float32` (training/device.py) is in effect, or torch has no other library."""
+    settings: Any = getattr(torch.backends.mkldnn, "matmul", None)  # since torch 2.9
+    return getattr(settings, "fp32_precision", "none") == "bf16" or not torch.backends.mkl.is_available()
 
 
 def check_mask(mask: Tensor | None, shape: tuple[int, ...]) -> None:
