@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from transformer import machine
+from transformer.commands import train
 
 
 @pytest.fixture
@@ -100,6 +101,29 @@ print(os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OMP_WAIT_POLICY"))
     assert done.stdout == (f"None {'PASSIVE' if module else None}\n")
 
 
+@pytest.mark.parametrize(("others", "expected"), [(0, "1000 None"), (1009, "None PASSIVE")])
+def test_threads_of_training_sleep_soon_and_at_once_beside_other_programs(
+    tmp_path: Path, others: int, expected: str
+) -> None:
+    (tmp_path / "loadavg").write_text(f"0.10 0.20 0.30 {1 + others}/2000 77\n")
+    program = f"""
+import os, pathlib, sys
+import transformer.machine
+transformer.machine._LOAD = pathlib.Path({str(tmp_path / "loadavg")!r})
+import transformer.commands.long_run
+assert "torch" not in sys.modules, "OpenMP reads the setting when torch is imported"
+print(os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OMP_WAIT_POLICY"))
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{expected}\n"
+
+
+def test_training_prepares_its_threads_before_it_imports_anything() -> None:
+    first = next(line for line in Path(train.__file__).read_text().splitlines() if line.startswith(("import", "from")))
+    assert first.startswith("import transformer.commands.long_run ")
+
+
 @pytest.mark.parametrize(
     ("load", "is_passive"),
     [
@@ -152,6 +176,7 @@ def test_a_users_own_setting_is_kept(monkeypatch: pytest.MonkeyPatch, name: str)
     monkeypatch.setattr(machine, "_num_running_others", lambda: 1009)
     before = dict(os.environ)
     machine.let_threads_sleep()
+    machine.let_threads_sleep_soon()
     assert dict(os.environ) == before
 
 

@@ -6,6 +6,9 @@ transformer train --src my.en --tgt my.de holds validation and test pairs out of
 torchrun --nproc-per-node=GPUS -m transformer.commands train CONFIG [section.key=value ...]
 """
 
+import transformer.commands.long_run  # noqa: F401 (first, as it prepares the process for torch)
+
+# isort: split
 import argparse
 import dataclasses
 import itertools
