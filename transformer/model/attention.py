@@ -44,6 +44,8 @@ class DotProductAttention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Queries (B, H, Q, d_k), keys (B, H, M, d_k) and values (B, H, M, d_v) to (B, H, Q, d_v)."""
+        if isinstance(mask, kernels.Packing):
+            return kernels.packed_attention(q, k, v, mask, self.dropout.p * self.dropout.training)
         if kernels.prefers_fused(q, k):
             return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=self.dropout.p * self.dropout.training)
         return self.dropout(self.weights(q, k, mask)) @ v
@@ -130,7 +132,7 @@ class MultiHeadAttention(nn.Module):
             x: (B, Q, D); (B·W, Q, D) if the W beam hypotheses of each sentence share its memory.
             memory: (B, M, D), or its keys and values from `project`.
             mask: bool (else TypeError), True where a query may attend; nn.MultiheadAttention has the opposite.
-                (Q, M), or broadcastable to (B, H, W·Q, M), else ValueError.
+                (Q, M), or broadcastable to (B, H, W·Q, M), else ValueError. Or a `Packing`, of sentences in one row.
         """
         kv = memory if isinstance(memory, KeyValue) else self.project(x if memory is None else memory)
         (num_rows, length, _), (num_sentences, _, num_keys, _) = x.shape, kv.keys.shape

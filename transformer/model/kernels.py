@@ -1,7 +1,9 @@
 """Which kernel computes equation 1, its softmax and dropout, by device and shape. Results differ by rounding only."""
 
+import inspect
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +23,9 @@ _FUSED_FROM_NUM_QUERIES = 9
 _SMALL = 4096
 # A CPU's vectors hold 16 float32 numbers. On rows that do not fill one, torch's softmax is a scalar loop.
 _VECTOR_NUMEL = 16
+# Flash attention takes 256, but has no backward pass beyond 192 on consumer GPUs (8.6, 8.9, 12.0).
+_FLASH_MAX_D_K = 192
+_flash: Callable[..., Tensor] | None = None
 
 
 def prefers_fused(q: Tensor, k: Tensor) -> bool:
@@ -46,9 +51,97 @@ def _onednn_multiplies_float32() -> bool:
     return getattr(settings, "fp32_precision", "none") == "bf16" or not torch.backends.mkl.is_available()
 
 
-def check_mask(mask: Tensor | None, shape: tuple[int, ...]) -> None:
+class Packing(NamedTuple):
+    """Sentences end to end, without padding: stands where a mask does, for x of shape (1, N, D).
+
+    Sentence i has the queries from query_starts[i] to query_starts[i + 1] and attends to the keys from key_starts[i] to
+    key_starts[i + 1]; the last entries are the numbers of queries and of keys. `is_causal` is for self-attention.
+    """
+
+    query_starts: Tensor  # (sentences + 1,) int32, on the device of the queries
+    key_starts: Tensor
+    longest_query: int  # at least as many tokens as the longest sentence has, or a kernel leaves out the rest of it
+    longest_key: int
+    is_causal: bool = False
+
+
+def flash_attention() -> Callable[..., Tensor] | None:
+    """varlen_attn, called with q, k, v and the fields of a `Packing`; None before torch 2.10."""
+    global _flash  # no functools.cache, of which a compiler warns
+    if _flash is None:
+        try:
+            from torch.nn.attention.varlen import varlen_attn  # takes longer than all else that is imported here
+        except ImportError:
+            return None
+        _flash = _by_window(varlen_attn)
+    return _flash
+
+
+def _by_window(varlen_attn: Any) -> Callable[..., Tensor]:
+    if "window_size" not in inspect.signature(varlen_attn).parameters:  # torch 2.10
+        return varlen_attn
+
+    def attend(*inputs: Any) -> Tensor:
+        *others, is_causal = inputs
+        context: Tensor = varlen_attn(*others, window_size=(-1, 0 if is_causal else -1))
+        return context
+
+    return attend
+
+
+def packing_obstacle(device: torch.device, dtype: torch.dtype, d_k: int, d_v: int) -> str | None:
+    """Why flash attention, the only fast kernel for packed sentences, cannot compute them; None if it can."""
+    if device.type != "cuda":
+        return f"device={device.type} has no kernel for sentences end to end"
+    if not _fits_flash(device, dtype):
+        return f"flash attention computes in bf16 or fp16, not in {str(dtype).removeprefix('torch.')}"
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return "flash attention needs a GPU of compute capability 8.0 or later"
+    if d_k != d_v or d_k % 8 or d_k > _FLASH_MAX_D_K:
+        return f"flash attention needs d_k = d_v, a multiple of 8 up to {_FLASH_MAX_D_K}, not {d_k} and {d_v}"
+    if flash_attention() is None:
+        return f"torch {torch.__version__} has no varlen_attn; 2.10 and later have"
+    return None
+
+
+def packed_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout: float = 0.0) -> Tensor:
+    """Equation 1 within each sentence: queries (1, H, Q, d_k), keys and values (1, H, M, ·) to (1, H, Q, d_v).
+
+    By flash attention on CUDA in half precision, elsewhere by one product with a mask of all queries and keys.
+    ValueError for a dropout of the weights by flash attention, which has none.
+    """
+    attend = flash_attention() if _fits_flash(q.device, q.dtype) else None
+    if attend is None:
+        mask = _block_mask(packing, q.size(2), k.size(2))
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout)
+    if dropout:
+        raise ValueError(f"dropout={dropout} of attention weights: flash attention of packed sentences has none")
+    context = attend(*(x[0].transpose(0, 1) for x in (q, k, v)), *packing)  # (Q, H, d_v)
+    return context.transpose(0, 1)[None]  # (1, H, Q, d_v)
+
+
+def _fits_flash(device: torch.device, dtype: torch.dtype) -> bool:
+    return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
+
+
+def _block_mask(packing: Packing, num_queries: int, num_keys: int) -> Tensor:
+    """True where query and key are of one sentence, and the key is not after the query if causal: (Q, M)."""
+    starts = packing.query_starts, packing.key_starts
+    query, key = (
+        torch.arange(number, dtype=torch.int32, device=x.device)
+        for number, x in zip((num_queries, num_keys), starts, strict=True)
+    )
+    of_query, of_key = (torch.bucketize(x, edges, right=True) for x, edges in zip((query, key), starts, strict=True))
+    mask = of_query[:, None] == of_key
+    return mask & (query[:, None] >= key) if packing.is_causal else mask
+
+
+def check_mask(mask: Tensor | Packing | None, shape: tuple[int, ...]) -> None:
     """TypeError or ValueError for masks that some kernels would take in silence, and others as something else."""
     if mask is None:
+        return
+    if isinstance(mask, Packing):
+        _check_packing(mask, shape)
         return
     if mask.dtype is not torch.bool:
         raise TypeError(f"mask is {mask.dtype}; it must be bool, True where a query may attend")
@@ -58,6 +151,21 @@ def check_mask(mask: Tensor | None, shape: tuple[int, ...]) -> None:
         is_right = False
     if not is_right:
         raise ValueError(f"mask {tuple(mask.shape)} is neither (Q, M) nor broadcastable to (B, H, Q, M) = {shape}")
+
+
+def _check_packing(packing: Packing, shape: tuple[int, ...]) -> None:
+    """Likewise, as far as it is known without waiting for a GPU."""
+    num_sentences, _, *numbers = shape
+    starts = packing.query_starts, packing.key_starts
+    if any(x.dtype is not torch.int32 or x.dim() != 1 for x in starts) or starts[0].shape != starts[1].shape:
+        found = ", ".join(f"{tuple(x.shape)} {x.dtype}" for x in starts)
+        raise ValueError(f"starts of packed sentences are {found}; both must be (sentences + 1,) int32")
+    if num_sentences != 1:
+        raise ValueError(f"{num_sentences} rows with packed sentences; they stand in one row, (1, N, D)")
+    if packing.is_causal and numbers[0] != numbers[1]:
+        raise ValueError(f"causal packed attention has as many keys as queries, not {numbers[1]} and {numbers[0]}")
+    if starts[0].is_cpu and not torch.compiler.is_compiling() and [int(x[-1]) for x in starts] != numbers:
+        raise ValueError(f"packed sentences end at {[int(x[-1]) for x in starts]}, not at {numbers} queries and keys")
 
 
 def softmax(scores: Tensor) -> Tensor:

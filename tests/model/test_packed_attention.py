@@ -1,0 +1,145 @@
+"""Attention within sentences that stand end to end: equation 1 for each, by any kernel; what is refused."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from transformer.model import kernels
+from transformer.model.attention import DotProductAttention, MultiHeadAttention
+from transformer.model.kernels import Packing, packed_attention
+
+H, D_K, D_V = 3, 8, 5
+QUERIES, KEYS = (3, 1, 5), (2, 7, 4)
+
+
+def starts(lengths: tuple[int, ...]) -> Tensor:
+    return torch.tensor([0, *lengths]).cumsum(0).int()
+
+
+def packing(queries: tuple[int, ...] = QUERIES, keys: tuple[int, ...] = KEYS, *, is_causal: bool = False) -> Packing:
+    return Packing(starts(queries), starts(keys), max(queries), max(keys), is_causal)
+
+
+def random(lengths: tuple[int, ...], size: int, seed: int) -> Tensor:
+    """(1, H, N, size) float64."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(1, H, sum(lengths), size, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_each_sentence_has_the_attention_that_it_has_alone(is_causal: bool) -> None:
+    keys = QUERIES if is_causal else KEYS
+    q, k, v = random(QUERIES, D_K, 1), random(keys, D_K, 2), random(keys, D_V, 3)
+    expected = []
+    for one, other, values in zip(q.split(QUERIES, 2), k.split(keys, 2), v.split(keys, 2), strict=True):
+        scores = one @ other.mT / math.sqrt(D_K)
+        if is_causal:
+            scores = scores + torch.full(scores.shape[-2:], -math.inf).triu(1)
+        expected.append(scores.softmax(-1) @ values)
+    found = DotProductAttention()(q, k, v, packing(keys=keys, is_causal=is_causal))
+    assert_close(found, torch.cat(expected, dim=2), rtol=1e-12, atol=1e-12)
+
+
+def test_sentences_without_tokens_change_nothing() -> None:
+    q, k = random(QUERIES, D_K, 1), random(KEYS, D_K, 2)
+    expected = packed_attention(q, k, k, packing())
+    found = packed_attention(q, k, k, packing((3, 0, 1, 5, 0), (2, 0, 7, 4, 0)))
+    assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_weights_are_dropped_in_training_only() -> None:
+    attention, options = DotProductAttention(dropout=0.5), packing()
+    q, k = random(QUERIES, D_K, 1), random(KEYS, D_K, 2)
+    assert not torch.equal(attention(q, k, k, options), attention(q, k, k, options))
+    attention.eval()
+    assert_close(attention(q, k, k, options), DotProductAttention()(q, k, k, options), rtol=0, atol=0)
+
+
+# Flash attention
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("is_first_version", [False, True])
+def test_varlen_attn_is_called_with_heads_last_whatever_its_version(
+    monkeypatch: pytest.MonkeyPatch, is_causal: bool, is_first_version: bool
+) -> None:
+    calls: list[Any] = []
+
+    def first(q: Tensor, k: Any, v: Any, cu_q: Any, cu_k: Any, max_q: int, max_k: int, is_causal: bool = False) -> Any:
+        calls.append(((-1, 0) if is_causal else (-1, -1), k.shape, v.shape, cu_q, cu_k, max_q, max_k))
+        return q
+
+    def later(*inputs: Any, window_size: tuple[int, int] = (-1, -1)) -> Any:
+        return first(*inputs, is_causal=window_size == (-1, 0))
+
+    monkeypatch.setattr(kernels, "_fits_flash", lambda *_: True)
+    monkeypatch.setattr(kernels, "_flash", kernels._by_window(first if is_first_version else later))
+    q, k, given = random(QUERIES, D_K, 1), random(KEYS, D_K, 2), packing(is_causal=is_causal)
+    assert torch.equal(packed_attention(q, k, k, given), q)
+    ((window, *others),) = calls
+    assert window == (-1, 0 if is_causal else -1)
+    assert others == [(13, H, D_K), (13, H, D_K), given.query_starts, given.key_starts, 5, 7]
+    with pytest.raises(ValueError, match=r"^dropout=0\.1 of attention weights: flash attention .* has none$"):
+        packed_attention(q, k, k, given, dropout=0.1)
+
+
+def test_a_torch_without_varlen_attn_computes_with_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "_flash", None)
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", None)
+    assert kernels.flash_attention() is None
+    monkeypatch.setattr(kernels, "_fits_flash", lambda *_: True)
+    q, k = random(QUERIES, D_K, 1), random(KEYS, D_K, 2)
+    assert packed_attention(q, k, k, packing()).shape == q.shape
+
+
+def test_varlen_attn_is_found_once() -> None:
+    pytest.importorskip("torch.nn.attention.varlen")  # since torch 2.10
+    assert kernels.flash_attention() is kernels.flash_attention()
+    assert kernels.flash_attention() is not None
+
+
+# What is refused
+
+
+def attend(options: Packing, num_rows: int = 1, memory: tuple[int, ...] = KEYS) -> Tensor:
+    layer = MultiHeadAttention(H * D_K, H).double()
+    x, y = (torch.ones(num_rows, sum(lengths), H * D_K, dtype=torch.float64) for lengths in (QUERIES, memory))
+    result: Tensor = layer(x, y, mask=options)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: attend(packing(), 2), "2 rows with packed sentences; they stand in one row, (1, N, D)"),
+        (
+            lambda: attend(packing(is_causal=True)),
+            "causal packed attention has as many keys as queries, not 13 and 9",
+        ),
+        (
+            lambda: attend(packing(keys=(2, 7, 3))),
+            "packed sentences end at [9, 12], not at [9, 13] queries and keys",
+        ),
+        (
+            lambda: attend(packing()._replace(query_starts=starts(QUERIES).long())),
+            "starts of packed sentences are (4,) torch.int64, (4,) torch.int32; both must be (sentences + 1,) int32",
+        ),
+        (
+            lambda: attend(packing(keys=(2, 11))),
+            "starts of packed sentences are (4,) torch.int32, (3,) torch.int32; both must be (sentences + 1,) int32",
+        ),
+    ],
+)
+def test_what_would_be_computed_wrongly_in_silence_is_an_error(call: Callable[[], Tensor], message: str) -> None:
+    assert attend(packing()).shape == (1, 9, H * D_K)
+    with pytest.raises(ValueError) as error:
+        call()
+    assert str(error.value) == message
