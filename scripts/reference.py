@@ -170,6 +170,8 @@ def _values(key: dict[str, Any]) -> str:
         return " or ".join(_values(option) for option in key["anyOf"])
     if "enum" in key:
         return ", ".join(f"`{value}`" for value in key["enum"])
+    if "const" in key:
+        return f"`{key['const']}`"
     if key["type"] == "null":
         return "`null`"
     if key["type"] == "array":

@@ -122,4 +122,5 @@ def _advice(kind: str, value: Any) -> str:
 def _accepted(cls: type, name: str) -> list[str]:
     hint = typing.get_type_hints(cls)[name]
     literals = [hint] if typing.get_origin(hint) is Literal else typing.get_args(hint)
-    return [str(value) for literal in literals for value in typing.get_args(literal)]
+    words = [str(value) for literal in literals for value in typing.get_args(literal)]
+    return [*words, "true", "false"] if bool in literals else words

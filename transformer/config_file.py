@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode
 
-from transformer.config_values import entry_type, takes_list, takes_null, takes_text
+from transformer.config_values import entry_type, takes_list, takes_null, takes_text, takes_truth
 from transformer.errors import ConfigError, one_line
 from transformer.files import is_special_file
 from transformer.shipped import hint, shipped_config
@@ -101,6 +101,8 @@ def apply_override(values: dict[str, Any], override: str, hints: Mapping[str, An
 
 
 def _override_value(text: str, hint: Any) -> Any:
+    if takes_truth(hint) and text in ("true", "false"):  # of a key that also takes a word
+        return text == "true"
     if takes_text(hint) and not (text == "null" and takes_null(hint)) and text[:1] not in ("'", '"'):
         return text
     try:

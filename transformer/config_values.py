@@ -62,6 +62,11 @@ def takes_text(hint: Any) -> bool:
     return any(kind is str or typing.get_origin(kind) is typing.Literal for kind in _alternatives(hint))
 
 
+def takes_truth(hint: Any) -> bool:
+    """Whether a key of this type may be true or false."""
+    return bool in _alternatives(hint)
+
+
 def takes_list(hint: Any) -> bool:
     """Whether a key of this type takes a list."""
     return any(typing.get_origin(kind) is tuple for kind in _alternatives(hint))

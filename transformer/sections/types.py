@@ -29,6 +29,7 @@ BoundedCount = Annotated[int, Field(ge=1, le=10**9)]
 VocabSize = Annotated[int, Field(ge=8, le=2**20)]
 Length = Annotated[int, Field(ge=2, le=2**20)]
 Offset = Annotated[int, Field(ge=0, le=10_000)]
+Switch = Literal["auto"] | bool
 Threads = Annotated[int, Field(ge=1, le=1024)]
 Beam = Annotated[int, Field(ge=1, le=1000)]
 Coverage = Annotated[float, Field(ge=0.98, le=1)]  # SentencePiece's limits
