@@ -48,6 +48,9 @@ _ELSEWHERE = {
     "train.precision": "fp16 bf16 half amp mixed_precision dtype model_dtype tf32 allow_tf32",
     "train.gradient_checkpointing": "checkpoint_activations activation_checkpointing gradient_checkpoint recompute "
     "use_gradient_checkpointing",
+    "train.packed": "packing use_packing sequence_packing packed_batches group_by_length padding_free remove_padding "
+    "use_flash_attention flash_attention",
+    "train.compile": "torch_compile compile_model use_compile torch_compile_backend",
     "the loss scale of fp16 adapts by itself": "fp16_init_scale fp16_scale_window loss_scale cost_scaling "
     "amp_loss_scale dynamic_loss_scale init_scale min_loss_scale",
     "train.device": "use_cuda use_gpu gpu gpus cpu no_cuda gpu_ranks devices device_ids",

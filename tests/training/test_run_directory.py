@@ -56,6 +56,8 @@ FREE = {
     "train.deterministic": True,
     "train.num_threads": 1,
     "train.gradient_checkpointing": True,
+    "train.packed": False,
+    "train.compile": False,
     "search.beam": 2,
     "search.alpha": 0.5,
     "search.max_length_offset": 19,

@@ -116,8 +116,9 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout:
         return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout)
     if dropout:
         raise ValueError(f"dropout={dropout} of attention weights: flash attention of packed sentences has none")
-    context = attend(*(x[0].transpose(0, 1) for x in (q, k, v)), *packing)  # (Q, H, d_v)
-    return context.transpose(0, 1)[None]  # (1, H, Q, d_v)
+    # Not x[0], whose gradient is copied into zeros.
+    context = attend(*(x.squeeze(0).transpose(0, 1) for x in (q, k, v)), *packing)  # (Q, H, d_v)
+    return context.transpose(0, 1).unsqueeze(0)  # (1, H, Q, d_v)
 
 
 def _fits_flash(device: torch.device, dtype: torch.dtype) -> bool:

@@ -18,6 +18,7 @@ from transformer.sections.types import (
     NotNegative,
     Positive,
     Precision,
+    Switch,
     Threads,
 )
 
@@ -32,7 +33,12 @@ class TrainConfig:
     # parameters that are not trained: names such as encoder or decoder.layers.0, with * and ?; or embeddings
     freeze: tuple[NonEmptyText, ...] = ()
     tokens_per_update: Count = 25000  # target tokens per optimizer step, accumulated over batches
-    max_tokens: Count = 4096  # tokens per batch and side, padding included: limits memory
+    # tokens per batch and side, padding included: limits memory; null: 4096, or 32768 if batches are packed
+    max_tokens: Count | None = None
+    # whether sentences stand end to end, without padding; auto: on CUDA, where precision and model allow it
+    packed: Switch = "auto"
+    # whether packed batches are compiled by torch.compile; auto: with 10,000 or more updates to come
+    compile: Switch = "auto"
     label_smoothing: Fraction = 0.1  # eps_ls (section 5.4)
     # learning rate by update; noam: equation 3; the others rise to learning_rate, then fall, or stay constant
     schedule: Literal["noam", "inverse_sqrt", "cosine", "linear", "constant"] = "noam"
@@ -114,6 +120,11 @@ class TrainConfig:
     def decay_end(self) -> int | None:
         """The update at which the learning rate reaches its lowest; None for schedules without an end."""
         return (self.decay_steps or self.max_steps) if self.schedule in ("cosine", "linear") else None
+
+    @property
+    def padded_tokens(self) -> int:
+        """`max_tokens` of padded batches."""
+        return 4096 if self.max_tokens is None else self.max_tokens
 
     @property
     def best_measure(self) -> str:

@@ -33,7 +33,7 @@ def apply_changes(progress: Progress, pairs: PairDataset, before: Config, now: C
     if not changed.keys() & _PLAN_KEYS:
         return
     settings = before.train
-    sampler = BatchSampler(pairs, settings.max_tokens, settings.tokens_per_update, before.seed, SINGLE_PROCESS)
+    sampler = BatchSampler(pairs, settings.padded_tokens, settings.tokens_per_update, before.seed, SINGLE_PROCESS)
     epoch = progress.epoch
     sampler.skip_epoch(progress)
     if progress.epoch != epoch:

@@ -21,6 +21,14 @@ def recompute_layers(model: Transformer) -> None:
         layer.forward = partial(_forward, layer, layer.forward)  # type: ignore[method-assign]
 
 
+def is_recomputed(module: nn.Module) -> bool:
+    """Whether a layer recomputes, or the layers of a model do."""
+    if isinstance(module, Transformer):
+        return any(is_recomputed(layer) for layer in (*module.encoder.layers, *module.decoder.layers))
+    forward = vars(module).get("forward")
+    return isinstance(forward, partial) and forward.func is _forward
+
+
 def _forward(layer: nn.Module, forward: Any, *inputs: Any) -> Any:
     if layer.training and torch.is_grad_enabled():
         return checkpoint(forward, *inputs, use_reentrant=False)

@@ -17,6 +17,7 @@ FREE_KEYS = {
     *("train.log_steps", "train.validate_steps", "train.validation_bleu", "train.best_by"),
     *("train.save_steps", "train.save_minutes", "train.keep_checkpoints"),
     *("train.device", "train.deterministic", "train.num_threads", "train.gradient_checkpointing"),
+    *("train.packed", "train.compile"),
     *("search.beam", "search.alpha", "search.length_penalty", "search.no_repeat_ngram", "search.allow_unknown"),
     *("search.max_length_offset", "search.max_length", "search.min_length", "search.max_source_length"),
     "train.decay_steps",  # where the schedule ends may not change: `other_end`
@@ -43,11 +44,9 @@ _GENERATED = ("builtin", "treebank")  # have no place
 
 def differing_keys(before: Config, now: Config, ignored: Collection[str] = ()) -> list[str]:
     """`key: value there, value here` for each key with another value."""
-    there, here = before.flat(), now.flat()
     return [
-        f"{key}: {yaml_value(there[key])} there, {yaml_value(here[key])} here"
-        for key in here
-        if key not in ignored and there[key] != here[key]
+        f"{key}: {yaml_value(there)} there, {yaml_value(here)} here"
+        for key, (there, here) in changed_values(before, now, now.flat().keys() - set(ignored)).items()
     ]
 
 
@@ -67,7 +66,10 @@ def other_end(before: TrainConfig, now: TrainConfig) -> list[str]:
 def changed_values(before: Config, now: Config, keys: Collection[str]) -> dict[str, tuple[Any, Any]]:
     """Both values of each of these keys that differs."""
     there, here = before.flat(), now.flat()
-    return {key: (there[key], here[key]) for key in here if key in keys and there[key] != here[key]}
+    changed = {key: (there[key], here[key]) for key in here if key in keys and there[key] != here[key]}
+    if before.train.padded_tokens == now.train.padded_tokens:  # null and its value, once the default
+        changed.pop("train.max_tokens", None)
+    return changed
 
 
 def moved_places(before: Config, now: Config) -> list[str]:

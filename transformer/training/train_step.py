@@ -5,6 +5,7 @@ Dimension key: B sentences, T target length, N non-pad target tokens, D model si
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,12 @@ from transformer.training.device import empty_cache, is_out_of_memory, return_fr
 from transformer.training.loss import label_smoothed_cross_entropy, linear_cross_entropy
 from transformer.training.loss_scale import LossScale
 from transformer.training.optimizer import MasterWeights
+from transformer.training.packed import PackedBatch
+from transformer.training.packing import Packer
 
 # Devices with a fused Adam that takes `found_inf` and does not look at it (FusedAdamWKernelImpl.mm in torch).
 _IGNORE_FOUND_INF = {"mps"}
+AnyBatch = Batch | PackedBatch
 # `with timer("forward"):` encloses one phase of an update: data, forward, backward or optimizer.
 Timer = Callable[[str], AbstractContextManager[object]]
 
@@ -30,11 +34,13 @@ def no_timer(phase: str) -> AbstractContextManager[None]:  # noqa: ARG001
     return nullcontext()
 
 
-def batch_loss(model: Transformer, batch: Batch, label_smoothing: float) -> tuple[Tensor, Tensor]:
+def batch_loss(model: Transformer, batch: AnyBatch, label_smoothing: float) -> tuple[Tensor, Tensor]:
     """Smoothed loss and NLL, summed over non-pad target tokens, in nats.
 
     A model with `logits` of its own is trained by them; all of a batch are then in memory.
     """
+    if isinstance(batch, PackedBatch):
+        return batch.loss(model, label_smoothing)
     hidden, _ = model.decode(batch.tgt_in, model.encode(batch.src))  # (B, T, D)
     # Padded positions are neither projected nor counted.
     hidden = hidden.flatten(0, 1).index_select(0, batch.target_positions)  # (N, D)
@@ -46,7 +52,7 @@ def batch_loss(model: Transformer, batch: Batch, label_smoothing: float) -> tupl
 
 def accumulate_gradients(
     weights: MasterWeights,
-    batches: Sequence[Batch],
+    batches: Sequence[AnyBatch],
     label_smoothing: float,
     num_tokens: int | None = None,
     timer: Timer = no_timer,
@@ -78,29 +84,38 @@ def accumulate_in_memory(
     num_tokens: int,
     report_halving: Callable[[], None],
     timer: Timer = no_timer,
-) -> tuple[list[Batch], Tensor, Tensor]:
+    packer: Packer | None = None,
+) -> tuple[Sequence[AnyBatch], Tensor, Tensor]:
     """`accumulate_gradients` of batches of pair indices, which are halved until they fit into memory.
 
-    Gradients are sums over pairs, so halving does not change them but for rounding. Also returns the batches.
-    MemoryError if a single pair does not fit.
+    Gradients are sums over pairs, so halving does not change them but for rounding. Also returns the batches, which the
+    `packer` makes where it can. MemoryError if a single pair does not fit.
     """
     device = weights.model.embedding.output_weight.device
+    if packer is not None and not packer.takes(weights.model):
+        packer = None
+    if packer is not None:
+        indices = packer.split(dataset, indices)
+    collated = partial(collate if packer is None else packer.collate, dataset)
     while True:
-        with timer("data"):
-            batches = [collate(dataset, batch).to(device) for batch in indices]
         try:
+            with timer("data"):
+                batches = [collated(batch).to(device) for batch in indices]
             return batches, *accumulate_gradients(weights, batches, label_smoothing, num_tokens, timer)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+        except Exception as error:
+            is_uncompiled_now = packer is not None and packer.gives_up_compiling(error)
+            if not is_uncompiled_now and not is_out_of_memory(error):
                 raise
-            if all(len(batch) == 1 for batch in indices):
+            if not is_uncompiled_now and all(len(batch) == 1 for batch in indices):
                 raise MemoryError(str(error)) from None
         # Outside the except clause, where the traceback no longer keeps the attempt's tensors alive.
         weights.zero_grad()
+        if is_uncompiled_now:
+            continue
         empty_cache(device)
         return_freed_memory()
         report_halving()
-        indices = halve_batches(indices)
+        indices = halve_batches(indices) if packer is None else packer.halve(dataset, indices)
 
 
 class NonfiniteGuard:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from transformer.config import Config
-from transformer.data.batching import Batch
 from transformer.errors import TrainingError
 from transformer.model.alternatives.build import build_model
 from transformer.progress import Stage, no_stage, say
@@ -31,6 +30,7 @@ from transformer.training.interruption import WholeUpdates
 from transformer.training.metrics import MetricsLog, NullLog
 from transformer.training.nonfinite import check_finite, check_skipped
 from transformer.training.optimizer import MasterWeights, adam, check_optimizer
+from transformer.training.packing import packer_of
 from transformer.training.reduction import GradientReducer
 from transformer.training.resumption import resume_run
 from transformer.training.rng import OwnRNG, get_rng_state, process_kept
@@ -38,7 +38,7 @@ from transformer.training.run_directory import keep_normalization, record_start
 from transformer.training.running import RunningSums, training_values
 from transformer.training.saving import RunSaver
 from transformer.training.schedule import described, learning_rate
-from transformer.training.train_step import NonfiniteGuard, Timer, accumulate_in_memory, no_timer
+from transformer.training.train_step import AnyBatch, NonfiniteGuard, Timer, accumulate_in_memory, no_timer
 from transformer.training.training_state import Progress, TrainingState, init_worker, reason_to_stop
 from transformer.training.update_data import update_data
 from transformer.training.validation import (
@@ -82,9 +82,10 @@ class Trainer:
         weight = next(weights.model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
         weights.model.train()
-        self._running = RunningSums(progress, self.device)
-        settings = config.train
-        self._sampler = BatchSampler(data.train, settings.max_tokens, settings.tokens_per_update, config.seed, context)
+        self._running, settings = RunningSums(progress, self.device), config.train
+        tokens = settings.padded_tokens, settings.tokens_per_update
+        self._sampler = BatchSampler(data.train, *tokens, config.seed, context)
+        self.packer = packer_of(settings, weights.model, settings.max_steps - progress.step)
         self._guard = NonfiniteGuard(weights.restore_scale(progress))
         self._agreement = Agreement(settings, context)
         self._saver, self._saved_at = RunSaver(config, data.tokenizer, self.device, progress), time.monotonic()
@@ -211,22 +212,21 @@ class Trainer:
             *self.data.counts(),
             f"device: {self.device}, precision: {precision_name(self.dtype)}",
         ]
-        if self.context.size > 1:
-            lines.append(f"processes: {self.context.size}")
-        if self.progress.step:
-            lines.append(f"resuming after step {self.progress.step}")
+        lines += [self.packer.described(self.weights.model)] if self.packer else []
+        lines += [f"processes: {self.context.size}"] if self.context.size > 1 else []
+        lines += [f"resuming after step {self.progress.step}"] if self.progress.step else []
         return "\n".join(lines)
 
     def num_tokens(self) -> tuple[int, int]:
         """Source and target tokens of all updates so far."""
         return self._sampler.num_tokens(self.progress)
 
-    def update(self) -> list[Batch]:
+    def update(self) -> Sequence[AnyBatch]:
         """Run one update; returns the batches of this rank. One that an exception leaves is taken back, as in `fit`."""
         with self._rng.in_use(), self._whole_updates.update():
             return self._update()
 
-    def _update(self) -> list[Batch]:
+    def _update(self) -> Sequence[AnyBatch]:
         progress = self.progress
         with self.timer("data"):
             update = self._sampler.next(progress)
@@ -251,9 +251,9 @@ class Trainer:
         """By `train.schedule`; `step` counts from 1."""
         return learning_rate(step, self.config.train, self.config.model.d_model)
 
-    def _accumulate_gradients(self, update: Update) -> tuple[list[Batch], Tensor, Tensor]:
+    def _accumulate_gradients(self, update: Update) -> tuple[Sequence[AnyBatch], Tensor, Tensor]:
         """This rank's batches, loss and NLL, with gradients on the master weights."""
-        settings = self.config.train
+        smoothing = self.config.train.label_smoothing
         data, indices, num_tokens = update_data(self.data, update, self._sampler, self.config, self.context)
 
         def report_halving() -> None:
@@ -265,7 +265,7 @@ class Trainer:
 
         try:
             return accumulate_in_memory(
-                self.weights, data, indices, settings.label_smoothing, num_tokens, report_halving, self.timer
+                self.weights, data, indices, smoothing, num_tokens, report_halving, self.timer, self.packer
             )
         except MemoryError as error:
             raise TrainingError(
@@ -300,7 +300,7 @@ class Trainer:
         progress, settings = self.progress, self.config.train
         log.note("validating")
         model = self.weights.model if self.average is None else self.average.computing(self.weights.model)
-        found = validate_all(model, self.data, settings.max_tokens, self.scorer, self.context, should_stop)
+        found = validate_all(model, self.data, settings.padded_tokens, self.scorer, self.context, should_stop)
         self._check_finite(*(scores["nll"] for scores in found.values()))
         is_regular = progress.step % settings.validate_steps == 0
         is_best = record_validation(progress, found["validation"], settings.best_by, is_regular=is_regular)

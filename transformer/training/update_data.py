@@ -28,6 +28,8 @@ def update_data(
     ends = np.cumsum([len(batch) for batch in positions])
     planned = (np.arange(end - len(batch), end) for end, batch in zip(ends, positions, strict=True))
     lengths = sampled.src.lengths, sampled.tgt.lengths
-    parts = (shard_update([batch], *lengths, max_tokens=config.train.max_tokens, rank=0, size=1) for batch in planned)
+    parts = (
+        shard_update([batch], *lengths, max_tokens=config.train.padded_tokens, rank=0, size=1) for batch in planned
+    )
     num_tokens = sum(context.all_gather(int(sampled.tgt.lengths.sum())))
     return sampled, [part for parts_of_batch in parts for part in parts_of_batch], num_tokens
