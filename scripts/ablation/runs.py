@@ -76,7 +76,7 @@ def train_and_score(row: str, config: Config, tokenize: str, stop: Callable[[], 
     steps = trainer.progress.step
     if steps > config.train.max_steps:
         raise ConfigError(f"{run} has had {steps} updates already, more than train.max_steps={config.train.max_steps}")
-    nll = validation_nll(trainer.weights.model, trainer.data.validation, config.train.max_tokens)
+    nll = validation_nll(trainer.weights.model, trainer.data.validation, config.train.padded_tokens)
     parameters = sum(parameter.numel() for parameter in trainer.weights.master.parameters())
     minutes = trainer.progress.elapsed_s / 60
     sources, references = zip(*trainer.data.validation_text, strict=True)

@@ -185,7 +185,7 @@ def _plan(config: Config) -> dict[str, Any]:
             group_into_updates(
                 dataset.src.lengths,
                 dataset.tgt.lengths,
-                max_tokens=settings.max_tokens,
+                max_tokens=settings.padded_tokens,
                 tokens_per_update=settings.tokens_per_update,
                 seed=config.seed,
                 epoch=0,

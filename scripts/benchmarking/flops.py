@@ -11,12 +11,14 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from transformer.config import ModelConfig
-from transformer.data.batching import Batch
 from transformer.data.tokenizer import PAD_ID
 from transformer.errors import ConfigError
+from transformer.training.packed import PackedBatch
+from transformer.training.train_step import AnyBatch
 
 
 class Product(NamedTuple):
@@ -89,17 +91,27 @@ def forward_flops(model: ModelConfig, vocab_size: int, work: Work) -> int:
     return weights + model.num_layers * per_pair * (work.source_pairs + work.target_pairs + work.cross_pairs)
 
 
-def batch_work(batches: Iterable[Batch]) -> Work:
+def batch_work(batches: Iterable[AnyBatch]) -> Work:
     """The work in some batches."""
-    return sum((_work(batch.src, batch.tgt_out) for batch in batches), Work())
+    return sum((_work(*_lengths(batch)) for batch in batches), Work())
 
 
-def num_padded(batches: Iterable[Batch]) -> tuple[int, int]:
+def num_padded(batches: Iterable[AnyBatch]) -> tuple[int, int]:
     """Source and target positions, padding included."""
-    sizes = [(batch.src.numel(), batch.tgt_out.numel()) for batch in batches]
+    sizes = [
+        batch.shape[:2] if isinstance(batch, PackedBatch) else (batch.src.numel(), batch.tgt_out.numel())
+        for batch in batches
+    ]
     return sum(src for src, _ in sizes), sum(tgt for _, tgt in sizes)
 
 
-def _work(src: Tensor, tgt: Tensor) -> Work:
-    s, t = ((ids != PAD_ID).sum(dim=1) for ids in (src, tgt))
-    return Work(len(src), *(int(x.sum()) for x in (s, t, s * s, t * t, t * s)))
+def _lengths(batch: AnyBatch) -> tuple[Tensor, Tensor]:
+    if isinstance(batch, PackedBatch):
+        src, tgt = (torch.from_numpy(lengths).long() for lengths in batch.lengths)
+    else:
+        src, tgt = ((ids != PAD_ID).sum(dim=1) for ids in (batch.src, batch.tgt_out))
+    return src, tgt
+
+
+def _work(s: Tensor, t: Tensor) -> Work:
+    return Work(len(s), *(int(x.sum()) for x in (s, t, s * s, t * t, t * s)))

@@ -12,7 +12,7 @@ from benchmarking.clock import Stopwatch, peak_memory, synchronize
 from benchmarking.flops import Work, batch_work, forward_flops, num_padded, weight_products
 from benchmarking.peak_flops import measure_products, peak_training_speed
 from benchmarking.report import Report
-from transformer.training.train_step import no_timer
+from transformer.training.train_step import AnyBatch, no_timer
 from transformer.training.trainer import Trainer
 
 _PHASED_UPDATES = 5
@@ -31,7 +31,8 @@ class Timing:
 
 def time_updates(trainer: Trainer, number: int) -> Timing:
     """Time `number` updates done as by `Trainer.fit`."""
-    seconds, batches = [], []
+    seconds: list[float] = []
+    batches: list[AnyBatch] = []
     synchronize(trainer.device)
     began = last = time.perf_counter()
     for _ in range(number):
@@ -87,7 +88,7 @@ def benchmark_training(trainer: Trainer, *, updates: int, warmup: int, peak_s: f
     }
     if peak_s:
         products = weight_products(model, vocab_size)
-        rates = measure_products(products, trainer.config.train.max_tokens, trainer.dtype, trainer.device, peak_s)
+        rates = measure_products(products, trainer.config.train.padded_tokens, trainer.dtype, trainer.device, peak_s)
         peak = peak_training_speed(products, rates, work.source_tokens / work.target_tokens)
         report |= {"peak_tokens_per_s": peak, "fraction_of_peak": tokens_per_s / peak}
     return report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from benchmarking.flops import Product, Work, batch_work, forward_flops, num_padded, weight_products
@@ -11,8 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from transformer.config import ModelConfig
 from transformer.data.batching import Batch
+from transformer.data.dataset import PairDataset, Side
 from transformer.errors import ConfigError
 from transformer.model.transformer import Transformer
+from transformer.training.packed import Shape, collate_packed
 
 VOCAB_SIZE = 101
 
@@ -78,3 +81,11 @@ def test_padding_is_not_counted() -> None:
     assert batch_work([batch]) == Work(2, 3 + 2, 2 + 4, 3**2 + 2**2, 2**2 + 4**2, 2 * 3 + 4 * 2)
     assert batch_work([batch, batch]) == batch_work([batch]) + batch_work([batch])
     assert num_padded([batch, batch]) == (12, 16)
+
+
+def test_a_packed_batch_has_the_work_of_its_sentences_and_the_positions_of_its_shape() -> None:
+    src = Side(np.array([5, 6, 3, 7, 3]), np.array([3, 2], np.int32), np.array([0, 3]))
+    tgt = Side(np.array([5, 3, 6, 7, 8, 3]), np.array([2, 4], np.int32), np.array([0, 2]))
+    batch = collate_packed(PairDataset(src, tgt, {}, ""), np.array([0, 1]), Shape(11, 13, 5, 7))
+    assert batch_work([batch]) == Work(2, 3 + 2, 2 + 4, 3**2 + 2**2, 2**2 + 4**2, 2 * 3 + 4 * 2)
+    assert num_padded([batch, batch]) == (22, 26)

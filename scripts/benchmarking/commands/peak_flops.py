@@ -27,7 +27,7 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
 def peak_flops(arguments: argparse.Namespace) -> Report:
     """Time every shape of product of the model."""
     config = load_config(arguments.config, arguments.overrides)
-    rows = config.train.max_tokens
+    rows = config.train.padded_tokens
     precisions = arguments.precision or list(PRECISIONS)
     device = resolve_device(arguments.device)
     return benchmark_peak_flops(config.model, config.data.vocab_size, rows, device, precisions, arguments.seconds)

@@ -34,6 +34,6 @@ def train(arguments: argparse.Namespace) -> Report:
             "corpus": config.data.corpus,
             **describe_model(config.model, trainer.weights.master),
             "precision": dtype_name(trainer.dtype),
-            "max_tokens": config.train.max_tokens,
+            "max_tokens": trainer.packer.max_tokens if trainer.packer else config.train.padded_tokens,
             **measured,
         }
