@@ -1,4 +1,4 @@
-"""The compiled graph of packed batches: one for all batches, the numbers of eager ones, and what if it fails."""
+"""The compiled graph of packed batches: one for all, with the numbers of eager ones; training goes on if it fails."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_an_error_that_is_not_the_compilers_is_raised_in_the_end(
         accumulated(make_model(), PackerOnCPU(compiled=CompiledStates(backend="eager")))
 
 
-def test_a_lack_of_memory_is_none_of_the_compilers() -> None:
+def test_a_lack_of_memory_does_not_end_compiling() -> None:
     states = CompiledStates(backend="eager")
     assert not states.gives_up(torch.OutOfMemoryError("CUDA out of memory"))
     assert states.is_on

@@ -1,4 +1,4 @@
-"""What keeps a model from training on packed batches, apart from its options, which test_packed.py tries."""
+"""Parts, hooks and devices that need padded batches; test_packed.py tries the options of a model."""
 
 from __future__ import annotations
 

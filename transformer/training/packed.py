@@ -27,7 +27,7 @@ from transformer.training.recomputation import is_recomputed
 class Shape(NamedTuple):
     """The sizes of a packed batch; batches of one shape look alike to a compiler and an allocator.
 
-    What sentences leave of them is padding, at the end: `num_padding` sentences of their own that the loss leaves out.
+    Tokens after the last sentence are padding: `num_padding` sentences of their own, which the loss leaves out.
     No sentence of it is empty, so that each has a key, nor longer than `longest`, beyond which flash attention computes
     nothing and leaves what was in memory, possibly NaN.
     """
@@ -117,7 +117,7 @@ def _parts(numbers: Tensor, shape: Shape) -> tuple[Tensor, ...]:
 
 
 def _position_rows(positions: torch.nn.Module, batch: PackedBatch, model: Transformer) -> Tensor:
-    """What `positions` adds to the embeddings of one long sentence: (rows, D)."""
+    """The rows that `positions` adds to the embeddings of one long sentence: (rows, D)."""
     rows = batch.shape.longest
     if model.max_length is not None:  # a sentence beyond it is the module's error, as in a padded batch
         rows = max(min(rows, model.max_length), *(int(lengths.max()) for lengths in batch.lengths))
@@ -139,7 +139,7 @@ def hidden_states(
     memory = model.encoder(x, within_source)  # (1, S, D)
     x = model.dropout(model.embedding(tgt[None], is_target=True) + F.embedding(tgt_at, tgt_positions))  # (1, T, D)
     memories: Sequence[Tensor | KeyValue] = [memory] * len(model.decoder.layers)
-    if not is_recomputed(model):
+    if memories and not is_recomputed(model):
         memories = _keys_and_values([layer.cross_attention for layer in model.decoder.layers], memory)  # type: ignore[misc]
     for layer, layer_memory in zip(model.decoder.layers, memories, strict=True):
         x, _, _ = layer(x, within_target, None, layer_memory, to_source)

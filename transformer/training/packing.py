@@ -51,11 +51,12 @@ class Packer:
         return reason is None
 
     def described(self, model: Transformer) -> str:
-        """What batches are, for the user."""
+        """A line for the user: how batches are made, and why they are padded if they are."""
         reason = _obstacle(model)
         if reason is not None:
             return f"batches: padded, as {reason}"
-        return "batches: packed" + (", compiled" if self._compiled is not None and self._compiled.is_on else "")
+        is_compiled = self._compiled is not None and self._compiled.is_on
+        return f"batches: packed{', compiled in the first update' if is_compiled else ''}"
 
     def split(self, dataset: PairDataset, indices: list[Ints]) -> list[Ints]:
         """Split the pairs of an update, however they are split now, into as few batches as `max_tokens` allows."""
@@ -112,7 +113,7 @@ def _obstacle(model: Transformer) -> str | None:
 
 
 def packer_of(settings: TrainConfig, model: Transformer, num_updates: int) -> Packer | None:
-    """What packs batches by `train.packed` and `train.compile`; None if all are padded.
+    """The packer of a run by `train.packed` and `train.compile`; None if all batches are padded.
 
     `num_updates` are to come. ConfigError if one of the keys is true and cannot be.
     """
