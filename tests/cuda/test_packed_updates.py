@@ -48,11 +48,8 @@ def counted_update(cuda: PretendedCuda, trainer: Trainer) -> tuple[Sequence[AnyB
     return batches, cuda.num_kernels
 
 
-@pytest.mark.parametrize("values", [(), ("model.norm=pre", "model.positional=learned", "train.clip_norm=1")], ids=str)
-def test_a_packed_update_waits_for_nothing_and_launches_less(
-    cuda: PretendedCuda, tiny_config: Config, values: tuple[str, ...]
-) -> None:
-    values = ("model.num_layers=2", *values)
+def test_a_packed_update_waits_for_nothing_and_launches_less(cuda: PretendedCuda, tiny_config: Config) -> None:
+    values = ("model.num_layers=2", "model.norm=pre", "model.positional=learned", "train.clip_norm=1")
     (batch,), number = counted_update(cuda, trainer_of(tiny_config, "packed", *values))
     assert isinstance(batch, PackedBatch)
     assert not cuda.waits
@@ -145,7 +142,6 @@ def test_a_hook_that_is_added_later_gets_padded_batches(tiny_config: Config) -> 
     [
         (("train.max_steps=10000",), "batches: packed, compiled in the first update"),
         (("train.max_steps=9999",), "batches: packed"),
-        (("train.max_steps=10000", "train.compile=false"), "batches: packed"),
         (("train.compile=true",), "batches: packed, compiled in the first update"),
         (("train.precision=fp32",), "batches: padded, as flash attention computes in bf16 or fp16, not in float32"),
     ],
