@@ -127,7 +127,7 @@ def _task(what: What, size: str, config: Config, cache: Path, arguments: argpars
         work=cache / "work" / data.name,
         precision="",  # each peer's
         threads=arguments.threads or (num_cpus() if what == "train" else 1),
-        max_tokens=config.train.max_tokens,
+        max_tokens=config.train.padded_tokens,
         updates=arguments.updates or _UPDATES[size],
         warmup=_WARMUP[size],
         sentences=sentences,
