@@ -38,6 +38,10 @@ __all__ = [
 ]
 
 
+# Keys that saved configurations may lack, and how the versions behaved that wrote them: not as the defaults of today.
+FORMER_VALUES = {"data.normalization": "nmt_nfkc", "train.batching": "bucketed"}
+
+
 @one_line_errors("")
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Config:
@@ -143,8 +147,10 @@ def load_config(
         raise TypeError(f"overrides={overrides!r} must be a list of texts such as train.max_steps=1000")
     path = Path(path) if saved else find_config(path)
     values = read_values(path, saved=saved)
-    if saved and isinstance(data := values.get("data"), dict):
-        data.setdefault("normalization", "nmt_nfkc")  # the only rule of versions that did not name it
+    for key, former in FORMER_VALUES.items() if saved else ():
+        part, _, name = key.partition(".")
+        if isinstance(values.get(part), dict):
+            values[part].setdefault(name, former)
     values.setdefault("run_dir", f"runs/{path.stem if path.suffix in ('.yaml', '.yml') else path.name}")
     for override in overrides:
         apply_override(values, override, _HINTS)

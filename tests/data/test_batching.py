@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from transformer.data.batching import Batch, bucket_by_length, collate, group_into_updates, pad, shard_update
+from transformer.data.batching import (
+    Batch,
+    bucket_by_length,
+    collate,
+    draw_updates,
+    group_into_updates,
+    pad,
+    shard_update,
+)
 from transformer.data.dataset import Ints, PairDataset, Side
 from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
@@ -194,6 +202,67 @@ def test_an_epoch_without_pairs_has_no_updates() -> None:
 def test_pairs_larger_than_an_update_are_updates_of_their_own() -> None:
     lengths = np.full(3, 11), np.full(3, 11)
     assert sorted(updates(lengths, max_tokens=100, tokens_per_update=7)) == [[[0]], [[1]], [[2]]]
+
+
+def drawn(lengths: tuple[Ints, Ints], tokens_per_update: int = 307, seed: int = 1, epoch: int = 0) -> list[list[int]]:
+    found = draw_updates(lengths[1], tokens_per_update=tokens_per_update, seed=seed, epoch=epoch)
+    return [pairs.tolist() for [pairs] in found]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("tokens_per_update", [7, 127, 307, 100_003])
+def test_mixed_updates_have_every_pair_once_and_equally_many_tokens(seed: int, tokens_per_update: int) -> None:
+    src, tgt = random_lengths(seed)
+    found = drawn((src, tgt), tokens_per_update)
+    assert sorted(i for update in found for i in update) == list(range(len(tgt)))
+    number = max(1, round(int(tgt.sum()) / tokens_per_update))
+    assert len(found) == number or tokens_per_update < 4 * tgt.max()
+    assert all(abs(tgt[update].sum() - tgt.sum() / number) < 2 * tgt.max() for update in found)
+
+
+def test_a_mixed_update_is_a_sample_of_all_lengths_at_another_place_in_each_epoch() -> None:
+    lengths = np.arange(2, 403), np.arange(2, 403)
+    first, second = drawn(lengths, 20_011), drawn(lengths, 20_011, epoch=1)
+    assert first != second
+    assert drawn(lengths, 20_011, seed=2) != first
+    assert drawn(lengths, 20_011) == first
+    for update in first:
+        # Of 100 numbers drawn from 2 to 402, the mean is within three standard errors of 202, which are 35.
+        assert abs(np.mean(lengths[0][update]) - 202) < 35
+
+
+def test_an_epoch_without_pairs_has_no_mixed_updates() -> None:
+    assert drawn((np.zeros(0, np.int32), np.zeros(0, np.int32))) == []
+
+
+# Splits
+
+
+def cost(batches: Sequence[Ints], src: Ints, tgt: Ints) -> float:
+    """Tokens with padding, the mean of both sides, and 256 for each batch."""
+    return sum(len(batch) * (int(src[batch].max()) + int(tgt[batch].max())) / 2 + 256 for batch in batches)
+
+
+@pytest.mark.parametrize("seed", range(11))
+def test_an_update_is_split_at_the_least_cost_of_all_splits(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    longer = np.repeat(rng.choice(np.arange(2, 211), 7, replace=False), rng.integers(1, 41, 7))  # 7 lengths
+    src, tgt = longer, np.maximum(1, longer - rng.integers(0, 5, len(longer)))
+    [found] = [shard_update([np.arange(len(src))], src, tgt, max_tokens=10**6, rank=0, size=1)]
+    groups = [np.flatnonzero(longer == length) for length in np.unique(longer)]
+    best = min(
+        cost([np.concatenate(groups[a:b]) for a, b in itertools.pairwise((0, *cuts, 7))], src, tgt)
+        for number in range(7)
+        for cuts in itertools.combinations(range(1, 7), number)
+    )
+    assert cost(found, src, tgt) == best
+    assert sorted(np.concatenate(found).tolist()) == list(range(len(src)))
+
+
+def test_pairs_of_one_length_are_split_evenly_where_they_exceed_the_budget() -> None:
+    lengths = np.full(15, 7), np.full(15, 5)
+    found = shard_update([np.arange(15)], *lengths, max_tokens=56, rank=0, size=1)
+    assert [len(batch) for batch in found] == [8, 7]
 
 
 # Shards

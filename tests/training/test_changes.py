@@ -103,9 +103,9 @@ def test_a_new_run_takes_the_flag(tiny_config: Config) -> None:
     assert Trainer.from_config(tiny_config, change=True).progress.step == 0
 
 
-@pytest.mark.parametrize("values", [{"tokens_per_update": 701}, {"max_tokens": 307}])
+@pytest.mark.parametrize("values", [{"tokens_per_update": 701}, {"max_tokens": 307}, {"batching": "mixed"}])
 def test_with_other_batches_training_goes_on_with_the_next_epoch(
-    begun: Config, values: dict[str, int], capsys: pytest.CaptureFixture[str]
+    begun: Config, values: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = Trainer.from_config(begun)
     epoch, seen = first.progress.epoch, first.num_tokens()
@@ -122,6 +122,25 @@ def test_with_other_batches_training_goes_on_with_the_next_epoch(
         tgt += sum(batch.num_tokens for batch in batches)
         src += sum(int((batch.src != 0).sum()) for batch in batches)
     assert trainer.num_tokens() == (seen[0] + src, seen[1] + tgt)
+
+
+def test_mixed_updates_are_the_same_pairs_in_smaller_batches(tiny_config: Config) -> None:
+    mixed = with_values(tiny_config, batching="mixed", max_steps=FIRST)
+    Trainer.from_config(mixed).fit()
+    trainer = Trainer.from_config(with_values(mixed, max_steps=LAST))
+    epoch, number = trainer.progress.epoch, trainer.progress.update
+    whole = trainer.update()
+    run = Path(mixed.run_dir)
+    trainer = Trainer.from_config(
+        dataclasses.replace(with_values(mixed, max_steps=LAST, max_tokens=61), run_dir=str(run)), change=True
+    )
+    assert (trainer.progress.epoch, trainer.progress.update) == (epoch, number)
+    split = trainer.update()
+    assert len(split) > len(whole)
+    sentences = (
+        sorted(row[row != 0].tolist() for batch in batches for row in batch.tgt_out) for batches in (whole, split)
+    )
+    assert next(sentences) == next(sentences)
 
 
 def test_another_seed_orders_the_next_epoch_otherwise(begun: Config) -> None:

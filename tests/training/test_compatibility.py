@@ -8,6 +8,7 @@ last three sentences, which the model does not know, tell the one from the other
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -20,13 +21,14 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from transformer.config import Config, ModelConfig, load_config
+from transformer.data.batching import group_into_updates
 from transformer.data.builtin import builtin_pairs
 from transformer.errors import CheckpointError, ConfigError
 from transformer.inference.translator import Translator
 from transformer.model.alternatives.build import build_model
 from transformer.training.checkpoint import average_checkpoints, load_checkpoint
 from transformer.training.integrity import present_name
-from transformer.training.run_directory import claim_run, keep_normalization
+from transformer.training.run_directory import claim_run, keep_former_values
 from transformer.training.trainer import Trainer
 from transformer.training.training_state import load_state
 
@@ -167,7 +169,7 @@ def test_a_run_from_before_an_option_existed_resumes(run: Path) -> None:
     config = in_place(run)
     path = run / "config.yaml"
     path.write_text("".join(line for line in path.read_text().splitlines(True) if "attention_" not in line))
-    expected = keep_normalization(config)
+    expected = keep_former_values(config)
     claim_run(config)
     assert load_config(path, saved=True) == expected
 
@@ -181,6 +183,25 @@ def test_a_run_from_before_normalization_was_a_key_keeps_the_rule_of_its_tokeniz
     assert trainer.config.data.normalization == "nmt_nfkc"
     assert load_config(run / "config.yaml", saved=True).data.normalization == "nmt_nfkc"
     assert "normalization: nmt_nfkc" in (run / "config.yaml").read_text()
+
+
+def test_a_run_from_before_batching_was_a_key_keeps_the_updates_that_it_had(run: Path) -> None:
+    config = in_place(run)
+    trainer = Trainer.from_config(config)
+    assert trainer.config.train.batching == "bucketed"
+    assert "batching: bucketed" in (run / "config.yaml").read_text()
+    src, tgt = trainer.data.train.src.lengths, trainer.data.train.tgt.lengths
+    plan = functools.partial(
+        group_into_updates,
+        *(src, tgt),
+        max_tokens=config.train.max_tokens,
+        tokens_per_update=config.train.tokens_per_update,
+        seed=config.seed,
+    )
+    epoch, number = trainer.progress.epoch, trainer.progress.update
+    expected = [*plan(epoch=epoch)[number:], *plan(epoch=epoch + 1)][0]
+    batches = trainer.update()
+    assert [len(batch.src) for batch in batches] == [len(batch) for batch in expected]
 
 
 @pytest.mark.parametrize(("stated", "wanted"), [(False, "identity"), (True, "minimal")])

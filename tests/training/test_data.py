@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from transformer.config import DataConfig
+from transformer.config import DataConfig, TrainConfig
 from transformer.data import corpus as corpus_module
 from transformer.data.builtin import builtin_pairs
 from transformer.data.corpus import Corpus, CorpusReader
@@ -164,9 +164,14 @@ def dataset() -> PairDataset:
     return PairDataset(side(), side(), {}, "random")
 
 
-def take(dataset: PairDataset, progress: Progress, number: int, context: DistributedContext) -> list[Update]:
+@pytest.fixture(params=["mixed", "bucketed"])
+def settings(request: pytest.FixtureRequest) -> TrainConfig:
+    return TrainConfig(max_tokens=37, tokens_per_update=97, batching=request.param)
+
+
+def take(dataset: PairDataset, settings: TrainConfig, progress: Progress, number: int) -> list[Update]:
     """The next updates."""
-    sampler = BatchSampler(dataset, max_tokens=37, tokens_per_update=97, seed=7, context=context)
+    sampler = BatchSampler(dataset, settings, 7, SINGLE_PROCESS)
     updates = []
     for _ in range(number):
         updates.append(sampler.next(progress))
@@ -179,15 +184,15 @@ def pairs(updates: list[Update]) -> list[int]:
 
 
 @pytest.mark.parametrize("number", [0, 1, 7, 30])
-def test_the_tokens_of_a_run_are_those_of_its_updates(dataset: PairDataset, number: int) -> None:
+def test_the_tokens_of_a_run_are_those_of_its_updates(dataset: PairDataset, settings: TrainConfig, number: int) -> None:
     progress = Progress()
-    done = pairs(take(dataset, progress, number, SINGLE_PROCESS))
-    sampler = BatchSampler(dataset, max_tokens=37, tokens_per_update=97, seed=7, context=SINGLE_PROCESS)
+    done = pairs(take(dataset, settings, progress, number))
+    sampler = BatchSampler(dataset, settings, 7, SINGLE_PROCESS)
     assert sampler.num_tokens(progress) == tuple(sum(side.lengths[done]) for side in (dataset.src, dataset.tgt))
 
 
-def test_each_epoch_contains_every_pair_once_in_another_order(dataset: PairDataset) -> None:
-    updates = take(dataset, Progress(), 20, SINGLE_PROCESS)
+def test_each_epoch_contains_every_pair_once_in_another_order(dataset: PairDataset, settings: TrainConfig) -> None:
+    updates = take(dataset, settings, Progress(), 20)
     first, second = ([update for update in updates if update.epoch == epoch] for epoch in (0, 1))
     assert updates[len(first) + len(second)].epoch == 2
     assert sorted(pairs(first)) == sorted(pairs(second)) == list(range(101))
@@ -196,21 +201,21 @@ def test_each_epoch_contains_every_pair_once_in_another_order(dataset: PairDatas
     assert [update.number for update in first] == list(range(1, len(first) + 1))
 
 
-def test_sampling_resumes_at_any_position(dataset: PairDataset) -> None:
-    expected = take(dataset, Progress(), 20, SINGLE_PROCESS)
+def test_sampling_resumes_at_any_position(dataset: PairDataset, settings: TrainConfig) -> None:
+    expected = take(dataset, settings, Progress(), 20)
     for stop in range(20):
         progress = Progress()
-        take(dataset, progress, stop, SINGLE_PROCESS)
-        assert [str(update) for update in take(dataset, progress, 20 - stop, SINGLE_PROCESS)] == list(
+        take(dataset, settings, progress, stop)
+        assert [str(update) for update in take(dataset, settings, progress, 20 - stop)] == list(
             map(str, expected[stop:])
         )
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_the_ranks_share_the_pairs_of_an_update(dataset: PairDataset, size: int) -> None:
+def test_the_ranks_share_the_pairs_of_an_update(dataset: PairDataset, settings: TrainConfig, size: int) -> None:
     shards, updates = [], []
     for rank in range(size):
-        sampler = BatchSampler(dataset, 37, 97, 7, DistributedContext(rank, size))
+        sampler = BatchSampler(dataset, settings, 7, DistributedContext(rank, size))
         updates.append(sampler.next(Progress()))
         shards.append([int(i) for batch in sampler.shard(updates[-1]) for i in batch])
     assert sorted(itertools.chain(*shards)) == sorted(pairs(updates[:1]))

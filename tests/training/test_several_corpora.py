@@ -14,7 +14,7 @@ import pytest
 import sentencepiece
 from safetensors.torch import load_file
 
-from transformer.config import Config, CorpusEntry, DataConfig, load_config
+from transformer.config import Config, CorpusEntry, DataConfig, TrainConfig, load_config
 from transformer.data.builtin import builtin_pairs
 from transformer.data.dataset import encode_corpus
 from transformer.data.tokenizer import Tokenizer
@@ -118,7 +118,7 @@ def test_one_corpus_given_either_way_is_the_same_to_the_bit(data: DataConfig) ->
 
 
 def sampler(found: RunData, context: DistributedContext = SINGLE_PROCESS) -> BatchSampler:
-    return BatchSampler(found.train, max_tokens=211, tokens_per_update=509, seed=7, context=context)
+    return BatchSampler(found.train, TrainConfig(max_tokens=211, tokens_per_update=509), 7, context)
 
 
 def epochs(found: RunData, number: int) -> list[Counter[int]]:

@@ -38,7 +38,7 @@ def prepared(config: Config) -> RunData:
 
 
 def sampler_of(config: Config, data: RunData, context: Any = SINGLE_PROCESS) -> BatchSampler:
-    return BatchSampler(data.train, config.train.max_tokens, config.train.tokens_per_update, config.seed, context)
+    return BatchSampler(data.train, config.train, config.seed, context)
 
 
 def texts(data: RunData, pairs: Any, indices: Any) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""Length-bucketed batches of at most `max_tokens` padded tokens (section 5.1); padding and shifting.
+"""Updates and their batches of at most `max_tokens` padded tokens (section 5.1); padding and shifting.
 
 Dimension key: B sentences, S source length, T target length, N target tokens without padding.
 """
@@ -57,10 +57,11 @@ def shard_update(
 ) -> list[Ints]:
     """Batches of one of `size` processes; none if there are fewer pairs.
 
-    Pairs are assigned round-robin in order of length, which balances the load.
+    Pairs are assigned round-robin in order of length, which balances the load. They are split where padding and the
+    batches themselves cost least.
     """
     pairs = _sort_by_length(np.concatenate(update), src_lengths, tgt_lengths)[rank::size]
-    return _split_by_tokens(pairs, src_lengths, tgt_lengths, max_tokens)
+    return _split_by_cost(pairs, src_lengths, tgt_lengths, max_tokens)
 
 
 def _sort_by_length(pairs: Ints, src_lengths: Ints, tgt_lengths: Ints) -> Ints:
@@ -84,6 +85,56 @@ def _split_by_tokens(pairs: Ints, src_lengths: Ints, tgt_lengths: Ints, max_toke
         batches.append(pairs[start : start + size])
         start += size
     return batches
+
+
+# On a CPU, a further batch takes as long as about these many tokens (255 to 350 with configs/multi30k_tiny.yaml).
+_BATCH_COST = 256
+
+
+def _split_by_cost(pairs: Ints, src_lengths: Ints, tgt_lengths: Ints, max_tokens: int) -> list[Ints]:
+    """Split sorted pairs into consecutive batches of at most `max_tokens`, at the least cost of all splits.
+
+    The cost of a batch is its tokens, padding included, and `_BATCH_COST`. Pairs whose longer sides are equally long
+    stay together, unless they exceed `max_tokens`.
+    """
+    if not len(pairs):
+        return []
+    src, tgt = src_lengths[pairs].astype(np.int64), tgt_lengths[pairs].astype(np.int64)
+    longest = np.maximum(src, tgt)
+    ends = np.flatnonzero(np.append(longest[1:] != longest[:-1], True)) + 1  # of groups of one length
+    starts = np.concatenate(([0], ends[:-1]))
+    src, tgt = np.maximum.reduceat(src, starts), np.maximum.reduceat(tgt, starts)
+    cost, first = np.zeros(len(ends) + 1), np.zeros(len(ends) + 1, np.int64)
+    for last, end in enumerate(ends, start=1):  # the best split of the first `last` groups ends with the batch [i:last]
+        widths = [np.maximum.accumulate(side[:last][::-1])[::-1] for side in (src, tgt)]
+        rows = end - starts[:last]
+        num_batches = -(-rows // np.maximum(1, max_tokens // np.maximum(*widths)))
+        costs = cost[:last] + rows * (widths[0] + widths[1]) / 2 + _BATCH_COST * num_batches
+        first[last] = costs.argmin()
+        cost[last] = costs[first[last]]
+    batches: list[Ints] = []
+    last = len(ends)
+    while last:
+        batch = slice(starts[first[last]], ends[last - 1])
+        size = max(1, max_tokens // int(longest[batch].max()))
+        batches[:0] = np.array_split(pairs[batch], -(-len(pairs[batch]) // size))
+        last = first[last]
+    return batches
+
+
+def draw_updates(tgt_lengths: Ints, *, tokens_per_update: int, seed: int, epoch: int) -> list[list[Ints]]:
+    """Split an epoch's pairs at random into updates of equally many target tokens, about `tokens_per_update`.
+
+    An update is one array of indices, to be split into batches by `shard_update`. Like `group_into_updates`, it is a
+    pure function of its arguments.
+    """
+    if not len(tgt_lengths):
+        return []
+    order = np.random.default_rng((seed, epoch)).permutation(len(tgt_lengths))
+    ends = tgt_lengths[order].cumsum(dtype=np.int64)
+    number = max(1, round(int(ends[-1]) / tokens_per_update))
+    cuts = np.searchsorted(ends, np.arange(1, number) * ends[-1] / number) + 1
+    return [[update] for update in np.split(order, cuts) if len(update)]
 
 
 def group_into_updates(

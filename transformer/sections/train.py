@@ -33,6 +33,8 @@ class TrainConfig:
     # parameters that are not trained: names such as encoder or decoder.layers.0, with * and ?; or embeddings
     freeze: tuple[NonEmptyText, ...] = ()
     tokens_per_update: Count = 25000  # target tokens per optimizer step, accumulated over batches
+    # which pairs make an update; mixed: a random sample; bucketed: whole batches of pairs of similar length
+    batching: Literal["mixed", "bucketed"] = "bucketed"
     # tokens per batch and side, padding included: limits memory; null: 4096, or 32768 if batches are packed
     max_tokens: Count | None = None
     # whether sentences stand end to end, without padding; auto: on CUDA, where precision and model allow it

@@ -10,7 +10,7 @@ from transformer.training.run_keys import CHANGEABLE_KEYS, changed_values, yaml_
 from transformer.training.training_state import Progress
 
 # With other values, the updates of an epoch consist of other pairs.
-_PLAN_KEYS = {"seed", "train.tokens_per_update", "train.max_tokens"}
+_PLAN_KEYS = {"seed", "train.batching", "train.tokens_per_update"}
 
 
 def apply_changes(progress: Progress, pairs: PairDataset, before: Config, now: Config) -> Iterator[str]:
@@ -30,10 +30,11 @@ def apply_changes(progress: Progress, pairs: PairDataset, before: Config, now: C
     ends = [settings.decay_end for settings in (before.train, now.train)]
     if "train.schedule" not in changed and ends[0] != ends[1]:
         yield f"train.schedule={now.train.schedule} ends at step {ends[0]} → {ends[1]}"
-    if not changed.keys() & _PLAN_KEYS:
+    # A mixed update is drawn before it is split into batches.
+    keys = _PLAN_KEYS | ({"train.max_tokens"} if before.train.batching == "bucketed" else set())
+    if not changed.keys() & keys:
         return
-    settings = before.train
-    sampler = BatchSampler(pairs, settings.padded_tokens, settings.tokens_per_update, before.seed, SINGLE_PROCESS)
+    sampler = BatchSampler(pairs, before.train, before.seed, SINGLE_PROCESS)
     epoch = progress.epoch
     sampler.skip_epoch(progress)
     if progress.epoch != epoch:

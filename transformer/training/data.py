@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from transformer.config import DataConfig
-from transformer.data.batching import group_into_updates, shard_update
+from transformer.config import DataConfig, TrainConfig
+from transformer.data.batching import draw_updates, group_into_updates, shard_update
 from transformer.data.corpus import load_split
 from transformer.data.dataset import Ints, PairDataset, encode_corpus, in_words
 from transformer.data.duplicates import Overlap, overlap
@@ -175,15 +175,12 @@ class Update:
 class BatchSampler:
     """Samples the batches of each update, epoch after epoch."""
 
-    def __init__(
-        self, dataset: PairDataset, max_tokens: int, tokens_per_update: int, seed: int, context: DistributedContext
-    ) -> None:
+    def __init__(self, dataset: PairDataset, settings: TrainConfig, seed: int, context: DistributedContext) -> None:
         self._lengths = dataset.src.lengths, dataset.tgt.lengths
-        self._max_tokens, self._context = max_tokens, context
+        self._max_tokens, self._context = settings.padded_tokens, context
+        self._is_mixed = settings.batching == "mixed"
         self._visits = dataset.visits(seed) if isinstance(dataset, Mixture) else None
-        self._plan = functools.partial(
-            group_into_updates, max_tokens=max_tokens, tokens_per_update=tokens_per_update, seed=seed
-        )
+        self._plan = functools.partial(plan_updates, settings=settings, seed=seed)
         self._epoch = -1
         self._updates: list[list[Ints]] = []
         self._repeats: list[list[Ints]] = []
@@ -235,7 +232,7 @@ class BatchSampler:
 
     def shard(self, update: Update) -> list[Ints]:
         """The batches of this rank."""
-        if self._context.size == 1:
+        if self._context.size == 1 and not self._is_mixed:
             return update.batches
         pairs = np.concatenate(update.batches)
         return [pairs[positions] for positions in self.positions(update)]
@@ -245,10 +242,22 @@ class BatchSampler:
         rank, size, max_tokens = self._context.rank, self._context.size, self._max_tokens
         pairs, ends = np.concatenate(update.batches), np.cumsum([len(batch) for batch in update.batches])
         batches: list[Ints] = np.split(np.arange(len(pairs)), ends[:-1])
-        if size == 1:
+        if size == 1 and not self._is_mixed:
             return batches
         lengths = (side[pairs] for side in self._lengths)
         return shard_update(batches, *lengths, max_tokens=max_tokens, rank=rank, size=size)
+
+
+def plan_updates(
+    src_lengths: Ints, tgt_lengths: Ints, *, settings: TrainConfig, seed: int, epoch: int
+) -> list[list[Ints]]:
+    """The updates of an epoch by `train.batching`, each with its batches; a mixed one is split later."""
+    if settings.batching == "mixed":
+        return draw_updates(tgt_lengths, tokens_per_update=settings.tokens_per_update, seed=seed, epoch=epoch)
+    max_tokens, tokens_per_update = settings.padded_tokens, settings.tokens_per_update
+    return group_into_updates(
+        src_lengths, tgt_lengths, max_tokens=max_tokens, tokens_per_update=tokens_per_update, seed=seed, epoch=epoch
+    )
 
 
 def num_earlier(values: Ints) -> Ints:

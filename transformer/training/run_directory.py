@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from transformer.config import Config, TrainConfig, load_config
+from transformer.config import FORMER_VALUES, Config, TrainConfig, load_config
 from transformer.config_file import read_values
 from transformer.errors import CheckpointError, ConfigError
 from transformer.files import remove_atomic, try_lock, write_atomic
@@ -65,7 +65,7 @@ def claim_run(config: Config, *, change: bool = False) -> FileLock:
     except FileExistsError:
         raise ConfigError(f"run_dir={run}: is a file; choose another") from None
     lock = lock_run(run)
-    config = keep_normalization(config)
+    config = keep_former_values(config)
     saved = run / "checkpoints"
     has_checkpoints = bool(checkpoints(saved))
     # A run killed in its first save may have a best checkpoint, at most a partial one here, and no average.
@@ -112,18 +112,18 @@ def _check_same(before: Config, now: Config, ignored: set[str], *, change: bool,
     )
 
 
-def keep_normalization(config: Config) -> Config:
-    """Keep the rule of a run that is older than `data.normalization`.
-
-    It goes on with the tokenizer that it has, of the only rule that there was.
-    """
+def keep_former_values(config: Config) -> Config:
+    """Let a run of an older version go on as it began: keys that it lacks get `FORMER_VALUES`, not the defaults."""
     run = Path(config.run_dir)
     path = run / "config.yaml"
-    if config.data.normalization == "minimal" and path.is_file() and checkpoints(run / "checkpoints"):
-        section = read_values(path, saved=True).get("data")
-        if isinstance(section, dict) and "normalization" not in section:
-            rule = load_config(path, saved=True).data.normalization
-            return dataclasses.replace(config, data=dataclasses.replace(config.data, normalization=rule))
+    if not path.is_file() or not checkpoints(run / "checkpoints"):
+        return config
+    saved, defaults = read_values(path, saved=True), Config().flat()
+    for key, value in FORMER_VALUES.items():
+        section, _, name = key.partition(".")
+        if name not in saved.get(section, {}) and config.flat()[key] == defaults[key]:
+            changed = dataclasses.replace(getattr(config, section), **{name: value})
+            config = dataclasses.replace(config, **{section: changed})
     return config
 
 

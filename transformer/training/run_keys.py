@@ -27,7 +27,8 @@ FREE_KEYS = {
 CHANGEABLE_KEYS = {
     "seed",
     *("model.dropout", "model.attention_dropout", "model.activation_dropout"),
-    *("train.tokens_per_update", "train.max_tokens", "train.label_smoothing", "train.freeze", "train.precision"),
+    *("train.batching", "train.tokens_per_update", "train.max_tokens"),
+    *("train.label_smoothing", "train.freeze", "train.precision"),
     *("train.schedule", "train.learning_rate", "train.min_learning_rate"),
     *("train.warmup_steps", "train.lr_factor", "train.weight_decay", "train.clip_norm"),
     *("train.adam_beta1", "train.adam_beta2", "train.adam_eps", "train.ema_decay"),

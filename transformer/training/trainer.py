@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,7 +34,7 @@ from transformer.training.packing import packer_of
 from transformer.training.reduction import GradientReducer
 from transformer.training.resumption import resume_run
 from transformer.training.rng import OwnRNG, get_rng_state, process_kept
-from transformer.training.run_directory import keep_normalization, record_start
+from transformer.training.run_directory import keep_former_values, record_start
 from transformer.training.running import RunningSums, training_values
 from transformer.training.saving import RunSaver
 from transformer.training.schedule import described, learning_rate
@@ -83,8 +83,7 @@ class Trainer:
         self.device, self.dtype = weight.device, weight.dtype
         weights.model.train()
         self._running, settings = RunningSums(progress, self.device), config.train
-        tokens = settings.padded_tokens, settings.tokens_per_update
-        self._sampler = BatchSampler(data.train, *tokens, config.seed, context)
+        self._sampler = BatchSampler(data.train, settings, config.seed, context)
         self.packer = packer_of(settings, weights.model, settings.max_steps - progress.step)
         self._guard = NonfiniteGuard(weights.restore_scale(progress))
         self._agreement = Agreement(settings, context)
@@ -109,8 +108,7 @@ class Trainer:
         cannot be read, the device is absent or another thread trains; OSError if the run directory cannot be written.
         The process keeps its random numbers, but gets the threads of `train.num_threads`.
         """
-        rule = context.broadcast_from_main(lambda: keep_normalization(config).data.normalization)
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, normalization=rule))
+        config = context.broadcast_from_main(functools.partial(keep_former_values, config))
         settings, run = config.train, Path(config.run_dir)
         device = resolve_device(settings.device)
         dtype = resolve_dtype(settings.precision, device)
