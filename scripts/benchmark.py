@@ -15,7 +15,20 @@ import sys
 from collections.abc import Sequence
 
 from benchmarking.command import Measure, log
-from benchmarking.commands import compare, data, decode, estimate, gpu, loss, peak_flops, peers, scaling, table1, tables, train
+from benchmarking.commands import (
+    compare,
+    data,
+    decode,
+    estimate,
+    gpu,
+    loss,
+    peak_flops,
+    peers,
+    scaling,
+    table1,
+    tables,
+    train,
+)
 from benchmarking.report import as_json, as_text
 
 from transformer.cli import run

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from transformer.config import ModelConfig
+from transformer.data.batching import Batch
 from transformer.data.tokenizer import PAD_ID
 from transformer.errors import ConfigError
-from transformer.training.packed import PackedBatch
 from transformer.training.train_step import AnyBatch
 
 
@@ -99,14 +99,13 @@ def batch_work(batches: Iterable[AnyBatch]) -> Work:
 def num_padded(batches: Iterable[AnyBatch]) -> tuple[int, int]:
     """Source and target positions, padding included."""
     sizes = [
-        batch.shape[:2] if isinstance(batch, PackedBatch) else (batch.src.numel(), batch.tgt_out.numel())
-        for batch in batches
+        (batch.src.numel(), batch.tgt_out.numel()) if isinstance(batch, Batch) else batch.shape[:2] for batch in batches
     ]
     return sum(src for src, _ in sizes), sum(tgt for _, tgt in sizes)
 
 
 def _lengths(batch: AnyBatch) -> tuple[Tensor, Tensor]:
-    if isinstance(batch, PackedBatch):
+    if not isinstance(batch, Batch):
         src, tgt = (torch.from_numpy(lengths).long() for lengths in batch.lengths)
     else:
         src, tgt = ((ids != PAD_ID).sum(dim=1) for ids in (batch.src, batch.tgt_out))

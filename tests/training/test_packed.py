@@ -16,17 +16,18 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from transformer.config import ModelConfig
-from transformer.data.batching import Batch, collate
+from transformer.data.batching import collate
 from transformer.data.dataset import Ints, PairDataset, Side
 from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from transformer.errors import ConfigError
 from transformer.model.alternatives.build import build_model
 from transformer.model.transformer import Transformer
 from transformer.training.freezing import freeze
+from transformer.training.grouped import collate_grouped
 from transformer.training.packable import model_obstacle
 from transformer.training.packed import PackedBatch, Shape, collate_packed, hidden_states
 from transformer.training.recomputation import recompute_layers
-from transformer.training.train_step import batch_loss
+from transformer.training.train_step import AnyBatch, batch_loss
 
 V, NUM_PAIRS, LONGEST = 31, 13, 11
 SHAPE = Shape(src=101, tgt=103, sentences=29, longest=LONGEST)
@@ -44,7 +45,6 @@ CHOICES: dict[str, list[dict[str, Any]]] = {
     "heads": [{}, {"num_kv_heads": 1}, {"d_v": 5}],
     "depths": [{}, {"num_layers": 1, "num_decoder_layers": 2}],
     "details": [{}, {"activation": "gelu", "attention_bias": True}, {"activation": "swish"}],
-    "attention_dropout": [{}, {"attention_dropout": 0.1}],
     "recomputed": [{}, {"recomputed": True}],
     "vocabularies": [{}, {"source_vocab_size": 37}],
 }
@@ -52,7 +52,7 @@ CHOICES: dict[str, list[dict[str, Any]]] = {
 REFUSED = [
     *({"positional": name} for name in ("shaw", "t5", "alibi", "rotary")),
     *({"attention_score": name} for name in ("additive", "location")),
-    *({"attention_window": 3}, {"attention_dropout": 0.1}),
+    {"attention_window": 3},
 ]
 
 
@@ -105,7 +105,7 @@ def dataset() -> PairDataset:
 EVERYTHING = np.arange(NUM_PAIRS)
 
 
-def sums_and_gradients(model: Transformer, *batches: Batch | PackedBatch) -> dict[str, Tensor]:
+def sums_and_gradients(model: Transformer, *batches: AnyBatch) -> dict[str, Tensor]:
     """Loss and NLL, and gradients by name, summed over batches."""
     model.zero_grad()
     sums: list[Any] = [0.0, 0.0]
@@ -137,7 +137,9 @@ def test_a_packed_batch_has_the_numbers_of_a_padded_one_or_is_refused(
     is_refused = any(refused.items() <= options.items() for refused in REFUSED)
     assert (model_obstacle(model) is not None) == is_refused
     if not is_refused:
-        assert_same(sums_and_gradients(model, packed(dataset)), sums_and_gradients(model, collate(dataset, EVERYTHING)))
+        expected = sums_and_gradients(model, collate(dataset, EVERYTHING))
+        assert_same(sums_and_gradients(model, packed(dataset)), expected)
+        assert_same(sums_and_gradients(model, collate_grouped(dataset, EVERYTHING)), expected)
 
 
 def test_the_order_of_sentences_does_not_matter(dataset: PairDataset) -> None:

@@ -13,6 +13,7 @@ from transformer.config import Config, TrainConfig, load_config
 from transformer.data.dataset import Ints, PairDataset, Side
 from transformer.errors import ConfigError
 from transformer.model.transformer import Transformer
+from transformer.training.grouped import GroupPacker
 from transformer.training.packed import PackedBatch, Shape
 from transformer.training.packing import Packer, packer_of
 from transformer.training.run_keys import differing_keys
@@ -139,24 +140,25 @@ def settings_of(**values: object) -> TrainConfig:
     return TrainConfig(**values)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("packed", ["auto", False])
-def test_on_a_cpu_batches_are_padded(packed: object) -> None:
-    assert packer_of(settings_of(packed=packed), make_model(), 100_000) is None
+def test_on_a_cpu_batches_are_packed_in_groups_unless_that_is_off() -> None:
+    assert packer_of(settings_of(packed=False), make_model(), 100_000) is None
+    for packed in ("auto", True):
+        packer = packer_of(settings_of(packed=packed, max_tokens=61), make_model(), 100_000)
+        assert isinstance(packer, GroupPacker) and packer.max_tokens == 61
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"packed": True}, "train.packed=true: device=cpu has no kernel for sentences end to end; use auto or false"),
         (
             {"compile": True},
-            "train.compile=true: only packed batches, which have one shape, are compiled, and device=cpu has no kernel "
-            "for sentences end to end; use auto or false",
+            "train.compile=true: only packed batches on CUDA, which have one shape, are compiled, and device=cpu; use "
+            "auto or false",
         ),
         (
             {"compile": True, "packed": False},
-            "train.compile=true: only packed batches, which have one shape, are compiled, and train.packed=false; use "
-            "auto or false",
+            "train.compile=true: only packed batches on CUDA, which have one shape, are compiled, and "
+            "train.packed=false; use auto or false",
         ),
     ],
 )
@@ -168,8 +170,9 @@ def test_what_cannot_be_is_one_line(values: dict[str, object], message: str) -> 
 
 def test_a_run_says_so_before_its_first_update(tiny_config: Config, tmp_path: Path) -> None:
     (tmp_path / "packed.yaml").write_text(tiny_config.to_yaml())
-    with pytest.raises(ConfigError, match=r"^train\.packed=true: device=cpu"):
-        Trainer.from_config(load_config(tmp_path / "packed.yaml", ["train.packed=true"]))
+    overrides = ["train.packed=true", "model.positional=alibi"]
+    with pytest.raises(ConfigError, match=r"^train\.packed=true: encoder\.layers\.0\.self_attention\.attention is a"):
+        Trainer.from_config(load_config(tmp_path / "packed.yaml", overrides))
 
 
 @pytest.mark.parametrize("value", ["off", "1", "automatic", "null"])

@@ -5,6 +5,7 @@ Dimension key: B sentences, S source length, T target length, N target tokens wi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from transformer.data.dataset import Ints, PairDataset, Side
 from transformer.data.tokenizer import BOS_ID, PAD_ID
+
+# On a CPU, a further batch takes as long as about these many tokens (255 to 350 with configs/multi30k_tiny.yaml).
+_BATCH_COST = 256
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ def bucket_by_length(src_lengths: Ints, tgt_lengths: Ints, max_tokens: int, rng:
     Each side of a batch has at most `max_tokens` ids, padding included, except for a single pair that is longer.
     Returns the indices of each batch.
     """
-    pairs = _sort_by_length(rng.permutation(len(src_lengths)), src_lengths, tgt_lengths)
+    pairs = sort_by_length(rng.permutation(len(src_lengths)), src_lengths, tgt_lengths)
     batches = _split_by_tokens(pairs, src_lengths, tgt_lengths, max_tokens)
     rng.shuffle(batches)
     return batches
@@ -60,11 +64,11 @@ def shard_update(
     Pairs are assigned round-robin in order of length, which balances the load. They are split where padding and the
     batches themselves cost least.
     """
-    pairs = _sort_by_length(np.concatenate(update), src_lengths, tgt_lengths)[rank::size]
-    return _split_by_cost(pairs, src_lengths, tgt_lengths, max_tokens)
+    pairs = sort_by_length(np.concatenate(update), src_lengths, tgt_lengths)[rank::size]
+    return split_by_cost(pairs, src_lengths, tgt_lengths, max_tokens)
 
 
-def _sort_by_length(pairs: Ints, src_lengths: Ints, tgt_lengths: Ints) -> Ints:
+def sort_by_length(pairs: Ints, src_lengths: Ints, tgt_lengths: Ints) -> Ints:
     src, tgt = src_lengths[pairs].astype(np.int64), tgt_lengths[pairs].astype(np.int64)
     longest = np.maximum(src, tgt)
     # Sort by max(src, tgt); ties by src - tgt, alternating direction (boustrophedon) to keep neighbours similar. The
@@ -87,36 +91,36 @@ def _split_by_tokens(pairs: Ints, src_lengths: Ints, tgt_lengths: Ints, max_toke
     return batches
 
 
-# On a CPU, a further batch takes as long as about these many tokens (255 to 350 with configs/multi30k_tiny.yaml).
-_BATCH_COST = 256
+def split_by_cost(
+    pairs: Ints, src_lengths: Ints, tgt_lengths: Ints, max_tokens: int | None = None, *, cost: int = _BATCH_COST
+) -> list[Ints]:
+    """Split pairs, in order of length, into batches of at most `max_tokens`, at the least cost of all splits.
 
-
-def _split_by_cost(pairs: Ints, src_lengths: Ints, tgt_lengths: Ints, max_tokens: int) -> list[Ints]:
-    """Split sorted pairs into consecutive batches of at most `max_tokens`, at the least cost of all splits.
-
-    The cost of a batch is its tokens, padding included, and `_BATCH_COST`. Pairs whose longer sides are equally long
-    stay together, unless they exceed `max_tokens`.
+    The cost of a batch is its tokens, padding included, and `cost`. Pairs whose longer sides are equally long stay
+    together, unless they exceed `max_tokens`.
     """
     if not len(pairs):
         return []
+    pairs = sort_by_length(pairs, src_lengths, tgt_lengths)
+    limit = sys.maxsize if max_tokens is None else max_tokens
     src, tgt = src_lengths[pairs].astype(np.int64), tgt_lengths[pairs].astype(np.int64)
     longest = np.maximum(src, tgt)
     ends = np.flatnonzero(np.append(longest[1:] != longest[:-1], True)) + 1  # of groups of one length
     starts = np.concatenate(([0], ends[:-1]))
     src, tgt = np.maximum.reduceat(src, starts), np.maximum.reduceat(tgt, starts)
-    cost, first = np.zeros(len(ends) + 1), np.zeros(len(ends) + 1, np.int64)
+    total, first = np.zeros(len(ends) + 1), np.zeros(len(ends) + 1, np.int64)
     for last, end in enumerate(ends, start=1):  # the best split of the first `last` groups ends with the batch [i:last]
         widths = [np.maximum.accumulate(side[:last][::-1])[::-1] for side in (src, tgt)]
         rows = end - starts[:last]
-        num_batches = -(-rows // np.maximum(1, max_tokens // np.maximum(*widths)))
-        costs = cost[:last] + rows * (widths[0] + widths[1]) / 2 + _BATCH_COST * num_batches
-        first[last] = costs.argmin()
-        cost[last] = costs[first[last]]
+        num_batches = -(-rows // np.maximum(1, limit // np.maximum(*widths)))
+        totals = total[:last] + rows * (widths[0] + widths[1]) / 2 + cost * num_batches
+        first[last] = totals.argmin()
+        total[last] = totals[first[last]]
     batches: list[Ints] = []
     last = len(ends)
     while last:
         batch = slice(starts[first[last]], ends[last - 1])
-        size = max(1, max_tokens // int(longest[batch].max()))
+        size = max(1, limit // int(longest[batch].max()))
         batches[:0] = np.array_split(pairs[batch], -(-len(pairs[batch]) // size))
         last = first[last]
     return batches

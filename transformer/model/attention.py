@@ -44,8 +44,8 @@ class DotProductAttention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Queries (B, H, Q, d_k), keys (B, H, M, d_k) and values (B, H, M, d_v) to (B, H, Q, d_v)."""
-        if isinstance(mask, kernels.Packing):
-            return kernels.packed_attention(q, k, v, mask, self.dropout.p * self.dropout.training)
+        if mask is not None and not isinstance(mask, Tensor):  # of sentences end to end
+            return mask.attend(self, q, k, v)
         if kernels.prefers_fused(q, k):
             return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=self.dropout.p * self.dropout.training)
         return self.dropout(self.weights(q, k, mask)) @ v

@@ -64,6 +64,14 @@ class Packing(NamedTuple):
     longest_key: int
     is_causal: bool = False
 
+    def check(self, shape: tuple[int, ...]) -> None:
+        """ValueError unless it is of queries and keys of shape (1, H, Q, M)."""
+        _check_packing(self, shape)
+
+    def attend(self, attention: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """As `DotProductAttention.forward` within each sentence."""
+        return packed_attention(q, k, v, self, attention.dropout.p * attention.dropout.training)
+
 
 def flash_attention() -> Callable[..., Tensor] | None:
     """varlen_attn, called with q, k, v and the fields of a `Packing`; None before torch 2.10."""
@@ -141,8 +149,8 @@ def check_mask(mask: Tensor | Packing | None, shape: tuple[int, ...]) -> None:
     """TypeError or ValueError for masks that some kernels would take in silence, and others as something else."""
     if mask is None:
         return
-    if isinstance(mask, Packing):
-        _check_packing(mask, shape)
+    if not isinstance(mask, Tensor):
+        mask.check(shape)
         return
     if mask.dtype is not torch.bool:
         raise TypeError(f"mask is {mask.dtype}; it must be bool, True where a query may attend")

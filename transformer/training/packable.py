@@ -31,15 +31,18 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 def obstacle(model: Transformer, device: torch.device, dtype: torch.dtype) -> str | None:
     """Why a model on this device cannot train on packed batches, in words; None if it can."""
-    return model_obstacle(model) or next(
-        (
-            reason
-            for module in model.modules()
-            if isinstance(module, MultiHeadAttention)
-            if (reason := packing_obstacle(device, dtype, module.d_k, module.d_v)) is not None
-        ),
-        None,
-    )
+    return model_obstacle(model) or (None if device.type == "cpu" else _flash_obstacle(model, device, dtype))
+
+
+def _flash_obstacle(model: Transformer, device: torch.device, dtype: torch.dtype) -> str | None:
+    for module in model.modules():
+        if isinstance(module, DotProductAttention) and module.dropout.p > 0:
+            return "flash attention of packed sentences has no model.attention_dropout"
+        if isinstance(module, MultiHeadAttention):
+            reason = packing_obstacle(device, dtype, module.d_k, module.d_v)
+            if reason is not None:
+                return reason
+    return None
 
 
 def model_obstacle(model: Transformer) -> str | None:
@@ -53,8 +56,6 @@ def model_obstacle(model: Transformer) -> str | None:
             return f"{what} has a hook, which may expect a row for each sentence"
         if (values.keys() & _METHODS) and not is_recomputed(module):
             return f"{what} has methods of its own, which may take padded batches only"
-        if isinstance(module, DotProductAttention) and module.dropout.p > 0:
-            return "flash attention of packed sentences has no model.attention_dropout"
         if isinstance(module, FeedForward) and module.activation not in _KNOWN_ACTIVATIONS:
             return f"{what} has an activation that may take padded batches only"
     if any(layer.cross_attention is None for layer in model.decoder.layers):

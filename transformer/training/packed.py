@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +76,7 @@ class PackedBatch:
 
     def loss(self, model: Transformer, label_smoothing: float) -> tuple[Tensor, Tensor]:
         """Smoothed loss and NLL, summed over target tokens, in nats, as of a padded batch."""
-        tables = (_position_rows(at, self, model) for at in (model.source_positions, model.target_positions))
+        tables = position_tables(model, self.shape.longest, self.lengths)
         hidden = (self.states or hidden_states)(model, self.numbers, self.shape, *tables)  # (T, D)
         _, _, _, _, target, _, _ = _parts(self.numbers, self.shape)
         rows = slice(self.num_tokens)
@@ -116,14 +116,13 @@ def _parts(numbers: Tensor, shape: Shape) -> tuple[Tensor, ...]:
     return numbers.split((src, src, tgt, tgt, tgt, starts, starts))
 
 
-def _position_rows(positions: torch.nn.Module, batch: PackedBatch, model: Transformer) -> Tensor:
-    """The rows that `positions` adds to the embeddings of one long sentence: (rows, D)."""
-    rows = batch.shape.longest
+def position_tables(model: Transformer, longest: int, lengths: tuple[Ints, Ints]) -> tuple[Tensor, Tensor]:
+    """What is added to the embeddings of a long sentence of each side: (rows, D)."""
     if model.max_length is not None:  # a sentence beyond it is the module's error, as in a padded batch
-        rows = max(min(rows, model.max_length), *(int(lengths.max()) for lengths in batch.lengths))
+        longest = max(min(longest, model.max_length), *(int(side.max()) for side in lengths))
     weight = model.embedding.output_weight
-    table: Tensor = positions(torch.zeros(1, rows, weight.size(1), dtype=weight.dtype, device=weight.device))
-    return table.squeeze(0)
+    x = torch.zeros(1, longest, weight.size(1), dtype=weight.dtype, device=weight.device)
+    return model.source_positions(x).squeeze(0), model.target_positions(x).squeeze(0)
 
 
 def hidden_states(
@@ -135,6 +134,26 @@ def hidden_states(
     within_source = Packing(src_starts, src_starts, *longest)
     within_target = Packing(tgt_starts, tgt_starts, *longest, is_causal=True)
     to_source = Packing(tgt_starts, src_starts, *longest)
+    masks = within_source, within_target, to_source
+    return states_of(model, (src, src_at, tgt, tgt_at), masks, src_positions, tgt_positions)
+
+
+def states_of(
+    model: Transformer,
+    tokens: tuple[Tensor, Tensor, Tensor, Tensor],
+    masks: tuple[Any, Any, Any],
+    src_positions: Tensor,
+    tgt_positions: Tensor,
+) -> Tensor:
+    """Hidden states (T, D).
+
+    Args:
+        tokens: source ids and positions (S,), target ids, shifted right, and positions (T,).
+        masks: of self-attention of encoder and decoder and of cross-attention, such as `Packing`.
+        src_positions, tgt_positions: the rows that are added at each position, (rows, D).
+    """
+    src, src_at, tgt, tgt_at = tokens
+    within_source, within_target, to_source = masks
     x = model.dropout(model.embedding(src[None]) + F.embedding(src_at, src_positions))  # (1, S, D)
     memory = model.encoder(x, within_source)  # (1, S, D)
     x = model.dropout(model.embedding(tgt[None], is_target=True) + F.embedding(tgt_at, tgt_positions))  # (1, T, D)

@@ -11,6 +11,7 @@ from transformer.data.dataset import Ints, PairDataset
 from transformer.errors import ConfigError
 from transformer.model.transformer import Transformer
 from transformer.training.compilation import CompiledStates
+from transformer.training.grouped import GroupPacker
 from transformer.training.packable import obstacle
 from transformer.training.packed import PackedBatch, Shape, collate_packed
 
@@ -112,21 +113,25 @@ def _obstacle(model: Transformer) -> str | None:
     return obstacle(model, weight.device, weight.dtype)
 
 
-def packer_of(settings: TrainConfig, model: Transformer, num_updates: int) -> Packer | None:
+def packer_of(settings: TrainConfig, model: Transformer, num_updates: int) -> Packer | GroupPacker | None:
     """The packer of a run by `train.packed` and `train.compile`; None if all batches are padded.
 
     `num_updates` are to come. ConfigError if one of the keys is true and cannot be.
     """
+    device = model.embedding.output_weight.device.type
     if settings.compile is True:
         reason = "train.packed=false" if settings.packed is False else _obstacle(model)
-        if reason is not None:
+        if reason is not None or device == "cpu":
             raise ConfigError(
-                f"train.compile=true: only packed batches, which have one shape, are compiled, and {reason}; use auto "
-                "or false"
+                "train.compile=true: only packed batches on CUDA, which have one shape, are compiled, and "
+                f"{reason or 'device=cpu'}; use auto or false"
             )
-    is_possible = model.embedding.output_weight.device.type == "cuda"
-    if settings.packed is False or (settings.packed == "auto" and not is_possible):
+    if settings.packed is False or (settings.packed == "auto" and device not in ("cpu", "cuda")):
         return None
+    if device == "cpu":
+        groups = GroupPacker(settings.max_tokens, is_forced=settings.packed is True)
+        groups.takes(model)
+        return groups
     compiles = settings.compile is True or (settings.compile == "auto" and num_updates >= _COMPILE_FROM_UPDATES)
     packer = Packer(
         settings.max_tokens, is_forced=settings.packed is True, compiled=CompiledStates() if compiles else None

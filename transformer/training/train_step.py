@@ -16,6 +16,7 @@ from transformer.data.dataset import Ints, PairDataset
 from transformer.model.transformer import Transformer
 from transformer.training.data import Update, halve_batches
 from transformer.training.device import empty_cache, is_out_of_memory, return_freed_memory
+from transformer.training.grouped import GroupedBatch, GroupPacker
 from transformer.training.loss import label_smoothed_cross_entropy, linear_cross_entropy
 from transformer.training.loss_scale import LossScale
 from transformer.training.optimizer import MasterWeights
@@ -24,7 +25,7 @@ from transformer.training.packing import Packer
 
 # Devices with a fused Adam that takes `found_inf` and does not look at it (FusedAdamWKernelImpl.mm in torch).
 _IGNORE_FOUND_INF = {"mps"}
-AnyBatch = Batch | PackedBatch
+AnyBatch = Batch | PackedBatch | GroupedBatch
 # `with timer("forward"):` encloses one phase of an update: data, forward, backward or optimizer.
 Timer = Callable[[str], AbstractContextManager[object]]
 
@@ -39,7 +40,7 @@ def batch_loss(model: Transformer, batch: AnyBatch, label_smoothing: float) -> t
 
     A model with `logits` of its own is trained by them; all of a batch are then in memory.
     """
-    if isinstance(batch, PackedBatch):
+    if not isinstance(batch, Batch):
         return batch.loss(model, label_smoothing)
     hidden, _ = model.decode(batch.tgt_in, model.encode(batch.src))  # (B, T, D)
     # Padded positions are neither projected nor counted.
@@ -84,7 +85,7 @@ def accumulate_in_memory(
     num_tokens: int,
     report_halving: Callable[[], None],
     timer: Timer = no_timer,
-    packer: Packer | None = None,
+    packer: Packer | GroupPacker | None = None,
 ) -> tuple[Sequence[AnyBatch], Tensor, Tensor]:
     """`accumulate_gradients` of batches of pair indices, which are halved until they fit into memory.
 

@@ -1,0 +1,141 @@
+"""Batches without padding on a CPU: sentences end to end, padded for attention only, in groups of similar length.
+
+Dimension key: S source tokens, T target tokens.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transformer.data.batching import sort_by_length, split_by_cost
+from transformer.data.dataset import Ints, PairDataset, Side
+from transformer.data.tokenizer import BOS_ID
+from transformer.errors import ConfigError
+from transformer.model.grouping import Grouping, Places
+from transformer.model.transformer import Transformer
+from transformer.training.loss import linear_cross_entropy
+from transformer.training.packable import model_obstacle
+from transformer.training.packed import position_tables, states_of
+
+# Of a batch and side by default: 4,096 target tokens have at most an eighth more source tokens, so they are one batch.
+_MAX_TOKENS = 4608
+# A further group takes as long as the attention of about these many tokens more.
+_GROUP_COST = 512
+
+
+@dataclass(frozen=True)
+class GroupedBatch:
+    """Sentences end to end; the decoder reads targets shifted right and predicts them."""
+
+    src: Tensor  # (S,) int64
+    src_positions: Tensor  # (S,)
+    tgt_in: Tensor  # (T,) targets shifted right
+    tgt_out: Tensor  # (T,)
+    tgt_positions: Tensor  # (T,)
+    lengths: tuple[Ints, Ints]  # of source and target sentences
+    groups: tuple[Places, Places]
+
+    @property
+    def num_tokens(self) -> int:
+        """T."""
+        return len(self.tgt_out)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """S and T."""
+        return len(self.src), len(self.tgt_out)
+
+    def to(self, device: torch.device) -> GroupedBatch:  # noqa: ARG002
+        """The same: it is for a CPU."""
+        return self
+
+    def loss(self, model: Transformer, label_smoothing: float) -> tuple[Tensor, Tensor]:
+        """Smoothed loss and NLL, summed over target tokens, in nats, as of a padded batch."""
+        longest = max(int(side.max()) for side in self.lengths)
+        src, tgt = self.groups
+        masks = Grouping(src, src), Grouping(tgt, tgt, is_causal=True), Grouping(tgt, src)
+        tokens = self.src, self.src_positions, self.tgt_in, self.tgt_positions
+        hidden = states_of(model, tokens, masks, *position_tables(model, longest, self.lengths))  # (T, D)
+        return linear_cross_entropy(hidden, model.embedding.output_weight, self.tgt_out, label_smoothing)
+
+
+def collate_grouped(dataset: PairDataset, indices: Ints) -> GroupedBatch:
+    """Put the pairs with these indices end to end, in groups of similar length."""
+    groups = split_by_cost(indices, dataset.src.lengths, dataset.tgt.lengths, cost=_GROUP_COST)
+    src, src_positions, src_lengths = _end_to_end(dataset.src, groups)
+    tgt, tgt_positions, tgt_lengths = _end_to_end(dataset.tgt, groups)
+    tgt_in = torch.where(tgt_positions == 0, BOS_ID, tgt.roll(1))
+    places = Places(src_lengths), Places(tgt_lengths)
+    lengths = np.concatenate(src_lengths), np.concatenate(tgt_lengths)
+    return GroupedBatch(src, src_positions, tgt_in, tgt, tgt_positions, lengths, places)
+
+
+class GroupPacker:
+    """Splits updates into batches without padding, of pairs of neighbouring lengths.
+
+    Attributes:
+        max_tokens: of a batch and side; a longer pair is a batch of its own.
+    """
+
+    def __init__(self, max_tokens: int | None = None, *, is_forced: bool = False) -> None:
+        self.max_tokens = max_tokens or _MAX_TOKENS
+        self._is_forced = is_forced
+
+    def takes(self, model: Transformer) -> bool:
+        """Whether a model can train on such batches now; ConfigError if it cannot, but `train.packed` is true."""
+        reason = model_obstacle(model)
+        if reason is not None and self._is_forced:
+            raise ConfigError(f"train.packed=true: {reason}; use auto or false")
+        return reason is None
+
+    def described(self, model: Transformer) -> str:
+        """What batches are, for the user."""
+        reason = model_obstacle(model)
+        return "batches: packed" if reason is None else f"batches: padded, as {reason}"
+
+    def split(self, dataset: PairDataset, indices: list[Ints]) -> list[Ints]:
+        """Split the pairs of an update, however they are split now, into as few batches as `max_tokens` allows."""
+        pairs = np.concatenate([np.zeros(0, np.int64), *indices])
+        src, tgt = dataset.src.lengths, dataset.tgt.lengths
+        if not len(pairs):
+            return []
+        pairs = sort_by_length(pairs, src, tgt)
+        longer = np.maximum(src[pairs], tgt[pairs]).astype(np.int64)
+        ends = longer.cumsum()
+        limit = max(self.max_tokens, int(longer.max()))
+        for number in itertools.count(-(-int(ends[-1]) // limit)):
+            cuts = np.searchsorted(ends, np.arange(1, number) * ends[-1] / number)
+            if all(part.sum() <= limit for part in np.split(longer, cuts)):
+                break
+        return [part for part in np.split(pairs, cuts) if len(part)]
+
+    def collate(self, dataset: PairDataset, indices: Ints) -> GroupedBatch:
+        """One of the batches."""
+        return collate_grouped(dataset, indices)
+
+    def halve(self, dataset: PairDataset, indices: list[Ints]) -> list[Ints]:
+        """Split into batches of half the tokens, as all later updates will be: they need as much memory."""
+        most = max(int(side.lengths[batch].sum()) for batch in indices for side in (dataset.src, dataset.tgt))
+        self.max_tokens = max(1, most // 2)
+        return self.split(dataset, indices)
+
+    def gives_up_compiling(self, error: BaseException) -> bool:  # noqa: ARG002
+        """Nothing is compiled."""
+        return False
+
+
+def _end_to_end(side: Side, groups: Sequence[Ints]) -> tuple[Tensor, Tensor, list[Ints]]:
+    """Ids and positions, and the lengths of the sentences of each group."""
+    pairs = np.concatenate(groups)
+    lengths = side.lengths[pairs].astype(np.int64)
+    ends = lengths.cumsum()
+    positions = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
+    ids = side.ids[np.repeat(side.starts[pairs], lengths) + positions].astype(np.int64)
+    sizes = np.cumsum([len(group) for group in groups])[:-1]
+    return torch.from_numpy(ids), torch.from_numpy(positions), np.split(lengths, sizes)
