@@ -14,7 +14,7 @@ from transformer.inference.automata import Automata, Phrases, progress_of
 
 def walk(phrases: Phrases, ids: Sequence[int], vocab_size: int = 5) -> list[int]:
     """Progress before and after each token of one sentence."""
-    automata = Automata.of([phrases], vocab_size, "cpu")
+    automata = Automata.of([phrases], vocab_size)
     states, progress = automata.starts[:, None], [0]
     alphabet = automata.alphabet[0].tolist()
     for token in ids:
@@ -62,7 +62,7 @@ def test_all_tokens_are_met_exactly_where_each_phrase_occurs_often_enough(seed: 
 def test_some_token_always_raises_the_progress_until_all_are_met(seed: int) -> None:
     rng = random.Random(seed)
     phrases = random_phrases(rng)
-    automata = Automata.of([phrases], 5, "cpu")
+    automata = Automata.of([phrases], 5)
     states, width = automata.starts[:, None], automata.alphabet.size(1) + 1
     for _ in range(31):
         progress = int(automata.progress(states))
@@ -74,7 +74,7 @@ def test_some_token_always_raises_the_progress_until_all_are_met(seed: int) -> N
 def test_sentences_with_fewer_phrases_are_filled_up_and_kept_apart() -> None:
     rng = random.Random(3)
     sentences = [random_phrases(rng) for _ in range(7)]
-    automata = Automata.of(sentences, 5, "cpu")
+    automata = Automata.of(sentences, 5)
     kept = automata.select(torch.tensor([1, 4]))
     for one, phrases in ((0, sentences[1]), (1, sentences[4])):
         assert int(kept.totals[one]) == sum(map(len, phrases))
@@ -87,7 +87,7 @@ def test_sentences_with_fewer_phrases_are_filled_up_and_kept_apart() -> None:
 @pytest.mark.parametrize("token", [-1, 5, 1009])
 def test_ids_beyond_the_vocabulary_are_refused(token: int) -> None:
     with pytest.raises(ValueError, match=rf"^a phrase has the id {token}, and the vocabulary has 5$"):
-        Automata.of([[[1, token]]], 5, "cpu")
+        Automata.of([[[1, token]]], 5)
 
 
 def test_of_one_output_the_progress_is_told_without_tensors() -> None:

@@ -32,7 +32,9 @@ from oracle import (
 )
 from torch import Tensor
 
+from transformer.inference.exchange import STEPS_PER_LOOK
 from transformer.inference.penalties import length_penalty
+from transformer.inference.rules import NoRepeatNgram
 from transformer.inference.search import Hypothesis, SearchState, beam_search, greedy_search
 
 # The length penalty
@@ -503,36 +505,31 @@ def test_the_documented_example_of_a_state_works() -> None:
     assert beam_search(decode, state, [7], bos_id=BOS, eos_id=EOS, beam=3) == oracle.beam([7], 3)
 
 
-def test_a_step_reads_from_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    logits = torch.randn(11, 23, 7, generator=torch.Generator().manual_seed(0))
-    steps: list[Tensor] = []
-    reads: list[str] = []
+@pytest.mark.parametrize("seed", range(7))
+@pytest.mark.parametrize("steps", [2, 3, 17])
+def test_greedy_outputs_do_not_depend_on_how_often_the_host_looks(
+    seed: int, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = random_oracle(seed, vocab_size=7).greedy(LIMITS)
+    monkeypatch.setitem(STEPS_PER_LOOK, "cpu", steps)
+    oracle = random_oracle(seed, vocab_size=7)
+    assert oracle.greedy(LIMITS) == expected
+    assert len(oracle.num_rows) <= max(LIMITS)  # no position past the last limit is decoded
 
-    class Nothing:
-        def select(self, _: Tensor) -> Nothing:
-            return self
 
-    def decode(tokens: Tensor, state: Nothing) -> tuple[Tensor, Nothing]:
-        steps.append(tokens)
-        return logits[len(steps) % 11, : len(tokens)], state
+def test_rows_that_are_over_leave_at_the_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STEPS_PER_LOOK, "cpu", 3)
+    # Sentence i ends for certain after i tokens.
+    oracle = Oracle(lambda sentence, prefix: [0.0, NEVER] if len(prefix) >= sentence else [NEVER, 0.0])
+    assert [len(found.ids) for found in oracle.greedy([11] * 5)] == [1, 2, 3, 4, 5]
+    assert oracle.num_rows == [5, 5, 5, 2, 2, 2]
 
-    def spy(name: str) -> Callable[..., Any]:
-        original = getattr(Tensor, name)
 
-        def read(*args: Any) -> Any:
-            reads.append(name)
-            return original(*args)
-
-        return read
-
-    for name in ("tolist", "item", "nonzero", "cpu", "__bool__", "__int__", "__float__"):
-        monkeypatch.setattr(Tensor, name, spy(name))
-    greedy_search(decode, Nothing(), LIMITS, bos_id=BOS, eos_id=EOS)
-    assert len(reads) == len(steps)
-    steps.clear()
-    reads.clear()
-    found = beam_search(decode, Nothing(), LIMITS, bos_id=BOS, eos_id=EOS, beam=3, nbest=2)
-    assert len(reads) == len(steps) + sum(len(nbest) for nbest in found)  # and once for each result
+def test_rules_see_every_hypothesis_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STEPS_PER_LOOK, "cpu", 3)
+    expected = random_oracle(5, vocab_size=7).beam(LIMITS, 1, rules=[NoRepeatNgram(2)])
+    found = random_oracle(5, vocab_size=7).greedy(LIMITS, rules=[NoRepeatNgram(2)])
+    assert [[one] for one in found] == expected
 
 
 # Borders

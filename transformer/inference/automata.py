@@ -33,7 +33,7 @@ class Automata:
     totals: Tensor  # (B,): tokens of all phrases
 
     @classmethod
-    def of(cls, constraints: Sequence[Phrases], vocab_size: int, device: torch.device | str) -> Automata:
+    def of(cls, constraints: Sequence[Phrases], vocab_size: int) -> Automata:
         """Build them. ValueError for an id that the vocabulary has not."""
         alphabets = [sorted({token for phrase in phrases for token in phrase}) for phrases in constraints]
         for token in (token for alphabet in alphabets for token in alphabet):
@@ -51,11 +51,11 @@ class Automata:
                 met += [i - i % len(phrase) for i in places]
                 partial += [i % len(phrase) for i in places]
             for name, x in zip(rows, (starts, table, met, partial), strict=True):
-                rows[name].append(torch.tensor(x, device=device))
+                rows[name].append(torch.tensor(x))
         totals = [sum(map(len, phrases)) for phrases in constraints]
         padded = {name: pad_sequence(x, batch_first=True) for name, x in rows.items()}
-        ids = [torch.tensor(alphabet, device=device) for alphabet in alphabets]
-        return cls(pad_sequence(ids, True, -1), **padded, totals=torch.tensor(totals, device=device))
+        ids = [torch.tensor(alphabet, dtype=torch.int64) for alphabet in alphabets]
+        return cls(pad_sequence(ids, True, -1), **padded, totals=torch.tensor(totals))
 
     def select(self, sentences: Tensor) -> Automata:
         """Keep some sentences."""

@@ -21,24 +21,15 @@ import torch
 from torch import Tensor
 
 from transformer.inference.automata import Automata, Phrases
+from transformer.inference.decoding import BosId, Decode, Device, EosId, State, prefill
+from transformer.inference.exchange import to_device, to_host
+from transformer.inference.hypotheses import Hypothesis, Key
 from transformer.inference.penalties import Penalty, check_alpha, length_penalty
 from transformer.inference.rules import Rule, ruled_log_probs
-from transformer.inference.search import (
-    NOTHING,
-    BosId,
-    Decode,
-    Device,
-    EosId,
-    Hypothesis,
-    Key,
-    Outputs,
-    State,
-    beam_search,
-    gather_beams,
-    prefill,
-)
+from transformer.inference.search import Continuations, beam_search, search_beams
 
 
+@torch.no_grad()
 def constrained_beam_search(
     decode: Decode[State],
     state: State,
@@ -92,21 +83,22 @@ def constrained_beam_search(
     special = set(eos_id) if isinstance(eos_id, Collection) else {eos_id}
     for i, (phrases, limit) in enumerate(zip(constraints, max_lengths, strict=True)):
         _check(phrases, special | ({bos_id} if isinstance(bos_id, int) else set()), limit, f"constraints[{i}]")
-    options: Any = {"eos_id": eos_id, "beam": beam, "alpha": alpha, "nbest": nbest, "key": key}
-    options |= {"penalty": penalty, "rules": rules, "device": device}
+    options: Any = {"beam": beam, "alpha": alpha, "nbest": nbest, "key": key, "penalty": penalty, "device": device}
     free, bound = ([i for i, x in enumerate(constraints) if bool(x) == is_bound] for is_bound in (False, True))
     if not bound:
-        return beam_search(decode, state, max_lengths, bos_id=bos_id, **options)
+        return beam_search(decode, state, max_lengths, bos_id=bos_id, eos_id=eos_id, rules=rules, **options)
     results: dict[int, list[Hypothesis]] = {}
     for indices in filter(None, (free, bound)):
-        options["bos_id"] = bos_id if isinstance(bos_id, int) else [bos_id[i] for i in indices]
+        prompt = bos_id if isinstance(bos_id, int) else [bos_id[i] for i in indices]
         options["rules"] = [_Renumbered(rule, indices) for rule in rules]
-        part = state.select(torch.tensor(indices, device=device)[:, None])
-        limits = [max_lengths[i] for i in indices]
+        part, limits = state.select(to_device(indices, device)[:, None]), [max_lengths[i] for i in indices]
         if indices is free:
-            found = beam_search(decode, part, limits, **options)
+            found = beam_search(decode, part, limits, bos_id=prompt, eos_id=eos_id, **options)
         else:
-            found = _search(decode, part, limits, [constraints[i] for i in indices], **options)
+            limits, eos_ids, logits, part = prefill(decode, part, limits, prompt, eos_id, device)
+            automata = Automata.of([constraints[i] for i in bound], logits.size(-1))
+            expansion = _Constrained(automata, eos_ids, beam, device)
+            found = search_beams(decode, part, logits, limits, expansion, **options)
         results |= zip(indices, found, strict=True)
     return [results[i] for i in range(len(constraints))]
 
@@ -134,74 +126,37 @@ def _check(phrases: Phrases, special: Collection[int], limit: int, name: str) ->
         raise ValueError(f"{name} has {num_tokens} tokens, more than the limit of {limit}")
 
 
-@torch.no_grad()
-def _search(
-    decode: Decode[State],
-    state: State,
-    max_lengths: Sequence[int],
-    constraints: Sequence[Phrases],
-    *,
-    bos_id: BosId,
-    eos_id: EosId,
-    beam: int,
-    alpha: float,
-    nbest: int,
-    key: Key | None,
-    penalty: Penalty,
-    rules: Sequence[Rule],
-    device: Device,
-) -> list[list[Hypothesis]]:
-    """Search for sentences that all have phrases; arguments as above."""
-    limits, eos_ids, logits, state = prefill(decode, state, max_lengths, bos_id, eos_id, device)
-    eos = torch.tensor(sorted(eos_ids), device=device)
-    automata = Automata.of(constraints, logits.size(-1), device)
-    results = [Outputs(key) for _ in limits]
-    sentences = list(range(len(limits)))
-    prefixes = torch.empty((len(limits), 1, 0), dtype=torch.int64, device=device)  # (B, W, t)
-    log_probs = torch.zeros((len(limits), 1), device=device)  # (B, W)
-    places = automata.starts[:, None]  # (B, W, P)
-    while sentences:
-        num_beams, length = prefixes.size(1), prefixes.size(2) + 1
-        divisor = penalty(length, alpha)
-        row_sentences = [sentence for sentence in sentences for _ in range(num_beams)]
-        step_log_probs = ruled_log_probs(logits, rules, prefixes.flatten(0, 1), row_sentences)
-        candidates = _candidates(step_log_probs, log_probs, places, automata, beam + len(eos))
-        end_log_probs, end_parents, ends = candidates.finished(eos, automata.totals, beam)
-        log_probs, banks, parents, tokens, places = candidates.allocate(eos, beam)
-        num_alive, is_complete = tokens.size(1), banks == automata.totals[:, None]
-        exchange = torch.cat((log_probs, is_complete, end_log_probs), dim=1).tolist()  # one with the device per step
+class _Constrained:
+    """The continuations of sentences that all have phrases: an `Expansion` of `search_beams`."""
 
-        # Finished
-        finished = [(i, j) for i, x in enumerate(exchange) for j, y in enumerate(x[2 * num_alive :]) if y > -math.inf]
-        if finished:
-            b, f = torch.tensor(finished, device=device).unbind(1)
-            outputs = torch.cat((prefixes[b, end_parents[b, f]], ends[b, f, None]), dim=1)
-            for (i, j), ids in zip(finished, outputs, strict=True):
-                log_prob = exchange[i][2 * num_alive + j]
-                results[sentences[i]].add_finished(log_prob / divisor, log_prob, ids)
+    def __init__(self, automata: Automata, eos_ids: Collection[int], beam: int, device: Device) -> None:
+        self._automata, self._beam, self._device = automata, beam, device
+        self._alphabet = to_device(automata.alphabet, device)  # (B, A); all else is on the host
+        self._eos = torch.tensor(sorted(eos_ids))
+        self._places = automata.starts[:, None]  # (B, W, P)
 
-        # Alive
-        prefixes = torch.cat((gather_beams(prefixes, parents), tokens[:, :, None]), dim=2)  # (B, W', t)
-        rows = torch.arange(len(sentences), device=device)[:, None] * num_beams + parents
+    def __call__(self, logits: Tensor, ruled: Tensor | None, log_probs: Tensor) -> Continuations:
+        step_log_probs = ruled_log_probs(logits, (), self._alphabet, ()) if ruled is None else ruled
+        num_beams = log_probs.size(1)
+        top, tokens = step_log_probs.topk(min(self._beam + len(self._eos), logits.size(-1)))  # (R, K)
+        wanted = self._alphabet.clamp(min=0)[:, None].expand(-1, num_beams, -1).flatten(0, 1)  # (R, A)
+        # One read from the device per step.
+        top, tokens, of_wanted = to_host(top, tokens, step_log_probs.gather(1, wanted))
+        candidates = _candidates(top, tokens, of_wanted, log_probs, self._places, self._automata)
+        ends = (x.tolist() for x in candidates.finished(self._eos, self._automata.totals, self._beam))
+        log_probs, banks, parents, tokens, self._places = candidates.allocate(self._eos, self._beam)
+        ended = [
+            (i, log_prob, i * num_beams + parent, token)
+            for i, columns in enumerate(zip(*ends, strict=True))
+            for log_prob, parent, token in zip(*columns, strict=True)
+            if log_prob > -math.inf
+        ]
+        rows = parents + torch.arange(0, len(top), num_beams)[:, None]
+        return Continuations(log_probs, rows, tokens, ended, banks == self._automata.totals[:, None])
 
-        # Over
-        kept = []
-        for i, (sentence, row) in enumerate(zip(sentences, exchange, strict=True)):
-            now, bound = row[0] / divisor, row[0] / penalty(limits[sentence], alpha)
-            if length == limits[sentence]:
-                for x, complete, ids in zip(row[:num_alive], row[num_alive:], prefixes[i], strict=False):
-                    if complete:
-                        results[sentence].add_cut(x / divisor, x, ids)
-            elif not results[sentence].is_over(now, bound, beam, nbest):
-                kept.append(i)
-        if len(kept) < len(sentences):
-            sentences, index = [sentences[i] for i in kept], torch.tensor(kept, dtype=torch.int64, device=device)
-            prefixes, log_probs, rows, places = prefixes[index], log_probs[index], rows[index], places[index]
-            automata = automata.select(index)
-        if sentences:
-            state = state.select(rows)
-            logits, state = decode(prefixes[:, :, -1].flatten(), state)
-    return [outputs.best(nbest) or [NOTHING] for outputs in results]
+    def keep(self, kept: Tensor) -> None:
+        self._places, self._automata = self._places[kept], self._automata.select(kept)
+        self._alphabet = to_device(self._automata.alphabet, self._device)
 
 
 @dataclass(frozen=True)
@@ -238,34 +193,34 @@ class _Candidates:
         banks = self.banks.gather(1, order).masked_fill(scores == -torch.inf, -1)  # (B, N)
         by_bank, places = banks.sort(dim=1, stable=True)
         first = torch.searchsorted(by_bank, by_bank)  # of its bank
-        rank = torch.empty_like(places).scatter_(1, places, torch.arange(banks.size(1), device=eos.device) - first)
+        rank = torch.empty_like(places).scatter_(1, places, torch.arange(banks.size(1)) - first)
         rank = torch.where(banks < 0, banks.size(1), rank + 1)
         rank = rank.masked_fill((rank == 1) & (banks == banks.amax(dim=1, keepdim=True)), 0)
         chosen = rank.argsort(dim=1, stable=True)[:, :beam].sort(dim=1).values  # (B, W')
         index = order.gather(1, chosen)
         fields = (x.gather(1, index) for x in (self.banks, self.parents, self.tokens))
-        return scores.gather(1, chosen), *fields, gather_beams(self.places, index)
+        places_of_chosen = self.places.gather(1, index[:, :, None].expand(-1, -1, self.places.size(2)))
+        return scores.gather(1, chosen), *fields, places_of_chosen
 
 
-def _candidates(step_log_probs: Tensor, log_probs: Tensor, places: Tensor, automata: Automata, k: int) -> _Candidates:
-    """Continuations by the k most probable tokens, and all those of the phrases.
+def _candidates(
+    top: Tensor, tokens: Tensor, of_wanted: Tensor, log_probs: Tensor, places: Tensor, automata: Automata
+) -> _Candidates:
+    """Continuations by the K most probable tokens, and all those of the phrases.
 
-    From log-probabilities (R, V) of the next token.
-
-    Each token is there once: what is both is masked among the most probable.
+    From log-probabilities and ids of the most probable tokens, both (R, K), and log-probabilities (R, A) of those of
+    the phrases. Each token is there once: what is both is masked among the most probable.
     """
     num_sentences, num_beams = log_probs.shape
-    top, tokens = step_log_probs.topk(min(k, step_log_probs.size(-1)))  # (R, K)
-    tokens = tokens.view(num_sentences, num_beams, -1)
+    top, tokens, of_wanted = (x.view(num_sentences, num_beams, -1) for x in (top, tokens, of_wanted))
     wanted = automata.alphabet[:, None].expand(-1, num_beams, -1)  # (B, W, A)
-    of_wanted = step_log_probs.gather(1, wanted.flatten(0, 1).clamp(min=0)).view_as(wanted)
     of_wanted = of_wanted.masked_fill(wanted < 0, -torch.inf)
     is_wanted = (tokens[..., None] == wanted[:, :, None]).any(dim=3)
-    of_both = torch.cat((top.view_as(tokens).masked_fill(is_wanted, -torch.inf), of_wanted), dim=2)
+    of_both = torch.cat((top.masked_fill(is_wanted, -torch.inf), of_wanted), dim=2)
     num_top, num_wanted = tokens.size(2), wanted.size(2)
     symbols = [num_wanted] * num_top + list(range(num_wanted))  # of the candidates: columns of the automata
     next_places = automata.after(places)  # (B, W, A + 1, P)
-    parents = torch.arange(num_beams, device=tokens.device)[:, None].expand(num_sentences, -1, len(symbols))
+    parents = torch.arange(num_beams)[:, None].expand(num_sentences, -1, len(symbols))
     return _Candidates(
         (of_both + log_probs[:, :, None]).flatten(1),
         automata.progress(next_places)[:, :, symbols].flatten(1),

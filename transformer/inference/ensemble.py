@@ -15,7 +15,7 @@ from torch import Tensor
 from transformer.config import SearchConfig
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import ConfigError, DataError, DeviceError
-from transformer.inference.search import Decode, SearchState
+from transformer.inference.decoding import Decode, SearchState
 from transformer.inference.translator import Translator
 from transformer.model.transformer import Transformer
 

@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from transformer.inference.exchange import to_device
+
 
 class Rule(Protocol):
     """Lowers the log-probabilities of the next token, mostly to -inf for those that it forbids.
@@ -75,7 +77,7 @@ class Forbidden:
         if not self.ids:
             return log_probs
         _check_ids(self.ids, log_probs.size(1))
-        return log_probs.index_fill(1, torch.tensor(sorted(self.ids), device=log_probs.device), -torch.inf)
+        return log_probs.index_fill(1, to_device(sorted(self.ids), log_probs.device), -torch.inf)
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class MinLength:
         if not any(is_short):
             return log_probs
         ended = Forbidden(self.eos_ids)(log_probs, prefixes, sentences)
-        return torch.where(torch.tensor(is_short, device=log_probs.device)[:, None], ended, log_probs)
+        return torch.where(to_device(is_short, log_probs.device)[:, None] > 0, ended, log_probs)
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ class ForcedPrefix:
         if max(forced, default=-1) < 0:
             return apply_rules(self.rules, log_probs, prefixes, sentences)
         _check_ids([token for token in forced if token >= 0], log_probs.size(1))
-        token = torch.tensor(forced, device=log_probs.device)[:, None]  # (R, 1)
+        token = to_device(forced, log_probs.device)[:, None]  # (R, 1)
         is_token = torch.arange(log_probs.size(1), device=log_probs.device) == token  # (R, V)
         only = log_probs.masked_fill(~is_token, -torch.inf)
         if min(forced) >= 0:

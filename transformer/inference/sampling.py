@@ -11,19 +11,12 @@ import torch
 from torch import Tensor
 
 from transformer.errors import ConfigError
+from transformer.inference.decoding import BosId, Decode, Device, EosId, State, prefill
+from transformer.inference.exchange import to_device
+from transformer.inference.greedy import generate, prefixes_of
+from transformer.inference.hypotheses import Hypothesis
 from transformer.inference.penalties import Penalty, length_penalty
 from transformer.inference.rules import Rule, apply_rules
-from transformer.inference.search import (
-    BosId,
-    Decode,
-    Device,
-    EosId,
-    Hypothesis,
-    State,
-    generate,
-    prefill,
-    prefixes_of,
-)
 
 _FLOAT32 = torch.finfo(torch.float32)  # in which logits are divided
 
@@ -116,10 +109,11 @@ def sample(
         copies = torch.arange(len(limits), device=device) // num_samples
         logits, state = logits[copies], state.select(copies[:, None])
     *first, _ = itertools.accumulate(limits, initial=0)
-    noise = _noise(generator, limits, num_samples).to(device)
+    noise = to_device(_noise(generator, limits, num_samples), device)
+    outputs: list[list[int]] = [[] for _ in limits]
 
-    def draw(logits: Tensor, rows: Sequence[int], outputs: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        log_probs, t = logits.log_softmax(dim=-1, dtype=torch.float32), len(outputs[rows[0]])
+    def draw(logits: Tensor, rows: Sequence[int], t: int) -> tuple[Tensor, Tensor]:
+        log_probs = logits.log_softmax(dim=-1, dtype=torch.float32)
         allowed = log_probs
         if rules:
             sentences = [row // num_samples for row in rows]
@@ -128,12 +122,14 @@ def sample(
         log_odds = allowed - allowed.amax(dim=-1, keepdim=True)  # the best stays 0 at any temperature
         probs = warp_logits(log_odds, temperature, top_k, top_p).softmax(dim=-1, dtype=torch.float64)
         cumulative = probs.cumsum(dim=-1)  # (R, V)
-        threshold = noise[torch.tensor([first[row] + t for row in rows], device=device), None] * cumulative[:, -1:]
+        # A row that is over but not looked at may be past its numbers; it draws from any.
+        index = to_device([min(first[row] + t, len(noise) - 1) for row in rows], device)
+        threshold = noise[index, None] * cumulative[:, -1:]
         tokens = torch.searchsorted(cumulative, threshold, right=True)  # (R, 1)
         tokens = tokens.clamp(max=logits.size(-1) - 1)  # if NaN
         return allowed.gather(1, tokens), tokens
 
-    found = generate(decode, state, logits, limits, eos_ids, draw, alpha, penalty)
+    found = generate(decode, state, logits, limits, eos_ids, draw, outputs, alpha, penalty, bool(rules))
     return [found[i : i + num_samples] for i in range(0, len(found), num_samples)]
 
 

@@ -10,12 +10,14 @@ from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
 from transformer.errors import DataError
 from transformer.inference.arguments import text_list
 from transformer.inference.constraints import constrained_beam_search
+from transformer.inference.decoding import Decode, Device, State
 from transformer.inference.feasibility import check_phrases
+from transformer.inference.hypotheses import Hypothesis
 from transformer.inference.penalties import PENALTIES
 from transformer.inference.phrases import PhraseIds, TextConstraints, encode_constraints
 from transformer.inference.rules import Forbidden, ForcedPrefix, MinLength, NoRepeatNgram, Rule
 from transformer.inference.sampling import Sampling, sample
-from transformer.inference.search import Decode, Device, Hypothesis, State, beam_search, greedy_search
+from transformer.inference.search import beam_search, greedy_search
 from transformer.inference.sources import Source, SourceReader
 
 

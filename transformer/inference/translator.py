@@ -16,10 +16,10 @@ from transformer.data.batching import pad
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from transformer.errors import ConfigError
 from transformer.inference.arguments import check_count, check_precision, check_sizes, device_of, path_of, text_list
+from transformer.inference.hypotheses import Hypothesis
 from transformer.inference.phrases import TextConstraints
 from transformer.inference.prepacked import PrepackedLinear, precision_of, prepack_model, ready_model
 from transformer.inference.sampling import Sampling
-from transformer.inference.search import Hypothesis
 from transformer.inference.search_requests import Request, Wanted, batches_of, search_batch, settings_of
 from transformer.inference.sentences import separator
 from transformer.inference.sources import InputNotes, SourceReader, TooLong
