@@ -168,3 +168,28 @@ def test_numbers_of_both_kinds_travel_in_one_copy_to_the_bit(cuda: PretendedCuda
     assert len(cuda.waits) == 1
     assert found[0].view(torch.int32).equal(x.view(torch.int32))
     assert found[1].equal(ids)
+
+
+class Nothing:
+    def select(self, _: Tensor) -> Nothing:
+        return self
+
+
+@pytest.mark.parametrize(("search", "options", "most"), [(beam_search, {"beam": 4}, 15), (greedy_search, {}, 15)])
+def test_a_step_takes_few_kernels_besides_those_of_the_decoder(
+    search: Search, options: dict[str, Any], most: int, cuda: PretendedCuda
+) -> None:
+    table = torch.randn(11, V, generator=torch.Generator().manual_seed(5)).pin_memory().to("cuda", non_blocking=True)
+    logits = {num_rows: table[:num_rows] for num_rows in range(1, 13)}
+    logits[12] = torch.cat((table, table[:1]))
+    num_steps = 0
+
+    def decode(tokens: Tensor, state: Nothing) -> tuple[Tensor, Nothing]:
+        nonlocal num_steps
+        num_steps += 1
+        return logits[len(tokens)], state
+
+    cuda.reset()
+    search(decode, Nothing(), LIMITS, bos_id=BOS, eos_id=EOS, device="cuda", **options)
+    assert num_steps > 5
+    assert cuda.num_kernels <= most * num_steps, cuda.calls

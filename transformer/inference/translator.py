@@ -16,6 +16,7 @@ from transformer.data.batching import pad
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from transformer.errors import ConfigError
 from transformer.inference.arguments import check_count, check_precision, check_sizes, device_of, path_of, text_list
+from transformer.inference.exchange import to_device
 from transformer.inference.hypotheses import Hypothesis
 from transformer.inference.phrases import TextConstraints
 from transformer.inference.prepacked import PrepackedLinear, precision_of, prepack_model, ready_model
@@ -290,7 +291,7 @@ class Translator:
         self, batch: Sequence[Request], search: SearchConfig, nbest: int, sampling: Sampling | None, token_scores: bool
     ) -> list[list[Translation]]:
         with torch.no_grad():
-            state = self._start(pad([request.source.ids for request in batch]).to(self.device))
+            state = self._start(to_device(pad([request.source.ids for request in batch]), self.device))
         found = search_batch(
             self._decode, state, batch, search, nbest, sampling, text=lambda x: self._texts([x])[0], device=self.device
         )
