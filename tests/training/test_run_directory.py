@@ -117,7 +117,7 @@ FIXED = {
     "data.max_length": 53,
     "data.max_ratio": 1.5,
     "train.tokens_per_update": 59,
-    "train.batching": "mixed",
+    "train.batching": "bucketed",
     "train.max_tokens": 61,
     "train.label_smoothing": 0.0,
     "train.warmup_steps": 67,

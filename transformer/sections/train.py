@@ -34,10 +34,10 @@ class TrainConfig:
     freeze: tuple[NonEmptyText, ...] = ()
     tokens_per_update: Count = 25000  # target tokens per optimizer step, accumulated over batches
     # which pairs make an update; mixed: a random sample; bucketed: whole batches of pairs of similar length
-    batching: Literal["mixed", "bucketed"] = "bucketed"
-    # tokens per batch and side, padding included: limits memory; null: 4096, or 32768 if batches are packed
+    batching: Literal["mixed", "bucketed"] = "mixed"
+    # tokens per batch and side, padding included: limits memory; null: 4096, or if packed 4608 on CPUs, 32768 on CUDA
     max_tokens: Count | None = None
-    # whether sentences stand end to end, without padding; auto: on CUDA, where precision and model allow it
+    # whether sentences stand end to end, without padding; auto: on CPUs and CUDA, where precision and model allow it
     packed: Switch = "auto"
     # whether packed batches are compiled by torch.compile; auto: with 10,000 or more updates to come
     compile: Switch = "auto"
