@@ -123,6 +123,21 @@ def multi30k_curve() -> str:
     return table(["update", "validation NLL", "perplexity", "greedy BLEU"], rows(), text_columns=0)
 
 
+def batching() -> str:
+    found = {
+        name: {one["step"]: one for one in read_metrics(RESULTS / "batching" / name) if one["kind"] == "validation"}
+        for name in ("mixed_1", "mixed_2", "bucketed_1", "bucketed_2")
+    }
+
+    def rows() -> Iterator[Sequence[Any]]:
+        for step in sorted(found["mixed_1"])[1::2]:
+            records = [records[step] for records in found.values()]
+            yield f"{step:,}", *(f"{record['nll']:.3f}, {record['bleu']:.1f}" for record in records)
+
+    header = [f"{kind}, seed {seed}" for kind in ("mixed", "bucketed") for seed in (1, 2)]
+    return table(["update", *header], rows(), text_columns=0)
+
+
 def multi30k_seeds() -> str:
     return compared("multi30k_seeds.json")
 
@@ -219,6 +234,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         alignment,
         multi30k,
         multi30k_curve,
+        batching,
         multi30k_seeds,
         multi30k_half,
         finetuning,

@@ -997,8 +997,11 @@ def test_a_run_saved_with_an_old_key_resumes_silently(tmp_path: Path, warnings: 
     assert trainer.fit() == "train.max_steps=451 reached"
     assert not [line for line in warnings() if "max_extra" in line]
     assert load_config(run / "config.yaml") == trainer.config
-    of_today = dataclasses.replace(trainer.config.data, normalization="minimal")
-    assert dataclasses.replace(trainer.config, data=of_today) == config
+    of_today = {
+        "data": dataclasses.replace(trainer.config.data, normalization="minimal"),
+        "train": dataclasses.replace(trainer.config.train, batching="mixed"),
+    }
+    assert dataclasses.replace(trainer.config, **of_today) == config
     assert "max_extra" not in (run / "config.yaml").read_text(encoding="utf-8")
     assert warnings() == []
 

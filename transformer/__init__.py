@@ -50,7 +50,7 @@ else:  # they need torch, which takes over a second to import: not for a command
         first="torch",
     )
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 __all__ = [
     "BOS_ID",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from benchmarking.training import benchmark_training, time_updates
@@ -13,7 +15,8 @@ from transformer.training.trainer import Trainer
 
 
 def test_padding_and_tokens_are_those_of_the_plan(tiny_config: Config) -> None:
-    trainer = Trainer.from_config(tiny_config)
+    train = dataclasses.replace(tiny_config.train, batching="bucketed", packed=False)
+    trainer = Trainer.from_config(dataclasses.replace(tiny_config, train=train))
     src, tgt = trainer.data.train.src.lengths, trainer.data.train.tgt.lengths
     settings = tiny_config.train
     plan = group_into_updates(

@@ -145,8 +145,9 @@ def test_it_has_random_numbers_of_its_own() -> None:
     ],
 )
 def test_attention_takes_the_kernel_that_torch_takes(
-    capability: tuple[int, int], dtype: torch.dtype, d: int, mask: bool, expected: str
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: torch.dtype, d: int, mask: bool, expected: str
 ) -> None:
+    monkeypatch.setattr(torch.backends.cuda, "cudnn_sdp_enabled", lambda: True)  # though runs on CUDA turn it off
     with PretendedCuda(capability=capability) as cuda:
         q, k = (torch.ones(B, H, length, d, dtype=dtype, device="cuda") for length in (Q, M))
         F.scaled_dot_product_attention(q, k, k, torch.ones(Q, M, dtype=torch.bool, device="cuda") if mask else None)

@@ -105,8 +105,10 @@ def test_a_new_run_takes_the_flag(tiny_config: Config) -> None:
 
 @pytest.mark.parametrize("values", [{"tokens_per_update": 701}, {"max_tokens": 307}, {"batching": "mixed"}])
 def test_with_other_batches_training_goes_on_with_the_next_epoch(
-    begun: Config, values: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    tiny_config: Config, values: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    begun = with_values(tiny_config, batching="bucketed", packed=False, max_steps=LAST)
+    Trainer.from_config(with_values(begun, max_steps=FIRST)).fit()
     first = Trainer.from_config(begun)
     epoch, seen = first.progress.epoch, first.num_tokens()
     assert first.progress.update > 0
