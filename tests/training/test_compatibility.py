@@ -170,7 +170,7 @@ def test_a_run_from_before_an_option_existed_resumes(run: Path) -> None:
     path = run / "config.yaml"
     path.write_text("".join(line for line in path.read_text().splitlines(True) if "attention_" not in line))
     expected = keep_former_values(config)
-    claim_run(config)
+    claim_run(expected)
     assert load_config(path, saved=True) == expected
 
 
@@ -186,7 +186,7 @@ def test_a_run_from_before_normalization_was_a_key_keeps_the_rule_of_its_tokeniz
 
 
 def test_a_run_from_before_batching_was_a_key_keeps_the_updates_that_it_had(run: Path) -> None:
-    config = in_place(run)
+    config = in_place(run, "train.packed=false")
     trainer = Trainer.from_config(config)
     assert trainer.config.train.batching == "bucketed"
     assert "batching: bucketed" in (run / "config.yaml").read_text()
@@ -202,6 +202,29 @@ def test_a_run_from_before_batching_was_a_key_keeps_the_updates_that_it_had(run:
     expected = [*plan(epoch=epoch)[number:], *plan(epoch=epoch + 1)][0]
     batches = trainer.update()
     assert [len(batch.src) for batch in batches] == [len(batch) for batch in expected]
+
+
+def test_a_run_goes_on_with_former_values_again_and_again_and_says_so(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = in_place(run)
+    for _ in range(3):
+        capsys.readouterr()
+        trainer = Trainer.from_config(config)
+        assert (trainer.config.train.batching, trainer.config.data.normalization) == ("bucketed", "nmt_nfkc")
+        lines = capsys.readouterr().err.splitlines()
+        assert "data.normalization=nmt_nfkc, with which this run began; the default is minimal now" in lines
+        assert (
+            "train.batching=bucketed, with which this run began; the default is mixed now; --change goes on with the "
+            "default"
+        ) in lines
+        del trainer
+
+
+def test_a_changed_run_takes_the_default_of_today_where_it_may(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = Trainer.from_config(in_place(run), change=True)
+    assert (trainer.config.train.batching, trainer.config.data.normalization) == ("mixed", "nmt_nfkc")
+    assert "train.batching: bucketed → mixed" in capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize(("stated", "wanted"), [(False, "identity"), (True, "minimal")])

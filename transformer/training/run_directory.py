@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from transformer.config import FORMER_VALUES, Config, TrainConfig, load_config
-from transformer.config_file import read_values
 from transformer.errors import CheckpointError, ConfigError
 from transformer.files import remove_atomic, try_lock, write_atomic
+from transformer.progress import say
 from transformer.training.run_keys import (
     CHANGEABLE_KEYS,
     FREE_KEYS,
@@ -65,7 +65,6 @@ def claim_run(config: Config, *, change: bool = False) -> FileLock:
     except FileExistsError:
         raise ConfigError(f"run_dir={run}: is a file; choose another") from None
     lock = lock_run(run)
-    config = keep_former_values(config)
     saved = run / "checkpoints"
     has_checkpoints = bool(checkpoints(saved))
     # A run killed in its first save may have a best checkpoint, at most a partial one here, and no average.
@@ -112,18 +111,24 @@ def _check_same(before: Config, now: Config, ignored: set[str], *, change: bool,
     )
 
 
-def keep_former_values(config: Config) -> Config:
-    """Let a run of an older version go on as it began: keys that it lacks get `FORMER_VALUES`, not the defaults."""
+def keep_former_values(config: Config, *, change: bool = False) -> Config:
+    """Let a run go on as an earlier version began it: it keeps `FORMER_VALUES` where the defaults are others now.
+
+    With `change`, keys that may change get the values of today. Whether a default was given on purpose is not known.
+    """
     run = Path(config.run_dir)
     path = run / "config.yaml"
     if not path.is_file() or not checkpoints(run / "checkpoints"):
         return config
-    saved, defaults = read_values(path, saved=True), Config().flat()
-    for key, value in FORMER_VALUES.items():
-        section, _, name = key.partition(".")
-        if name not in saved.get(section, {}) and config.flat()[key] == defaults[key]:
-            changed = dataclasses.replace(getattr(config, section), **{name: value})
+    saved, defaults = saved_config(run).flat(), Config().flat()
+    for key, former in FORMER_VALUES.items():
+        is_kept = saved[key] == former and config.flat()[key] == defaults[key]
+        if is_kept and not (change and key in CHANGEABLE_KEYS):
+            section, _, name = key.partition(".")
+            changed = dataclasses.replace(getattr(config, section), **{name: former})
             config = dataclasses.replace(config, **{section: changed})
+            hint = "; --change goes on with the default" if key in CHANGEABLE_KEYS else ""
+            say(f"{key}={former}, with which this run began; the default is {defaults[key]} now{hint}")
     return config
 
 

@@ -108,7 +108,7 @@ class Trainer:
         cannot be read, the device is absent or another thread trains; OSError if the run directory cannot be written.
         The process keeps its random numbers, but gets the threads of `train.num_threads`.
         """
-        config = context.broadcast_from_main(functools.partial(keep_former_values, config))
+        config = context.broadcast_from_main(functools.partial(keep_former_values, config, change=change))
         settings, run = config.train, Path(config.run_dir)
         device = resolve_device(settings.device)
         dtype = resolve_dtype(settings.precision, device)
