@@ -399,6 +399,13 @@ def test_prompts_must_be_one_per_sentence_and_equally_long(search: Search, bos_i
         search(random_oracle(0), [5, 7], bos_id=bos_id)
 
 
+@each_search
+@pytest.mark.parametrize("prompt", [[0.7], [BOS, None], "ab"])
+def test_prompts_consist_of_ints(search: Search, prompt: Any) -> None:
+    with pytest.raises(TypeError, match=r"^bos_id=.* must be a collection of ints$"):
+        search(random_oracle(0), [5, 7], bos_id=[prompt, [BOS] * len(prompt)])
+
+
 @pytest.mark.parametrize("eos_ids", [(EOS, A), (EOS, A, B)])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_beam_wide_enough_finds_the_best_of_all_sequences_with_several_ends(

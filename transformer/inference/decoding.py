@@ -64,6 +64,7 @@ def prefill(
         raise ValueError(f"bos_id must be an int or {len(limits)} equally long prompts, one per sentence")
     logits = torch.empty((0, 1), device=device)
     if limits:
+        prompts = [whole_numbers("bos_id", prompt) for prompt in prompts]
         for tokens in to_device(prompts, device).unbind(1):  # (B,)
             logits, state = decode(tokens, state)
     return limits, eos_ids, logits, state

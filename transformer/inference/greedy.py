@@ -54,7 +54,7 @@ def greedy_search(
         are -inf.
 
     Raises:
-        TypeError: `eos_id` or `max_lengths` has something other than ints.
+        TypeError: `bos_id`, `eos_id` or `max_lengths` has something other than ints.
         ValueError: a limit is less than 1, or the prompts are not one per sentence, equally long and not empty.
     """
     rules = tuple(rules)
