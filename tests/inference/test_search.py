@@ -32,6 +32,7 @@ from oracle import (
 )
 from torch import Tensor
 
+from transformer.inference import search
 from transformer.inference.exchange import STEPS_PER_LOOK
 from transformer.inference.penalties import length_penalty
 from transformer.inference.rules import NoRepeatNgram
@@ -540,6 +541,17 @@ def test_rules_see_every_hypothesis_as_it_is(monkeypatch: pytest.MonkeyPatch) ->
 
 
 # Borders
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("NOTHING", "BosId", "Decode", "Device", "EosId", "Key", "Outputs", "State"),
+        *("generate", "prefill", "prefixes_of"),
+    ],
+)
+def test_what_has_moved_to_other_modules_is_still_here(name: str) -> None:
+    assert name in search.__all__ and hasattr(search, name)
 
 
 def test_no_sentences_give_no_hypotheses() -> None:

@@ -19,13 +19,16 @@ from torch import Tensor
 
 from transformer.inference.decoding import BosId, Decode, Device, EosId, SearchState, State, prefill
 from transformer.inference.exchange import to_device, to_host
-from transformer.inference.greedy import greedy_search
-from transformer.inference.hypotheses import History, Hypothesis, Key, Outputs
+from transformer.inference.greedy import generate, greedy_search, prefixes_of
+from transformer.inference.hypotheses import NOTHING, History, Hypothesis, Key, Outputs
 from transformer.inference.penalties import Penalty, check_alpha, length_penalty
 from transformer.inference.rules import Rule, ruled_log_probs
 from transformer.inference.topk import grouped_topk, log_softmax_topk
 
 __all__ = ["Hypothesis", "SearchState", "beam_search", "greedy_search"]
+# They have moved to modules of their own.
+__all__ += ["NOTHING", "BosId", "Decode", "Device", "EosId", "Key", "Outputs", "State"]
+__all__ += ["generate", "prefill", "prefixes_of"]
 
 
 @torch.no_grad()
