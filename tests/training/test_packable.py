@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -99,6 +100,29 @@ def test_hooks_on_parameters_and_recomputed_layers_are_no_obstacle() -> None:
     assert not is_recomputed(model)
     recompute_layers(model)
     assert is_recomputed(model) and model_obstacle(model) is None
+
+
+@pytest.mark.parametrize("is_recomputed_twice", [False, True])
+@pytest.mark.parametrize(
+    ("part", "method"), [("", "logits"), ("", "encode"), ("", "forward"), ("encoder.layers.1", "forward")]
+)
+def test_methods_of_a_models_own_are_an_obstacle_with_recomputed_layers_too(
+    part: str, method: str, is_recomputed_twice: bool
+) -> None:
+    model = make_model()
+    module = model.get_submodule(part)
+    setattr(module, method, lambda *_: None)
+    recompute_layers(model)
+    if is_recomputed_twice:
+        recompute_layers(model)
+    assert model_obstacle(model) == f"{part or 'the model'} has methods of its own, which may take padded batches only"
+
+
+def test_a_recomputed_copy_of_a_model_is_no_obstacle() -> None:
+    model = make_model()
+    recompute_layers(model)
+    recompute_layers(model)
+    assert model_obstacle(copy.deepcopy(model)) is None
 
 
 class Card:

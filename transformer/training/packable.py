@@ -12,7 +12,7 @@ from transformer.model.embeddings import SharedEmbedding, SinusoidalPositions
 from transformer.model.kernels import Dropout, packing_obstacle
 from transformer.model.layers import FeedForward, Layer
 from transformer.model.transformer import Decoder, Encoder, Transformer
-from transformer.training.recomputation import is_recomputed
+from transformer.training.recomputation import own_forward
 
 # They compute each token by itself, or attend by what `DotProductAttention` makes of a mask. A subclass may do anything
 # with its second dimension, so these are exact types.
@@ -25,7 +25,7 @@ _KNOWN_TYPES = {
     *(SinusoidalPositions, embeddings.LearnedPositions, embeddings.NoPositions),
 }
 _KNOWN_ACTIVATIONS = (F.relu, F.gelu, F.silu)
-_METHODS = {"forward", "encode", "decode", "logits", "project", "queries", "keys", "weights", "scores"}
+_METHODS = {"encode", "decode", "logits", "project", "queries", "keys", "weights", "scores"}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -54,7 +54,7 @@ def model_obstacle(model: Transformer) -> str | None:
         values = vars(module)
         if any(values[hooks] for hooks in _HOOKS):
             return f"{what} has a hook, which may expect a row for each sentence"
-        if (values.keys() & _METHODS) and not is_recomputed(module):
+        if (values.keys() & _METHODS) or own_forward(module) is not None:
             return f"{what} has methods of its own, which may take padded batches only"
         if isinstance(module, FeedForward) and module.activation not in _KNOWN_ACTIVATIONS:
             return f"{what} has an activation that may take padded batches only"

@@ -29,6 +29,15 @@ def is_recomputed(module: nn.Module) -> bool:
     return isinstance(forward, partial) and forward.func is _forward
 
 
+def own_forward(module: nn.Module) -> Any:
+    """The `forward` that was set on a module itself, recomputed or not; None if it has its class's."""
+    forward = vars(module).get("forward")
+    while isinstance(forward, partial) and forward.func is _forward:
+        forward = forward.args[1]
+    is_of_class = getattr(forward, "__self__", None) is module and forward.__func__ is type(module).forward
+    return None if is_of_class else forward
+
+
 def _forward(layer: nn.Module, forward: Any, *inputs: Any) -> Any:
     if layer.training and torch.is_grad_enabled():
         return checkpoint(forward, *inputs, use_reentrant=False)
