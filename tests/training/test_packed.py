@@ -192,6 +192,19 @@ def test_frozen_weights_get_no_gradients_and_change_no_others(dataset: PairDatas
     assert_same(found, {name: expected[name] for name in found})
 
 
+@pytest.mark.parametrize("is_without", ["bias of some", "projection"])
+def test_projections_of_the_memory_need_not_be_alike(dataset: PairDataset, is_without: str) -> None:
+    model = make_model(num_layers=2, d_model=18)
+    attention = model.decoder.layers[1].cross_attention
+    assert attention is not None
+    if is_without == "projection":
+        attention.w_k = nn.Identity()
+    else:
+        attention.w_k = nn.Linear(18, 18, bias=True).double()
+    for batch in (packed(dataset), collate_grouped(dataset, EVERYTHING)):
+        assert_same(sums_and_gradients(model, batch), sums_and_gradients(model, collate(dataset, EVERYTHING)))
+
+
 def test_dropout_drops_tokens_and_sublayers_as_often_as_in_padded_batches(dataset: PairDataset) -> None:
     model = make_model().float()
     for module in model.modules():

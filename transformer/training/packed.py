@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from transformer.data.dataset import Ints, PairDataset, Side
 from transformer.data.tokenizer import BOS_ID, PAD_ID
@@ -167,8 +167,11 @@ def states_of(
 
 
 def _keys_and_values(attentions: Sequence[MultiHeadAttention], memory: Tensor) -> list[KeyValue]:
-    """The memory's keys and values for each attention, by one product, which reads the memory once."""
+    """The memory's keys and values for each attention, if possible by one product, which reads the memory once."""
     linears = [linear for attention in attentions for linear in (attention.w_k, attention.w_v)]
+    are_linear = all(isinstance(linear, nn.Linear) for linear in linears)
+    if not are_linear or len({linear.bias is None for linear in linears}) > 1:
+        return [attention.project(memory) for attention in attentions]
     weights: list[Tensor] = [linear.weight for linear in linears]
     biases: list[Tensor] = [linear.bias for linear in linears if linear.bias is not None]
     projected = F.linear(memory, torch.cat(weights), torch.cat(biases) if biases else None)
