@@ -1,6 +1,7 @@
 """Gradient checkpointing (Chen et al. 2016): activations are computed again instead of kept."""
 
 from functools import partial
+from types import MethodType
 from typing import Any
 
 import torch
@@ -34,8 +35,9 @@ def own_forward(module: nn.Module) -> Any:
     forward = vars(module).get("forward")
     while isinstance(forward, partial) and forward.func is _forward:
         forward = forward.args[1]
-    is_of_class = getattr(forward, "__self__", None) is module and forward.__func__ is type(module).forward
-    return None if is_of_class else forward
+    if isinstance(forward, MethodType) and forward.__self__ is module and forward.__func__ is type(module).forward:
+        return None
+    return forward
 
 
 def _forward(layer: nn.Module, forward: Any, *inputs: Any) -> Any:
