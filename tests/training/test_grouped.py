@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from transformer.errors import ConfigError
 from transformer.model.transformer import Transformer
 from transformer.training import grouped
 from transformer.training.grouped import GroupPacker, collate_grouped
+from transformer.training.packed import Shape, collate_packed
 from transformer.training.train_step import batch_loss
 from transformer.training.trainer import Trainer
 
@@ -75,6 +77,15 @@ def test_targets_are_shifted_within_their_sentences(dataset: PairDataset) -> Non
         start += int(length)
     assert (start, batch.shape) == (batch.num_tokens, (len(batch.src), batch.num_tokens))
     assert batch.to(torch.device("cpu")) is batch
+    with pytest.raises(ValueError, match=r"^a batch in groups is for a CPU, not for cuda:1; `collate_packed` makes"):
+        batch.to(torch.device("cuda:1"))
+
+
+def test_a_batch_has_a_pair(dataset: PairDataset) -> None:
+    none = np.zeros(0, np.int64)
+    for collated in (collate_grouped, partial(collate_packed, shape=Shape(64, 64, 3, 64))):
+        with pytest.raises(ValueError, match=r"^a batch needs a pair$"):
+            collated(dataset, none)
 
 
 @settings(max_examples=23, deadline=None)

@@ -21,7 +21,7 @@ from transformer.model.grouping import Grouping, Places
 from transformer.model.transformer import Transformer
 from transformer.training.loss import linear_cross_entropy
 from transformer.training.packable import model_obstacle
-from transformer.training.packed import position_tables, states_of
+from transformer.training.packed import end_to_end, position_tables, states_of
 
 # Of a batch and side by default: 4,096 target tokens have at most an eighth more source tokens, so they are one batch.
 _MAX_TOKENS = 4608
@@ -51,8 +51,10 @@ class GroupedBatch:
         """S and T."""
         return len(self.src), len(self.tgt_out)
 
-    def to(self, device: torch.device) -> GroupedBatch:  # noqa: ARG002
-        """The same: it is for a CPU."""
+    def to(self, device: torch.device) -> GroupedBatch:
+        """The same on a CPU; ValueError for another device."""
+        if device.type != "cpu":
+            raise ValueError(f"a batch in groups is for a CPU, not for {device}; `collate_packed` makes one for CUDA")
         return self
 
     def loss(self, model: Transformer, label_smoothing: float) -> tuple[Tensor, Tensor]:
@@ -66,10 +68,10 @@ class GroupedBatch:
 
 
 def collate_grouped(dataset: PairDataset, indices: Ints) -> GroupedBatch:
-    """Put the pairs with these indices end to end, in groups of similar length."""
+    """Put the pairs with these indices end to end, in groups of similar length. ValueError without pairs."""
     groups = split_by_cost(indices, dataset.src.lengths, dataset.tgt.lengths, cost=_GROUP_COST)
-    src, src_positions, src_lengths = _end_to_end(dataset.src, groups)
-    tgt, tgt_positions, tgt_lengths = _end_to_end(dataset.tgt, groups)
+    src, src_positions, src_lengths = _side(dataset.src, groups)
+    tgt, tgt_positions, tgt_lengths = _side(dataset.tgt, groups)
     tgt_in = torch.where(tgt_positions == 0, BOS_ID, tgt.roll(1))
     places = Places(src_lengths), Places(tgt_lengths)
     lengths = np.concatenate(src_lengths), np.concatenate(tgt_lengths)
@@ -130,12 +132,8 @@ class GroupPacker:
         return False
 
 
-def _end_to_end(side: Side, groups: Sequence[Ints]) -> tuple[Tensor, Tensor, list[Ints]]:
+def _side(side: Side, groups: Sequence[Ints]) -> tuple[Tensor, Tensor, list[Ints]]:
     """Ids and positions, and the lengths of the sentences of each group."""
-    pairs = np.concatenate(groups)
-    lengths = side.lengths[pairs].astype(np.int64)
-    ends = lengths.cumsum()
-    positions = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
-    ids = side.ids[np.repeat(side.starts[pairs], lengths) + positions].astype(np.int64)
-    sizes = np.cumsum([len(group) for group in groups])[:-1]
-    return torch.from_numpy(ids), torch.from_numpy(positions), np.split(lengths, sizes)
+    ids, positions = end_to_end(side, np.concatenate([np.zeros(0, np.int64), *groups]))
+    lengths: list[Ints] = [side.lengths[group].astype(np.int64) for group in groups]
+    return torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(positions), lengths

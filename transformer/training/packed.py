@@ -83,10 +83,22 @@ class PackedBatch:
         return linear_cross_entropy(hidden[rows], model.embedding.output_weight, target[rows].long(), label_smoothing)
 
 
+def end_to_end(side: Side, indices: Ints) -> tuple[Ints, Ints]:
+    """Ids of these sentences, one after the other, and the position of each within its sentence.
+
+    ValueError if there is none.
+    """
+    if not len(indices):
+        raise ValueError("a batch needs a pair")
+    lengths = side.lengths[indices].astype(np.int64)
+    positions = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
+    return side.ids[np.repeat(side.starts[indices], lengths) + positions], positions
+
+
 def collate_packed(dataset: PairDataset, indices: Ints, shape: Shape, states: States | None = None) -> PackedBatch:
-    """Put the pairs with these indices end to end; the shape `holds` them."""
-    src, src_positions, src_starts = _end_to_end(dataset.src, indices, shape.src, shape)
-    tgt, tgt_positions, tgt_starts = _end_to_end(dataset.tgt, indices, shape.tgt, shape)
+    """Put the pairs with these indices end to end; the shape `holds` them. ValueError without pairs."""
+    src, src_positions, src_starts = _with_padding(dataset.src, indices, shape.src, shape)
+    tgt, tgt_positions, tgt_starts = _with_padding(dataset.tgt, indices, shape.tgt, shape)
     lengths = dataset.src.lengths[indices], dataset.tgt.lengths[indices]
     num_tokens = int(lengths[1].sum())
     tgt_in = np.full_like(tgt, PAD_ID)
@@ -96,14 +108,13 @@ def collate_packed(dataset: PairDataset, indices: Ints, shape: Shape, states: St
     return PackedBatch(torch.from_numpy(numbers), shape, lengths, num_tokens, states)
 
 
-def _end_to_end(side: Side, indices: Ints, size: int, shape: Shape) -> tuple[npt.NDArray[np.int32], ...]:
+def _with_padding(side: Side, indices: Ints, size: int, shape: Shape) -> tuple[npt.NDArray[np.int32], ...]:
     """Ids and positions (size,), and starts (sentences + 1,)."""
-    lengths = side.lengths[indices].astype(np.int64)
-    ends = lengths.cumsum()
-    number = int(ends[-1])
+    found = end_to_end(side, indices)
+    ends = side.lengths[indices].cumsum()
+    number = len(found[0])
     ids, positions = np.full(size, PAD_ID, np.int32), np.zeros(size, np.int32)
-    positions[:number] = np.arange(number) - np.repeat(ends - lengths, lengths)
-    ids[:number] = side.ids[np.repeat(side.starts[indices], lengths) + positions[:number]]
+    ids[:number], positions[:number] = found
     starts = np.full(shape.sentences + 1, size, np.int32)  # sentences beyond the padding are empty
     starts[0], starts[1 : len(ends) + 1] = 0, ends
     padding = number + np.arange(1, shape.num_padding + 1) * (size - number) // shape.num_padding
