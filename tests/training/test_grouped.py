@@ -115,14 +115,15 @@ def test_weights_of_attention_are_dropped_in_each_group(dataset: PairDataset) ->
     assert batch_loss(model, batch, 0.1)[0] == batch_loss(model, batch, 0.1)[0]
 
 
-def test_batches_that_do_not_fit_are_halved_for_the_rest_of_the_run(dataset: PairDataset) -> None:
+def test_batches_that_do_not_fit_are_halved_in_this_update_alone(dataset: PairDataset) -> None:
     packer = GroupPacker()
     whole = packer.split(dataset, [np.arange(NUM_PAIRS)])
-    most = max(int(side.lengths.sum()) for side in (dataset.src, dataset.tgt))
     halves = packer.halve(dataset, whole)
-    assert len(halves) >= 2 and packer.max_tokens == most // 2
-    assert sorted(np.concatenate(halves)) == list(range(NUM_PAIRS))
-    assert packer.split(dataset, whole)[0].tolist() == halves[0].tolist()
+    assert [len(half) for half in halves] == [106, 105]
+    assert np.concatenate(halves).tolist() == whole[0].tolist()
+    longer = np.maximum(dataset.src.lengths, dataset.tgt.lengths)
+    assert longer[halves[0]].max() <= longer[halves[1]].min()
+    assert packer.max_tokens == 4608 and len(packer.split(dataset, halves)) == 1
     assert not packer.gives_up_compiling(RuntimeError())
 
 

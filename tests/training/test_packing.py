@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,10 +14,13 @@ from transformer.config import Config, TrainConfig, load_config
 from transformer.data.dataset import Ints, PairDataset, Side
 from transformer.errors import ConfigError
 from transformer.model.transformer import Transformer
+from transformer.training import train_step
 from transformer.training.grouped import GroupPacker
+from transformer.training.optimizer import MasterWeights
 from transformer.training.packed import PackedBatch, Shape
 from transformer.training.packing import Packer, packer_of
 from transformer.training.run_keys import differing_keys
+from transformer.training.train_step import accumulate_in_memory
 from transformer.training.trainer import Trainer
 
 NUM_PAIRS = 997
@@ -122,6 +126,23 @@ def test_halving_halves_this_update_and_all_later_ones(dataset: PairDataset) -> 
         number = len(halves)
         halves = packer.halve(dataset, halves)
         assert len(halves) > number
+
+
+@pytest.mark.parametrize("packer", [Packer(), GroupPacker(), None], ids=repr)
+def test_where_nothing_fits_halving_ends(packer: Packer | GroupPacker | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also beside a pair so long that the others together are one batch."""
+    side, halved = side_of(np.array([97, *[2] * 31])), []
+
+    def fail(*_: object) -> None:
+        raise MemoryError("none left")
+
+    monkeypatch.setattr(train_step, "accumulate_gradients", fail)
+    weights = MasterWeights(make_model(), torch.float32)
+    pairs = PairDataset(side, side, {}, "")
+    for indices in ([np.arange(32)], []):
+        with pytest.raises(MemoryError, match="none left"):
+            accumulate_in_memory(weights, pairs, indices, 0.1, 1, lambda: halved.append(1), packer=packer)
+    assert 1 <= len(halved) <= 5
 
 
 def test_a_batch_is_collated_after_its_update_was_split(dataset: PairDataset) -> None:

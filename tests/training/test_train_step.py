@@ -23,12 +23,14 @@ from transformer.errors import TrainingError
 from transformer.model.transformer import Transformer
 from transformer.training import train_step as step_module
 from transformer.training.data import Update
+from transformer.training.grouped import GroupedBatch
 from transformer.training.loss import label_smoothed_cross_entropy
 from transformer.training.loss_scale import LossScale
 from transformer.training.metrics import read_metrics
 from transformer.training.optimizer import MasterWeights
 from transformer.training.train_step import NonfiniteGuard, accumulate_gradients, batch_loss
 from transformer.training.trainer import Trainer
+from transformer.training.training_state import Progress
 from transformer.training.validation import validation_nll
 
 VOCAB_SIZE = 31
@@ -347,15 +349,15 @@ def test_a_run_with_skipped_updates_resumes_exactly(tiny_config: Config) -> None
     assert whole.progress.num_nonfinite == resumed.progress.num_nonfinite == 1
 
 
-def too_big_for(monkeypatch: pytest.MonkeyPatch, num_rows: int, error: Exception) -> list[int]:
-    """Let batches of more rows fail with an out-of-memory error in backward; returns the rows of all attempts."""
+def too_big_for(monkeypatch: pytest.MonkeyPatch, num_pairs: int, error: Exception) -> list[int]:
+    """Let batches of more pairs fail with an out-of-memory error in backward; returns the pairs of all attempts."""
     attempts: list[int] = []
     batch_loss = step_module.batch_loss
 
-    def limited(model: Transformer, batch: Batch, label_smoothing: float) -> tuple[Tensor, Tensor]:
+    def limited(model: Transformer, batch: Batch | GroupedBatch, label_smoothing: float) -> tuple[Tensor, Tensor]:
         loss, nll = batch_loss(model, batch, label_smoothing)
-        attempts.append(len(batch.src))
-        if len(batch.src) > num_rows:
+        attempts.append(len(batch.src if isinstance(batch, Batch) else batch.lengths[0]))
+        if attempts[-1] > num_pairs:
             loss.backward(retain_graph=True)  # leaves gradients behind
             raise error
         return loss, nll
@@ -407,6 +409,38 @@ def test_splitting_batches_that_exceed_memory_does_not_change_the_update(
     window = (trainer._running.sums.tolist() for trainer in (whole, split))
     for one, two in zip(*window, strict=True):
         assert one == pytest.approx(two, rel=tolerance)
+
+
+@pytest.mark.parametrize("packed", ["auto", "false"])
+def test_a_run_with_a_batch_that_did_not_fit_resumes_exactly(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch, packed: str
+) -> None:
+    accumulate = step_module.accumulate_gradients
+
+    def run(name: str, *ends: int) -> Trainer:
+        failures = [1]
+        for end in ends:
+            values = (f"run_dir={tiny_config.run_dir}{name}", f"train.packed={packed}", f"train.max_steps={end}")
+            trainer = Trainer.from_config(changed(tiny_config, *values))
+
+            def limited(
+                *arguments: Any, progress: Progress = trainer.progress, **options: Any
+            ) -> tuple[Tensor, Tensor]:
+                found = accumulate(*arguments, **options)
+                if progress.step == 2 and failures:
+                    failures.clear()
+                    raise MemoryError
+                return found
+
+            monkeypatch.setattr(step_module, "accumulate_gradients", limited)
+            trainer.fit()
+        return trainer
+
+    whole, resumed = run("whole", 7), run("resumed", 5, 7)
+    assert whole.progress.num_split == resumed.progress.num_split == 1
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        paths = (trainer.run / "checkpoints" / "step-00000007" / name for trainer in (whole, resumed))
+        assert_close(*map(load_file, paths), rtol=0, atol=0)
 
 
 def test_a_single_pair_that_does_not_fit_is_an_error(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

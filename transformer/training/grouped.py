@@ -19,6 +19,7 @@ from transformer.data.tokenizer import BOS_ID
 from transformer.errors import ConfigError
 from transformer.model.grouping import Grouping, Places
 from transformer.model.transformer import Transformer
+from transformer.training.data import halve_batches
 from transformer.training.loss import linear_cross_entropy
 from transformer.training.packable import model_obstacle
 from transformer.training.packed import end_to_end, position_tables, states_of
@@ -121,11 +122,9 @@ class GroupPacker:
         """One of the batches."""
         return collate_grouped(dataset, indices)
 
-    def halve(self, dataset: PairDataset, indices: list[Ints]) -> list[Ints]:
-        """Split into batches of half the tokens, as all later updates will be: they need as much memory."""
-        most = max(int(side.lengths[batch].sum()) for batch in indices for side in (dataset.src, dataset.tgt))
-        self.max_tokens = max(1, most // 2)
-        return self.split(dataset, indices)
+    def halve(self, dataset: PairDataset, indices: list[Ints]) -> list[Ints]:  # noqa: ARG002
+        """Halve the batches of this update alone: the next is what it would be in a run that is resumed before it."""
+        return halve_batches(indices)
 
     def gives_up_compiling(self, error: BaseException) -> bool:  # noqa: ARG002
         """Nothing is compiled."""

@@ -99,7 +99,8 @@ class Packer:
 
     def halve(self, dataset: PairDataset, indices: list[Ints]) -> list[Ints]:
         """Split into batches of half the tokens, as all later updates will be: they need as much memory."""
-        most = max(int(side.lengths[batch].sum()) for batch in indices for side in (dataset.src, dataset.tgt))
+        sizes = (int(side.lengths[batch].sum()) for batch in indices for side in (dataset.src, dataset.tgt))
+        most = max(sizes, default=0)
         self.max_tokens, self.shape = max(1, most // 2), None
         return self.split(dataset, indices)
 

@@ -107,16 +107,18 @@ def accumulate_in_memory(
             is_uncompiled_now = packer is not None and packer.gives_up_compiling(error)
             if not is_uncompiled_now and not is_out_of_memory(error):
                 raise
-            if not is_uncompiled_now and all(len(batch) == 1 for batch in indices):
-                raise MemoryError(str(error)) from None
+            reason = str(error)
         # Outside the except clause, where the traceback no longer keeps the attempt's tensors alive.
         weights.zero_grad()
         if is_uncompiled_now:
             continue
         empty_cache(device)
         return_freed_memory()
+        halves = halve_batches(indices) if packer is None else packer.halve(dataset, indices)
+        if len(halves) == len(indices):  # the longest pair takes as much by itself
+            raise MemoryError(reason)
         report_halving()
-        indices = halve_batches(indices) if packer is None else packer.halve(dataset, indices)
+        indices = halves
 
 
 class NonfiniteGuard:
