@@ -17,6 +17,8 @@ from torch import Tensor, nn
 _FUSED_FROM_NUM_KEYS = {torch.float32: (192, 160), torch.bfloat16: (320, 160)}
 # It is oneDNN's float32 products that it waits for: by torch's default library it takes 10 ms for 24 keys, not 60.
 _FUSED_FROM_NUM_KEYS_BY_DEFAULT = 16
+# Between the two, and one for all dtypes and modes: every threshold that lengths cross is another graph.
+_FUSED_FROM_NUM_KEYS_COMPILED = 48
 _FUSED_FROM_NUM_QUERIES = 9
 # Up to Q·M·d_k = 16³, though, it leaves out oneDNN, which builds a kernel for every new M: 1.0 to 10 times faster in
 # float32 without a backward pass. Beyond, it is up to 10 times slower.
@@ -39,6 +41,8 @@ def prefers_fused(q: Tensor, k: Tensor) -> bool:
 
 
 def _fused_from_num_keys(dtype: torch.dtype) -> int:
+    if torch.compiler.is_compiling():  # which cannot trace the setting of the library
+        return _FUSED_FROM_NUM_KEYS_COMPILED
     if dtype == torch.float32 and not _onednn_multiplies_float32():
         return _FUSED_FROM_NUM_KEYS_BY_DEFAULT
     with_gradient, without = _FUSED_FROM_NUM_KEYS.get(dtype, (0, 0))
