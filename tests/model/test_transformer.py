@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from torch.utils import _pytree as pytree
 
 from transformer.model.attention import MultiHeadAttention, causal_mask, padding_mask
+from transformer.model.kernels import Packing
 from transformer.model.layers import FeedForward, Layer
 from transformer.model.transformer import Decoder, DecoderState, Encoder, Transformer
 
@@ -572,3 +573,10 @@ def test_a_decoder_mask_of_the_new_positions_alone_is_refused() -> None:
     _, state = model.decode(torch.ones(2, 3, dtype=torch.int64), model.encode(torch.ones(2, 5, dtype=torch.int64)))
     with pytest.raises(ValueError, match=r"mask \(2, 1, 1, 1\) is not of all 4 keys, past and new"):
         model.decoder(torch.randn(2, 1, 22), state, torch.ones(2, 1, 1, 1, dtype=torch.bool))
+
+
+def test_sentences_end_to_end_are_refused_by_the_decoder() -> None:
+    starts = torch.tensor([0, 4]).int()
+    message = r"^mask is a Packing; sentences end to end are for the decoder's layers, one by one$"
+    with pytest.raises(TypeError, match=message):
+        make_decoder()(torch.zeros(1, 4, D_MODEL), make_start(), Packing(starts, starts, 4, 4))  # type: ignore[arg-type]

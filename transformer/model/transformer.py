@@ -82,6 +82,10 @@ class Decoder(nn.Module):
 
         `mask`, broadcastable to (R, H, T, t + T), hides more than subsequent positions do, such as left padding.
         """
+        if mask is not None and not isinstance(mask, Tensor):
+            raise TypeError(
+                f"mask is a {type(mask).__name__}; sentences end to end are for the decoder's layers, one by one"
+            )
         if mask is not None and mask.size(-1) != state.length + x.size(1):
             raise ValueError(f"mask {tuple(mask.shape)} is not of all {state.length + x.size(1)} keys, past and new")
         if x.size(1) > 1:  # a single position may attend to all before it
