@@ -315,3 +315,8 @@ def test_a_mask_that_does_not_broadcast_is_an_error(shape: tuple[int, ...]) -> N
 def test_a_mask_that_is_not_bool_is_an_error(dtype: torch.dtype) -> None:
     with pytest.raises(TypeError, match=f"mask is {dtype}; it must be bool, True where a query may attend"):
         check_mask(torch.ones(5, 7, dtype=dtype), (2, 3, 5, 7))
+
+
+def test_what_is_no_mask_at_all_is_an_error() -> None:
+    with pytest.raises(TypeError, match=r"^mask is a list; it must be a bool tensor or a PackedMask$"):
+        check_mask([[True]], (1, 1, 1, 1))  # type: ignore[arg-type]

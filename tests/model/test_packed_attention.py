@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from transformer.model import kernels
+from transformer.model.alternatives.scores import CosineAttention
 from transformer.model.attention import DotProductAttention, MultiHeadAttention
 from transformer.model.kernels import Packing, packed_attention
 
@@ -25,7 +26,7 @@ def starts(lengths: tuple[int, ...]) -> Tensor:
 
 
 def packing(queries: tuple[int, ...] = QUERIES, keys: tuple[int, ...] = KEYS, *, is_causal: bool = False) -> Packing:
-    return Packing(starts(queries), starts(keys), max(queries), max(keys), is_causal)
+    return Packing(starts(queries), starts(keys), max(queries, default=0), max(keys, default=0), is_causal)
 
 
 def random(lengths: tuple[int, ...], size: int, seed: int) -> Tensor:
@@ -44,7 +45,7 @@ def test_each_sentence_has_the_attention_that_it_has_alone(is_causal: bool) -> N
         if is_causal:
             scores = scores + torch.full(scores.shape[-2:], -math.inf).triu(1)
         expected.append(scores.softmax(-1) @ values)
-    found = DotProductAttention()(q, k, v, packing(keys=keys, is_causal=is_causal))
+    found = packing(keys=keys, is_causal=is_causal).attend(DotProductAttention(), q, k, v)
     assert_close(found, torch.cat(expected, dim=2), rtol=1e-12, atol=1e-12)
 
 
@@ -58,9 +59,10 @@ def test_sentences_without_tokens_change_nothing() -> None:
 def test_weights_are_dropped_in_training_only() -> None:
     attention, options = DotProductAttention(dropout=0.5), packing()
     q, k = random(QUERIES, D_K, 1), random(KEYS, D_K, 2)
-    assert not torch.equal(attention(q, k, k, options), attention(q, k, k, options))
+    assert not torch.equal(options.attend(attention, q, k, k), options.attend(attention, q, k, k))
     attention.eval()
-    assert_close(attention(q, k, k, options), DotProductAttention()(q, k, k, options), rtol=0, atol=0)
+    expected = options.attend(DotProductAttention(), q, k, k)
+    assert_close(options.attend(attention, q, k, k), expected, rtol=0, atol=0)
 
 
 # Flash attention
@@ -136,6 +138,38 @@ def attend(options: Packing, num_rows: int = 1, memory: tuple[int, ...] = KEYS) 
             lambda: attend(packing(keys=(2, 11))),
             "starts of packed sentences are (4,) torch.int32, (3,) torch.int32; both must be (sentences + 1,) int32",
         ),
+        (
+            lambda: attend(packing((), ())),
+            "packed sentences end at [0, 0], not at [9, 13] queries and keys",
+        ),
+        (
+            lambda: attend(Packing(starts(())[:0], starts(())[:0], 5, 7)),
+            "starts of packed sentences are (0,) torch.int32, (0,) torch.int32; both must be (sentences + 1,) int32",
+        ),
+        (
+            lambda: attend(Packing([0, 9], [0, 13], 9, 13)),  # type: ignore[arg-type]
+            "starts of packed sentences are ([0, 9], [0, 13]); both must be tensors, (sentences + 1,) int32",
+        ),
+        (
+            lambda: attend(packing()._replace(query_starts=torch.tensor([2, 3, 4, 9]).int())),
+            "packed sentences start at [2, 3, 4, 9]; starts begin with 0 and do not decrease",
+        ),
+        (
+            lambda: attend(packing()._replace(key_starts=torch.tensor([-2, 2, 9, 13]).int())),
+            "packed sentences start at [-2, 2, 9, 13]; starts begin with 0 and do not decrease",
+        ),
+        (
+            lambda: attend(packing()._replace(key_starts=torch.tensor([0, 9, 2, 13]).int())),
+            "packed sentences start at [0, 9, 2, 13]; starts begin with 0 and do not decrease",
+        ),
+        (
+            lambda: attend(packing()._replace(longest_key=6)),
+            "a packed sentence has 7 tokens, more than the longest, 6",
+        ),
+        (
+            lambda: attend(packing(keys=(5, 1, 3), is_causal=True), memory=(5, 1, 3)),
+            "causal packed attention has the starts [0, 5, 6, 9] of keys, not those of queries, [0, 3, 4, 9]",
+        ),
     ],
 )
 def test_what_would_be_computed_wrongly_in_silence_is_an_error(call: Callable[[], Tensor], message: str) -> None:
@@ -143,3 +177,53 @@ def test_what_would_be_computed_wrongly_in_silence_is_an_error(call: Callable[[]
     with pytest.raises(ValueError) as error:
         call()
     assert str(error.value) == message
+
+
+class Shifted(DotProductAttention):
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        return super().forward(q + 1, k, v, mask)
+
+
+class Squared(DotProductAttention):
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        return super().scores(q, k) ** 2
+
+
+class Halved(DotProductAttention):
+    def weights(self, q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+        return super().weights(q, k, mask) / 2
+
+
+def hooked(register: str) -> DotProductAttention:
+    attention = DotProductAttention()
+    getattr(attention, register)(lambda *_: None)
+    return attention
+
+
+@pytest.mark.parametrize(
+    "attention",
+    [Shifted(), Squared(), Halved(), *map(hooked, ("register_forward_hook", "register_forward_pre_hook"))],
+)
+def test_an_attention_that_computes_more_than_equation_1_is_refused(attention: DotProductAttention) -> None:
+    layer = MultiHeadAttention(H * D_K, H, attention=attention)
+    x = torch.ones(1, 9, H * D_K)
+    name = type(attention).__name__
+    with pytest.raises(TypeError, match=f"^{name} computes more than equation 1; packed attention would ignore it$"):
+        layer(x, mask=packing(keys=QUERIES))
+
+
+def test_an_attention_that_transforms_queries_and_keys_alone_has_the_output_of_each_sentence() -> None:
+    torch.manual_seed(1)
+    layer = MultiHeadAttention(H * D_K, H, attention=CosineAttention(H, D_K, temperature=0.3)).double()
+    x = torch.randn(1, sum(QUERIES), H * D_K, dtype=torch.float64)
+    expected = torch.cat([layer(sentence) for sentence in x.split(QUERIES, 1)], dim=1)
+    assert_close(layer(x, mask=packing(keys=QUERIES)), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_it_is_compiled_in_one_graph() -> None:
+    layer = MultiHeadAttention(H * D_K, H).double()
+    x = torch.randn(1, sum(QUERIES), H * D_K, dtype=torch.float64)
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    mask = packing(keys=QUERIES)
+    assert_close(compiled(x, mask=mask), layer(x, mask=mask), rtol=1e-12, atol=1e-12)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transformer.model import kernels
+from transformer.model.kernels import PackedMask
 
 
 def padding_mask(ids: Tensor, pad_id: int = 0) -> Tensor:
@@ -44,8 +45,6 @@ class DotProductAttention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Queries (B, H, Q, d_k), keys (B, H, M, d_k) and values (B, H, M, d_v) to (B, H, Q, d_v)."""
-        if mask is not None and not isinstance(mask, Tensor):  # of sentences end to end
-            return mask.attend(self, q, k, v)
         if kernels.prefers_fused(q, k):
             return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=self.dropout.p * self.dropout.training)
         return self.dropout(self.weights(q, k, mask)) @ v
@@ -57,6 +56,12 @@ class DotProductAttention(nn.Module):
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         """QKᵀ / √d_k: (B, H, Q, M)."""
         return q @ k.mT * (1 / math.sqrt(q.size(-1)))
+
+    @property
+    def is_equation_1(self) -> bool:
+        """Whether no subclass changes what follows `queries` and `keys`, so that any kernel may compute it."""
+        own = DotProductAttention
+        return (type(self).forward, type(self).weights, type(self).scores) == (own.forward, own.weights, own.scores)
 
     def queries(self, q: Tensor, start: int) -> Tensor:  # noqa: ARG002
         """Transform queries, the first of which is at position `start`: here, not at all."""
@@ -125,14 +130,16 @@ class MultiHeadAttention(nn.Module):
         k = self.attention.keys(k, past.keys.size(2)).contiguous()  # contiguous: concatenated in long runs
         return KeyValue(torch.cat((past.keys, k), dim=2), torch.cat((past.values, v.contiguous()), dim=2))
 
-    def forward(self, x: Tensor, memory: Tensor | KeyValue | None = None, *, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, memory: Tensor | KeyValue | None = None, *, mask: Tensor | PackedMask | None = None
+    ) -> Tensor:
         """Attend from each position of x to `memory`, in self-attention to x; returns the shape of x.
 
         Args:
             x: (B, Q, D); (B·W, Q, D) if the W beam hypotheses of each sentence share its memory.
             memory: (B, M, D), or its keys and values from `project`.
             mask: bool (else TypeError), True where a query may attend; nn.MultiheadAttention has the opposite.
-                (Q, M), or broadcastable to (B, H, W·Q, M), else ValueError. Or a `Packing`, of sentences in one row.
+                (Q, M), or broadcastable to (B, H, W·Q, M), else ValueError. Or `Packing` or `Grouping`, of one row.
         """
         kv = memory if isinstance(memory, KeyValue) else self.project(x if memory is None else memory)
         (num_rows, length, _), (num_sentences, _, num_keys, _) = x.shape, kv.keys.shape
@@ -143,7 +150,10 @@ class MultiHeadAttention(nn.Module):
         q = self._split_heads(q.view(num_sentences, beam_size * length, q.size(2)), self.d_k)  # (B, H, W·Q, d_k)
         kernels.check_mask(mask, (*q.shape[:3], num_keys))
         q = self.attention.queries(q, num_keys - length)  # in self-attention, the last of the keys' positions
-        context = self.attention(q, kv.keys, kv.values, mask)  # (B, H, W·Q, d_v)
+        if mask is None or isinstance(mask, Tensor):
+            context = self.attention(q, kv.keys, kv.values, mask)  # (B, H, W·Q, d_v)
+        else:
+            context = mask.attend(self.attention, q, kv.keys, kv.values)
         return self.w_o(context.transpose(1, 2).flatten(2)).view(x.shape)  # Concat, Wᴼ: (B·W, Q, D)
 
     def _split_heads(self, x: Tensor, size: int) -> Tensor:

@@ -1,9 +1,10 @@
 """Which kernel computes equation 1, its softmax and dropout, by device and shape. Results differ by rounding only."""
 
 import inspect
+import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +56,16 @@ def _onednn_multiplies_float32() -> bool:
     return getattr(settings, "fp32_precision", "none") == "bf16" or not torch.backends.mkl.is_available()
 
 
+class PackedMask(Protocol):
+    """Stands where a mask does, for sentences end to end in one row, (1, N, D): `Packing`, `grouping.Grouping`."""
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """ValueError unless it is of queries and keys of this shape, (1, H, Q, M)."""
+
+    def attend(self, attention: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Queries (1, H, Q, d_k), keys (1, H, M, d_k), values (1, H, M, d_v) to (1, H, Q, d_v), by sentence."""
+
+
 class Packing(NamedTuple):
     """Sentences end to end, without padding: stands where a mask does, for x of shape (1, N, D).
 
@@ -69,11 +80,42 @@ class Packing(NamedTuple):
     is_causal: bool = False
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """ValueError unless it is of queries and keys of shape (1, H, Q, M)."""
-        _check_packing(self, shape)
+        """ValueError unless it is of shape (1, H, Q, M), as far as is known without waiting for a GPU."""
+        num_rows, _, *numbers = shape
+        starts = self.query_starts, self.key_starts
+        if not all(isinstance(x, Tensor) for x in starts):
+            raise ValueError(f"starts of packed sentences are {starts}; both must be tensors, (sentences + 1,) int32")
+        if any(x.dtype is not torch.int32 or x.dim() != 1 or not len(x) for x in starts) or len(starts[0]) != len(
+            starts[1]
+        ):
+            found = ", ".join(f"{tuple(x.shape)} {x.dtype}" for x in starts)
+            raise ValueError(f"starts of packed sentences are {found}; both must be (sentences + 1,) int32")
+        if num_rows != 1:
+            raise ValueError(f"{num_rows} rows with packed sentences; they stand in one row, (1, N, D)")
+        if self.is_causal and numbers[0] != numbers[1]:
+            raise ValueError(f"causal packed attention has as many keys as queries, not {numbers[1]} and {numbers[0]}")
+        if all(x.is_cpu for x in starts) and not torch.compiler.is_compiling():
+            self._check_starts(numbers)
+
+    def _check_starts(self, numbers: list[int]) -> None:
+        queries, keys = self.query_starts.tolist(), self.key_starts.tolist()
+        if [queries[-1], keys[-1]] != numbers:
+            raise ValueError(f"packed sentences end at {[queries[-1], keys[-1]]}, not at {numbers} queries and keys")
+        for starts, longest in ((queries, self.longest_query), (keys, self.longest_key)):
+            lengths = [end - start for start, end in itertools.pairwise(starts)]
+            if starts[0] != 0 or min(lengths, default=0) < 0:
+                raise ValueError(f"packed sentences start at {starts}; starts begin with 0 and do not decrease")
+            if max(lengths, default=0) > longest:
+                raise ValueError(f"a packed sentence has {max(lengths)} tokens, more than the longest, {longest}")
+        if self.is_causal and queries != keys:
+            raise ValueError(f"causal packed attention has the starts {keys} of keys, not those of queries, {queries}")
 
     def attend(self, attention: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """As `DotProductAttention.forward` within each sentence."""
+        """As `DotProductAttention.forward` within each sentence; TypeError for one that computes anything else."""
+        if not attention.is_equation_1 or attention._forward_hooks or attention._forward_pre_hooks:
+            raise TypeError(
+                f"{type(attention).__name__} computes more than equation 1; packed attention would ignore it"
+            )
         return packed_attention(q, k, v, self, attention.dropout.p * attention.dropout.training)
 
 
@@ -149,11 +191,13 @@ def _block_mask(packing: Packing, num_queries: int, num_keys: int) -> Tensor:
     return mask & (query[:, None] >= key) if packing.is_causal else mask
 
 
-def check_mask(mask: Tensor | Packing | None, shape: tuple[int, ...]) -> None:
+def check_mask(mask: Tensor | PackedMask | None, shape: tuple[int, ...]) -> None:
     """TypeError or ValueError for masks that some kernels would take in silence, and others as something else."""
     if mask is None:
         return
     if not isinstance(mask, Tensor):
+        if not hasattr(mask, "attend"):
+            raise TypeError(f"mask is a {type(mask).__name__}; it must be a bool tensor or a PackedMask")
         mask.check(shape)
         return
     if mask.dtype is not torch.bool:
@@ -164,21 +208,6 @@ def check_mask(mask: Tensor | Packing | None, shape: tuple[int, ...]) -> None:
         is_right = False
     if not is_right:
         raise ValueError(f"mask {tuple(mask.shape)} is neither (Q, M) nor broadcastable to (B, H, Q, M) = {shape}")
-
-
-def _check_packing(packing: Packing, shape: tuple[int, ...]) -> None:
-    """Likewise, as far as it is known without waiting for a GPU."""
-    num_sentences, _, *numbers = shape
-    starts = packing.query_starts, packing.key_starts
-    if any(x.dtype is not torch.int32 or x.dim() != 1 for x in starts) or starts[0].shape != starts[1].shape:
-        found = ", ".join(f"{tuple(x.shape)} {x.dtype}" for x in starts)
-        raise ValueError(f"starts of packed sentences are {found}; both must be (sentences + 1,) int32")
-    if num_sentences != 1:
-        raise ValueError(f"{num_sentences} rows with packed sentences; they stand in one row, (1, N, D)")
-    if packing.is_causal and numbers[0] != numbers[1]:
-        raise ValueError(f"causal packed attention has as many keys as queries, not {numbers[1]} and {numbers[0]}")
-    if starts[0].is_cpu and not torch.compiler.is_compiling() and [int(x[-1]) for x in starts] != numbers:
-        raise ValueError(f"packed sentences end at {[int(x[-1]) for x in starts]}, not at {numbers} queries and keys")
 
 
 def softmax(scores: Tensor) -> Tensor:

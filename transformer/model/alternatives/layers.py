@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from transformer.model.attention import KeyValue, MultiHeadAttention
+from transformer.model.kernels import PackedMask
 from transformer.model.layers import Layer
 
 
@@ -40,7 +41,9 @@ class GroupedQueryAttention(MultiHeadAttention):
         self.w_k, self.w_v = (nn.Linear(d_model, num_kv_heads * size, bias) for size in (self.d_k, self.d_v))
         self.reset_parameters()
 
-    def forward(self, x: Tensor, memory: Tensor | KeyValue | None = None, *, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, memory: Tensor | KeyValue | None = None, *, mask: Tensor | PackedMask | None = None
+    ) -> Tensor:
         """As `MultiHeadAttention.forward`, keys and values repeated for the query heads of their group."""
         kv = memory if isinstance(memory, KeyValue) else self.project(x if memory is None else memory)
         group_size = self.num_heads // kv.keys.size(1)
