@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from transformer.model.attention import DotProductAttention, causal_mask
 
@@ -22,20 +21,25 @@ Ints = npt.NDArray[np.integer[Any]]
 
 
 class Places:
-    """Where the tokens of one side stand in the padded groups.
+    """Where one side's tokens, end to end, stand in padded groups.
 
     Args:
-        lengths: of the sentences of each group, at least 1, in the order in which they stand end to end.
+        lengths: of the sentences of each group, integers of at least 1, in the order of the sentences; else ValueError.
 
     Attributes:
-        num_tokens: N.
-        masks: per group, True at its tokens: (B, 1, 1, L); None if all are.
+        lengths: per group, of its sentences (B,).
+        num_tokens: N, of all groups.
+        masks: per group, True at tokens and False at padding (B, 1, 1, L); None for a group without padding.
     """
 
     def __init__(self, lengths: Sequence[Ints]) -> None:
-        self._is_token = [np.arange(group.max()) < group[:, None] for group in lengths]  # (B, L)
-        self.masks = [None if x.all() else torch.from_numpy(x)[:, None, None, :] for x in self._is_token]
-        self.num_tokens = sum(int(group.sum()) for group in lengths)
+        self.lengths = [_checked(group) for group in lengths]
+        if not self.lengths:
+            raise ValueError("there are no groups of sentences; there must be at least one")
+        self._is_token = [np.arange(group.max()) < group[:, None] for group in self.lengths]  # (B, L)
+        with torch.inference_mode(False):  # usable in training too
+            self.masks = [None if x.all() else torch.from_numpy(x)[:, None, None, :] for x in self._is_token]
+        self.num_tokens = sum(int(group.sum()) for group in self.lengths)
         self._rows: dict[int, tuple[Tensor, Tensor]] = {}
 
     def spread(self, x: Tensor) -> Iterator[Tensor]:
@@ -68,8 +72,16 @@ class Places:
                 index.append((tokens[:, None] * num_heads + heads).ravel())  # of (B, H, L)
                 inverse[tokens[is_token]] = rows.transpose(0, 2, 1)[is_token]
                 first_token, first_row = first_token + int(lengths.sum()), first_row + rows.size
-            self._rows[num_heads] = torch.from_numpy(np.concatenate(index)), torch.from_numpy(inverse.ravel())
+            with torch.inference_mode(False):
+                self._rows[num_heads] = torch.from_numpy(np.concatenate(index)), torch.from_numpy(inverse.ravel())
         return self._rows[num_heads]
+
+
+def _checked(lengths: Ints) -> npt.NDArray[np.int64]:
+    array = np.asarray(lengths)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer) or not array.size or array.min() < 1:
+        raise ValueError(f"lengths of a group's sentences are {lengths}; they must be integers of at least 1")
+    return array.astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -77,16 +89,26 @@ class Grouping:
     """Stands where a mask does, for x of shape (1, N, D): attention within each of N tokens' sentences.
 
     Any `DotProductAttention` that needs no positions attends in each group as in a padded batch, with its own dropout.
+    ValueError unless the groups of both sides are as large, and if `is_causal` of the same lengths.
     """
 
     queries: Places
     keys: Places
     is_causal: bool = False  # of self-attention
 
+    def __post_init__(self) -> None:
+        sizes, key_sizes = ([len(group) for group in side.lengths] for side in (self.queries, self.keys))
+        if sizes != key_sizes:
+            raise ValueError(f"groups of {sizes} sentences of queries and {key_sizes} of keys; each needs its own")
+        pairs = zip(self.queries.lengths, self.keys.lengths, strict=True)
+        if self.is_causal and not all(np.array_equal(*pair) for pair in pairs):
+            raise ValueError("causal attention in groups has keys of other lengths than its queries")
+
     @cached_property
     def _masks(self) -> list[Tensor | None]:
         """Causal masks hide padding too, which is at the end."""
-        return [causal_mask(x.shape[1]) for x in self.queries._is_token] if self.is_causal else self.keys.masks
+        with torch.inference_mode(False):
+            return [causal_mask(int(x.max())) for x in self.queries.lengths] if self.is_causal else self.keys.masks
 
     def check(self, shape: tuple[int, ...]) -> None:
         """ValueError unless these are the tokens of one row of queries and keys, (1, H, Q, M)."""
@@ -112,10 +134,9 @@ class _Spread(torch.autograd.Function):
         ctx.save_for_backward(inputs[2])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (inverse,) = ctx.saved_tensors
-        return grad.index_select(0, inverse), None, None  # padding has no gradient: it is masked or left out
+        return _Gather.apply(grad, inverse), None, None  # padding has no gradient: it is masked or left out
 
 
 class _Gather(torch.autograd.Function):
@@ -131,7 +152,6 @@ class _Gather(torch.autograd.Function):
         ctx.num_rows = len(inputs[0])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (index,) = ctx.saved_tensors
         return grad.new_zeros((ctx.num_rows, grad.size(1))).index_copy_(0, index, grad), None
