@@ -230,6 +230,27 @@ def test_torch_func_differentiates_it() -> None:
     assert_close(pull_back(torch.tensor(1.0)), expected, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("wanted", [0, 1])
+@pytest.mark.parametrize("differentiated", [0, 1])
+def test_a_gradient_penalty_is_an_error_not_a_silent_zero(wanted: int, differentiated: int) -> None:
+    *inputs, target = make_inputs()
+    first = torch.autograd.grad(linear_cross_entropy(*inputs, target)[0], inputs, create_graph=True)
+    assert_close(first, torch.autograd.grad(linear_cross_entropy(*inputs, target)[0], inputs), rtol=0, atol=0)
+    with pytest.raises(
+        RuntimeError, match=r"^linear_cross_entropy is differentiable once; .* use label_smoothed_cross"
+    ):
+        torch.autograd.grad(first[differentiated].square().sum(), inputs[wanted])
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        (linear_cross_entropy(*inputs, target)[0] + first[differentiated].square().sum()).backward()
+
+
+def test_torch_func_does_not_differentiate_it_twice() -> None:
+    hidden, weight, target = (x.detach() for x in make_inputs())
+    gradient = torch.func.grad(lambda h: linear_cross_entropy(h, weight, target)[0])
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        torch.func.grad(lambda h: gradient(h).square().sum())(hidden)
+
+
 def test_float16_gradients_survive_the_default_loss_scale_if_the_loss_is_a_mean() -> None:
     hidden, weight, target = make_inputs()
     hidden, weight = (x.detach().half().requires_grad_() for x in (hidden, weight))

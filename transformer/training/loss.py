@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from transformer.errors import warn
 
@@ -49,9 +48,10 @@ def linear_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """`label_smoothed_cross_entropy(hidden @ output_weight.T, target)` without storing all logits.
 
-    The loss is differentiable once (`torch.func.grad` works, `vmap` does not), the NLL is not. Under autocast, hidden
-    and weight are cast to its dtype. Gradients keep the dtypes of the inputs: with float16 and a GradScaler, whose
-    scale starts at 65536, they overflow unless the loss is divided by its tokens before it is scaled.
+    The loss is differentiable once (a second time: RuntimeError; `torch.func.grad` works, `vmap` does not), the NLL is
+    not. Under autocast, hidden and weight are cast to its dtype. Gradients keep the dtypes of the inputs: with float16
+    and a GradScaler, whose scale starts at 65536, they overflow unless the loss is divided by its tokens before it is
+    scaled.
 
     Args:
         hidden: (N, D), at non-pad target positions.
@@ -112,18 +112,39 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return loss, nll, grad_hidden, None if grad_weight is None else grad_weight.to(output_weight.dtype)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:  # noqa: ARG004
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
         _, nll, *gradients = output
-        ctx.save_for_backward(*gradients)
+        ctx.save_for_backward(*gradients, *inputs[:2])
         ctx.mark_non_differentiable(nll, *(x for x in gradients if x is not None))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        scale = grad_outputs[0]
+        (*gradients, hidden, output_weight), scale = ctx.saved_tensors, grad_outputs[0]
         # The scale stays in float32, which costs no time: a factor without dimensions does not widen the product.
-        gradients = (None if grad is None else grad * scale for grad in ctx.saved_tensors)
+        gradients = [None if grad is None else grad * scale for grad in gradients]
+        # As `create_graph=True` and `torch.func.grad` have it; a compiler refuses second derivatives itself.
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            gradients = [x if x is None else _NotTwice.apply(x, hidden, output_weight) for x in gradients]
         return *gradients, None, None, None, None
+
+
+class _NotTwice(torch.autograd.Function):
+    """A gradient as it is, whose own gradient would be a silent zero and is an error instead."""
+
+    @staticmethod
+    def forward(gradient: Tensor, hidden: Tensor, output_weight: Tensor) -> Tensor:  # noqa: ARG004
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG004
+        raise RuntimeError(
+            "linear_cross_entropy is differentiable once; for second derivatives, as of a gradient penalty, use"
+            " label_smoothed_cross_entropy(hidden @ output_weight.T, target)"
+        )
 
 
 def _blocks_of_rows(hidden: Tensor, output_weight: Tensor, needs_grad: bool) -> list[slice]:
