@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from transformer.config import Config
+from transformer.data.batching import collate
 from transformer.data.dataset import PairDataset, Side
 from transformer.data.tokenizer import EOS_ID
 from transformer.errors import TrainingError
@@ -20,7 +21,7 @@ from transformer.training.distributed import DistributedContext
 from transformer.training.freezing import freeze
 from transformer.training.optimizer import MasterWeights
 from transformer.training.reduction import GradientReducer
-from transformer.training.train_step import accumulate_in_memory
+from transformer.training.train_step import accumulate_gradients, accumulate_in_memory
 from transformer.training.trainer import Trainer
 
 V, NUM_PAIRS, OTHERS = 31, 13, 2
@@ -182,6 +183,52 @@ def test_a_rank_without_pairs_adds_zeros_in_the_same_exchanges(dataset: PairData
     assert other.started == context.started
     assert gradients(idle).keys() == gradients(weights).keys()
     assert all(not gradient.any() for gradient in gradients(idle).values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_each_update_sums_the_gradients_of_what_is_trained_in_it(dataset: PairDataset, dtype: torch.dtype) -> None:
+    plain, weights, context = make_weights(dtype), make_weights(dtype), Twins()
+    reducer = GradientReducer(weights, context)
+    for frozen in ("encoder.layers.1", "decoder", "", "embedding", "encoder.layers.1"):
+        for one in (plain, weights):
+            one.zero_grad()
+            for model in {one.master, one.model}:
+                for name, parameter in model.named_parameters():
+                    parameter.requires_grad_(not frozen or not name.startswith(frozen))
+            accumulate(one, dataset, (5, 8))
+        reducer.all_reduce_gradients()
+        expected = {name: gradient * (1 + OTHERS) for name, gradient in gradients(plain).items()}
+        assert_close(gradients(weights), expected, rtol=0, atol=0)
+        assert not frozen or not any(name.startswith(frozen) for name in expected)
+
+
+def gradients_of_two_calls(weights: MasterWeights, dataset: PairDataset) -> None:
+    for indices in (np.arange(5), np.arange(5, NUM_PAIRS)):
+        accumulate_gradients(weights, [collate(dataset, indices)], 0.1, 97)
+
+
+def test_an_update_may_be_accumulated_by_several_calls(dataset: PairDataset) -> None:
+    plain, weights, context = make_weights(), make_weights(), Twins()
+    reducer = GradientReducer(weights, context)
+    gradients_of_two_calls(plain, dataset)
+    gradients_of_two_calls(weights, dataset)
+    assert not context.started
+    reducer.all_reduce_gradients()
+    expected = {name: gradient * (1 + OTHERS) for name, gradient in gradients(plain).items()}
+    assert_close(gradients(weights), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_after_the_last_of_an_update_are_refused(dataset: PairDataset, dtype: torch.dtype) -> None:
+    weights = make_weights(dtype)
+    reducer = GradientReducer(weights, Twins())
+    for _ in range(2):
+        accumulate(weights, dataset, (13,))
+        for again in (accumulate, lambda one, pairs, _: gradients_of_two_calls(one, pairs)):
+            with pytest.raises(RuntimeError, match=r"^gradients of this update are being summed over all processes al"):
+                again(weights, dataset, (13,))
+        reducer.all_reduce_gradients()
+        weights.zero_grad()
 
 
 def test_a_single_process_reduces_nothing(dataset: PairDataset) -> None:

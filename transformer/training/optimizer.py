@@ -68,7 +68,7 @@ class MasterWeights:
         """Add the gradients of a loss to the master's; `is_last` of an update."""
         with self.last_backward() if is_last else nullcontext():
             (loss if self.loss_scale is None else loss * self.loss_scale.scale).backward()
-        self.collect_gradients()
+            self.collect_gradients()
 
     @torch.no_grad()
     def collect_gradients(self, pairs: Sequence[Pair] | None = None) -> None:

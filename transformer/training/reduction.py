@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from transformer.training.distributed import DistributedContext
 from transformer.training.optimizer import MasterWeights, Pair, parts_of
@@ -25,7 +26,7 @@ class GradientReducer:
     """Sums each gradient of the master weights over all ranks, once per update.
 
     All ranks have the same buckets and start them in the same order, from the last parameters on, which the backward
-    pass reaches first.
+    pass reaches first. Parameters may be frozen and unfrozen between updates, by all ranks alike.
     """
 
     def __init__(
@@ -33,28 +34,44 @@ class GradientReducer:
     ) -> None:
         """Follow the backward passes of these weights; `on_start()` is called when an exchange begins."""
         self._weights, self._context, self._on_start = weights, context, on_start
-        pairs = zip(weights.master.parameters(), weights.model.parameters(), strict=True)
-        trained = [pair for pair in pairs if pair[0].requires_grad] if context.size > 1 else []
-        self._buckets = [_Bucket(part) for part in parts_of(trained[::-1], _BUCKET_NUMEL)]
-        self._num_started, self._is_last = 0, False
-        for bucket in self._buckets:
-            for _, computing in bucket.pairs:
-                computing.register_post_accumulate_grad_hook(functools.partial(self._on_gradient, bucket))
-        if self._buckets:
+        self._trained: list[Pair] = []
+        self._buckets: list[_Bucket] = []
+        self._hooks: list[RemovableHandle] = []
+        self._num_started, self._is_last, self._is_over = 0, False, False
+        if context.size > 1:
             weights.last_backward = self._last_backward
 
     @torch.no_grad()
     def all_reduce_gradients(self) -> None:
         """Finish the sums; a missing gradient of a trained parameter counts as zeros. WorkerError."""
+        self._prepare()
         for bucket in self._buckets[self._num_started :]:
             self._start(bucket)
         for bucket in self._buckets:
             bucket.finish()
-        self._num_started = 0
+        self._num_started, self._is_over = 0, False
+
+    def _prepare(self) -> None:
+        """Make buckets of the parameters that are trained now, unless exchanges of this update have begun."""
+        if self._context.size == 1 or self._num_started:
+            return
+        pairs = zip(self._weights.master.parameters(), self._weights.model.parameters(), strict=True)
+        trained = [pair for pair in pairs if pair[1].requires_grad]  # as a single process: what gets gradients
+        if [id(computing) for _, computing in trained] == [id(computing) for _, computing in self._trained]:
+            return
+        for hook in self._hooks:
+            hook.remove()
+        self._trained, self._buckets = trained, [_Bucket(part) for part in parts_of(trained[::-1], _BUCKET_NUMEL)]
+        self._hooks = [
+            computing.register_post_accumulate_grad_hook(functools.partial(self._on_gradient, bucket))
+            for bucket in self._buckets
+            for _, computing in bucket.pairs
+        ]
 
     @contextlib.contextmanager
     def _last_backward(self) -> Iterator[None]:
         """Enclose the last backward pass of an update, or a repetition of it that needs less memory."""
+        self._prepare()
         for bucket in self._buckets:
             bucket.num_missing = len(bucket.pairs)
         self._is_last = True
@@ -62,9 +79,15 @@ class GradientReducer:
             yield
         finally:
             self._is_last = False
+        self._is_over = self._num_started > 0
 
     def _on_gradient(self, bucket: _Bucket, _: Tensor) -> None:
-        """A gradient of a bucket is complete, if this is the last backward pass."""
+        """A gradient of a bucket is complete, if this is the last backward pass. RuntimeError after that."""
+        if self._is_over:
+            raise RuntimeError(
+                "gradients of this update are being summed over all processes already: only its last backward pass may "
+                "be `is_last`, and none may follow before `all_reduce_gradients`"
+            )
         bucket.num_missing -= self._is_last
         while self._is_last and self._num_started < len(self._buckets):
             if self._buckets[self._num_started].num_missing:

@@ -57,11 +57,14 @@ def accumulate_gradients(
     label_smoothing: float,
     num_tokens: int | None = None,
     timer: Timer = no_timer,
+    *,
+    is_last: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Accumulate the gradients of one update on the master weights.
 
     They are divided by the target tokens of all batches, so the split into batches affects memory use only. Give
-    `num_tokens`, of the whole update, if `batches` are a rank's shard, possibly empty. Returns sums of loss and NLL.
+    `num_tokens`, of the whole update, if `batches` are a rank's shard, possibly empty. If the call `is_last` of the
+    update, `GradientReducer` begins while the last batch is computed. Returns sums of loss and NLL.
     """
     if num_tokens is None:
         num_tokens = sum(batch.num_tokens for batch in batches)
@@ -71,7 +74,7 @@ def accumulate_gradients(
         with timer("forward"):
             loss, nll = batch_loss(weights.model, batch, label_smoothing)
         with timer("backward"):
-            weights.backward(loss / num_tokens, is_last=number == len(batches))
+            weights.backward(loss / num_tokens, is_last=is_last and number == len(batches))
         total_loss += loss.detach()
         total_nll += nll
     return total_loss, total_nll
@@ -87,7 +90,7 @@ def accumulate_in_memory(
     timer: Timer = no_timer,
     packer: Packer | GroupPacker | None = None,
 ) -> tuple[Sequence[AnyBatch], Tensor, Tensor]:
-    """`accumulate_gradients` of batches of pair indices, which are halved until they fit into memory.
+    """The last `accumulate_gradients` of an update, with batches of pair indices, halved until they fit into memory.
 
     Gradients are sums over pairs, so halving does not change them but for rounding. Also returns the batches, which the
     `packer` makes where it can. MemoryError if a single pair does not fit.
@@ -102,7 +105,7 @@ def accumulate_in_memory(
         try:
             with timer("data"):
                 batches = [collated(batch).to(device) for batch in indices]
-            return batches, *accumulate_gradients(weights, batches, label_smoothing, num_tokens, timer)
+            return batches, *accumulate_gradients(weights, batches, label_smoothing, num_tokens, timer, is_last=True)
         except Exception as error:
             is_uncompiled_now = packer is not None and packer.gives_up_compiling(error)
             if not is_uncompiled_now and not is_out_of_memory(error):
