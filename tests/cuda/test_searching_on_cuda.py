@@ -1,4 +1,4 @@
-"""Searches on CUDA: at most one wait per step, and the outputs of the CPU."""
+"""Searches on CUDA with all their options: at most one wait per step, and the outputs of the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Search on CUDA: the text of the CPU, and one exchange of host and device per step."""
+"""Translation on CUDA by a model of six layers: the text of the CPU, and the waits and kernels of a step of it.
+
+What the searches themselves wait for, with all their options: test_searching_on_cuda.py.
+"""
 
 from __future__ import annotations
 
