@@ -128,12 +128,12 @@ def test_halving_halves_this_update_and_all_later_ones(dataset: PairDataset) -> 
         assert len(halves) > number
 
 
-@pytest.mark.parametrize("packer", [Packer(), GroupPacker(), None], ids=repr)
+@pytest.mark.parametrize("packer", [Packer(), GroupPacker(), None], ids=["one shape", "groups", "padded"])
 def test_where_nothing_fits_halving_ends(packer: Packer | GroupPacker | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also beside a pair so long that the others together are one batch."""
     side, halved = side_of(np.array([97, *[2] * 31])), []
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise MemoryError("none left")
 
     monkeypatch.setattr(train_step, "accumulate_gradients", fail)

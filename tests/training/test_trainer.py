@@ -266,8 +266,8 @@ def test_the_logged_loss_is_the_mean_over_tokens_since_the_last_line(
 ) -> None:
     seen: list[tuple[float, float, int]] = []
 
-    def remember(weights: MasterWeights, batches: Sequence[Batch], *rest: Any) -> tuple[Tensor, Tensor]:
-        loss, nll = accumulate_gradients(weights, batches, *rest)
+    def remember(weights: MasterWeights, batches: Sequence[Batch], *rest: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        loss, nll = accumulate_gradients(weights, batches, *rest, **options)
         seen.append((loss.item(), nll.item(), sum(batch.num_tokens for batch in batches)))
         return loss, nll
 

@@ -16,12 +16,11 @@ from torch import Tensor
 from transformer.data.batching import sort_by_length, split_by_cost
 from transformer.data.dataset import Ints, PairDataset, Side
 from transformer.data.tokenizer import BOS_ID
-from transformer.errors import ConfigError
 from transformer.model.grouping import Grouping, Places
 from transformer.model.transformer import Transformer
 from transformer.training.data import halve_batches
 from transformer.training.loss import linear_cross_entropy
-from transformer.training.packable import model_obstacle
+from transformer.training.packable import model_obstacle, takes_packed
 from transformer.training.packed import end_to_end, position_tables, states_of
 
 # Of a batch and side by default: 4,096 target tokens have at most an eighth more source tokens, so they are one batch.
@@ -92,10 +91,7 @@ class GroupPacker:
 
     def takes(self, model: Transformer) -> bool:
         """Whether a model can train on such batches now; ConfigError if it cannot, but `train.packed` is true."""
-        reason = model_obstacle(model)
-        if reason is not None and self._is_forced:
-            raise ConfigError(f"train.packed=true: {reason}; use auto or false")
-        return reason is None
+        return takes_packed(model_obstacle(model), is_forced=self._is_forced)
 
     def described(self, model: Transformer) -> str:
         """What batches are, for the user."""

@@ -12,7 +12,7 @@ from transformer.errors import ConfigError
 from transformer.model.transformer import Transformer
 from transformer.training.compilation import CompiledStates
 from transformer.training.grouped import GroupPacker
-from transformer.training.packable import obstacle
+from transformer.training.packable import obstacle, takes_packed
 from transformer.training.packed import PackedBatch, Shape, collate_packed
 
 # `train.max_tokens` by default: the paper's update of 25,000 target tokens is one batch if its source has at most 1.3
@@ -46,10 +46,7 @@ class Packer:
 
         ConfigError if it cannot, but `train.packed` is true.
         """
-        reason = _obstacle(model)
-        if reason is not None and self._is_forced:
-            raise ConfigError(f"train.packed=true: {reason}; use auto or false")
-        return reason is None
+        return takes_packed(_obstacle(model), is_forced=self._is_forced)
 
     def described(self, model: Transformer) -> str:
         """A line for the user: how batches are made, and why they are padded if they are."""

@@ -220,7 +220,11 @@ class Trainer:
         return self._sampler.num_tokens(self.progress)
 
     def update(self) -> Sequence[AnyBatch]:
-        """Run one update; returns the batches of this rank. One that an exception leaves is taken back, as in `fit`."""
+        """Run one update; returns the batches of this rank. One that an exception leaves is taken back, as in `fit`.
+
+        A batch is a `GroupedBatch` on a CPU, a `PackedBatch` on CUDA, or a `Batch` where batches are padded. All have
+        `num_tokens`, of targets without padding; `batch_loss` computes the loss of any.
+        """
         with self._rng.in_use(), self._whole_updates.update():
             return self._update()
 
