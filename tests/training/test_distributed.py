@@ -182,7 +182,8 @@ def test_the_number_of_processes_does_not_change_the_weights(
     path, _ = in_directory(config, tmp_path / "run", *values)
     train(start, size, path)
     run = path.with_suffix("")
-    assert_close(tensors(run, 7), tensors(trainer.run, 7), rtol=0, atol=1e-6)
+    # Packed batches of a shard are other batches, whose sums are rounded otherwise.
+    assert_close(tensors(run, 7), tensors(trainer.run, 7), rtol=0, atol=5e-6)
     lines = read_metrics(run)
     assert [(line["kind"], line["step"]) for line in lines] == [line[:2] for line in expected]
     assert [line["nll"] for line in lines] == pytest.approx([line[2] for line in expected], rel=1e-6)
