@@ -28,7 +28,7 @@ from transformer.inference.translator import Translator
 from transformer.model.alternatives.build import build_model
 from transformer.training.checkpoint import average_checkpoints, load_checkpoint
 from transformer.training.integrity import present_name
-from transformer.training.run_directory import claim_run, keep_former_values
+from transformer.training.run_directory import claim_run, former_values, with_values
 from transformer.training.trainer import Trainer
 from transformer.training.training_state import load_state
 
@@ -169,7 +169,7 @@ def test_a_run_from_before_an_option_existed_resumes(run: Path) -> None:
     config = in_place(run)
     path = run / "config.yaml"
     path.write_text("".join(line for line in path.read_text().splitlines(True) if "attention_" not in line))
-    expected = keep_former_values(config)
+    expected = with_values(config, former_values(config))
     claim_run(expected)
     assert load_config(path, saved=True) == expected
 

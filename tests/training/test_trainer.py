@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from transformer.config import Config, load_config
-from transformer.data.batching import Batch, collate
+from transformer.data.batching import Batch
 from transformer.data.builtin import builtin_pairs
 from transformer.data.dataset import PairDataset
 from transformer.data.tokenizer import Tokenizer
@@ -33,6 +33,7 @@ from transformer.model.transformer import Transformer
 from transformer.training import integrity, saving
 from transformer.training import trainer as trainer_module
 from transformer.training import validation as validation_module
+from transformer.training.grouped import GroupedBatch, collate_grouped
 from transformer.training.metrics import MetricsLog, read_metrics
 from transformer.training.optimizer import MasterWeights, adam
 from transformer.training.schedule import noam_lr
@@ -286,13 +287,13 @@ def test_an_epoch_sees_every_pair_once_and_the_next_in_another_order(
 ) -> None:
     epochs: list[list[int]] = [[], []]
 
-    def remember(dataset: PairDataset, indices: np.ndarray) -> Batch:
+    def remember(dataset: PairDataset, indices: np.ndarray) -> GroupedBatch:
         if trainer.progress.epoch < 2:
             epochs[trainer.progress.epoch].extend(indices.tolist())
-        return collate(dataset, indices)
+        return collate_grouped(dataset, indices)
 
     trainer = Trainer.from_config(changed(small_config, "train.max_steps=29", "train.validate_steps=1000"))
-    monkeypatch.setattr("transformer.training.train_step.collate", remember)
+    monkeypatch.setattr("transformer.training.grouped.collate_grouped", remember)
     trainer.fit(lambda: "enough" if trainer.progress.epoch == 2 else None)
     assert trainer.progress.epoch == 2
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(101))
@@ -358,6 +359,7 @@ def test_the_summary_describes_model_data_and_device(small_config: Config) -> No
         "normalization: minimal",
         f"validation text in the training text: 0 of {len(trainer.data.validation)} as pairs, 0 by their sources",
         "device: cpu, precision: float32",
+        "batches: packed",
     ]
 
 

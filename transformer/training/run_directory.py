@@ -111,24 +111,32 @@ def _check_same(before: Config, now: Config, ignored: set[str], *, change: bool,
     )
 
 
-def keep_former_values(config: Config, *, change: bool = False) -> Config:
-    """Let a run go on as an earlier version began it: it keeps `FORMER_VALUES` where the defaults are others now.
+def former_values(config: Config, *, change: bool = False) -> dict[str, str]:
+    """Those of `FORMER_VALUES` that a run keeps, with which an earlier version began it; says so.
 
-    With `change`, keys that may change get the values of today. Whether a default was given on purpose is not known.
+    It keeps them where the configuration has the defaults of today, given on purpose or not. With `change`, keys that
+    may change are not kept.
     """
     run = Path(config.run_dir)
-    path = run / "config.yaml"
-    if not path.is_file() or not checkpoints(run / "checkpoints"):
-        return config
-    saved, defaults = saved_config(run).flat(), Config().flat()
+    if not (run / "config.yaml").is_file() or not checkpoints(run / "checkpoints"):
+        return {}
+    saved, values, defaults = saved_config(run).flat(), config.flat(), Config().flat()
+    kept = {}
     for key, former in FORMER_VALUES.items():
-        is_kept = saved[key] == former and config.flat()[key] == defaults[key]
-        if is_kept and not (change and key in CHANGEABLE_KEYS):
-            section, _, name = key.partition(".")
-            changed = dataclasses.replace(getattr(config, section), **{name: former})
-            config = dataclasses.replace(config, **{section: changed})
-            hint = "; --change goes on with the default" if key in CHANGEABLE_KEYS else ""
+        may_change = key in CHANGEABLE_KEYS
+        if saved[key] == former and values[key] == defaults[key] and not (change and may_change):
+            kept[key] = former
+            hint = "; --change goes on with the default" if may_change else ""
             say(f"{key}={former}, with which this run began; the default is {defaults[key]} now{hint}")
+    return kept
+
+
+def with_values(config: Config, values: Mapping[str, str]) -> Config:
+    """The configuration with other values of some keys, such as `train.batching`."""
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        changed = dataclasses.replace(getattr(config, section), **{name: value})
+        config = dataclasses.replace(config, **{section: changed})
     return config
 
 

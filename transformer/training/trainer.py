@@ -34,7 +34,7 @@ from transformer.training.packing import packer_of
 from transformer.training.reduction import GradientReducer
 from transformer.training.resumption import resume_run
 from transformer.training.rng import OwnRNG, get_rng_state, process_kept
-from transformer.training.run_directory import keep_former_values, record_start
+from transformer.training.run_directory import former_values, record_start, with_values
 from transformer.training.running import RunningSums, training_values
 from transformer.training.saving import RunSaver
 from transformer.training.schedule import described, learning_rate
@@ -108,7 +108,8 @@ class Trainer:
         cannot be read, the device is absent or another thread trains; OSError if the run directory cannot be written.
         The process keeps its random numbers, but gets the threads of `train.num_threads`.
         """
-        config = context.broadcast_from_main(functools.partial(keep_former_values, config, change=change))
+        former = functools.partial(former_values, config, change=change)
+        config = with_values(config, context.broadcast_from_main(former))  # a rank's own paths stay
         settings, run = config.train, Path(config.run_dir)
         device = resolve_device(settings.device)
         dtype = resolve_dtype(settings.precision, device)
