@@ -167,3 +167,9 @@ def test_without_varlen_attn_there_is_none(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(kernels, "flash_attention", lambda: None)
     message = f"torch {torch.__version__} has no varlen_attn; 2.10 and later have"
     assert kernels.packing_obstacle(CUDA, BF16, 8, 8) == message
+
+
+def test_deterministic_algorithms_leave_out_flash_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    Card(monkeypatch)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    assert "adds gradients in any order" in str(kernels.packing_obstacle(CUDA, BF16, 8, 8))

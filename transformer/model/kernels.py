@@ -147,6 +147,8 @@ def packing_obstacle(device: torch.device, dtype: torch.dtype, d_k: int, d_v: in
     """Why flash attention, the only fast kernel for packed sentences, cannot compute them; None if it can."""
     if device.type != "cuda":
         return f"device={device.type} has no kernel for sentences end to end"
+    if torch.are_deterministic_algorithms_enabled():
+        return "flash attention adds gradients in any order, which deterministic algorithms do not"
     if not _fits_flash(device, dtype):
         return f"flash attention computes in bf16 or fp16, not in {str(dtype).removeprefix('torch.')}"
     if torch.cuda.get_device_capability(device) < (8, 0):
