@@ -169,7 +169,8 @@ def states_of(
     memory = model.encoder(x, within_source)  # (1, S, D)
     x = model.dropout(model.embedding(tgt[None], is_target=True) + F.embedding(tgt_at, tgt_positions))  # (1, T, D)
     memories: Sequence[Tensor | KeyValue] = [memory] * len(model.decoder.layers)
-    if memories and not is_recomputed(model):
+    # Not on a CPU, where recomputation changes no bit of a run.
+    if memories and not memory.is_cpu and not is_recomputed(model):
         memories = _keys_and_values([layer.cross_attention for layer in model.decoder.layers], memory)  # type: ignore[misc]
     for layer, layer_memory in zip(model.decoder.layers, memories, strict=True):
         x, _, _ = layer(x, within_target, None, layer_memory, to_source)
