@@ -83,6 +83,13 @@ def test_without_control_groups_the_affinity_or_the_machine_counts(cpus_by, monk
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
+def printed(program: str) -> str:
+    """The output of a program in whose environment nothing is said of waiting threads."""
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
 @pytest.mark.parametrize("module", ["", ".commands", ".commands.translate", ".commands.__main__"])
 def test_importing_the_package_leaves_threads_alone_and_importing_a_command_does_not(
     tmp_path: Path, module: str
@@ -96,9 +103,7 @@ assert "torch" not in sys.modules, "OpenMP reads the setting when torch is impor
 import transformer{module}
 print(os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OMP_WAIT_POLICY"))
 """
-    environment = {name: value for name, value in os.environ.items() if name not in WAITING}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == (f"None {'PASSIVE' if module else None}\n")
+    assert printed(program) == (f"None {'PASSIVE' if module else None}\n")
 
 
 @pytest.mark.parametrize(("others", "expected"), [(0, "1000 None"), (1009, "None PASSIVE")])
@@ -114,9 +119,7 @@ import transformer.commands.long_run
 assert "torch" not in sys.modules, "OpenMP reads the setting when torch is imported"
 print(os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OMP_WAIT_POLICY"))
 """
-    environment = {name: value for name, value in os.environ.items() if name not in WAITING}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{expected}\n"
+    assert printed(program) == f"{expected}\n"
 
 
 def test_training_prepares_its_threads_before_it_imports_anything() -> None:
