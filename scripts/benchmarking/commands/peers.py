@@ -55,6 +55,8 @@ def add(commands: Subparsers[argparse.ArgumentParser]) -> None:
     ):
         help = f"{what} (default: {defaults['small']} for small, {defaults['base']} for base)"
         command.add_argument(f"--{name}", type=at_least(1), metavar="N", help=help)
+    help = "sentences to translate at a time (default: what each toolkit is used with)"
+    command.add_argument("--batch", type=at_least(1), metavar="N", help=help)
     command.add_argument(
         "--keep", type=Path, metavar="FILE", help="the JSON of an earlier run, whose other rows are printed too"
     )
@@ -77,7 +79,7 @@ def peers(arguments: argparse.Namespace) -> Report:
     cache = arguments.cache.absolute()
     sizes = arguments.size or list(_UPDATES)
     configs = {size: load_config(config_of(size), arguments.overrides) for size in sizes}
-    setting = _setting(configs[sizes[0]], arguments.rounds)
+    setting = _setting(configs[sizes[0]], arguments)
     if arguments.keep is not None:
         joined({**setting, "rows": [], "left_out": []}, arguments.keep)  # an error comes now, not after an hour
     chosen = [peer() for peer in _PEERS if arguments.peer is None or peer.name in arguments.peer]
@@ -95,15 +97,16 @@ def peers(arguments: argparse.Namespace) -> Report:
     return report if arguments.keep is None else joined(report, arguments.keep)
 
 
-def _setting(config: Config, rounds: int) -> Report:
+def _setting(config: Config, arguments: argparse.Namespace) -> Report:
     return {
         "date": datetime.date.today().isoformat(),
         "commit": _commit(),
         "torch": torch.__version__,
         "processor": processor(),
         "cpus": num_cpus(),
-        "rounds": rounds,
+        "rounds": arguments.rounds,
         "corpus": config.data.corpus,
+        "batch": arguments.batch,
     }
 
 
@@ -131,6 +134,7 @@ def _task(what: What, size: str, config: Config, cache: Path, arguments: argpars
         updates=arguments.updates or _UPDATES[size],
         warmup=_WARMUP[size],
         sentences=sentences,
+        batch=arguments.batch,
         seed=config.seed,
     )
 

@@ -9,7 +9,7 @@ from benchmarking.report import Report, rounded
 from transformer.errors import ConfigError
 
 # What must be the same for figures to stand in one table.
-_SAME = ("commit", "torch", "processor", "cpus", "rounds", "corpus")
+_SAME = ("commit", "torch", "processor", "cpus", "rounds", "corpus", "batch")
 _KEY = ("what", "size", "beam", "peer", "precision")
 
 

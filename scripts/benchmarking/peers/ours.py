@@ -55,4 +55,6 @@ def arguments(task: Task, overrides: Sequence[str]) -> list[str | Path]:
         changed = list(overrides)
         of_task = ["--length", task.length, "--beam", task.beam, "--precision", task.precision, "--repeat", 1]
         of_task += ["--sentences", task.sentences]
+        if task.batch is not None:
+            of_task += ["--batch", task.batch]
     return [config_of(task.size), *changed, *(str(word) for word in (*of_task, *common))]

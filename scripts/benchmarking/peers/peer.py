@@ -45,7 +45,7 @@ class Task:
         threads: CPU threads.
         max_tokens: padded tokens of a batch in training, the longer side counts.
         updates, warmup: timed updates, and updates before them.
-        sentences, batch: sentences to translate, and how many at a time.
+        sentences, batch: sentences to translate, and how many at a time; None is the custom of each toolkit.
         beam: beam size, 1 is greedy.
         length: tokens of every output, </s> included.
         seed: of weights and order.
@@ -62,7 +62,7 @@ class Task:
     updates: int = 1
     warmup: int = 0
     sentences: int = 1
-    batch: int = 64
+    batch: int | None = None
     beam: int = 1
     length: int = 20
     seed: int = 1

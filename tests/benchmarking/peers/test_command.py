@@ -75,16 +75,17 @@ def test_all_peers_are_measured_at_both_sizes_and_a_failure_is_named(benchmark: 
     ]
     assert "left out: decode small beam 4 fairseq fp32: exit status 1" in err
     assert {"name"} <= found["processor"].keys()
-    assert (found["rounds"], found["corpus"]) == (2, "builtin")
+    assert (found["rounds"], found["corpus"], found["batch"]) == (2, "builtin", None)
 
 
 def test_options_choose_and_limit(benchmark: Call, measured: list[Task], tmp_path: Path) -> None:
     chosen = ("--peer", "plain", "--size", "base", "--what", "train", "--updates", 7, "--threads", 3, "--sentences", 11)
+    chosen += ("--batch", 5)
     status, out, _ = benchmark("data.vocab_size=61", *chosen, "--rounds", 1, "--cache", "kept")
     assert status == 0
     assert "rows\n" in out and "left_out" in out
-    assert {(task.what, task.size, task.updates, task.threads, task.sentences) for task in measured} == {
-        ("train", "base", 7, 3, 11)
+    assert {(task.what, task.size, task.updates, task.threads, task.sentences, task.batch) for task in measured} == {
+        ("train", "base", 7, 3, 11, 5)
     }
     assert {task.sizes.vocab_size for task in measured} == {61}
     assert all(task.data == tmp_path / "kept" / "data of 11" for task in measured)

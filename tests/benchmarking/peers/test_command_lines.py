@@ -135,12 +135,9 @@ def test_this_program_is_measured_by_its_own_commands(task: Task, monkeypatch: p
     assert {"data.corpus=x", "train.precision=fp32", "train.max_tokens=13", "train.tokens_per_update=13"} < {*train}
     assert (after(train, "--updates"), after(train, "--warmup")) == ("3", "2")
     assert decode[2] == "decode"
-    assert [after(decode, f"--{name}") for name in ("length", "beam", "precision", "sentences")] == [
-        "7",
-        "4",
-        "int8",
-        "2",
-    ]
+    options = ("length", "beam", "precision", "sentences", "batch")
+    assert [after(decode, f"--{name}") for name in options] == ["7", "4", "int8", "2", "5"]
+    assert "--batch" not in arguments(dataclasses.replace(task, what="decode", batch=None), [])
     assert "data.corpus=x" in arguments(task, ["data.corpus=x"])
 
 

@@ -14,6 +14,7 @@ from transformer.errors import ConfigError
 
 def report(rows: list[dict[str, Any]], **other: Any) -> dict[str, Any]:
     setting = {"commit": "a", "torch": "2", "processor": {"name": "x"}, "cpus": 2, "rounds": 3, "corpus": "builtin"}
+    setting |= {"batch": None}
     return {"date": "2026-01-02", **setting, "rows": rows, "left_out": [], **other}
 
 
@@ -31,7 +32,10 @@ def test_rows_that_are_measured_anew_replace_the_kept_ones(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("commit", "b"), ("torch", "3"), ("processor", {"name": "y"}), ("cpus", 4), ("rounds", 2), ("corpus", "other")],
+    [
+        *(("commit", "b"), ("torch", "3"), ("processor", {"name": "y"}), ("cpus", 4)),
+        *(("rounds", 2), ("corpus", "other"), ("batch", 1)),
+    ],
 )
 def test_figures_of_another_setting_are_refused(tmp_path: Path, name: str, value: object) -> None:
     (tmp_path / "kept").write_text(json.dumps(report([], **{name: value})))

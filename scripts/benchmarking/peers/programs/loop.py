@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 PAD, UNKNOWN, BOS, EOS = 0, 1, 2, 3
+BATCH = 64  # sentences translated at a time, by default
 Pair = tuple[list[int], list[int]]
 
 
@@ -118,7 +119,8 @@ def decode(task: SimpleNamespace, sentences: Sequence[Any], translate: Callable[
         translate: translates a batch, and returns the number of tokens of its outputs.
     """
     longest_first = sorted(sentences, key=len, reverse=True)
-    batches = [longest_first[start : start + task.batch] for start in range(0, len(sentences), task.batch)]
+    size = task.batch or BATCH
+    batches = [longest_first[start : start + size] for start in range(0, len(sentences), size)]
     translate(batches[0])
     began = time.process_time()
     num_tokens = sum(map(translate, batches))

@@ -8,7 +8,7 @@ from onmt.inference_engine import InferenceEnginePY
 from onmt.opts import translate_opts
 from onmt.utils.parse import ArgumentParser
 
-from benchmarking.peers.programs.loop import decode, read_words, the_task
+from benchmarking.peers.programs.loop import BATCH, decode, read_words, the_task
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
         "min_length": task.length,
         "max_length": task.length,
         "max_length_ratio": 0,  # else outputs are cut to a multiple of their source
-        "batch_size": task.batch,
+        "batch_size": task.batch or BATCH,
         "batch_type": "sents",
     }
     opt = parser.parse_args([word for name, value in options.items() for word in (f"-{name}", str(value))])
