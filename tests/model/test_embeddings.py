@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
-from transformer.model import embeddings as embeddings_module
+from transformer.model import kernels
 from transformer.model.embeddings import SharedEmbedding, SinusoidalPositions, sinusoidal_positions
 from transformer.model.transformer import Transformer
 
@@ -22,9 +22,9 @@ V, D = 31, 13
 @pytest.fixture(autouse=True)
 def empty_cache() -> Iterator[None]:
     """Each test computes its own tables of sinusoids."""
-    embeddings_module._table.cache_clear()
+    kernels._table.cache_clear()
     yield
-    embeddings_module._table.cache_clear()
+    kernels._table.cache_clear()
 
 
 # The shared matrix
@@ -201,7 +201,7 @@ def test_tables_double_so_that_long_inputs_do_not_compute_one_at_each_step() -> 
     positions = SinusoidalPositions(3)
     for start in range(1031):
         positions(torch.zeros(1, 1, 3), start)
-    assert embeddings_module._table.cache_info().misses <= 4
+    assert kernels._table.cache_info().misses <= 4
 
 
 @pytest.mark.parametrize("start", [0, 300])
@@ -241,7 +241,7 @@ def test_a_table_computed_within_a_function_transform_can_be_used_outside() -> N
         lambda: torch.func.jvp(positions, (x,), (x,))[0],
         lambda: torch.func.vjp(positions, x)[0],
     ):
-        embeddings_module._table.cache_clear()
+        kernels._table.cache_clear()
         assert torch.equal(transform(), expected)
         assert torch.equal(positions(x), expected)
 

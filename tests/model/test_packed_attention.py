@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from transformer.model import kernels
+from transformer.model import packed_attention as packed_module
 from transformer.model.alternatives.scores import CosineAttention
 from transformer.model.attention import DotProductAttention, MultiHeadAttention
-from transformer.model.kernels import Packing, packed_attention
+from transformer.model.packed_attention import Packing, flash_attention, packed_attention
 
 H, D_K, D_V = 3, 8, 5
 QUERIES, KEYS = (3, 1, 5), (2, 7, 4)
@@ -82,8 +82,8 @@ def test_varlen_attn_is_called_with_heads_last_whatever_its_version(
     def later(*inputs: Any, window_size: tuple[int, int] = (-1, -1)) -> Any:
         return first(*inputs, is_causal=window_size == (-1, 0))
 
-    monkeypatch.setattr(kernels, "_fits_flash", lambda *_: True)
-    monkeypatch.setattr(kernels, "_flash", kernels._by_window(first if is_first_version else later))
+    monkeypatch.setattr(packed_module, "_fits_flash", lambda *_: True)
+    monkeypatch.setattr(packed_module, "_flash", packed_module._by_window(first if is_first_version else later))
     q, k, given = random(QUERIES, D_K, 1), random(KEYS, D_K, 2), packing(is_causal=is_causal)
     assert torch.equal(packed_attention(q, k, k, given), q)
     ((window, *others),) = calls
@@ -94,18 +94,18 @@ def test_varlen_attn_is_called_with_heads_last_whatever_its_version(
 
 
 def test_a_torch_without_varlen_attn_computes_with_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "_flash", None)
+    monkeypatch.setattr(packed_module, "_flash", None)
     monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", None)
-    assert kernels.flash_attention() is None
-    monkeypatch.setattr(kernels, "_fits_flash", lambda *_: True)
+    assert flash_attention() is None
+    monkeypatch.setattr(packed_module, "_fits_flash", lambda *_: True)
     q, k = random(QUERIES, D_K, 1), random(KEYS, D_K, 2)
     assert packed_attention(q, k, k, packing()).shape == q.shape
 
 
 def test_varlen_attn_is_found_once() -> None:
     pytest.importorskip("torch.nn.attention.varlen")  # since torch 2.10
-    assert kernels.flash_attention() is kernels.flash_attention()
-    assert kernels.flash_attention() is not None
+    assert flash_attention() is flash_attention()
+    assert flash_attention() is not None
 
 
 # What is refused

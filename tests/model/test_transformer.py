@@ -15,8 +15,8 @@ from torch.testing import assert_close
 from torch.utils import _pytree as pytree
 
 from transformer.model.attention import MultiHeadAttention, causal_mask, padding_mask
-from transformer.model.kernels import Packing
 from transformer.model.layers import FeedForward, Layer
+from transformer.model.packed_attention import Packing
 from transformer.model.transformer import Decoder, DecoderState, Encoder, Transformer
 
 V, D_MODEL, N, H, D_FF, D_K, D_V = 31, 11, 2, 3, 29, 7, 5

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from transformer.config import ModelConfig
 from transformer.data.batching import collate
 from transformer.data.dataset import PairDataset, Side
-from transformer.model import kernels
+from transformer.model import packed_attention
 from transformer.model.alternatives.build import build_model
 from transformer.model.transformer import Transformer
 from transformer.training.compilation import CompiledStates
@@ -92,8 +92,8 @@ def test_dropout_is_inside_of_the_graph(dataset: PairDataset) -> None:
 
 def test_flash_attention_is_inside_of_the_graph(dataset: PairDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch.nn.attention.varlen")  # since torch 2.10
-    kernels.flash_attention()
-    monkeypatch.setattr(kernels, "_fits_flash", lambda *_: True)
+    packed_attention.flash_attention()
+    monkeypatch.setattr(packed_attention, "_fits_flash", lambda *_: True)
     found: list[str] = []
 
     def only_look(graph: torch.fx.GraphModule, _: object) -> Any:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from transformer.model import kernels
+from transformer.model import packed_attention
 from transformer.model.layers import FeedForward, Layer
 from transformer.model.transformer import Transformer
 from transformer.training.packable import model_obstacle, obstacle
@@ -164,12 +164,12 @@ def test_flash_attention_says_what_it_cannot_compute(
 
 def test_without_varlen_attn_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     Card(monkeypatch)
-    monkeypatch.setattr(kernels, "flash_attention", lambda: None)
+    monkeypatch.setattr(packed_attention, "flash_attention", lambda: None)
     message = f"torch {torch.__version__} has no varlen_attn; 2.10 and later have"
-    assert kernels.packing_obstacle(CUDA, BF16, 8, 8) == message
+    assert packed_attention.packing_obstacle(CUDA, BF16, 8, 8) == message
 
 
 def test_deterministic_algorithms_leave_out_flash_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     Card(monkeypatch)
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
-    assert "adds gradients in any order" in str(kernels.packing_obstacle(CUDA, BF16, 8, 8))
+    assert "adds gradients in any order" in str(packed_attention.packing_obstacle(CUDA, BF16, 8, 8))

@@ -57,12 +57,6 @@ class DotProductAttention(nn.Module):
         """QKᵀ / √d_k: (B, H, Q, M)."""
         return q @ k.mT * (1 / math.sqrt(q.size(-1)))
 
-    @property
-    def is_equation_1(self) -> bool:
-        """Whether no subclass changes what follows `queries` and `keys`, so that any kernel may compute it."""
-        own = DotProductAttention
-        return (type(self).forward, type(self).weights, type(self).scores) == (own.forward, own.weights, own.scores)
-
     def queries(self, q: Tensor, start: int) -> Tensor:  # noqa: ARG002
         """Transform queries, the first of which is at position `start`: here, not at all."""
         return q

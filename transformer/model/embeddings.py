@@ -1,11 +1,12 @@
 """Embeddings and output projection (section 3.4), positional encoding (section 3.5)."""
 
-import functools
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from transformer.model.kernels import table_rows
 
 
 class SharedEmbedding(nn.Module):
@@ -42,9 +43,6 @@ def sinusoidal_positions(
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)[:, :d_model].to(device, dtype)
 
 
-_table = functools.lru_cache(maxsize=8)(torch.inference_mode(False)(sinusoidal_positions))  # usable in training too
-
-
 class SinusoidalPositions(nn.Module):
     """Adds the sinusoids to embeddings, at any position (section 3.5)."""
 
@@ -58,7 +56,4 @@ class SinusoidalPositions(nn.Module):
 
     def rows(self, start: int, end: int, like: Tensor) -> Tensor:
         """Sinusoids (end - start, D) of positions start to end - 1, on the device and in the dtype of `like`."""
-        # A graph must hold for every length, and a FakeTensor must not stay in the cache for real ones to meet.
-        if torch.compiler.is_compiling() or type(like) not in (Tensor, nn.Parameter):
-            return sinusoidal_positions(end, self.d_model, like.device)[start:].to(like.dtype)
-        return _table(max(256, 1 << (end - 1).bit_length()), self.d_model, like.device)[start:end].to(like.dtype)
+        return table_rows(sinusoidal_positions, self.d_model, start, end, like)

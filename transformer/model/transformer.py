@@ -16,7 +16,7 @@ from torch.utils._pytree import _register_namedtuple, tree_map_only
 
 from transformer.model.attention import KeyValue, MultiHeadAttention, causal_mask, padding_mask
 from transformer.model.embeddings import SharedEmbedding, SinusoidalPositions
-from transformer.model.kernels import Dropout
+from transformer.model.kernels import Dropout, check_decoder_mask
 from transformer.model.layers import FeedForward, Layer
 
 
@@ -82,12 +82,7 @@ class Decoder(nn.Module):
 
         `mask`, broadcastable to (R, H, T, t + T), hides more than subsequent positions do, such as left padding.
         """
-        if mask is not None and not isinstance(mask, Tensor):
-            raise TypeError(
-                f"mask is a {type(mask).__name__}; sentences end to end are for the decoder's layers, one by one"
-            )
-        if mask is not None and mask.size(-1) != state.length + x.size(1):
-            raise ValueError(f"mask {tuple(mask.shape)} is not of all {state.length + x.size(1)} keys, past and new")
+        check_decoder_mask(mask, state.length + x.size(1))
         if x.size(1) > 1:  # a single position may attend to all before it
             causal = causal_mask(x.size(1), state.length, x.device)
             mask = causal if mask is None else mask & causal

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformer.data.batching import sort_by_length, split_by_cost
 from transformer.data.dataset import Ints, PairDataset, Side
 from transformer.data.tokenizer import BOS_ID
-from transformer.model.grouping import Grouping, Places
+from transformer.model.padded_groups import Grouping, Places
 from transformer.model.transformer import Transformer
 from transformer.training.data import halve_batches
 from transformer.training.loss import linear_cross_entropy

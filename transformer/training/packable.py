@@ -10,8 +10,9 @@ from transformer.errors import ConfigError
 from transformer.model.alternatives import embeddings, layers, scores
 from transformer.model.attention import DotProductAttention, MultiHeadAttention
 from transformer.model.embeddings import SharedEmbedding, SinusoidalPositions
-from transformer.model.kernels import Dropout, packing_obstacle
+from transformer.model.kernels import Dropout
 from transformer.model.layers import FeedForward, Layer
+from transformer.model.packed_attention import packing_obstacle
 from transformer.model.transformer import Decoder, Encoder, Transformer
 from transformer.training.recomputation import own_forward
 

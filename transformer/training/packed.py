@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformer.data.dataset import Ints, PairDataset, Side
 from transformer.data.tokenizer import BOS_ID, PAD_ID
 from transformer.model.attention import KeyValue, MultiHeadAttention
-from transformer.model.kernels import Packing
+from transformer.model.packed_attention import Packing
 from transformer.model.transformer import Transformer
 from transformer.training.loss import linear_cross_entropy
 from transformer.training.recomputation import is_recomputed

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from transformer.model import embeddings
+from transformer.model import kernels
 from transformer.model.alternatives.relative import (
     AlibiAttention,
     RelativeAttention,
@@ -128,7 +128,7 @@ def test_keys_are_rotated_by_their_positions_before_they_are_cached() -> None:
 
 def test_rotary_positions_set_no_limit_even_in_training_after_inference() -> None:
     attention = RotaryAttention(DotProductAttention(), D_K)
-    embeddings._table.cache_clear()
+    kernels._table.cache_clear()
     with torch.inference_mode():
         attention.queries(torch.zeros(1, 1, 307, D_K), 0)
     x = torch.randn(1, 1, 307, D_K, requires_grad=True)

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from transformer.model.alternatives.layers import GroupedQueryAttention
 from transformer.model.attention import DotProductAttention, MultiHeadAttention, causal_mask
-from transformer.model.grouping import Grouping, Places
+from transformer.model.padded_groups import Grouping, Places
 
 QUERIES = [np.array([3, 3]), np.array([5, 7, 6]), np.array([11])]
 KEYS = [np.array([2, 4]), np.array([4, 4, 1]), np.array([13])]
