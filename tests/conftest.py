@@ -89,6 +89,17 @@ def babbler(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return directory
 
 
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    """Nothing compiled and no graph counted before the test, nothing kept after it."""
+    from torch._dynamo.utils import counters  # takes long to import
+
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
 class Terminal:
     """A terminal of some columns: what a program writes to it, and what it then shows."""
 

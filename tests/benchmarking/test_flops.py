@@ -15,7 +15,7 @@ from transformer.data.batching import Batch
 from transformer.data.dataset import PairDataset, Side
 from transformer.errors import ConfigError
 from transformer.model.transformer import Transformer
-from transformer.training.packed import Shape, collate_packed
+from transformer.training.packed.cuda_batch import Shape, collate_packed
 
 VOCAB_SIZE = 101
 

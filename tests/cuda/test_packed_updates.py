@@ -15,7 +15,7 @@ from torch import Tensor
 
 from transformer.config import Config, load_config
 from transformer.errors import ConfigError
-from transformer.training.packed import PackedBatch
+from transformer.training.packed.cuda_batch import PackedBatch
 from transformer.training.train_step import AnyBatch, accumulate_in_memory
 from transformer.training.trainer import Trainer
 

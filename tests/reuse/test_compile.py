@@ -1,7 +1,5 @@
 """torch.compile: whole training steps and decoding in one graph, with few recompilations."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,18 +7,10 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.testing import assert_close
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fresh_compiler")]
 
 SHAPES = [(2, 5, 6), (2, 9, 6), (3, 9, 7), (3, 17, 17), (2, 20, 30), (5, 47, 48), (5, 50, 49), (5, 60, 61)]
 SHAPES += [(2, 100, 101), (2, 200, 201), (2, 257, 200), (2, 200, 300), (2, 320, 320), (3, 330, 330), (2, 400, 410)]
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
-    torch._dynamo.reset()
-    counters.clear()
-    yield
-    torch._dynamo.reset()
 
 
 def num_graphs() -> int:

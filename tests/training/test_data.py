@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from random_pairs import random_pairs
 
 from transformer.config import DataConfig, TrainConfig
 from transformer.data import corpus as corpus_module
 from transformer.data.builtin import builtin_pairs
 from transformer.data.corpus import Corpus, CorpusReader
-from transformer.data.dataset import PairDataset, Side
+from transformer.data.dataset import PairDataset
 from transformer.errors import DataError
 from transformer.training.data import BatchSampler, RunData, Update, halve_batches, load_data, num_earlier
 from transformer.training.distributed import SINGLE_PROCESS, DistributedContext
@@ -154,14 +155,7 @@ def test_halving_keeps_all_pairs_in_order() -> None:
 
 @pytest.fixture
 def dataset() -> PairDataset:
-    """Pairs of 1 to 10 ids a side."""
-    rng = np.random.default_rng(5)
-
-    def side() -> Side:
-        lengths = rng.integers(1, 11, 101)
-        return Side(rng.integers(4, 31, lengths.sum()), lengths, np.cumsum(lengths) - lengths)
-
-    return PairDataset(side(), side(), {}, "random")
+    return random_pairs(101, longest=10)
 
 
 @pytest.fixture(params=["mixed", "bucketed"])

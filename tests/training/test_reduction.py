@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from random_pairs import VOCAB_SIZE, random_pairs
 from torch import Tensor
 from torch.testing import assert_close
 
 from transformer.config import Config
 from transformer.data.batching import collate
-from transformer.data.dataset import PairDataset, Side
-from transformer.data.tokenizer import EOS_ID
+from transformer.data.dataset import PairDataset
 from transformer.errors import TrainingError
 from transformer.model.transformer import Transformer
 from transformer.training import reduction, train_step
@@ -24,7 +24,7 @@ from transformer.training.reduction import GradientReducer
 from transformer.training.train_step import accumulate_gradients, accumulate_in_memory
 from transformer.training.trainer import Trainer
 
-V, NUM_PAIRS, OTHERS = 31, 13, 2
+NUM_PAIRS, OTHERS = 13, 2
 
 
 class Twins(DistributedContext):
@@ -47,18 +47,9 @@ class Twins(DistributedContext):
         return wait
 
 
-def side(rng: np.random.Generator) -> Side:
-    lengths = rng.integers(2, 11, NUM_PAIRS)
-    starts = np.concatenate(([0], np.cumsum(lengths)[:-1]))
-    ids = rng.integers(EOS_ID + 1, V, lengths.sum())
-    ids[starts + lengths - 1] = EOS_ID
-    return Side(ids, lengths, starts)
-
-
 @pytest.fixture
 def dataset() -> PairDataset:
-    rng = np.random.default_rng(5)
-    return PairDataset(side(rng), side(rng), {}, "random")
+    return random_pairs(NUM_PAIRS, longest=10, shortest=2)
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +59,7 @@ def small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make_weights(dtype: torch.dtype = torch.float32, frozen: str = "encoder.layers.1") -> MasterWeights:
     torch.manual_seed(3)
-    model = Transformer(V, d_model=22, num_layers=2, num_heads=2, d_ff=29, dropout=0.0)
+    model = Transformer(VOCAB_SIZE, d_model=22, num_layers=2, num_heads=2, d_ff=29, dropout=0.0)
     return MasterWeights(freeze(model, [frozen]), dtype)
 
 

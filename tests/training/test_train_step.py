@@ -11,34 +11,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from random_pairs import VOCAB_SIZE, random_pairs
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from transformer.config import Config, load_config
 from transformer.data.batching import Batch, collate
-from transformer.data.dataset import PairDataset, Side
-from transformer.data.tokenizer import EOS_ID, PAD_ID
+from transformer.data.dataset import PairDataset
+from transformer.data.tokenizer import PAD_ID
 from transformer.errors import TrainingError
 from transformer.model.transformer import Transformer
 from transformer.training import train_step as step_module
 from transformer.training.data import Update
-from transformer.training.grouped import GroupedBatch
 from transformer.training.loss import label_smoothed_cross_entropy
 from transformer.training.loss_scale import LossScale
 from transformer.training.metrics import read_metrics
 from transformer.training.optimizer import MasterWeights
+from transformer.training.packed.cpu_batch import GroupedBatch
 from transformer.training.train_step import NonfiniteGuard, accumulate_gradients, batch_loss
 from transformer.training.trainer import Trainer
 from transformer.training.training_state import Progress
 from transformer.training.validation import validation_nll
 
-VOCAB_SIZE = 31
-
-
 NUM_PAIRS = 13
-
-
 CPU = torch.device("cpu")
 
 
@@ -47,19 +43,9 @@ def make_model(dropout: float = 0.0) -> Transformer:
     return Transformer(VOCAB_SIZE, d_model=22, num_layers=2, num_heads=3, d_ff=29, d_k=7, d_v=5, dropout=dropout)
 
 
-def random_side(rng: np.random.Generator) -> Side:
-    lengths = rng.integers(1, 11, NUM_PAIRS)
-    starts = np.concatenate(([0], np.cumsum(lengths)[:-1]))
-    ids = rng.integers(EOS_ID + 1, VOCAB_SIZE, lengths.sum())
-    ids[starts + lengths - 1] = EOS_ID
-    return Side(ids, lengths, starts)
-
-
 @pytest.fixture
 def dataset() -> PairDataset:
-    """Random pairs, 1 to 10 ids a side."""
-    rng = np.random.default_rng(5)
-    return PairDataset(random_side(rng), random_side(rng), {}, "random")
+    return random_pairs(NUM_PAIRS, longest=10)
 
 
 def batches_of(dataset: PairDataset, sizes: Sequence[int]) -> list[Batch]:

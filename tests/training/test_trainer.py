@@ -33,9 +33,9 @@ from transformer.model.transformer import Transformer
 from transformer.training import integrity, saving
 from transformer.training import trainer as trainer_module
 from transformer.training import validation as validation_module
-from transformer.training.grouped import GroupedBatch, collate_grouped
 from transformer.training.metrics import MetricsLog, read_metrics
 from transformer.training.optimizer import MasterWeights, adam
+from transformer.training.packed.cpu_batch import GroupedBatch, collate_grouped
 from transformer.training.schedule import noam_lr
 from transformer.training.train_step import accumulate_gradients
 from transformer.training.trainer import Trainer
@@ -293,7 +293,7 @@ def test_an_epoch_sees_every_pair_once_and_the_next_in_another_order(
         return collate_grouped(dataset, indices)
 
     trainer = Trainer.from_config(changed(small_config, "train.max_steps=29", "train.validate_steps=1000"))
-    monkeypatch.setattr("transformer.training.grouped.collate_grouped", remember)
+    monkeypatch.setattr("transformer.training.packed.packers.collate_grouped", remember)
     trainer.fit(lambda: "enough" if trainer.progress.epoch == 2 else None)
     assert trainer.progress.epoch == 2
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(101))

@@ -16,12 +16,12 @@ from transformer.data.dataset import Ints, PairDataset
 from transformer.model.transformer import Transformer
 from transformer.training.data import Update, halve_batches
 from transformer.training.device import empty_cache, is_out_of_memory, return_freed_memory
-from transformer.training.grouped import GroupedBatch, GroupPacker
 from transformer.training.loss import label_smoothed_cross_entropy, linear_cross_entropy
 from transformer.training.loss_scale import LossScale
 from transformer.training.optimizer import MasterWeights
-from transformer.training.packed import PackedBatch
-from transformer.training.packing import Packer
+from transformer.training.packed.cpu_batch import GroupedBatch
+from transformer.training.packed.cuda_batch import PackedBatch
+from transformer.training.packed.packers import Packer
 
 # Devices with a fused Adam that takes `found_inf` and does not look at it (FusedAdamWKernelImpl.mm in torch).
 _IGNORE_FOUND_INF = {"mps"}
@@ -88,7 +88,7 @@ def accumulate_in_memory(
     num_tokens: int,
     report_halving: Callable[[], None],
     timer: Timer = no_timer,
-    packer: Packer | GroupPacker | None = None,
+    packer: Packer | None = None,
 ) -> tuple[Sequence[AnyBatch], Tensor, Tensor]:
     """The last `accumulate_gradients` of an update, with batches of pair indices, halved until they fit into memory.
 

@@ -30,7 +30,7 @@ from transformer.training.interruption import WholeUpdates
 from transformer.training.metrics import MetricsLog, NullLog
 from transformer.training.nonfinite import check_finite, check_skipped
 from transformer.training.optimizer import MasterWeights, adam, check_optimizer
-from transformer.training.packing import packer_of
+from transformer.training.packed.packers import packer_of
 from transformer.training.reduction import GradientReducer
 from transformer.training.resumption import resume_run
 from transformer.training.rng import OwnRNG, get_rng_state, process_kept

@@ -1,11 +1,10 @@
-"""Batches without padding on a CPU: sentences end to end, padded for attention only, in groups of similar length.
+"""Packed batches on a CPU: sentences end to end, padded for attention only, in groups of similar length.
 
 Dimension key: S source tokens, T target tokens.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,18 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transformer.data.batching import sort_by_length, split_by_cost
+from transformer.data.batching import split_by_cost
 from transformer.data.dataset import Ints, PairDataset, Side
 from transformer.data.tokenizer import BOS_ID
 from transformer.model.padded_groups import Grouping, Places
 from transformer.model.transformer import Transformer
-from transformer.training.data import halve_batches
 from transformer.training.loss import linear_cross_entropy
-from transformer.training.packable import model_obstacle, takes_packed
-from transformer.training.packed import end_to_end, position_tables, states_of
+from transformer.training.packed.end_to_end import hidden_states, ids_and_positions, position_tables
 
-# Of a batch and side by default: 4,096 target tokens have at most an eighth more source tokens, so they are one batch.
-_MAX_TOKENS = 4608
 # A further group takes as long as the attention of about these many tokens more.
 _GROUP_COST = 512
 
@@ -63,7 +58,7 @@ class GroupedBatch:
         src, tgt = self.groups
         masks = Grouping(src, src), Grouping(tgt, tgt, is_causal=True), Grouping(tgt, src)
         tokens = self.src, self.src_positions, self.tgt_in, self.tgt_positions
-        hidden = states_of(model, tokens, masks, *position_tables(model, longest, self.lengths))  # (T, D)
+        hidden = hidden_states(model, tokens, masks, *position_tables(model, longest, self.lengths))  # (T, D)
         return linear_cross_entropy(hidden, model.embedding.output_weight, self.tgt_out, label_smoothing)
 
 
@@ -78,57 +73,8 @@ def collate_grouped(dataset: PairDataset, indices: Ints) -> GroupedBatch:
     return GroupedBatch(src, src_positions, tgt_in, tgt, tgt_positions, lengths, places)
 
 
-class GroupPacker:
-    """Splits updates into batches without padding, of pairs of neighbouring lengths.
-
-    Attributes:
-        max_tokens: of a batch and side; a longer pair is a batch of its own.
-    """
-
-    def __init__(self, max_tokens: int | None = None, *, is_forced: bool = False) -> None:
-        self.max_tokens = max_tokens or _MAX_TOKENS
-        self._is_forced = is_forced
-
-    def takes(self, model: Transformer) -> bool:
-        """Whether a model can train on such batches now; ConfigError if it cannot, but `train.packed` is true."""
-        return takes_packed(model_obstacle(model), is_forced=self._is_forced)
-
-    def described(self, model: Transformer) -> str:
-        """What batches are, for the user."""
-        reason = model_obstacle(model)
-        return "batches: packed" if reason is None else f"batches: padded, as {reason}"
-
-    def split(self, dataset: PairDataset, indices: list[Ints]) -> list[Ints]:
-        """Split the pairs of an update, however they are split now, into as few batches as `max_tokens` allows."""
-        pairs = np.concatenate([np.zeros(0, np.int64), *indices])
-        src, tgt = dataset.src.lengths, dataset.tgt.lengths
-        if not len(pairs):
-            return []
-        pairs = sort_by_length(pairs, src, tgt)
-        longer = np.maximum(src[pairs], tgt[pairs]).astype(np.int64)
-        ends = longer.cumsum()
-        limit = max(self.max_tokens, int(longer.max()))
-        for number in itertools.count(-(-int(ends[-1]) // limit)):
-            cuts = np.searchsorted(ends, np.arange(1, number) * ends[-1] / number)
-            if all(part.sum() <= limit for part in np.split(longer, cuts)):
-                break
-        return [part for part in np.split(pairs, cuts) if len(part)]
-
-    def collate(self, dataset: PairDataset, indices: Ints) -> GroupedBatch:
-        """One of the batches."""
-        return collate_grouped(dataset, indices)
-
-    def halve(self, dataset: PairDataset, indices: list[Ints]) -> list[Ints]:  # noqa: ARG002
-        """Halve the batches of this update alone: the next is what it would be in a run that is resumed before it."""
-        return halve_batches(indices)
-
-    def gives_up_compiling(self, error: BaseException) -> bool:  # noqa: ARG002
-        """Nothing is compiled."""
-        return False
-
-
 def _side(side: Side, groups: Sequence[Ints]) -> tuple[Tensor, Tensor, list[Ints]]:
     """Ids and positions, and the lengths of the sentences of each group."""
-    ids, positions = end_to_end(side, np.concatenate([np.zeros(0, np.int64), *groups]))
+    ids, positions = ids_and_positions(side, np.concatenate([np.zeros(0, np.int64), *groups]))
     lengths: list[Ints] = [side.lengths[group].astype(np.int64) for group in groups]
     return torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(positions), lengths

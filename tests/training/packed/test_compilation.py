@@ -2,56 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from random_pairs import VOCAB_SIZE, random_pairs
 from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.testing import assert_close
 
 from transformer.config import ModelConfig
 from transformer.data.batching import collate
-from transformer.data.dataset import PairDataset, Side
+from transformer.data.dataset import PairDataset
 from transformer.model import packed_attention
 from transformer.model.alternatives.build import build_model
 from transformer.model.transformer import Transformer
-from transformer.training.compilation import CompiledStates
 from transformer.training.optimizer import MasterWeights
-from transformer.training.packed import Shape, collate_packed
-from transformer.training.packing import Packer
+from transformer.training.packed.compilation import CompiledStates
+from transformer.training.packed.cuda_batch import Shape, collate_packed
+from transformer.training.packed.packers import Packer, ShapePacker
 from transformer.training.recomputation import recompute_layers
 from transformer.training.train_step import accumulate_in_memory, batch_loss
 
-V, NUM_PAIRS = 31, 101
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
+
+NUM_PAIRS = 101
 SHAPE = Shape(src=107, tgt=109, sentences=41, longest=16)
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
-    torch._dynamo.reset()
-    counters.clear()
-    yield
-    torch._dynamo.reset()
 
 
 def make_model(**options: Any) -> Transformer:
     torch.manual_seed(3)
     sizes = {"d_model": 24, "num_layers": 1, "num_heads": 3, "d_ff": 17, "dropout": 0.0}
-    return build_model(V, ModelConfig(**sizes | options))
-
-
-def side_of(rng: np.random.Generator) -> Side:
-    lengths = rng.integers(1, 12, NUM_PAIRS).astype(np.int32)
-    return Side(rng.integers(3, V, lengths.sum()).astype(np.uint16), lengths, np.cumsum(lengths) - lengths)
+    return build_model(VOCAB_SIZE, ModelConfig(**sizes | options))
 
 
 @pytest.fixture(scope="module")
 def dataset() -> PairDataset:
-    rng = np.random.default_rng(5)
-    return PairDataset(side_of(rng), side_of(rng), {}, "random")
+    return random_pairs(NUM_PAIRS, longest=11)
 
 
 def sums_and_gradients(model: Transformer, batch: Any) -> list[Tensor]:
@@ -130,7 +118,7 @@ def fails_later(graph: torch.fx.GraphModule, _: object) -> Any:
 
 @pytest.fixture
 def accumulated(dataset: PairDataset) -> Any:
-    """Gradients of 29 pairs on the CPU, with a packer that does not ask for the device."""
+    """Gradients of 29 pairs."""
 
     def run(model: Transformer, packer: Packer | None) -> list[Tensor]:
         weights, pairs = MasterWeights(model, torch.float32), [np.arange(29)]
@@ -142,11 +130,6 @@ def accumulated(dataset: PairDataset) -> Any:
     return run
 
 
-class PackerOnCPU(Packer):
-    def takes(self, model: Transformer) -> bool:  # noqa: ARG002
-        return True
-
-
 @pytest.mark.parametrize(
     ("backend", "reason"),
     [(fails_at_once, "no C compiler found"), (fails_later, "no kernel for the backward pass")],
@@ -155,12 +138,12 @@ def test_training_goes_on_uncompiled_with_the_same_gradients(
     accumulated: Any, backend: Any, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = make_model(tie="none")  # the output matrix has its gradient before the layers fail
-    packer = PackerOnCPU(compiled=CompiledStates(backend=backend))
+    packer = ShapePacker(compiled=CompiledStates(backend=backend))
     found = accumulated(model, packer)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("torch.compile failed (") and reason in line
     assert line.endswith("); training goes on without it, slower")
-    assert_close(found, accumulated(model, PackerOnCPU()), rtol=0, atol=0)
+    assert_close(found, accumulated(model, ShapePacker()), rtol=0, atol=0)
     assert_close(found, accumulated(model, None), rtol=1e-5, atol=1e-6)
     accumulated(model, packer)
     assert capsys.readouterr().err == ""
@@ -169,7 +152,7 @@ def test_training_goes_on_uncompiled_with_the_same_gradients(
 def test_errors_of_other_parts_are_raised_after_an_update_without_any(
     accumulated: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model, packer = make_model(), PackerOnCPU(compiled=CompiledStates(backend="eager"))
+    model, packer = make_model(), ShapePacker(compiled=CompiledStates(backend="eager"))
     accumulated(model, packer)
 
     def fail(*_: object) -> None:
@@ -189,7 +172,7 @@ def test_an_error_that_is_not_the_compilers_is_raised_in_the_end(
 
     monkeypatch.setattr(MasterWeights, "collect_gradients", fail)
     with pytest.raises(AssertionError, match="of something else"):
-        accumulated(make_model(), PackerOnCPU(compiled=CompiledStates(backend="eager")))
+        accumulated(make_model(), ShapePacker(compiled=CompiledStates(backend="eager")))
 
 
 def test_a_lack_of_memory_does_not_end_compiling() -> None:

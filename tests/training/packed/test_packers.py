@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +11,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_pairs import pairs_of
 
 from transformer.config import Config, TrainConfig, load_config
-from transformer.data.dataset import Ints, PairDataset, Side
+from transformer.data.dataset import Ints, PairDataset
 from transformer.errors import ConfigError
 from transformer.model.transformer import Transformer
 from transformer.training import train_step
-from transformer.training.grouped import GroupPacker
 from transformer.training.optimizer import MasterWeights
-from transformer.training.packed import PackedBatch, Shape
-from transformer.training.packing import Packer, packer_of
+from transformer.training.packed.cuda_batch import PackedBatch, Shape
+from transformer.training.packed.packers import GroupPacker, Packer, ShapePacker, packer_of
 from transformer.training.run_keys import differing_keys
 from transformer.training.train_step import accumulate_in_memory
 from transformer.training.trainer import Trainer
@@ -26,16 +28,12 @@ from transformer.training.trainer import Trainer
 NUM_PAIRS = 997
 
 
-def side_of(lengths: Ints) -> Side:
-    return Side(np.full(lengths.sum(), 7, np.uint16), lengths.astype(np.int32), np.cumsum(lengths) - lengths)
-
-
 @pytest.fixture(scope="module")
 def dataset() -> PairDataset:
     """Pairs of 2 to 97 ids a side, most of them short."""
     rng = np.random.default_rng(3)
     tgt = np.clip(rng.geometric(1 / 13, NUM_PAIRS) + 1, 2, 97)
-    return PairDataset(side_of(np.clip(tgt + rng.integers(-3, 7, NUM_PAIRS), 2, 97)), side_of(tgt), {}, "random")
+    return pairs_of(np.clip(tgt + rng.integers(-3, 7, NUM_PAIRS), 2, 97), tgt)
 
 
 def random_updates(dataset: PairDataset, number: int, num_tokens: int) -> list[Ints]:
@@ -45,13 +43,13 @@ def random_updates(dataset: PairDataset, number: int, num_tokens: int) -> list[I
     return [order[: np.searchsorted(dataset.tgt.lengths[order].cumsum(), num_tokens)] for order in orders]
 
 
-def batches_of(packer: Packer, dataset: PairDataset, indices: Ints) -> list[PackedBatch]:
+def batches_of(packer: ShapePacker, dataset: PairDataset, indices: Ints) -> list[PackedBatch]:
     return [packer.collate(dataset, part) for part in packer.split(dataset, [indices])]
 
 
 @pytest.mark.parametrize("max_tokens", [None, 701, 211, 89, 1])
 def test_each_pair_is_in_one_batch_and_none_exceeds_the_limit(dataset: PairDataset, max_tokens: int | None) -> None:
-    packer = Packer(max_tokens)
+    packer = ShapePacker(max_tokens)
     for update in random_updates(dataset, 5, 1301):
         parts = packer.split(dataset, np.array_split(update, 3))
         assert sorted(np.concatenate(parts)) == sorted(update)
@@ -67,17 +65,18 @@ def test_each_pair_is_in_one_batch_and_none_exceeds_the_limit(dataset: PairDatas
 
 def test_an_update_within_the_limit_is_one_batch_in_its_order(dataset: PairDataset) -> None:
     (update,) = random_updates(dataset, 1, 1301)
-    (part,) = Packer().split(dataset, [update[:50], update[50:]])
+    (part,) = ShapePacker().split(dataset, [update[:50], update[50:]])
     assert part.tolist() == update.tolist()
 
 
-def test_an_update_without_pairs_has_no_batches(dataset: PairDataset) -> None:
-    assert Packer().split(dataset, []) == []
+@pytest.mark.parametrize("packer", [ShapePacker(), GroupPacker()], ids=["one shape", "groups"])
+def test_an_update_without_pairs_has_no_batches(dataset: PairDataset, packer: Packer) -> None:
+    assert packer.split(dataset, []) == []
 
 
 def test_batches_of_an_update_have_about_as_many_tokens_and_sentences(dataset: PairDataset) -> None:
     (update,) = random_updates(dataset, 1, 7001)
-    parts = Packer(1607).split(dataset, [update])
+    parts = ShapePacker(1607).split(dataset, [update])
     assert len(parts) > 3
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
     sizes = [int(dataset.tgt.lengths[part].sum()) for part in parts]
@@ -86,7 +85,7 @@ def test_batches_of_an_update_have_about_as_many_tokens_and_sentences(dataset: P
 
 @pytest.mark.parametrize("max_tokens", [None, 701])
 def test_updates_of_about_the_same_size_get_one_shape(dataset: PairDataset, max_tokens: int | None) -> None:
-    packer, shapes = Packer(max_tokens), list[Shape]()
+    packer, shapes = ShapePacker(max_tokens), list[Shape]()
     for update in random_updates(dataset, 40, 4001):
         shapes += [batch.shape for batch in batches_of(packer, dataset, update)]
     assert len(set(shapes)) <= 3  # it may grow at first
@@ -94,7 +93,7 @@ def test_updates_of_about_the_same_size_get_one_shape(dataset: PairDataset, max_
 
 
 def test_a_shape_has_little_room(dataset: PairDataset) -> None:
-    packer = Packer()
+    packer = ShapePacker()
     (batch,) = batches_of(packer, dataset, np.arange(NUM_PAIRS))
     for size, side in zip(batch.shape[:2], (dataset.src, dataset.tgt), strict=True):
         assert 1 < size / int(side.lengths.sum()) < 1.045
@@ -104,16 +103,49 @@ def test_a_shape_has_little_room(dataset: PairDataset) -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=60), st.integers(1, 300))
 def test_a_new_shape_holds_the_batches_that_it_is_made_for(lengths: list[int], max_tokens: int) -> None:
-    src = Side(np.full(sum(lengths), 7, np.uint16), np.array(lengths, np.int32), np.cumsum([0, *lengths[:-1]]))
-    packer = Packer(max_tokens)
-    for batch in batches_of(packer, PairDataset(src, src, {}, ""), np.arange(len(lengths))):
+    packer = ShapePacker(max_tokens)
+    for batch in batches_of(packer, pairs_of(lengths, lengths), np.arange(len(lengths))):
         (ours,) = {int(part.sum()) for part in batch.lengths}
         assert batch.shape.holds(ours, ours, len(batch.lengths[0]), int(batch.lengths[0].max()))
         assert batch.numbers[: batch.shape.src].count_nonzero() == ours
 
 
+# In groups
+
+
+@pytest.mark.parametrize("max_tokens", [None, 701, 97, 1])
+def test_each_pair_is_in_one_batch_of_about_the_limit_with_pairs_of_neighbouring_lengths(
+    dataset: PairDataset, max_tokens: int | None
+) -> None:
+    update = np.random.default_rng(5).permutation(NUM_PAIRS)[:151]
+    parts = GroupPacker(max_tokens).split(dataset, np.array_split(update, 3))
+    assert sorted(np.concatenate(parts)) == sorted(update)
+    limit = max_tokens or 4608
+    longer = np.maximum(dataset.src.lengths, dataset.tgt.lengths)
+    for part in parts:
+        assert longer[part].sum() <= max(limit, longer[update].max())
+    assert all(longer[one].max() <= longer[other].min() for one, other in itertools.pairwise(parts))
+    if max_tokens is None:
+        assert len(parts) == 1
+
+
+def test_batches_that_do_not_fit_are_halved_in_this_update_alone(dataset: PairDataset) -> None:
+    packer = GroupPacker()
+    whole = packer.split(dataset, [np.arange(211)])
+    halves = packer.halve(dataset, whole)
+    assert [len(half) for half in halves] == [106, 105]
+    assert np.concatenate(halves).tolist() == whole[0].tolist()
+    longer = np.maximum(dataset.src.lengths, dataset.tgt.lengths)
+    assert longer[halves[0]].max() <= longer[halves[1]].min()
+    assert packer.max_tokens == 4608 and len(packer.split(dataset, halves)) == 1
+    assert not packer.gives_up_compiling(RuntimeError())
+
+
+# Halving
+
+
 def test_halving_halves_this_update_and_all_later_ones(dataset: PairDataset) -> None:
-    packer = Packer()
+    packer = ShapePacker()
     first, second = random_updates(dataset, 2, 4001)
     (whole,) = packer.split(dataset, [first])
     before = packer.shape
@@ -128,17 +160,16 @@ def test_halving_halves_this_update_and_all_later_ones(dataset: PairDataset) -> 
         assert len(halves) > number
 
 
-@pytest.mark.parametrize("packer", [Packer(), GroupPacker(), None], ids=["one shape", "groups", "padded"])
-def test_where_nothing_fits_halving_ends(packer: Packer | GroupPacker | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("packer", [ShapePacker(), GroupPacker(), None], ids=["one shape", "groups", "padded"])
+def test_where_nothing_fits_halving_ends(packer: Packer | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also beside a pair so long that the others together are one batch."""
-    side, halved = side_of(np.array([97, *[2] * 31])), []
+    pairs, halved = pairs_of([97, *[2] * 31], [97, *[2] * 31]), []
 
     def fail(*_: object, **__: object) -> None:
         raise MemoryError("none left")
 
     monkeypatch.setattr(train_step, "accumulate_gradients", fail)
     weights = MasterWeights(make_model(), torch.float32)
-    pairs = PairDataset(side, side, {}, "")
     for indices in ([np.arange(32)], []):
         with pytest.raises(MemoryError, match="none left"):
             accumulate_in_memory(weights, pairs, indices, 0.1, 1, lambda: halved.append(1), packer=packer)
@@ -147,7 +178,7 @@ def test_where_nothing_fits_halving_ends(packer: Packer | GroupPacker | None, mo
 
 def test_a_batch_is_collated_after_its_update_was_split(dataset: PairDataset) -> None:
     with pytest.raises(ValueError, match=r"^an update is split before its batches are collated$"):
-        Packer().collate(dataset, np.arange(3))
+        ShapePacker().collate(dataset, np.arange(3))
 
 
 # The keys
@@ -208,3 +239,19 @@ def test_a_run_with_the_former_default_of_max_tokens_may_go_on_with_the_new_one(
     assert now.train.max_tokens is None and now.train.padded_tokens == 4096
     assert differing_keys(before, now) == []
     assert differing_keys(now, Config(train=TrainConfig(max_tokens=61))) == ["train.max_tokens: null there, 61 here"]
+
+
+def test_a_run_says_how_it_batches(tiny_config: Config, tmp_path: Path) -> None:
+    assert "batches: packed" in Trainer.from_config(tiny_config).summary().splitlines()
+    model = dataclasses.replace(tiny_config.model, positional="alibi")
+    other = dataclasses.replace(tiny_config, model=model, run_dir=str(tmp_path / "other"))
+    [line] = [line for line in Trainer.from_config(other).summary().splitlines() if line.startswith("batches")]
+    assert line.startswith("batches: padded, as encoder.layers.0.self_attention.attention is a ")
+
+
+def test_padded_batches_instead_of_packed_ones_that_are_asked_for_are_refused() -> None:
+    model = make_model()
+    model.register_forward_hook(lambda *_: None)
+    assert not GroupPacker().takes(model)
+    with pytest.raises(ConfigError, match=r"^train\.packed=true: the model has a hook, .*; use auto or false$"):
+        GroupPacker(is_forced=True).takes(model)

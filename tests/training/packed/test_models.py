@@ -1,4 +1,4 @@
-"""Parts, hooks and devices that need padded batches; test_packed.py tries the options of a model."""
+"""Parts, hooks and devices that need padded batches; test_cuda_batch.py tries the options of a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformer.model import packed_attention
 from transformer.model.layers import FeedForward, Layer
 from transformer.model.transformer import Transformer
-from transformer.training.packable import model_obstacle, obstacle
+from transformer.training.packed.models import model_obstacle, obstacle
 from transformer.training.recomputation import is_recomputed, recompute_layers
 
 

@@ -11,13 +11,13 @@ from transformer.errors import one_line
 from transformer.model.transformer import Transformer
 from transformer.progress import say
 from transformer.training.device import is_out_of_memory
-from transformer.training.packed import Shape, hidden_states
+from transformer.training.packed.cuda_batch import Shape, packed_states
 
 _COMPILERS = ("torch._dynamo", "torch._inductor")
 
 
 class CompiledStates:
-    """`hidden_states` by torch.compile, one graph for each shape; uncompiled once the compiler has failed.
+    """`packed_states` by torch.compile, one graph for each shape; uncompiled once the compiler has failed.
 
     The model itself stays as it is: validation, checkpoints and copies do not know of the graph. Masks of dropout are
     other ones than without compiling.
@@ -31,9 +31,9 @@ class CompiledStates:
 
     def __call__(self, model: Transformer, numbers: Tensor, shape: Shape, *positions: Tensor) -> Tensor:
         if not self.is_on:
-            return hidden_states(model, numbers, shape, *positions)
+            return packed_states(model, numbers, shape, *positions)
         if self._compiled is None:
-            self._compiled = torch.compile(hidden_states, fullgraph=True, dynamic=False, **self._options)
+            self._compiled = torch.compile(packed_states, fullgraph=True, dynamic=False, **self._options)
         found: Tensor = self._compiled(model, numbers, shape, *positions)
         return found
 

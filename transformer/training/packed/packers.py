@@ -1,23 +1,26 @@
-"""Updates as packed batches of one shape, and whether a compiler takes part."""
+"""How updates are split into packed batches, on CUDA and on a CPU, by `train.packed` and `train.compile`."""
 
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 
 import numpy as np
 
 from transformer.config import TrainConfig
+from transformer.data.batching import sort_by_length
 from transformer.data.dataset import Ints, PairDataset
 from transformer.errors import ConfigError
 from transformer.model.transformer import Transformer
-from transformer.training.compilation import CompiledStates
-from transformer.training.grouped import GroupPacker
-from transformer.training.packable import obstacle, takes_packed
-from transformer.training.packed import PackedBatch, Shape, collate_packed
+from transformer.training.data import halve_batches
+from transformer.training.packed.compilation import CompiledStates
+from transformer.training.packed.cpu_batch import GroupedBatch, collate_grouped
+from transformer.training.packed.cuda_batch import PackedBatch, Shape, collate_packed
+from transformer.training.packed.models import obstacle
 
-# `train.max_tokens` by default: the paper's update of 25,000 target tokens is one batch if its source has at most 1.3
-# times as many.
-_MAX_TOKENS = 1 << 15
+# `train.max_tokens` by default. On CUDA the paper's update of 25,000 target tokens is one batch if its source has at
+# most 1.3 times as many; on a CPU 4,096 target tokens are one, with at most an eighth more source tokens.
+_MAX_TOKENS_CUDA, _MAX_TOKENS_CPU = 1 << 15, 4608
 # A shape has 1/32 more room than the update that needs it: the source tokens of 25,000 random target tokens vary by
 # about 1 %.
 _ROOM = 32
@@ -26,43 +29,78 @@ _MULTIPLE = 64  # of the tokens per side, for products in whole tiles; also the 
 _COMPILE_FROM_UPDATES = 10_000
 
 
-class Packer:
-    """Splits updates into packed batches of one shape, which grows to what updates need.
+class Packer(ABC):
+    """Splits updates into packed batches: `ShapePacker` for CUDA, `GroupPacker` for a CPU.
 
     Attributes:
         max_tokens: of a batch and side, without padding; a longer pair is a batch of its own.
-        shape: of the next batches; None before the first.
     """
 
-    def __init__(
-        self, max_tokens: int | None = None, *, is_forced: bool = False, compiled: CompiledStates | None = None
-    ):
-        self.max_tokens = max_tokens or _MAX_TOKENS
-        self.shape: Shape | None = None
-        self._is_forced, self._compiled = is_forced, compiled
+    def __init__(self, max_tokens: int, *, is_forced: bool) -> None:
+        self.max_tokens = max_tokens
+        self._is_forced = is_forced
 
     def takes(self, model: Transformer) -> bool:
         """Whether a model can train on packed batches now; a hook may have been added since the last update.
 
         ConfigError if it cannot, but `train.packed` is true.
         """
-        return takes_packed(_obstacle(model), is_forced=self._is_forced)
+        reason = _obstacle(model)
+        if reason is not None and self._is_forced:
+            raise ConfigError(f"train.packed=true: {reason}; use auto or false")
+        return reason is None
 
     def described(self, model: Transformer) -> str:
         """A line for the user: how batches are made, and why they are padded if they are."""
         reason = _obstacle(model)
-        if reason is not None:
-            return f"batches: padded, as {reason}"
-        is_compiled = self._compiled is not None and self._compiled.is_on
-        return f"batches: packed{', compiled in the first update' if is_compiled else ''}"
+        return "batches: packed" if reason is None else f"batches: padded, as {reason}"
 
     def split(self, dataset: PairDataset, indices: list[Ints]) -> list[Ints]:
         """Split the pairs of an update, however they are split now, into as few batches as `max_tokens` allows."""
+        pairs = np.concatenate([np.zeros(0, np.int64), *indices])
+        return self._split(dataset, pairs) if len(pairs) else []
+
+    @abstractmethod
+    def _split(self, dataset: PairDataset, pairs: Ints) -> list[Ints]: ...
+
+    @abstractmethod
+    def collate(self, dataset: PairDataset, indices: Ints) -> PackedBatch | GroupedBatch:
+        """One of the batches of the update that was split last."""
+
+    def halve(self, dataset: PairDataset, indices: list[Ints]) -> list[Ints]:  # noqa: ARG002
+        """Halve the batches of this update alone: the next is what it would be in a run that is resumed before it."""
+        return halve_batches(indices)
+
+    def gives_up_compiling(self, error: BaseException) -> bool:  # noqa: ARG002
+        """Whether to try an update again without the compiler, which may be the reason of an error; says so."""
+        return False
+
+
+class ShapePacker(Packer):
+    """Splits updates into batches of one shape, which grows to what updates need; perhaps compiled.
+
+    Attributes:
+        max_tokens: as of every packer.
+        shape: of the next batches; None before the first.
+    """
+
+    def __init__(
+        self, max_tokens: int | None = None, *, is_forced: bool = False, compiled: CompiledStates | None = None
+    ) -> None:
+        super().__init__(max_tokens or _MAX_TOKENS_CUDA, is_forced=is_forced)
+        self.shape: Shape | None = None
+        self._compiled = compiled
+
+    def described(self, model: Transformer) -> str:
+        is_compiled = self._compiled is not None and self._compiled.is_on and _obstacle(model) is None
+        return f"{super().described(model)}{', compiled in the first update' if is_compiled else ''}"
+
+    def split(self, dataset: PairDataset, indices: list[Ints]) -> list[Ints]:
         if self._compiled is not None:
             self._compiled.confirm()
-        pairs = np.concatenate([np.zeros(0, np.int64), *indices])
-        if not len(pairs):
-            return []
+        return super().split(dataset, indices)
+
+    def _split(self, dataset: PairDataset, pairs: Ints) -> list[Ints]:
         lengths = np.stack([side.lengths[pairs].astype(np.int64) for side in (dataset.src, dataset.tgt)])
         # Dealt out in order of length, batches have about as many tokens and sentences each.
         order, turn = np.argsort(lengths.sum(axis=0), kind="stable"), np.arange(len(pairs))
@@ -89,7 +127,7 @@ class Packer:
         self.shape = shape._replace(sentences=max(before.sentences, most))
 
     def collate(self, dataset: PairDataset, indices: Ints) -> PackedBatch:
-        """One of the batches of the update that was split last. ValueError before the first."""
+        """As of every packer; ValueError before the first update was split."""
         if self.shape is None:
             raise ValueError("an update is split before its batches are collated")
         return collate_packed(dataset, indices, self.shape, self._compiled)
@@ -102,8 +140,29 @@ class Packer:
         return self.split(dataset, indices)
 
     def gives_up_compiling(self, error: BaseException) -> bool:
-        """Whether to try an update again without the compiler, which may be the reason of an error; says so."""
         return self._compiled is not None and self._compiled.gives_up(error)
+
+
+class GroupPacker(Packer):
+    """Splits updates into batches of pairs of neighbouring lengths, for groups with little padding."""
+
+    def __init__(self, max_tokens: int | None = None, *, is_forced: bool = False) -> None:
+        super().__init__(max_tokens or _MAX_TOKENS_CPU, is_forced=is_forced)
+
+    def _split(self, dataset: PairDataset, pairs: Ints) -> list[Ints]:
+        src, tgt = dataset.src.lengths, dataset.tgt.lengths
+        pairs = sort_by_length(pairs, src, tgt)
+        longer = np.maximum(src[pairs], tgt[pairs]).astype(np.int64)
+        ends = longer.cumsum()
+        limit = max(self.max_tokens, int(longer.max()))
+        for number in itertools.count(-(-int(ends[-1]) // limit)):
+            cuts = np.searchsorted(ends, np.arange(1, number) * ends[-1] / number)
+            if all(part.sum() <= limit for part in np.split(longer, cuts)):
+                break
+        return [part for part in np.split(pairs, cuts) if len(part)]
+
+    def collate(self, dataset: PairDataset, indices: Ints) -> GroupedBatch:
+        return collate_grouped(dataset, indices)
 
 
 def _obstacle(model: Transformer) -> str | None:
@@ -111,12 +170,13 @@ def _obstacle(model: Transformer) -> str | None:
     return obstacle(model, weight.device, weight.dtype)
 
 
-def packer_of(settings: TrainConfig, model: Transformer, num_updates: int) -> Packer | GroupPacker | None:
+def packer_of(settings: TrainConfig, model: Transformer, num_updates: int) -> Packer | None:
     """The packer of a run by `train.packed` and `train.compile`; None if all batches are padded.
 
     `num_updates` are to come. ConfigError if one of the keys is true and cannot be.
     """
     device = model.embedding.output_weight.device.type
+    is_forced = settings.packed is True
     if settings.compile is True:
         reason = "train.packed=false" if settings.packed is False else _obstacle(model)
         if reason is not None or device == "cpu":
@@ -126,13 +186,12 @@ def packer_of(settings: TrainConfig, model: Transformer, num_updates: int) -> Pa
             )
     if settings.packed is False or (settings.packed == "auto" and device not in ("cpu", "cuda")):
         return None
+    packer: Packer
     if device == "cpu":
-        groups = GroupPacker(settings.max_tokens, is_forced=settings.packed is True)
-        groups.takes(model)
-        return groups
-    compiles = settings.compile is True or (settings.compile == "auto" and num_updates >= _COMPILE_FROM_UPDATES)
-    packer = Packer(
-        settings.max_tokens, is_forced=settings.packed is True, compiled=CompiledStates() if compiles else None
-    )
+        packer = GroupPacker(settings.max_tokens, is_forced=is_forced)
+    else:
+        compiles = settings.compile is True or (settings.compile == "auto" and num_updates >= _COMPILE_FROM_UPDATES)
+        compiled = CompiledStates() if compiles else None
+        packer = ShapePacker(settings.max_tokens, is_forced=is_forced, compiled=compiled)
     packer.takes(model)
     return packer

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from transformer.errors import ConfigError
 from transformer.model.alternatives import embeddings, layers, scores
 from transformer.model.attention import DotProductAttention, MultiHeadAttention
 from transformer.model.embeddings import SharedEmbedding, SinusoidalPositions
@@ -34,13 +33,6 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 def obstacle(model: Transformer, device: torch.device, dtype: torch.dtype) -> str | None:
     """Why a model on this device cannot train on packed batches, in words; None if it can."""
     return model_obstacle(model) or (None if device.type == "cpu" else _flash_obstacle(model, device, dtype))
-
-
-def takes_packed(reason: str | None, *, is_forced: bool) -> bool:
-    """Whether there is no such reason; ConfigError if there is one, but `train.packed` is true."""
-    if reason is not None and is_forced:
-        raise ConfigError(f"train.packed=true: {reason}; use auto or false")
-    return reason is None
 
 
 def _flash_obstacle(model: Transformer, device: torch.device, dtype: torch.dtype) -> str | None:

@@ -1,4 +1,4 @@
-"""Packed batches: the numbers of padded ones, whatever is beside a sentence and whatever the order."""
+"""Packed batches, on CUDA and on a CPU: the numbers of padded ones, whatever is beside a sentence."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_pairs import VOCAB_SIZE, pairs_of, random_pairs
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from transformer.config import ModelConfig
 from transformer.data.batching import collate
 from transformer.data.dataset import Ints, PairDataset, Side
-from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from transformer.data.tokenizer import BOS_ID, PAD_ID
 from transformer.errors import ConfigError
 from transformer.model.alternatives.build import build_model
 from transformer.model.transformer import Transformer
 from transformer.training.freezing import freeze
-from transformer.training.grouped import collate_grouped
-from transformer.training.packable import model_obstacle
-from transformer.training.packed import PackedBatch, Shape, collate_packed, hidden_states
+from transformer.training.packed.cpu_batch import collate_grouped
+from transformer.training.packed.cuda_batch import PackedBatch, Shape, collate_packed, packed_states
+from transformer.training.packed.models import model_obstacle
 from transformer.training.recomputation import recompute_layers
 from transformer.training.train_step import AnyBatch, batch_loss
 
-V, NUM_PAIRS, LONGEST = 31, 13, 11
+NUM_PAIRS, LONGEST = 13, 11
 SHAPE = Shape(src=101, tgt=103, sentences=29, longest=LONGEST)
 
 # Parts of a model, each with its choices; all pairs of choices are tried.
@@ -79,7 +80,7 @@ def make_model(**options: Any) -> Transformer:
     torch.manual_seed(3)
     sizes = {"d_model": 11, "num_layers": 1, "num_heads": 3, "d_ff": 17, "d_k": 6, "dropout": 0.0}
     values = {key: value for key, value in (sizes | options).items() if key not in OF_THE_RUN}
-    model = build_model(V, ModelConfig(**values), source_vocab_size=options.get("source_vocab_size")).double()
+    model = build_model(VOCAB_SIZE, ModelConfig(**values), source_vocab_size=options.get("source_vocab_size")).double()
     for parameter in model.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
     if options.get("recomputed"):
@@ -87,19 +88,9 @@ def make_model(**options: Any) -> Transformer:
     return model
 
 
-def random_side(rng: np.random.Generator) -> Side:
-    lengths = rng.integers(1, LONGEST + 1, NUM_PAIRS).astype(np.int32)
-    starts = np.concatenate(([0], np.cumsum(lengths)[:-1]))
-    ids = rng.integers(EOS_ID + 1, V, lengths.sum()).astype(np.uint16)
-    ids[starts + lengths - 1] = EOS_ID
-    return Side(ids, lengths, starts)
-
-
 @pytest.fixture(scope="module")
 def dataset() -> PairDataset:
-    """Random pairs, 1 to 11 ids a side."""
-    rng = np.random.default_rng(5)
-    return PairDataset(random_side(rng), random_side(rng), {}, "random")
+    return random_pairs(NUM_PAIRS, LONGEST)
 
 
 EVERYTHING = np.arange(NUM_PAIRS)
@@ -175,7 +166,7 @@ def hidden_of(model: Transformer, batch: PackedBatch) -> Tensor:
     found: list[Tensor] = []
 
     def states(*inputs: Any) -> Tensor:
-        found.append(hidden_states(*inputs))
+        found.append(packed_states(*inputs))
         return found[0]
 
     dataclasses.replace(batch, states=states).loss(model, 0.1)
@@ -259,10 +250,9 @@ def test_no_sentence_of_padding_is_empty_or_longer_than_the_longest(
     longest = max(longest, 1 << (max(lengths) - 1).bit_length())
     total = sum(lengths)
     shape = Shape(total + room, total + 2 * room, 200, longest)
-    side = Side(np.full(total, 7, np.uint16), np.array(lengths, np.int32), np.cumsum([0, *lengths[:-1]]))
     if not shape.holds(total, total, len(lengths), max(lengths)):
         return
-    numbers = collate_packed(PairDataset(side, side, {}, ""), np.arange(len(lengths)), shape).numbers
+    numbers = collate_packed(pairs_of(lengths, lengths), np.arange(len(lengths)), shape).numbers
     for starts in numbers[-402:].view(2, 201).tolist():
         found = np.diff(starts)
         assert found[: len(lengths)].tolist() == lengths
