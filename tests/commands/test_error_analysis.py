@@ -21,7 +21,7 @@ SOURCES = ["a b", "a b c", "a b c d e f g", "", "a b c d", "a b c d e f g h"]
 HYPOTHESES = [
     "ein Hund",
     "eine kleine Katze",
-    "xxx xxx xxx xxx xxx xxx",
+    "uff uff uff uff uff uff",
     "",
     "a b c d",
     "im Park schlafen heute drei kleine Katzen",
@@ -127,7 +127,7 @@ def test_worst_sentences_are_printed_with_their_texts(call: Evaluate) -> None:
         "worst sentences by chrF2 of the sentence:\n"
         "line 3: 0.00  repetition\n"
         "  source       a b c d e f g\n"
-        "  translation  xxx xxx xxx xxx xxx xxx\n"
+        "  translation  uff uff uff uff uff uff\n"
         "  reference    sieben ganz verschiedene Wörter\n"
         "  reference    noch einmal sieben Wörter\n\n"
     ) in out
