@@ -262,24 +262,23 @@ def data_at_scale() -> str:
 
 
 def peers_training() -> str:
-    kept = load(_PEERS)
-    header, rows = peers_table.training(kept)
-    return "\n".join([peers_table.machine(kept), table(header, iter(rows)), "".join(peers_table.training_ratios(kept))])
+    return _peers(peers_table.training, peers_table.training_ratios)
 
 
 def peers_decoding() -> str:
-    return decoding_of(_PEERS)
+    return _peers(peers_table.decoding, peers_table.decoding_ratios)
 
 
 def peers_single() -> str:
-    return decoding_of("peers_single.json")
+    return _peers(peers_table.decoding, peers_table.decoding_ratios, "peers_single.json")
 
 
-def decoding_of(name: str) -> str:
-    """Translation by toolkit, from a `benchmark.py peers --json`."""
+def _peers(
+    rows_of: Callable[[Any], peers_table.Table], ratios_of: Callable[[Any], Iterator[str]], name: str = _PEERS
+) -> str:
     kept = load(name)
-    header, rows = peers_table.decoding(kept)
-    return "\n".join([peers_table.machine(kept), table(header, iter(rows)), "".join(peers_table.decoding_ratios(kept))])
+    header, rows = rows_of(kept)
+    return "\n".join([peers_table.machine(kept), table(header, iter(rows)), "".join(ratios_of(kept))])
 
 
 BLOCKS: dict[str, Callable[[], str]] = {

@@ -35,7 +35,7 @@ MakeTranslator = Callable[..., Translator]
 
 
 @pytest.fixture(scope="session")
-def grammar_tokenizer() -> Tokenizer:
+def tokenizer() -> Tokenizer:
     """211 pieces, learned from pairs of the grammar."""
     return Tokenizer.train((side for pair in builtin_pairs("train", 199) for side in pair), 211)
 
@@ -48,13 +48,13 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def make_translator(grammar_tokenizer: Tokenizer) -> MakeTranslator:
+def make_translator(tokenizer: Tokenizer) -> MakeTranslator:
     """Makes an untrained translator, the same at each call; keywords are options of `ModelConfig`."""
 
     def make(kind: str = "pre-norm", dtype: torch.dtype = torch.float32, **options: Any) -> Translator:
         torch.manual_seed(2)
         sizes = {"d_model": 22, "num_layers": 2, "num_heads": 3, "d_ff": 29, "d_k": 7, "d_v": 5, "norm": "pre"}
-        model = build_model(len(grammar_tokenizer), ModelConfig(**{**sizes, "tie": "none", **KINDS[kind], **options}))
+        model = build_model(len(tokenizer), ModelConfig(**{**sizes, "tie": "none", **KINDS[kind], **options}))
         with torch.no_grad():  # large weights: outputs that depend on the source
             for name, weight in model.named_parameters():
                 if weight.dim() == 2 and "embed" not in name:
@@ -62,7 +62,7 @@ def make_translator(grammar_tokenizer: Tokenizer) -> MakeTranslator:
             if kind != "paper":
                 model.embedding.target_weight *= 0.3
                 model.embedding.output_weight[EOS_ID] *= 2.5  # some outputs end before their limit
-        return Translator(model.to(dtype), grammar_tokenizer, SearchConfig(beam=3, max_length_offset=7))
+        return Translator(model.to(dtype), tokenizer, SearchConfig(beam=3, max_length_offset=7))
 
     return make
 

@@ -153,10 +153,10 @@ def test_rows_that_a_model_has_no_positions_for_are_zeros() -> None:
     assert_close(rows_of("reading", weights, 4), torch.tensor([[1.0, 1], [1, 1], [0, 0], [0, 0]]))
 
 
-def test_words_are_split_as_the_text_is(grammar_tokenizer: Tokenizer) -> None:
+def test_words_are_split_as_the_text_is(tokenizer: Tokenizer) -> None:
     for text in (*SOURCES, *TARGETS, "  two  wide\tspaces ", ""):
-        joined = [id_ for word in split_words(grammar_tokenizer, text) for id_ in word]
-        assert joined == grammar_tokenizer.encode([text])[0]
+        joined = [id_ for word in split_words(tokenizer, text) for id_ in word]
+        assert joined == tokenizer.encode([text])[0]
 
 
 # Unusual pairs

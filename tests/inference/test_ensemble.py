@@ -79,11 +79,6 @@ def test_every_hypothesis_has_the_mean_probability_of_its_path() -> None:
 # Translators
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return Tokenizer.train((side for pair in builtin_pairs("train", 199) for side in pair), 211)
-
-
 def translator(tokenizer: Tokenizer, seed: int, **options: Any) -> Translator:
     torch.manual_seed(seed)
     sizes = {"d_model": 22, "num_layers": 2, "num_heads": 2, "d_ff": 29, "norm": "pre", "tie": "none"}
@@ -255,14 +250,14 @@ def test_runs_are_loaded_by_name(trained_run: Path) -> None:
     assert len(Ensemble.load(trained_run).members) == 1
 
 
-def test_tags_are_those_of_all_models(grammar_tokenizer: Tokenizer) -> None:
-    made = [translator(grammar_tokenizer, seed) for seed in (2, 3)]
+def test_tags_are_those_of_all_models(tokenizer: Tokenizer) -> None:
+    made = [translator(tokenizer, seed) for seed in (2, 3)]
     for one, tags in zip(made, (["A", "Two", "We"], ["We", "Two"]), strict=True):
         one.tag, one.tags = "Two", tags
     ensemble = Ensemble(made)
     assert (ensemble.tag, ensemble.tags) == ("Two", ["Two", "We"])
-    assert ensemble.encode(["dogs"]) == made[0].encode(["dogs"]) != translator(grammar_tokenizer, 2).encode(["dogs"])
-    assert ensemble.translate(["dogs"]) == Ensemble([translator(grammar_tokenizer, seed) for seed in (2, 3)]).translate(
+    assert ensemble.encode(["dogs"]) == made[0].encode(["dogs"]) != translator(tokenizer, 2).encode(["dogs"])
+    assert ensemble.translate(["dogs"]) == Ensemble([translator(tokenizer, seed) for seed in (2, 3)]).translate(
         ["Two dogs"]
     )
 

@@ -32,11 +32,6 @@ PHRASES: list[list[str]] = [["Hunde"], [], ["eine Katze", "Mann isst"], ["rot", 
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return Tokenizer.train((side for pair in builtin_pairs("train", 199) for side in pair), 211)
-
-
-@pytest.fixture(scope="module")
 def translator(tokenizer: Tokenizer) -> Translator:
     """A random model, which never says by itself what it is asked to."""
     torch.manual_seed(2)

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from transformer.config import ModelConfig, SearchConfig
-from transformer.data.builtin import builtin_pairs
 from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
 from transformer.errors import ConfigError, DataError
 from transformer.inference.rules import Forbidden, ForcedPrefix, MinLength, NoRepeatNgram
@@ -21,11 +20,6 @@ from transformer.model.alternatives.build import build_model
 
 TEXTS = ["A man is eating an apple.", "Two dogs.", "", "Is the cat sleeping?", "здесь", "Three boys", "We"]
 EMPTY = (2, 4)
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return Tokenizer.train((side for pair in builtin_pairs("train", 199) for side in pair), 211)
 
 
 @pytest.fixture(scope="module")

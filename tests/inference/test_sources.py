@@ -19,11 +19,6 @@ from transformer.errors import ConfigError, DataError
 from transformer.inference.sources import InputNotes, Source, SourceReader
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return Tokenizer.train((side for pair in builtin_pairs("train", 199) for side in pair), 211)
-
-
 @pytest.fixture
 def sentencex(monkeypatch: pytest.MonkeyPatch) -> None:
     """In its place, something that splits at vertical bars."""

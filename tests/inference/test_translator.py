@@ -51,11 +51,6 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return Tokenizer.train((side for pair in builtin_pairs("train", 199) for side in pair), 211)
-
-
 def random_model(tokenizer: Tokenizer, seed: int = 2, *, ends: bool = True, **options: Any) -> Transformer:
     """An untrained model that answers different texts differently; some answers end before their limit, some do not.
 
