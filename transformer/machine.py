@@ -51,9 +51,9 @@ def _read(path: Path) -> str:
 def let_threads_sleep() -> None:
     """Let waiting threads give up their CPU if other programs need it, unless the user has decided otherwise.
 
-    By default they spin for milliseconds, which makes a translation by two threads 1.5 times as fast on idle CPUs.
-    Beside another program the thread that is waited for cannot run meanwhile, and it takes three times as long as with
-    threads that sleep. libgomp reads this when torch is imported, so it comes before.
+    By default they spin for milliseconds, which makes translation much faster on idle CPUs. Beside another program the
+    thread that is waited for cannot run meanwhile, and translation takes several times as long as with threads that
+    sleep. libgomp reads this when torch is imported, so it comes before.
     """
     if {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         return
@@ -65,9 +65,9 @@ def let_threads_sleep_soon() -> None:
     """Let waiting threads spin for a moment only, unless the user or `let_threads_sleep` has decided.
 
     For commands that run for hours: CPUs that are idle at the start may be busy later. Beside another program, an
-    update by two threads takes as long as with threads that sleep at once, and by default 1.5 times; on idle CPUs, it
-    takes 1.01 times as long as by default. Translation, with its shorter operations, takes 1.15 times as long there and
-    keeps the default. This comes before torch is imported, too.
+    update takes as long as with threads that sleep at once, and on idle CPUs hardly longer than by default. Translation
+    has shorter operations, for which a moment is too short on idle CPUs, and keeps the default. This comes before torch
+    is imported, too.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = "1000"

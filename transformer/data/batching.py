@@ -16,7 +16,7 @@ from torch import Tensor
 from transformer.data.dataset import Ints, PairDataset, Side
 from transformer.data.tokenizer import BOS_ID, PAD_ID
 
-# On a CPU, a further batch takes as long as about these many tokens (255 to 350 with configs/multi30k_tiny.yaml).
+# In tokens of padding: on a CPU, a further batch costs calls and the gradients of all weights, whatever its size.
 _BATCH_COST = 256
 
 

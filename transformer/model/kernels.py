@@ -12,19 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# On a CPU, equation 1 written out beats the fused kernel up to about these many keys, with and without a backward pass.
-# By one thread, 3,000 tokens of 4 heads, d_k = 64, take, written out and fused: at 24 keys in float32, 11 and 60 ms; at
-# 128, 30 and 58 in float32, 19 and 38 in bfloat16; at 192, forward only, 16 and 12, 11 and 9. With few queries, as in
-# decoding, the fused kernel takes 2 to 6.5 times as long. Beyond, with a backward pass, the written-out
-# form would still take 12 to 16 % less time, but it keeps the weights of all pairs of positions.
+# On a CPU, equation 1 written out beats the fused kernel up to about these many keys, with and without a backward pass:
+# for short sentences, and for few queries, as in decoding, the fused kernel takes several times as long. Beyond, with a
+# backward pass, the written-out form would be a little faster, but it keeps the weights of all pairs of positions.
 _FUSED_FROM_NUM_KEYS = {torch.float32: (192, 160), torch.bfloat16: (320, 160)}
-# It is oneDNN's float32 products that it waits for: by torch's default library it takes 10 ms for 24 keys, not 60.
+# It is oneDNN's float32 products of few keys that the fused kernel waits for, not those of torch's default library.
 _FUSED_FROM_NUM_KEYS_BY_DEFAULT = 16
 # Between the two, and one for all dtypes and modes: every threshold that lengths cross is another graph.
 _FUSED_FROM_NUM_KEYS_COMPILED = 48
 _FUSED_FROM_NUM_QUERIES = 9
-# Up to Q·M·d_k = 16³, though, it leaves out oneDNN, which builds a kernel for every new M: 1.0 to 10 times faster in
-# float32 without a backward pass. Beyond, it is up to 10 times slower.
+# Up to Q·M·d_k = 16³, though, it leaves out oneDNN, which builds a kernel for every new M: in float32 without a
+# backward pass it is faster there, and slower beyond, each by up to several times.
 _SMALL = 4096
 # A CPU's vectors hold 16 float32 numbers. On rows that do not fill one, torch's softmax is a scalar loop.
 _VECTOR_NUMEL = 16

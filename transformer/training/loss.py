@@ -20,7 +20,7 @@ _OTHER_BLOCK_BYTES = 128 << 20
 # On a CPU, the softmax of so many logits is computed at once, 2 MB in float32: they stay in its cache between passes.
 _SOFTMAX_NUMEL = 1 << 19
 # Rows of the (V, D) matrices that are widened to float32 at once. torch widens a whole operand before it adds it, which
-# takes 5 times as long for 37,000 x 512.
+# takes several times as long for a large vocabulary.
 _WIDENED_ROWS = 2048
 
 

@@ -20,7 +20,7 @@ from transformer.model.transformer import Transformer
 from transformer.training.loss import linear_cross_entropy
 from transformer.training.packed.end_to_end import hidden_states, ids_and_positions, position_tables
 
-# A further group takes as long as the attention of about these many tokens more.
+# In tokens of padding: attention in a further group costs calls of small kernels, whatever its size.
 _GROUP_COST = 512
 
 

@@ -22,10 +22,10 @@ from transformer.training.packed.models import obstacle
 # most 1.3 times as many; on a CPU 4,096 target tokens are one, with at most an eighth more source tokens.
 _MAX_TOKENS_CUDA, _MAX_TOKENS_CPU = 1 << 15, 4608
 # A shape has 1/32 more room than the update that needs it: the source tokens of 25,000 random target tokens vary by
-# about 1 %.
+# less, so that it rarely grows.
 _ROOM = 32
 _MULTIPLE = 64  # of the tokens per side, for products in whole tiles; also the shortest `longest`
-# Estimated: a minute to compile, and 10 ms saved per update of the base model.
+# Estimated: if compiling takes a minute and saves 10 ms per update of the base model, it pays after 6,000.
 _COMPILE_FROM_UPDATES = 10_000
 
 
