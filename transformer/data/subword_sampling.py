@@ -13,12 +13,15 @@ as they are.
 from __future__ import annotations
 
 import bisect
+import functools
 import heapq
 import itertools
 import math
+import operator
 import random
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
@@ -29,21 +32,37 @@ from transformer.data.tokenizer import EOS_ID, Tokenizer
 from transformer.errors import DataError
 from transformer.sections.data import DataConfig
 
-# Splits of a word that are kept for its next occurrence, of words up to a length: longer ones rarely occur again.
-_MAX_KEPT = 200_000
+# Words and partly merged words that are kept for their next occurrence; 400,000 of these take about 160 MiB. Words
+# beyond a length rarely occur again.
+_MAX_WORDS = 200_000
+_MAX_STATES = 400_000
 _MAX_KEPT_LENGTH = 24
 
 Draw = Callable[[random.Random], Sequence[int]]  # the ids of a new segmentation of one word
 
 
 @dataclass
-class _State:
-    """A partly merged word: its symbols, the merges that are possible, best first, and where they lead."""
+class _States:
+    """Partly merged words, by number, and where their merges have led.
 
-    symbols: tuple[str, ...]
-    merges: list[int]
-    ids: Sequence[int]
-    after: dict[int, _State] = field(default_factory=dict)
+    They are in a few lists: Python's garbage collector visits all objects again and again, except tuples of numbers and
+    text. With an object for each state, it took half of the time of sampling.
+    """
+
+    symbols: list[tuple[str, ...]] = field(default_factory=list)
+    merges: list[tuple[int, ...]] = field(default_factory=list)  # places of those that are possible, best first
+    ids: list[tuple[int, ...]] = field(default_factory=list)
+    first: list[int] = field(default_factory=list)  # where the merges of a state begin in `after`
+    after: list[int] = field(default_factory=list)  # a state, or -1 if it has not been reached
+
+    def add(self, symbols: tuple[str, ...], merges: tuple[int, ...], ids: tuple[int, ...]) -> int:
+        """The number of a new state."""
+        self.symbols.append(symbols)
+        self.merges.append(merges)
+        self.ids.append(ids)
+        self.first.append(len(self.after))
+        self.after += [-1] * len(merges)
+        return len(self.ids) - 1
 
 
 class SubwordSampler:
@@ -77,11 +96,14 @@ class SubwordSampler:
         # Words can be split one by one unless pieces reach beyond them.
         self._has_words = not any(MARK in text[1:] for text in self._ids)
         self._begins = [text is None or (self._has_words and text[:1] == MARK) for text in self._texts]
+        self._ends = [text is None for text in self._texts]
         self._draws: dict[tuple[int, ...], Draw] = {}
-        self._num_kept = 0
+        self._states = _States()
 
     def sample(self, ids: Sequence[int], rng: random.Random) -> list[int]:
         """Another segmentation of the same text; `ids` are those of `Tokenizer.encode`."""
+        if len(self._draws) > _MAX_WORDS or len(self._states.ids) > _MAX_STATES:
+            self._draws, self._states = {}, _States()
         found: list[int] = []
         for word in self._words(ids):
             if (draw := self._draws.get(word)) is None:
@@ -90,53 +112,53 @@ class SubwordSampler:
         return found
 
     def _words(self, ids: Sequence[int]) -> Iterator[tuple[int, ...]]:
-        start = 0
-        for end in range(1, len(ids)):
-            if self._begins[ids[end]] or self._texts[ids[end - 1]] is None:
-                yield tuple(ids[start:end])
-                start = end
-        if len(ids):
-            yield tuple(ids[start:])
+        begins, ends = self._begins, self._ends
+        cuts = (i for i, (last, next_) in enumerate(itertools.pairwise(ids), 1) if begins[next_] or ends[last])
+        bounds = [0, *cuts, len(ids)] if len(ids) else []
+        return (tuple(ids[start:end]) for start, end in itertools.pairwise(bounds))
 
     def _draw_of(self, word: tuple[int, ...]) -> Draw:
         text = "".join(self._texts[id_] or "" for id_ in word)
+        draw: Draw
         if len(text) < 2:
-            return self._keep(word, lambda _: word)
-        if self._alpha is not None:
+            draw = functools.partial(_as_before, word)
+        elif self._alpha is not None:
             draw = _lattice(text, self._scores, self._ids, self._longest, self._alpha)
-            return self._keep(word, draw) if len(text) <= _MAX_KEPT_LENGTH else draw
-        if len(text) > _MAX_KEPT_LENGTH:
-            return lambda rng: self._merge_long(list(text), word, rng)
-        state = self._state(tuple(text), word)
-        return self._keep(word, lambda rng: self._merge(state, word, rng))
-
-    def _keep(self, word: tuple[int, ...], draw: Draw) -> Draw:
-        self._num_kept += 1
-        if self._num_kept > _MAX_KEPT:
-            self._draws.clear()
-            self._num_kept = 0
-        self._draws[word] = draw
+        elif len(text) <= _MAX_KEPT_LENGTH:
+            draw = functools.partial(self._merge, self._state(tuple(text), word), word)
+        else:
+            draw = functools.partial(self._merge_long, tuple(text), word)
+        if len(text) <= _MAX_KEPT_LENGTH:
+            self._draws[word] = draw
         return draw
 
-    def _merge(self, state: _State, word: tuple[int, ...], rng: random.Random) -> Sequence[int]:
+    def _merge(self, state: int, word: tuple[int, ...], rng: random.Random) -> Sequence[int]:
         """Merge the symbols of a word until every merge is left out, or none is possible."""
-        while num_merges := len(state.merges):
-            if (number := self._num_left_out(num_merges, rng)) == num_merges:
+        draw, dropout, states = rng.random, self._dropout, self._states
+        merges, first, after = states.merges, states.first, states.after
+        while num_merges := len(merges[state]):
+            number = 0
+            if (left_out := draw()) < dropout and (number := self._num_left_out(left_out, num_merges)) == num_merges:
                 break
-            if (after := state.after.get(number)) is None:
-                place, symbols = state.merges[number], state.symbols
-                merged = symbols[place] + symbols[place + 1]
-                after = self._state((*symbols[:place], merged, *symbols[place + 2 :]), word)
-                state.after[number] = after
-                self._num_kept += 1
-            state = after
-        return state.ids
+            reached = after[first[state] + number]
+            state = reached if reached >= 0 else self._follow(state, number, word)
+        return states.ids[state]
 
-    def _merge_long(self, symbols: list[str], word: tuple[int, ...], rng: random.Random) -> Sequence[int]:
+    def _follow(self, state: int, number: int, word: tuple[int, ...]) -> int:
+        """The state after one of the possible merges, for the first time."""
+        states = self._states
+        place, symbols = states.merges[state][number], states.symbols[state]
+        merged = symbols[place] + symbols[place + 1]
+        reached = self._state((*symbols[:place], merged, *symbols[place + 2 :]), word)
+        states.after[states.first[state] + number] = reached
+        return reached
+
+    def _merge_long(self, text: Sequence[str], word: tuple[int, ...], rng: random.Random) -> Sequence[int]:
         """As `_merge`, with nothing kept, and without sorting all merges at each step."""
+        symbols = list(text)
         ranks = [-self._scores.get(left + right, -math.inf) for left, right in itertools.pairwise(symbols)]
         num_merges = sum(rank < math.inf for rank in ranks)
-        while num_merges and (number := self._num_left_out(num_merges, rng)) < num_merges:
+        while num_merges and (number := self._num_left_out(rng.random(), num_merges)) < num_merges:
             if number:
                 place = heapq.nsmallest(number + 1, range(len(ranks)), key=lambda i: (ranks[i], i))[-1]
             else:
@@ -150,25 +172,31 @@ class SubwordSampler:
         ids = [self._ids.get(symbol, -1) for symbol in symbols]
         return word if -1 in ids else ids
 
-    def _num_left_out(self, num_merges: int, rng: random.Random) -> int:
+    def _num_left_out(self, left_out: float, num_merges: int) -> int:
         """How many of the best merges are left out before one is not: k with probability p^k (1 - p)."""
-        number, left_out, limit = 0, rng.random(), self._dropout
+        number, limit = 0, self._dropout
         while left_out < limit and number < num_merges:
             number, limit = number + 1, limit * self._dropout
         return number
 
-    def _state(self, symbols: tuple[str, ...], word: tuple[int, ...]) -> _State:
-        pairs = (self._scores.get(left + right) for left, right in itertools.pairwise(symbols))
-        merges = sorted((-score, place) for place, score in enumerate(pairs) if score is not None)
-        ids = [self._ids.get(symbol, -1) for symbol in symbols]
+    def _state(self, symbols: tuple[str, ...], word: tuple[int, ...]) -> int:
+        # Takes half of all time, as many merges are the first of their kind; `map` is faster than comprehensions.
+        scores = [*map(self._scores.get, map(operator.add, symbols, symbols[1:]))]
+        merges = [place for place, score in enumerate(scores) if score is not None]
+        merges.sort(key=cast(list[float], scores).__getitem__, reverse=True)  # equal scores stay in order
+        ids = tuple(map(self._ids.get, symbols))
         # A character may be a part of pieces only; by itself it would be unknown.
-        return _State(symbols, [place for _, place in merges], word if -1 in ids else ids)
+        return self._states.add(symbols, tuple(merges), word if None in ids else cast(tuple[int, ...], ids))
+
+
+def _as_before(word: tuple[int, ...], rng: random.Random) -> Sequence[int]:  # noqa: ARG001
+    return word
 
 
 def _lattice(text: str, scores: dict[str, float], ids: dict[str, int], longest: int, alpha: float) -> Draw:
     """Forward filtering, backward sampling over all segmentations of a text."""
     totals = [0.0]  # log of the sum of P^alpha over the segmentations of text[:end]
-    edges: list[tuple[list[float], list[tuple[int, int]]]] = [([], [])]
+    edges: list[tuple[tuple[float, ...], tuple[tuple[int, int], ...]]] = [((), ())]
     for end in range(1, len(text) + 1):
         found = [
             (totals[start] + alpha * scores[piece], start, ids[piece])
@@ -178,7 +206,7 @@ def _lattice(text: str, scores: dict[str, float], ids: dict[str, int], longest: 
         best = max((weight for weight, _, _ in found), default=-math.inf)
         sums = list(itertools.accumulate(math.exp(weight - best) for weight, _, _ in found))
         totals.append(best + math.log(sums[-1]) if sums else -math.inf)
-        edges.append((sums, [(start, id_) for _, start, id_ in found]))
+        edges.append((tuple(sums), tuple((start, id_) for _, start, id_ in found)))
 
     def draw(rng: random.Random) -> list[int]:
         sampled, end = [], len(text)
@@ -227,14 +255,13 @@ class PairSampler:
         visits: Sequence[tuple[int, int]],
         key: tuple[int, int, int],
     ) -> Side:
-        sentences = []
-        for pair, repeat in visits:
-            start = int(side.starts[pair])
-            ids = side.ids[np.arange(start, start + int(side.lengths[pair]))].tolist()
+        sentences, rng = [], random.Random()
+        for sentence, (pair, repeat) in zip(_sentences(side, visits), visits, strict=True):
             if sampler is not None:
-                sampled = [*sampler.sample(ids[:-1], _generator(*key, pair, repeat)), EOS_ID]
-                ids = sampled if len(sampled) <= self._max_length else ids
-            sentences.append(ids)
+                rng.seed(_seed(*key, pair, repeat))
+                sampled = [*sampler.sample(sentence[:-1], rng), EOS_ID]
+                sentence = sampled if len(sampled) <= self._max_length else sentence
+            sentences.append(sentence)
         lengths = np.fromiter(map(len, sentences), np.int32, len(sentences))
         ids = np.fromiter(itertools.chain.from_iterable(sentences), np.int32, int(lengths.sum()))
         return Side(ids, lengths, np.cumsum(lengths, dtype=np.int64) - lengths)
@@ -246,6 +273,15 @@ def pair_sampler(data: DataConfig, tokenizer: Tokenizer) -> PairSampler | None:
     return PairSampler(data, tokenizer) if is_on else None
 
 
-def _generator(seed: int, epoch: int, side: int, pair: int, repeat: int) -> random.Random:
+def _sentences(side: Side, visits: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
+    """The ids of the pairs, read in one piece: a mixture looks up by position which corpus has them."""
+    pairs = np.array([pair for pair, _ in visits], np.int64)
+    lengths = side.lengths[pairs].astype(np.int64)
+    ends = lengths.cumsum()
+    flat = side.ids[np.repeat(side.starts[pairs] - ends + lengths, lengths) + np.arange(lengths.sum())].tolist()
+    return (flat[start:end] for start, end in itertools.pairwise([0, *ends.tolist()]))
+
+
+def _seed(seed: int, epoch: int, side: int, pair: int, repeat: int) -> int:
     # Python promises the same numbers of a seed in all versions.
-    return random.Random((((repeat << 64 | seed) << 64 | epoch) << 64 | pair) << 1 | side)
+    return (((repeat << 64 | seed) << 64 | epoch) << 64 | pair) << 1 | side
