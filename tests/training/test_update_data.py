@@ -5,12 +5,14 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
@@ -19,6 +21,8 @@ from transformer.data.batching import collate
 from transformer.errors import DataError
 from transformer.training.data import BatchSampler, RunData, load_data
 from transformer.training.distributed import SINGLE_PROCESS
+from transformer.training.optimizer import MasterWeights
+from transformer.training.train_step import accumulate_in_memory
 from transformer.training.trainer import Trainer
 from transformer.training.training_state import Progress
 from transformer.training.update_data import update_data
@@ -135,6 +139,32 @@ def test_all_ranks_together_have_the_pairs_of_a_single_process(tiny_config: Conf
         found |= {tuple(ids.tolist()) for ids in np.split(pairs.src.ids, pairs.src.starts[1:])}
     assert sum(counts) == num_tokens
     assert found == expected
+
+
+@pytest.mark.parametrize("values", [("data.subword_dropout=0.3",), ("data.subword_dropout=0.3", "train.packed=false")])
+def test_all_ranks_together_have_the_gradient_of_a_single_process(tiny_config: Config, values: tuple[str, ...]) -> None:
+    """In float64. In float32 the first step of Adam, by the sign of each gradient, shows the rounding of small ones."""
+    config = changed(tiny_config, "sampled", "model.dropout=0", *values)
+    trainer = Trainer.from_config(config)
+    data, model = trainer.data, trainer.weights.master.double()
+    weights = MasterWeights(model, torch.float64)
+
+    def gradients(size: int) -> Iterator[dict[str, Any]]:
+        """Of each of three updates."""
+        contexts: list[Any] = [SimpleNamespace(rank=i, size=size, all_gather=lambda n: [n]) for i in range(size)]
+        ranks = [(context, sampler_of(config, data, context), Progress()) for context in contexts]
+        for _ in range(3):
+            found = [update_data(data, one.next(at), one, config, context) for context, one, at in ranks]
+            num_tokens = sum(count for _, _, count in found)
+            for pairs, indices, _ in found:
+                accumulate_in_memory(weights, pairs, indices, 0.1, num_tokens, lambda: None, packer=trainer.packer)
+            summed = {name: parameter.grad for name, parameter in model.named_parameters()}
+            weights.zero_grad()
+            yield summed
+
+    for expected, found in zip(gradients(1), gradients(3), strict=True):
+        assert_close(found, expected, rtol=1e-9, atol=1e-14)
+        assert all(gradient.count_nonzero() for gradient in found.values())
 
 
 def test_a_rank_without_pairs_has_none(tiny_config: Config) -> None:
