@@ -1,13 +1,18 @@
 """torch.func: per-sample gradients, ensembles, calls with other parameters."""
 
 import copy
+import re
+import warnings
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
+
+from transformer.model.kernels import Dropout
 
 
 def loss(model: torch.nn.Module, parameters: dict[str, Tensor], src: Tensor, tgt: Tensor) -> Tensor:
@@ -38,6 +43,29 @@ def test_per_sample_gradients_with_dropout_differ_among_equal_sentences(variant,
     assert_close(same[name][0], same[name][1])
     with pytest.raises(RuntimeError, match="randomness"):
         vmap(gradient, (None, 0, 0))(parameters, src, tgt)
+
+
+def test_torchs_own_dropout_and_attention_are_computed_for_all_examples_at_once(build, ids) -> None:
+    """docs/PORTING.md names the two operations that are not."""
+    model = build(dropout=0.3)
+    parameters, src, tgt = dict(model.named_parameters()), ids(3, 61), ids(3, 59)
+
+    def missing_rules() -> set[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            gradient = grad(lambda *args: loss(model, *args))
+            vmap(gradient, (None, 0, 0), randomness="different")(parameters, src, tgt)
+        messages = [str(warning.message) for warning in caught]
+        return {name for message in messages for name in re.findall(r"batching rule for aten::(\w+)", message)}
+
+    ours = {"ge_", "_scaled_dot_product_flash_attention_for_cpu"}  # other versions of torch may have rules
+    assert {name.removesuffix("_backward") for name in missing_rules()} <= ours
+    for module in [*model.modules()]:
+        for name, child in module.named_children():
+            if isinstance(child, Dropout):
+                setattr(module, name, nn.Dropout(child.p))
+    with sdpa_kernel(SDPBackend.MATH):
+        assert missing_rules() == set()
 
 
 def test_the_model_works_as_before_after_a_transform(build, ids) -> None:
