@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     if (figure := getattr(arguments, "plot", None)) is not None:
         check_output(figure)
-    tune_process()
+    tune_process(inference=arguments.command == "decode")
     measure: Measure = arguments.measure
     report = {"benchmark": arguments.command, **measure(arguments)}
     print(as_json(report) if arguments.json else as_text(report))

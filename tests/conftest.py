@@ -40,7 +40,7 @@ def untuned() -> Iterator[None]:
     """Commands that tests call in their own process leave its allocator as it is: it would keep all freed memory."""
     with pytest.MonkeyPatch.context() as patch:
         for command in ("train", "evaluate", "compare", "translate", "score", "parse"):
-            patch.setattr(f"transformer.commands.{command}.tune_process", lambda: None)
+            patch.setattr(f"transformer.commands.{command}.tune_process", lambda **_: None)
         yield
 
 

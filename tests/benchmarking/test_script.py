@@ -24,7 +24,7 @@ Call = Callable[..., tuple[int, str, str]]
 def benchmark(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
     """Runs the script in this process, whose allocator and threads stay as they are; gives status and output."""
     module = runpy.run_path(str(SCRIPT))
-    monkeypatch.setitem(module["main"].__globals__, "tune_process", lambda: None)
+    monkeypatch.setitem(module["main"].__globals__, "tune_process", lambda **_: None)
 
     def call(*argv: object) -> tuple[int, str, str]:
         capfd.readouterr()

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from transformer.model import kernels
 from transformer.model.attention import DotProductAttention
-from transformer.model.kernels import Dropout, check_mask, prefers_fused, softmax
+from transformer.model.kernels import Dropout, check_mask, onednn_multiplies_float32, prefers_fused, softmax
 from transformer.model.layers import FeedForward
 from transformer.model.transformer import Transformer
 
@@ -227,8 +227,8 @@ def test_softmax_takes_the_lowest_number_for_a_masked_score() -> None:
 # The choice of kernel
 
 
-def empty(num_positions: int, dtype: torch.dtype, device: str = "cpu") -> Tensor:
-    return torch.empty(1, 1, num_positions, 7, dtype=dtype, device=device)
+def empty(num_positions: int, dtype: torch.dtype, device: str = "cpu", num_heads: int = 1) -> Tensor:
+    return torch.empty(11, num_heads, num_positions, 7, dtype=dtype, device=device)
 
 
 @pytest.fixture(params=[True, False])
@@ -249,6 +249,7 @@ def test_a_cpu_uses_the_fused_kernel_if_there_are_many_queries_and_keys(
     by_onednn: bool, dtype: torch.dtype, with_gradient: int, without: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels, "_SMALL", 0)
+    monkeypatch.setattr(kernels, "_FEW_HEADS", 0)
     if dtype == torch.float32 and not by_onednn:
         with_gradient = without = 16
     for num_keys, grad in ((with_gradient, True), (without, False)):
@@ -268,13 +269,41 @@ def test_a_cpu_uses_the_fused_kernel_if_there_are_many_queries_and_keys(
         (1, 3, torch.bfloat16, False),
     ],
 )
-def test_small_float32_products_use_the_fused_kernel_only_without_gradients(
-    num_queries: int, num_keys: int, dtype: torch.dtype, expected: bool
+def test_small_products_of_onednn_use_the_fused_kernel_only_without_gradients(
+    num_queries: int, num_keys: int, dtype: torch.dtype, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    q, k = empty(num_queries, dtype), empty(num_keys, dtype)
+    monkeypatch.setattr(kernels, "onednn_multiplies_float32", lambda: True)
+    q, k = empty(num_queries, dtype, num_heads=3), empty(num_keys, dtype, num_heads=3)
     assert not prefers_fused(q, k)
     with torch.no_grad():
         assert prefers_fused(q, k) == expected
+        monkeypatch.setattr(kernels, "onednn_multiplies_float32", lambda: False)
+        assert not prefers_fused(q, k)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_few_heads_use_the_fused_kernel_without_gradients_in_float32(dtype: torch.dtype) -> None:
+    for num_heads, is_few in ((2, True), (3, False)):  # of 11 sentences
+        q, k = empty(5, dtype, num_heads=num_heads), empty(4001, dtype, num_heads=num_heads)
+        assert not prefers_fused(q, k)
+        with torch.no_grad():
+            assert prefers_fused(q, k) == (is_few and dtype == torch.float32)
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "matmul"), reason="torch has no such setting")
+def test_the_library_of_float32_products_is_that_of_torchs_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = torch.backends.mkldnn.matmul
+    before = settings.fp32_precision
+    try:
+        settings.fp32_precision = "bf16"
+        assert onednn_multiplies_float32()
+        settings.fp32_precision = "none"
+        monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+        assert not onednn_multiplies_float32()
+        monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+        assert onednn_multiplies_float32()
+    finally:
+        settings.fp32_precision = before
 
 
 def test_devices_other_than_a_cpu_always_use_the_fused_kernel() -> None:

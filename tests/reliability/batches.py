@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("file", metavar="FILE", type=Path, help="sentences, plain or compressed")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args(argv)
-    tune_process()
+    tune_process(inference=True)
     lines = list(read_lines(arguments.file))
     print(f"| of {len(lines):,} | batches of 512 | lines reversed | {arguments.threads} threads | one line at a time |")
     print("|---|---:|---:|---:|---:|")

@@ -396,6 +396,27 @@ def test_tune_process_applies_all_settings(monkeypatch: pytest.MonkeyPatch) -> N
     assert int(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) < 1024
 
 
+@pytest.mark.parametrize("has_mkl", [True, False])
+def test_inference_keeps_more_kernels_and_multiplies_float32_by_mkl(
+    monkeypatch: pytest.MonkeyPatch, has_mkl: bool
+) -> None:
+    kept = []
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        monkeypatch.setenv(name, "")  # restored by the end
+    called: list[str] = []
+    for name in ("limit_threads", "keep_freed_memory", "use_onednn_for_float32"):
+        monkeypatch.setattr(device_module, name, lambda name=name: called.append(name))
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: has_mkl)
+    for inference in (False, True):
+        for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+            monkeypatch.delenv(name)
+        called.clear()
+        tune_process(inference=inference)
+        kept.append([int(os.environ[x]) for x in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")])
+        assert ("use_onednn_for_float32" in called) == (not inference or not has_mkl)
+    assert kept[0][0] < kept[1][0] and kept[0][1] < kept[1][1]
+
+
 @pytest.mark.parametrize(
     ("threads", "num_cpus", "variable", "expected"), [(3, 2, None, 2), (3, 5, None, 3), (3, 2, "3", 3)]
 )

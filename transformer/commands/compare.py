@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _compare(arguments: argparse.Namespace, context: DistributedContext) -> int:
-    tune_process()
+    tune_process(inference=True)
     task = context.broadcast_from_main(lambda: _read(arguments))
     systems = [
         system if system.checkpoint is None else _translated(system, task.texts, arguments, context)

@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace, context: DistributedContext) -> int:
-    tune_process()
+    tune_process(inference=True)
     task = context.broadcast_from_main(lambda: _read(arguments))
     if task.origin is not None and context.is_main:
         report_checkpoint(arguments.run, task.origin)

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.split is not None and (arguments.file is not None or not arguments.evaluate):
         raise ConfigError("--split goes with --evaluate, and without FILE")
 
-    tune_process()
+    tune_process(inference=True)
     checkpoint, origin = locate_checkpoint(arguments.run)
     translator = Translator.load(checkpoint, device=arguments.device, precision=arguments.precision)
     translator.search = override(translator.search, beam=arguments.beam, alpha=arguments.alpha)

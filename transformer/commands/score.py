@@ -110,7 +110,7 @@ def _option(name: str) -> str:
 
 def _score(arguments: argparse.Namespace, context: DistributedContext) -> int:
     source = _source(arguments) if context.is_main else None
-    tune_process()
+    tune_process(inference=True)
     translator = Translator.load(arguments.run, device=arguments.device, precision=arguments.precision)
     translator.search = override(
         translator.search, alpha=arguments.alpha, max_source_length=arguments.max_source_length

@@ -95,7 +95,7 @@ def _translate(arguments: argparse.Namespace, context: DistributedContext) -> in
     sampling = _check_options(arguments)
     source = _source(arguments) if context.is_main else None
     constraints = ConstraintFile.read(arguments.constraints if context.is_main else None)
-    tune_process()
+    tune_process(inference=True)
     translator = load_translator(arguments, arguments.run)
     apply_search_options(arguments, translator)
     translator.context = context

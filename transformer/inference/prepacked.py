@@ -1,7 +1,7 @@
-"""oneDNN-prepacked linear layers for inference on a CPU.
+"""Models prepacked for inference on a CPU: frozen, with copies of their weights in the layout of fast products.
 
-Otherwise oneDNN rearranges the weights at every product, which costs the more the fewer rows there are, and float32
-products go to another library that is slower on some CPUs.
+Otherwise oneDNN rearranges the weights at every product, which costs the more the fewer rows there are, and large
+float32 products go to another library that is slower on some CPUs.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transformer.errors import DeviceError
+from transformer.inference.prepacked_layer import PrepackedLayer, is_plain
+from transformer.inference.prepacked_products import Product, make_product
 from transformer.model.layers import FeedForward
 from transformer.model.transformer import Transformer
 from transformer.training.device import precision_name
 
-# The byte that stands for 0 in quantized activations.
-_ZERO_POINT = 128
 _GUARD = "prepacked"  # the name of a module
 
 
@@ -51,15 +51,17 @@ class PrepackedLinear(nn.Linear):
         if bias is not None:
             self.bias = nn.Parameter(bias.detach(), requires_grad=False)
         self.activation = activation
-        self._prepack()
+        self._product: Product | None = None  # made when it is first used: a layer may do without
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""
         if torch.is_grad_enabled() and (self.training or x.requires_grad):
             raise _frozen("cannot be trained")
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, self.activation, [], "")
-        return y
+        if self._product is None:
+            is_relu, quantize = self.activation == "relu", isinstance(self, QuantizedLinear)
+            self._product = make_product(self.weight, self.bias, relu=is_relu, quantize=quantize)
+        return self._product(x)
 
     def _load_from_state_dict(self, *_: Any) -> None:
         raise _frozen("cannot load other weights")
@@ -69,15 +71,7 @@ class PrepackedLinear(nn.Linear):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        # The layout belongs to this process and CPU.
-        return {name: value for name, value in self.__dict__.items() if name != "_packed"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._prepack()
-
-    def _prepack(self) -> None:
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
+        return self.__dict__ | {"_product": None}  # its layout belongs to this process and CPU
 
 
 class PrepackedGuard(nn.Module):
@@ -124,34 +118,7 @@ def _frozen(what: str) -> RuntimeError:
 
 
 class QuantizedLinear(PrepackedLinear):
-    """An int8 `nn.Linear` for inference: symmetric per-channel weights, dynamic per-token activations.
-
-    Sums of integers are exact, so that the rest of a batch changes no bit of a row.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in_features) to (..., out_features), in the dtype of x."""
-        if torch.is_grad_enabled() and (self.training or x.requires_grad):
-            raise _frozen("cannot be trained")
-        # In the dtype of x: at most 127 steps also where it is rounded, and no product of mixed types, which is slow.
-        scales = x.abs().amax(dim=-1, keepdim=True).div_(127)  # (..., 1)
-        # Rounded by truncation, as all are positive. torch is slow from float32 to uint8 directly. In a row of zeros or
-        # with NaN, `quantized` is arbitrary: the scale makes zeros or NaN of it again.
-        shifted = x.to(torch.float32, copy=True).div_(scales).add_(_ZERO_POINT + 0.5)
-        quantized = shifted.to(torch.int32).to(torch.uint8)
-        weight, weight_scales, weight_zeros = self._packed
-        y: Tensor = torch.ops.onednn.qlinear_pointwise(
-            quantized, 1.0, _ZERO_POINT, weight, weight_scales, weight_zeros, None, 1.0, 0, x.dtype, "none", [], ""
-        )
-        y = y.mul_(scales) if self.bias is None else torch.addcmul(self.bias, y, scales, out=y)
-        return y.relu_() if self.activation == "relu" else y
-
-    def _prepack(self) -> None:
-        weight = self.weight.detach().float()  # (out, in)
-        scales = (weight.abs().amax(dim=1) / 127).clamp(min=torch.finfo(torch.float32).tiny)  # (out,)
-        quantized = (weight / scales[:, None]).round().to(torch.int8)
-        packed = torch.ops.onednn.qlinear_prepack(quantized, None)
-        self._packed = packed, scales, torch.zeros_like(scales, dtype=torch.int64)
+    """An int8 `nn.Linear` for inference: symmetric per-channel weights, dynamic per-token activations."""
 
 
 class _NoDropout:
@@ -187,7 +154,7 @@ def prepack_model(model: Transformer, *, quantize: bool = False) -> PrepackedLin
         return None
     linear = QuantizedLinear if quantize else PrepackedLinear
     prepack_linears(model.requires_grad_(False), linear)
-    packed = [module.weight for module in model.modules() if isinstance(module, PrepackedLinear)]
+    packed = [x for module in model.modules() if isinstance(module, PrepackedLinear) for x in module.parameters()]
     children = {name: child for name, child in model._modules.items() if name != _GUARD}
     model._modules.clear()
     model._modules.update({_GUARD: PrepackedGuard([*packed, output_weight]), **children})
@@ -215,9 +182,18 @@ def precision_of(models: Iterable[Transformer]) -> str:
 
 
 def prepack_linears(module: nn.Module, linear: type[PrepackedLinear] = PrepackedLinear) -> None:
-    """Replace every `nn.Linear` without hooks inside a module by `linear`, and every dropout by nothing."""
+    """Replace every `nn.Linear` without hooks inside a module by `linear`, and every dropout by nothing.
+
+    Layers without alternatives or hooks become a `PrepackedLayer`, but in bfloat16, where that is not faster.
+    """
     for name, child in list(module.named_children()):
-        if isinstance(child, nn.Linear) and _is_plain(child):
+        quantize = linear is QuantizedLinear
+        if is_plain(child) and (quantize or child.feed_forward.w_1.weight.dtype == torch.float32):
+            layer = PrepackedLayer(child, quantize=quantize)
+            prepack_linears(layer, linear)
+            layer.keep_parts()
+            setattr(module, name, layer)
+        elif isinstance(child, nn.Linear) and _is_plain(child):
             setattr(module, name, linear(child.weight, child.bias))
         elif isinstance(child, nn.Dropout):
             delattr(module, name)

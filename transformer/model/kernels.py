@@ -24,6 +24,9 @@ _FUSED_FROM_NUM_QUERIES = 9
 # Up to Q·M·d_k = 16³, though, it leaves out oneDNN, which builds a kernel for every new M: in float32 without a
 # backward pass it is faster there, and slower beyond, each by up to several times.
 _SMALL = 4096
+# For this many sentences times heads, one call is faster than several, again without a backward pass. Not in bfloat16,
+# which the kernels round at other places, so that a sentence would depend on the number of others in its batch.
+_FEW_HEADS = 32
 # A CPU's vectors hold 16 float32 numbers. On rows that do not fill one, torch's softmax is a scalar loop.
 _VECTOR_NUMEL = 16
 
@@ -33,22 +36,27 @@ def prefers_fused(q: Tensor, k: Tensor) -> bool:
     if not q.is_cpu or torch.compiler.is_exporting():  # an exported graph must hold for every length
         return True
     num_queries, num_keys = q.size(-2), k.size(-2)
-    if q.dtype == torch.float32 and not torch.is_grad_enabled() and num_queries * num_keys * q.size(-1) <= _SMALL:
-        return True
+    if q.dtype == torch.float32 and not torch.is_grad_enabled():
+        if q.size(0) * q.size(1) <= _FEW_HEADS:
+            return True
+        if num_queries * num_keys * q.size(-1) <= _SMALL and onednn_multiplies_float32():
+            return True
     return num_queries >= _FUSED_FROM_NUM_QUERIES and num_keys >= _fused_from_num_keys(q.dtype)
 
 
 def _fused_from_num_keys(dtype: torch.dtype) -> int:
-    if torch.compiler.is_compiling():  # which cannot trace the setting of the library
+    if torch.compiler.is_compiling():
         return _FUSED_FROM_NUM_KEYS_COMPILED
-    if dtype == torch.float32 and not _onednn_multiplies_float32():
+    if dtype == torch.float32 and not onednn_multiplies_float32():
         return _FUSED_FROM_NUM_KEYS_BY_DEFAULT
     with_gradient, without = _FUSED_FROM_NUM_KEYS.get(dtype, (0, 0))
     return with_gradient if torch.is_grad_enabled() else without
 
 
-def _onednn_multiplies_float32() -> bool:
+def onednn_multiplies_float32() -> bool:
     """Whether `use_onednn_for_float32` (training/device.py) is in effect, or torch has no other library."""
+    if torch.compiler.is_compiling():  # which cannot trace the setting of the library
+        return True
     settings: Any = getattr(torch.backends.mkldnn, "matmul", None)  # since torch 2.9
     return getattr(settings, "fp32_precision", "none") == "bf16" or not torch.backends.mkl.is_available()
 

@@ -139,15 +139,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
-def tune_process() -> None:
-    """Apply the CPU settings below to this process; scripts call it first."""
+def tune_process(*, inference: bool = False) -> None:
+    """Apply the CPU settings below to this process; scripts call it first.
+
+    Args:
+        inference: the process translates or scores, and does not train.
+    """
     # oneDNN caches a kernel, and torch's layer above it an entry with buffers, per shape: 1,024 of both by default.
-    # Batch shapes rarely repeat across batches, while the layers of one batch need far fewer entries.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
-    os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
+    # In training shapes rarely repeat across batches, while the layers of one batch need far fewer entries. In decoding
+    # they do, and a kernel takes as long to make as the small product that it computes.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256" if inference else "128")
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "32" if inference else "16")
     limit_threads()
     keep_freed_memory()
-    use_onednn_for_float32()
+    # Weights are prepacked for inference, and MKL needs no kernels for products of a few queries and keys.
+    if not (inference and torch.backends.mkl.is_available()):
+        use_onednn_for_float32()
 
 
 def limit_threads() -> None:
