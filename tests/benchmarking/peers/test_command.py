@@ -40,7 +40,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
 @pytest.fixture
 def benchmark(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
     module = runpy.run_path(str(SCRIPT))
-    monkeypatch.setitem(module["main"].__globals__, "tune_process", lambda: None)
+    monkeypatch.setitem(module["main"].__globals__, "tune_process", lambda **_: None)
     monkeypatch.chdir(tmp_path)
 
     def call(*argv: object) -> tuple[int, str, str]:
