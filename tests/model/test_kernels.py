@@ -243,7 +243,7 @@ def by_onednn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     ("dtype", "with_gradient", "without"),
-    [(torch.float32, 192, 160), (torch.bfloat16, 320, 160), (torch.float64, 1, 1)],
+    [(torch.float32, 192, 160), (torch.bfloat16, 320, 1024), (torch.float64, 1, 1)],
 )
 def test_a_cpu_uses_the_fused_kernel_if_there_are_many_queries_and_keys(
     by_onednn: bool, dtype: torch.dtype, with_gradient: int, without: int, monkeypatch: pytest.MonkeyPatch

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 # On a CPU, equation 1 written out beats the fused kernel up to about these many keys, with and without a backward pass:
 # for short sentences, and for few queries, as in decoding, the fused kernel takes several times as long. Beyond, with a
 # backward pass, the written-out form would be a little faster, but it keeps the weights of all pairs of positions.
-_FUSED_FROM_NUM_KEYS = {torch.float32: (192, 160), torch.bfloat16: (320, 160)}
+# In bfloat16 the kernels round at other places. So without a backward pass, as in translation, 1,024 keys, though fused
+# is faster from 160: a long sentence in a batch, to which all are padded, would change the others.
+_FUSED_FROM_NUM_KEYS = {torch.float32: (192, 160), torch.bfloat16: (320, 1024)}
 # It is oneDNN's float32 products of few keys that the fused kernel waits for, not those of torch's default library.
 _FUSED_FROM_NUM_KEYS_BY_DEFAULT = 16
 # Between the two, and one for all dtypes and modes: every threshold that lengths cross is another graph.
