@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from transformer.config import ModelConfig, SearchConfig, load_config
 from transformer.data.builtin import builtin_pairs
@@ -30,7 +30,14 @@ from transformer.errors import CheckpointError, ConfigError, DataError, DeviceEr
 from transformer.inference.alignment import word_alignment
 from transformer.inference.bleu import score
 from transformer.inference.forced import score_ids
-from transformer.inference.prepacked import PrepackedLinear, QuantizedLinear, can_prepack, can_quantize
+from transformer.inference.prepacked import (
+    PrepackedLinear,
+    QuantizedLinear,
+    can_prepack,
+    can_quantize,
+    prepack_model,
+    ready_model,
+)
 from transformer.inference.search import beam_search
 from transformer.inference.sources import InputNotes
 from transformer.inference.translator import Translation, Translator
@@ -862,6 +869,58 @@ def test_weights_changed_in_place_under_their_packed_copies_are_an_error(
                 call()
         with pytest.raises(RuntimeError, match="was changed in place"):
             Translator(translator.model, tokenizer).prepack()
+
+
+def take_a_fused_step(model: Any) -> None:
+    parameters = [parameter.requires_grad_() for parameter in model.parameters()]
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    torch.optim.Adam(parameters, 0.1, fused=True).step()
+    model.requires_grad_(False)
+
+
+def give_data(model: Any) -> None:
+    model.decoder.layers[0].self_attention.w_q.weight.data = torch.randn(22, 22)
+
+
+def give_a_parameter(model: Any) -> None:
+    model.encoder.layers[0].feed_forward.w_2.weight = nn.Parameter(torch.randn(22, 29), requires_grad=False)
+
+
+def give_a_vector(model: Any) -> None:
+    nn.utils.vector_to_parameters(2 * nn.utils.parameters_to_vector(model.parameters()), model.parameters())
+
+
+def give_an_embedding(model: Any) -> None:
+    model.embedding = copy.deepcopy(model.embedding)
+
+
+@pytest.mark.skipif(not can_quantize(torch.zeros(1)), reason="torch has no kernel here")
+@pytest.mark.parametrize("quantize", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [take_a_fused_step, give_data, give_a_parameter, give_a_vector, give_an_embedding],
+    ids=lambda f: f.__name__,
+)
+def test_weights_that_change_without_a_count_of_changes_are_an_error(
+    tokenizer: Tokenizer, quantize: bool, change: Callable[[Any], None]
+) -> None:
+    sizes: Any = {"d_model": 22, "num_layers": 1, "num_heads": 2, "d_ff": 29}
+    packed = Translator(build_model(len(tokenizer), ModelConfig(**sizes)), tokenizer)
+    packed.prepack(quantize=quantize)
+    for translator in (copy.deepcopy(packed), packed):
+        translator.translate(TEXTS)
+        change(translator.model)
+        with pytest.raises(RuntimeError, match=r"^a model prepacked for inference was changed in place"):
+            translator.translate(TEXTS)
+
+
+@pytest.mark.skipif(not can_prepack(torch.zeros(1)), reason="torch has no kernel here")
+def test_a_weight_that_is_not_a_number_is_no_change(tokenizer: Tokenizer) -> None:
+    model = random_model(tokenizer)
+    model.encoder.layers[0].feed_forward.w_2.weight.data.fill_(math.nan)  # type: ignore[index, union-attr, operator]
+    prepack_model(model)
+    ready_model(copy.deepcopy(model))
 
 
 @pytest.mark.skipif(not can_prepack(torch.zeros(1)), reason="torch has no kernel here")

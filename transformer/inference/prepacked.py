@@ -21,6 +21,7 @@ from transformer.model.transformer import Transformer
 from transformer.training.device import precision_name
 
 _GUARD = "prepacked"  # the name of a module
+_NUM_SAMPLED = 32  # numbers of a weight that are compared
 
 
 def can_prepack(weight: Tensor) -> bool:
@@ -78,34 +79,45 @@ class PrepackedGuard(nn.Module):
     """First child of a prepacked model: refuses what would change its weights, before any of them is changed.
 
     Args:
-        weights: of which there are packed copies.
+        places: modules and names of their attributes, the weights of which there are packed copies; the embedding last.
     """
 
-    def __init__(self, weights: Sequence[Tensor]) -> None:
+    def __init__(self, places: Sequence[tuple[nn.Module, str]]) -> None:
         super().__init__()
-        self.weights = list(weights)
+        self.places = list(places)
         self.sample: Tensor
-        self.register_buffer("sample", self.weights[0].new_empty(0), persistent=False)
+        self.register_buffer("sample", self._sample(), persistent=False)
         self._version = self._count_changes()
 
-    def check(self) -> None:
-        """RuntimeError if a weight was changed in place."""
-        if self._count_changes() != self._version:
+    def check(self, embedding: nn.Module) -> None:
+        """RuntimeError if a weight was changed in place, or has given way to another; `embedding` is the model's."""
+        is_same = self.places[-1][0] is embedding and self._count_changes() == self._version
+        if not is_same or not torch.equal(self._sample(), self.sample):
             raise _frozen("was changed in place, and its packed copies were not")
 
+    def _weights(self) -> list[Tensor]:
+        return [getattr(module, name) for module, name in self.places]
+
     def _count_changes(self) -> int:
-        return sum(weight._version for weight in self.weights if not weight.is_inference())
+        return sum(weight._version for weight in self._weights() if not weight.is_inference())
+
+    @torch.no_grad()
+    def _sample(self) -> Tensor:
+        """The bytes of some numbers of each weight: a fused optimizer step and `weight.data = x` count no change."""
+        rows = [weight.flatten() for weight in self._weights()]
+        return torch.cat([row[:: 1 + row.numel() // _NUM_SAMPLED] for row in rows]).view(torch.uint8)
 
     def _load_from_state_dict(self, *_: Any) -> None:
         raise _frozen("cannot load other weights")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PrepackedGuard:  # noqa: ARG002
-        _check_same(fn, [self.sample])
+        _check_same(fn, [self._weights()[-1][:0]])
         return self
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._version = self._count_changes()  # of a copy, which is packed again
+        self.sample = self._sample()
 
 
 def _check_same(fn: Callable[[Tensor], Tensor], tensors: Iterable[Tensor]) -> None:
@@ -154,19 +166,26 @@ def prepack_model(model: Transformer, *, quantize: bool = False) -> PrepackedLin
         return None
     linear = QuantizedLinear if quantize else PrepackedLinear
     prepack_linears(model.requires_grad_(False), linear)
-    packed = [x for module in model.modules() if isinstance(module, PrepackedLinear) for x in module.parameters()]
+    packed = [
+        (module, name)
+        for module in model.modules()
+        if isinstance(module, PrepackedLinear)
+        for name in module._parameters
+        if module._parameters[name] is not None
+    ]
+    guard = PrepackedGuard([*packed, (model.embedding, "output_weight")])
     children = {name: child for name, child in model._modules.items() if name != _GUARD}
     model._modules.clear()
-    model._modules.update({_GUARD: PrepackedGuard([*packed, output_weight]), **children})
+    model._modules.update({_GUARD: guard, **children})
     is_own = type(model).logits is not Transformer.logits or "logits" in vars(model)
     return None if is_own else linear(output_weight)
 
 
 def ready_model(model: Transformer) -> Transformer:
-    """A model in `eval` mode. RuntimeError if it is prepacked and a weight was changed in place since."""
+    """A model in `eval` mode. RuntimeError if it is prepacked and a weight was changed since."""
     guard = getattr(model, _GUARD, None)
     if isinstance(guard, PrepackedGuard):
-        guard.check()
+        guard.check(model.embedding)
     return model.eval()
 
 
