@@ -10,13 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transformer.errors import DeviceError
-from transformer.inference.prepacked_layer import PrepackedLayer, is_plain
-from transformer.inference.prepacked_products import Product, make_product
-from transformer.model.layers import FeedForward
+from transformer.inference.prepacked_layer import PrepackedLayer, is_as_its_class, is_plain
+from transformer.inference.prepacked_products import Product, is_differentiated, make_product
 from transformer.model.transformer import Transformer
 from transformer.training.device import precision_name
 
@@ -42,26 +40,24 @@ def can_quantize(weight: Tensor) -> bool:
 class PrepackedLinear(nn.Linear):
     """An `nn.Linear` for inference: the same weights, frozen, and the same result up to rounding.
 
-    With `activation` "relu" it ends with max(0, y), fused into the product. RuntimeError in training mode, for an input
-    that requires a gradient, and when weights are loaded, moved or converted: the packed copy would not follow.
+    RuntimeError in training mode, for an input or a weight with a gradient or tangent, and when weights are loaded,
+    moved or converted: the packed copy would not follow.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None, activation: str = "none") -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__(weight.size(1), weight.size(0), bias=False, device="meta")
         self.weight = nn.Parameter(weight.detach(), requires_grad=False)
         if bias is not None:
             self.bias = nn.Parameter(bias.detach(), requires_grad=False)
-        self.activation = activation
         self._product: Product | None = None  # made when it is first used: a layer may do without
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""
-        if torch.is_grad_enabled() and (self.training or x.requires_grad):
+        if is_differentiated(x) or (torch.is_grad_enabled() and (self.training or self.weight.requires_grad)):
             raise _frozen("cannot be trained")
         if self._product is None:
-            is_relu, quantize = self.activation == "relu", isinstance(self, QuantizedLinear)
-            self._product = make_product(self.weight, self.bias, relu=is_relu, quantize=quantize)
+            self._product = make_product(self.weight, self.bias, quantize=isinstance(self, QuantizedLinear))
         return self._product(x)
 
     def _load_from_state_dict(self, *_: Any) -> None:
@@ -212,16 +208,10 @@ def prepack_linears(module: nn.Module, linear: type[PrepackedLinear] = Prepacked
             prepack_linears(layer, linear)
             layer.keep_parts()
             setattr(module, name, layer)
-        elif isinstance(child, nn.Linear) and _is_plain(child):
+        elif type(child) is nn.Linear and is_as_its_class(child):
             setattr(module, name, linear(child.weight, child.bias))
         elif isinstance(child, nn.Dropout):
             delattr(module, name)
             setattr(module, name, _NoDropout())
         else:
-            if type(child) is FeedForward and child.activation is F.relu and _is_plain(child.w_1):
-                child.w_1, child.activation = linear(child.w_1.weight, child.w_1.bias, "relu"), _NoDropout()
             prepack_linears(child, linear)
-
-
-def _is_plain(module: nn.Module) -> bool:
-    return type(module) is nn.Linear and not module._forward_hooks and not module._forward_pre_hooks

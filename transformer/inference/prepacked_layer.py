@@ -5,31 +5,44 @@ Dimension key: as in `transformer.model.layers`.
 
 from __future__ import annotations
 
-import weakref
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transformer.inference.prepacked_products import Product, make_product
+from transformer.inference.prepacked_products import Product, is_differentiated, make_product
 from transformer.model import kernels
 from transformer.model.alternatives.layers import PreNormLayer
 from transformer.model.attention import DotProductAttention, KeyValue, MultiHeadAttention, masked_softmax
 from transformer.model.layers import FeedForward, Layer
 
-_PARTS = (MultiHeadAttention, DotProductAttention, FeedForward, nn.Linear, nn.LayerNorm, nn.Identity, kernels.Dropout)
+_PARTS: dict[str, tuple[type[nn.Module], ...]] = {
+    **dict.fromkeys(("self_attention", "cross_attention"), (MultiHeadAttention,)),
+    **dict.fromkeys(("w_q", "w_k", "w_v", "w_o", "w_1", "w_2"), (nn.Linear,)),
+    **dict.fromkeys(("norm_1", "norm_2", "norm_cross"), (nn.LayerNorm, nn.Identity)),
+    "attention": (DotProductAttention,),
+    "feed_forward": (FeedForward,),
+    "dropout": (kernels.Dropout,),
+}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _HOOKS_OF_ALL = [getattr(nn.modules.module, f"_global{hooks}") for hooks in _HOOKS]
+
+
+def is_as_its_class(module: nn.Module) -> bool:
+    """Whether no hook, and no method that was set on the module itself, changes what its class computes."""
+    own = vars(module).items()
+    return not any(getattr(module, hooks) for hooks in _HOOKS) and not any(
+        callable(value) and hasattr(type(module), name) for name, value in own
+    )
 
 
 def is_plain(module: nn.Module) -> TypeGuard[Layer]:
     """Whether a module is a layer that computes as its class says: without other parts, hooks or methods."""
     return type(module) in (Layer, PreNormLayer) and all(
-        (part is module or type(part) in _PARTS)
-        and not any(getattr(part, hooks) for hooks in _HOOKS)
-        and not {"forward", "project"} & vars(part).keys()
-        for part in module.modules()
+        (part is module or type(part) in _PARTS.get(name.rpartition(".")[2], ())) and is_as_its_class(part)
+        for name, part in module.named_modules()
     )
 
 
@@ -63,7 +76,7 @@ class PrepackedLayer(Layer):
         self.cross_attention = layer.cross_attention  # an attribute of its own if it is None
         self.plain, self.quantize = type(layer), quantize
         self.is_relu = self.feed_forward.activation is F.relu
-        self._products = self._prepack()
+        self._products: Any = self._prepack()  # None in a copy with other parts
         self.keep_parts()
         self.eval()
 
@@ -71,8 +84,9 @@ class PrepackedLayer(Layer):
         """Take the parts of the layer as those that it was made from."""
         parts = self.self_attention, self.cross_attention, self.feed_forward
         self._containers = [self, *(part for part in parts if part is not None)]
-        self._kept = self._parts()
         self._hooks = [getattr(part, hooks) for part in self.modules() if part is not self for hooks in _HOOKS]
+        self._watched = [part for part in self.modules() if part is not self]
+        self._kept = self._parts()
 
     def forward(
         self,
@@ -83,7 +97,7 @@ class PrepackedLayer(Layer):
         memory_mask: Tensor | None = None,
     ) -> tuple[Tensor, KeyValue, Tensor | KeyValue | None]:
         """As of the layer that it was made from; RuntimeError in training mode, as of its prepacked linear layers."""
-        if not self._is_as_made(x):
+        if not (self._is_as_made() and self._takes(x, mask, past, memory, memory_mask)):
             return self.plain.forward(self, x, mask, past, memory, memory_mask)
         products, is_post_norm = self._products, self.plain is Layer
         context, kv = self._self_attention(x if is_post_norm else self.norm_1.forward(x), mask, past)
@@ -114,7 +128,7 @@ class PrepackedLayer(Layer):
 
     def _cross_attention(self, x: Tensor, memory: Any, mask: Tensor | None) -> tuple[Tensor, KeyValue]:
         of: Any = self.cross_attention
-        products: Any = self._products
+        products = self._products
         if not isinstance(memory, KeyValue):
             k, v = products.cross_kv(memory).split((of.num_heads * of.d_k, of.num_heads * of.d_v), dim=-1)
             memory = KeyValue(of._split_heads(k, of.d_k).contiguous(), of._split_heads(v, of.d_v).contiguous())
@@ -123,14 +137,33 @@ class PrepackedLayer(Layer):
         q = of._split_heads(q.view(num_sentences, num_rows // num_sentences * length, -1), of.d_k)  # (B, H, W·Q, d_k)
         return _attend(q, memory.keys, memory.values, mask).view(num_rows, length, -1), memory
 
-    def _is_as_made(self, x: Tensor) -> bool:
-        if torch.compiler.is_compiling() or (torch.is_grad_enabled() and (self.training or x.requires_grad)):
+    def _is_as_made(self) -> bool:
+        if self._products is None or torch.compiler.is_compiling():
             return False
         return not (any(_HOOKS_OF_ALL) or any(self._hooks)) and self._parts() == self._kept
 
     def _parts(self) -> list[Any]:
+        """What the products hold for; a method that is set on a part is one more attribute of it."""
         parts = [part for container in self._containers for part in container._modules.values()]
-        return [*parts, self._containers[-1].activation]
+        *attentions, network = self._containers[1:]
+        sizes = [size for of in attentions for size in (of.num_heads, of.d_k, of.d_v)]
+        return [*parts, *sizes, network.activation, network.dropout, self.dropout, *map(len, map(vars, self._watched))]
+
+    def _takes(self, x: Tensor, mask: Any, past: KeyValue | None, memory: Any, memory_mask: Any) -> bool:
+        """Whether inputs are those of inference; the parts have the error, or the result, for others."""
+        inputs = [x, *(past or ())]
+        if self._products.cross_kv is not None:
+            inputs += memory if isinstance(memory, KeyValue) else [memory]
+        if not all(isinstance(y, Tensor) and y.numel() and not is_differentiated(y) for y in inputs):
+            return False
+        if not all(given is None or isinstance(given, Tensor) for given in (mask, memory_mask)):
+            return False
+        if torch.is_grad_enabled() and (self.training or any(y.requires_grad for y in self._parameters_of_parts())):
+            return False
+        return x.size(0) % inputs[-1].size(0) == 0  # of the last, the memory, several rows share one
+
+    def _parameters_of_parts(self) -> Iterator[Tensor]:
+        return (x for part in self._watched for x in part._parameters.values() if x is not None)
 
     def _prepack(self) -> _Products:
         own, cross, network = self.self_attention, self.cross_attention, self.feed_forward
@@ -156,49 +189,19 @@ class PrepackedLayer(Layer):
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        # Packed copies belong to this process and CPU.
-        return {
-            name: x for name, x in vars(self).items() if name not in ("_products", "_kept", "_hooks", "_containers")
-        }
+        return vars(self) | {"_products": None}  # packed copies belong to this process and CPU
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._products = self._prepack()
-        self.keep_parts()
+        if self._parts() == self._kept:
+            self._products = self._prepack()
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Equation 1 for queries (B, H, Q, d_k) that are scaled already: (B, Q, H·d_v)."""
-    bias = None if mask is None else _bias(mask, q, k)
+    kernels.check_mask(mask, (*q.shape[:3], k.size(2)))
     if kernels.prefers_fused(q, k):
-        context = F.scaled_dot_product_attention(q, k, v, bias, scale=1.0)
+        context = F.scaled_dot_product_attention(q, k, v, mask, scale=1.0)
     else:
-        scores = q @ k.mT
-        if bias is None:
-            weights = kernels.softmax(scores)
-        elif bias is mask:
-            weights = masked_softmax(scores, mask)
-        else:
-            weights = kernels.softmax(scores.add_(bias))
-        context = weights @ v
+        context = masked_softmax(q @ k.mT, mask) @ v
     return context.transpose(1, 2).flatten(2)
-
-
-# By id, of masks that still exist: a batch has the same mask in all layers, and in all steps until a sentence leaves.
-_biases: dict[int, tuple[weakref.ref[Tensor], tuple[Any, ...], Tensor | None]] = {}
-
-
-def _bias(mask: Tensor, q: Tensor, k: Tensor) -> Tensor | None:
-    """What a mask adds to scores: 0 or -∞; None if it hides nothing, the mask itself if it hides all from a query."""
-    shape = (*q.shape[:3], k.size(2))
-    of = (shape, q.dtype, 0 if mask.is_inference() else mask._version)
-    found = _biases.get(id(mask))
-    if found is not None and found[0]() is mask and found[1] == of:
-        return found[2]
-    kernels.check_mask(mask, shape)
-    if not mask.any(dim=-1).all():
-        return mask  # softmax of -∞ alone is NaN, where equation 1 with its mask is 0
-    bias = None if mask.all() else torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf)
-    key = id(mask)
-    _biases[key] = weakref.ref(mask, lambda _: _biases.pop(key, None)), of, bias
-    return bias

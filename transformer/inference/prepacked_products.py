@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from transformer.model import kernels
 
@@ -15,6 +16,13 @@ from transformer.model import kernels
 _MKL_UP_TO_NUMEL, _MKL_UP_TO_ROWS = 1 << 16, 512
 # The byte that stands for 0 in quantized activations.
 _ZERO_POINT = 128
+
+
+def is_differentiated(x: Tensor) -> bool:
+    """Whether x has a gradient or a tangent, which products with packed weights would lose."""
+    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None:
+        return True
+    return x.requires_grad and torch.is_grad_enabled()
 
 
 class Product(Protocol):
@@ -83,6 +91,8 @@ class Int8Product:
         self._bias, self._relu = bias, relu
 
     def __call__(self, x: Tensor) -> Tensor:
+        if not x.numel():  # of which `qlinear_pointwise` loses the shape
+            return x.new_empty((*x.shape[:-1], len(self._scales)))
         # In the dtype of x: at most 127 steps also where it is rounded, and no product of mixed types, which is slow.
         scales = x.abs().amax(dim=-1, keepdim=True).div_(127)  # (..., 1)
         # Rounded by truncation, as all are positive. torch is slow from float32 to uint8 directly. In a row of zeros or
