@@ -237,6 +237,12 @@ def test_unused_pieces_and_scores_that_are_no_numbers_are_refused(bpe: Tokenizer
         SubwordSampler(tokenizer, dropout=0.1)
 
 
+@pytest.mark.parametrize("dropout", [-0.1, 1.1, math.nan])
+def test_a_dropout_that_is_no_probability_is_refused(bpe: Tokenizer, dropout: float) -> None:
+    with pytest.raises(ValueError, match=rf"^dropout={dropout} is not in \[0, 1\]$"):
+        SubwordSampler(bpe, dropout=dropout)
+
+
 def test_each_method_belongs_to_a_type_of_tokenizer(bpe: Tokenizer, unigram: Tokenizer) -> None:
     with pytest.raises(DataError, match=r"^data\.subword_dropout is for bpe models; the tokenizer is of type unigram$"):
         SubwordSampler(unigram, dropout=0.1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from transformer.model import packed_attention as packed_module
@@ -167,6 +167,14 @@ def attend(options: Packing, num_rows: int = 1, memory: tuple[int, ...] = KEYS) 
             "a packed sentence has 7 tokens, more than the longest, 6",
         ),
         (
+            lambda: attend(packing()._replace(longest_query=None)),
+            "the longest packed sentences have (None, 7) tokens; both must be whole numbers",
+        ),
+        (
+            lambda: attend(packing()._replace(longest_key=math.nan)),
+            "the longest packed sentences have (5, nan) tokens; both must be whole numbers",
+        ),
+        (
             lambda: attend(packing(keys=(5, 1, 3), is_causal=True), memory=(5, 1, 3)),
             "causal packed attention has the starts [0, 5, 6, 9] of keys, not those of queries, [0, 3, 4, 9]",
         ),
@@ -200,9 +208,35 @@ def hooked(register: str) -> DotProductAttention:
     return attention
 
 
+def with_method(name: str) -> DotProductAttention:
+    attention: Any = DotProductAttention()
+    setattr(attention, name, lambda *inputs: inputs[0])
+    return attention
+
+
+def with_dropout(change: Callable[[nn.Module], Any]) -> DotProductAttention:
+    attention = DotProductAttention()
+    change(attention.dropout)
+    return attention
+
+
+def with_another_dropout() -> DotProductAttention:
+    attention: Any = DotProductAttention()
+    attention.dropout = nn.AlphaDropout()
+    return attention
+
+
 @pytest.mark.parametrize(
     "attention",
-    [Shifted(), Squared(), Halved(), *map(hooked, ("register_forward_hook", "register_forward_pre_hook"))],
+    [
+        *(Shifted(), Squared(), Halved()),
+        *map(hooked, ("register_forward_hook", "register_forward_pre_hook")),
+        *map(with_method, ("forward", "weights", "scores")),
+        with_dropout(lambda dropout: dropout.register_forward_hook(lambda *_: None)),
+        with_dropout(lambda dropout: dropout.register_forward_pre_hook(lambda *_: None)),
+        with_dropout(lambda dropout: setattr(dropout, "forward", torch.sin)),
+        with_another_dropout(),
+    ],
 )
 def test_an_attention_that_computes_more_than_equation_1_is_refused(attention: DotProductAttention) -> None:
     layer = MultiHeadAttention(H * D_K, H, attention=attention)

@@ -76,11 +76,14 @@ class SubwordSampler:
 
     Raises:
         DataError: the tokenizer is of another type, or has pieces marked as unused or without a score.
+        ValueError: `dropout` is not in [0, 1].
     """
 
     def __init__(
         self, tokenizer: Tokenizer, *, dropout: float = 0.0, alpha: float | None = None, whole: Collection[str] = ()
     ) -> None:
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout={dropout} is not in [0, 1]")
         expected, key = ("bpe", "data.subword_dropout") if alpha is None else ("unigram", "data.subword_alpha")
         if tokenizer.type != expected:
             raise DataError(f"{key} is for {expected} models; the tokenizer is of type {tokenizer.type}")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from transformer.model import kernels
 from transformer.model.attention import DotProductAttention
 
 # Flash attention takes 256, but has no backward pass beyond 192 on consumer GPUs (8.6, 8.9, 12.0).
@@ -46,7 +48,12 @@ class Packing(NamedTuple):
             raise ValueError(f"{num_rows} rows with packed sentences; they stand in one row, (1, N, D)")
         if self.is_causal and numbers[0] != numbers[1]:
             raise ValueError(f"causal packed attention has as many keys as queries, not {numbers[1]} and {numbers[0]}")
-        if all(x.is_cpu for x in starts) and not torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            return
+        longest = self.longest_query, self.longest_key
+        if not all(isinstance(x, Integral) for x in longest):
+            raise ValueError(f"the longest packed sentences have {longest} tokens; both must be whole numbers")
+        if all(x.is_cpu for x in starts):
             self._check_starts(numbers)
 
     def _check_starts(self, numbers: list[int]) -> None:
@@ -72,10 +79,15 @@ class Packing(NamedTuple):
 
 
 def _is_equation_1(attention: DotProductAttention) -> bool:
-    """Whether no subclass or hook changes what follows `queries` and `keys`, so that any kernel may compute it."""
-    own, given = DotProductAttention, type(attention)
+    """Whether no subclass, hook or method of its own changes what follows `queries` and `keys`."""
+    own, given, dropout = DotProductAttention, type(attention), attention.dropout
     is_own = (given.forward, given.weights, given.scores) == (own.forward, own.weights, own.scores)
-    return is_own and not attention._forward_hooks and not attention._forward_pre_hooks
+    if not is_own or any(name in vars(attention) for name in ("forward", "weights", "scores")):
+        return False
+    if not isinstance(dropout, nn.Module):  # of a prepacked model: none
+        return not attention._forward_hooks and not attention._forward_pre_hooks
+    is_dropout = type(dropout) in (kernels.Dropout, nn.Dropout) and "forward" not in vars(dropout)
+    return is_dropout and not any(x._forward_hooks or x._forward_pre_hooks for x in (attention, dropout))
 
 
 def flash_attention() -> Callable[..., Tensor] | None:

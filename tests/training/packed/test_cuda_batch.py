@@ -268,6 +268,16 @@ def test_a_sentence_beyond_learned_positions_is_an_error_as_in_a_padded_batch(da
             batch_loss(model, batch, 0.1)
 
 
+@pytest.mark.parametrize(
+    "shape", [Shape(6, 8, 7, 5), Shape(8, 6, 7, 5), Shape(8, 8, 3, 5), Shape(8, 8, 7, 4), Shape(7, 7, 7, 5)]
+)
+def test_a_shape_without_room_for_the_pairs_is_an_error(shape: Shape) -> None:
+    pairs = pairs_of([3, 4], [2, 5])
+    collate_packed(pairs, np.arange(2), Shape(9, 9, 4, 5))
+    with pytest.raises(ValueError, match=r" does not hold 2 pairs of 7 source and 7 target tokens, the longest of 5, "):
+        collate_packed(pairs, np.arange(2), shape)
+
+
 def test_a_copy_on_the_same_device_is_the_batch(dataset: PairDataset) -> None:
     batch = packed(dataset)
     assert batch.to(torch.device("cpu")) is batch

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,6 +181,13 @@ def test_where_nothing_fits_halving_ends(packer: Packer | None, monkeypatch: pyt
 def test_a_batch_is_collated_after_its_update_was_split(dataset: PairDataset) -> None:
     with pytest.raises(ValueError, match=r"^an update is split before its batches are collated$"):
         ShapePacker().collate(dataset, np.arange(3))
+
+
+@pytest.mark.parametrize("max_tokens", [-5, 0, math.nan])
+def test_a_batch_has_room_for_a_token(max_tokens: Any) -> None:
+    for packer in (ShapePacker, GroupPacker):
+        with pytest.raises(ValueError, match=f"^max_tokens={max_tokens} must be at least 1$"):
+            packer(max_tokens)
 
 
 # The keys

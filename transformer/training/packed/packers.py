@@ -37,6 +37,8 @@ class Packer(ABC):
     """
 
     def __init__(self, max_tokens: int, *, is_forced: bool) -> None:
+        if not max_tokens >= 1:  # NaN too
+            raise ValueError(f"max_tokens={max_tokens} must be at least 1")
         self.max_tokens = max_tokens
         self._is_forced = is_forced
 
@@ -87,7 +89,7 @@ class ShapePacker(Packer):
     def __init__(
         self, max_tokens: int | None = None, *, is_forced: bool = False, compiled: CompiledStates | None = None
     ) -> None:
-        super().__init__(max_tokens or _MAX_TOKENS_CUDA, is_forced=is_forced)
+        super().__init__(_MAX_TOKENS_CUDA if max_tokens is None else max_tokens, is_forced=is_forced)
         self.shape: Shape | None = None
         self._compiled = compiled
 
@@ -147,7 +149,7 @@ class GroupPacker(Packer):
     """Splits updates into batches of pairs of neighbouring lengths, for groups with little padding."""
 
     def __init__(self, max_tokens: int | None = None, *, is_forced: bool = False) -> None:
-        super().__init__(max_tokens or _MAX_TOKENS_CPU, is_forced=is_forced)
+        super().__init__(_MAX_TOKENS_CPU if max_tokens is None else max_tokens, is_forced=is_forced)
 
     def _split(self, dataset: PairDataset, pairs: Ints) -> list[Ints]:
         src, tgt = dataset.src.lengths, dataset.tgt.lengths
