@@ -84,16 +84,15 @@ class PackedBatch:
 def collate_packed(dataset: PairDataset, indices: Ints, shape: Shape, states: States | None = None) -> PackedBatch:
     """Put the pairs with these indices end to end. ValueError without pairs, or if the shape does not hold them."""
     lengths = dataset.src.lengths[indices], dataset.tgt.lengths[indices]
-    sizes = [int(side.sum()) for side in lengths]
+    num_source, num_tokens = (int(side.sum()) for side in lengths)
     longest = max(int(side.max(initial=0)) for side in lengths)
-    if not shape.holds(*sizes, len(indices), longest):
+    if not shape.holds(num_source, num_tokens, len(indices), longest):
         raise ValueError(
-            f"{shape} does not hold {len(indices)} pairs of {sizes[0]} source and {sizes[1]} target tokens, the "
+            f"{shape} does not hold {len(indices)} pairs of {num_source} source and {num_tokens} target tokens, the "
             f"longest of {longest}, beside {shape.num_padding} sentences of padding"
         )
     src, src_positions, src_starts = _with_padding(dataset.src, indices, shape.src, shape)
     tgt, tgt_positions, tgt_starts = _with_padding(dataset.tgt, indices, shape.tgt, shape)
-    num_tokens = sizes[1]
     tgt_in = np.full_like(tgt, PAD_ID)
     tgt_in[1:num_tokens] = tgt[: num_tokens - 1]
     tgt_in[tgt_starts[: len(indices)]] = BOS_ID
