@@ -45,6 +45,12 @@ class Side:
     lengths: Ints
     starts: Ints
 
+    def end_to_end(self, indices: Ints) -> tuple[Ints, Ints]:
+        """Ids of these sentences, one after the other, and the position of each within its sentence."""
+        lengths = self.lengths[indices].astype(np.int64)
+        positions = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
+        return self.ids[np.repeat(self.starts[indices], lengths) + positions], positions
+
 
 @dataclass(frozen=True)
 class PairDataset:

@@ -279,10 +279,9 @@ def pair_sampler(data: DataConfig, tokenizer: Tokenizer) -> PairSampler | None:
 def _sentences(side: Side, visits: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
     """The ids of the pairs, read in one piece: a mixture looks up by position which corpus has them."""
     pairs = np.array([pair for pair, _ in visits], np.int64)
-    lengths = side.lengths[pairs].astype(np.int64)
-    ends = lengths.cumsum()
-    flat = side.ids[np.repeat(side.starts[pairs] - ends + lengths, lengths) + np.arange(lengths.sum())].tolist()
-    return (flat[start:end] for start, end in itertools.pairwise([0, *ends.tolist()]))
+    ids, _ = side.end_to_end(pairs)
+    flat, ends = ids.tolist(), side.lengths[pairs].cumsum().tolist()
+    return (flat[start:end] for start, end in itertools.pairwise([0, *ends]))
 
 
 def _seed(seed: int, epoch: int, side: int, pair: int, repeat: int) -> int:

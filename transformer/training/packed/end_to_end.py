@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,9 +25,7 @@ def ids_and_positions(side: Side, indices: Ints) -> tuple[Ints, Ints]:
     """
     if not len(indices):
         raise ValueError("a batch needs a pair")
-    lengths = side.lengths[indices].astype(np.int64)
-    positions = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
-    return side.ids[np.repeat(side.starts[indices], lengths) + positions], positions
+    return side.end_to_end(indices)
 
 
 def position_tables(model: Transformer, longest: int, lengths: tuple[Ints, Ints]) -> tuple[Tensor, Tensor]:
