@@ -8,8 +8,10 @@ import io
 import itertools
 import math
 import random
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -137,7 +139,8 @@ def test_of_two_possible_merges_the_second_is_taken_if_only_the_first_is_left_ou
     sampler, rng, p, number = SubwordSampler(tokenizer, dropout=0.5), random.Random(5), 0.5, 20_000
     state = sampler._state(tuple("▁abcd"), tuple(ids))
     states = sampler._states
-    num_merges, first, own = len(states.merges[state]), states.first[state], states.ids[state]
+    _, merges, own, first = states.known[state]
+    num_merges = len(merges)
     assert num_merges >= 2
     sampler.sample(ids, rng)
     for _ in range(number):
@@ -185,7 +188,7 @@ def test_no_more_is_kept_when_all_words_have_occurred(bpe: Tokenizer, monkeypatc
     sampler = SubwordSampler(bpe, dropout=0.5)
     for _ in range(301):
         sampler.sample(ids, rng)
-        kept.append(len(sampler._states.ids))
+        kept.append(len(sampler._states.known))
     assert 101 < max(kept) <= 101 + len(text), "a sentence is split with all that it needs"
     assert kept != sorted(kept)
 
@@ -331,3 +334,36 @@ def test_each_side_is_split_by_its_own_tokenizer(tmp_path: Path) -> None:
     src, tgt = sampled(DataConfig(subword_dropout=0.3), tokenizer, dataset, 7, 3)
     assert tokenizer.source.decode(src) == [source for source, _ in pairs]
     assert tokenizer.decode(tgt) == [target for _, target in pairs]
+
+
+def test_an_exception_at_any_line_leaves_a_sampler_that_samples_as_a_new_one() -> None:
+    tokenizer = Tokenizer.train(["abab abab ab cd cd"], 14)
+    (ids,) = tokenizer.encode(["abcd abab cd"])
+
+    def interrupted_at(line: int) -> tuple[SubwordSampler, bool]:
+        sampler, lines = SubwordSampler(tokenizer, dropout=0.5), itertools.count()
+
+        def trace(frame: FrameType, event: str, _: object) -> Any:
+            if frame.f_code.co_filename != subword_sampling.__file__:
+                return None
+            if event == "line" and next(lines) == line:
+                raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            sampler.sample(ids, random.Random(3))
+        except KeyboardInterrupt:
+            return sampler, True
+        finally:
+            sys.settrace(before)
+        return sampler, False
+
+    expected = [SubwordSampler(tokenizer, dropout=0.5).sample(ids, random.Random(seed)) for seed in range(20)]
+    for line in itertools.count():
+        sampler, was_interrupted = interrupted_at(line)
+        assert [sampler.sample(ids, random.Random(seed)) for seed in range(20)] == expected
+        if not was_interrupted:
+            break
+    assert line > 30

@@ -41,28 +41,28 @@ _MAX_KEPT_LENGTH = 24
 Draw = Callable[[random.Random], Sequence[int]]  # the ids of a new segmentation of one word
 
 
+# Symbols, places of the merges that are possible, best first, ids, and where its merges begin in `_States.after`.
+_State = tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...], int]
+
+
 @dataclass
 class _States:
     """Partly merged words, by number, and where their merges have led.
 
-    They are in a few lists: Python's garbage collector visits all objects again and again, except tuples of numbers and
+    They are in two lists: Python's garbage collector visits all objects again and again, except tuples of numbers and
     text. With an object for each state, it took half of the time of sampling.
+    An interrupted update leaves them whole: a state is there with its last operation, or not at all.
     """
 
-    symbols: list[tuple[str, ...]] = field(default_factory=list)
-    merges: list[tuple[int, ...]] = field(default_factory=list)  # places of those that are possible, best first
-    ids: list[tuple[int, ...]] = field(default_factory=list)
-    first: list[int] = field(default_factory=list)  # where the merges of a state begin in `after`
+    known: list[_State] = field(default_factory=list)
     after: list[int] = field(default_factory=list)  # a state, or -1 if it has not been reached
 
     def add(self, symbols: tuple[str, ...], merges: tuple[int, ...], ids: tuple[int, ...]) -> int:
         """The number of a new state."""
-        self.symbols.append(symbols)
-        self.merges.append(merges)
-        self.ids.append(ids)
-        self.first.append(len(self.after))
+        first = len(self.after)
         self.after += [-1] * len(merges)
-        return len(self.ids) - 1
+        self.known.append((symbols, merges, ids, first))
+        return len(self.known) - 1
 
 
 class SubwordSampler:
@@ -105,7 +105,7 @@ class SubwordSampler:
 
     def sample(self, ids: Sequence[int], rng: random.Random) -> list[int]:
         """Another segmentation of the same text; `ids` are those of `Tokenizer.encode`."""
-        if len(self._draws) > _MAX_WORDS or len(self._states.ids) > _MAX_STATES:
+        if len(self._draws) > _MAX_WORDS or len(self._states.known) > _MAX_STATES:
             self._draws, self._states = {}, _States()
         found: list[int] = []
         for word in self._words(ids):
@@ -137,23 +137,25 @@ class SubwordSampler:
 
     def _merge(self, state: int, word: tuple[int, ...], rng: random.Random) -> Sequence[int]:
         """Merge the symbols of a word until every merge is left out, or none is possible."""
-        draw, dropout, states = rng.random, self._dropout, self._states
-        merges, first, after = states.merges, states.first, states.after
-        while num_merges := len(merges[state]):
-            number = 0
+        draw, dropout = rng.random, self._dropout
+        known, after = self._states.known, self._states.after
+        while True:
+            _, merges, ids, first = known[state]
+            number, num_merges = 0, len(merges)
+            if not merges:
+                return ids
             if (left_out := draw()) < dropout and (number := self._num_left_out(left_out, num_merges)) == num_merges:
-                break
-            reached = after[first[state] + number]
+                return ids
+            reached = after[first + number]
             state = reached if reached >= 0 else self._follow(state, number, word)
-        return states.ids[state]
 
     def _follow(self, state: int, number: int, word: tuple[int, ...]) -> int:
         """The state after one of the possible merges, for the first time."""
-        states = self._states
-        place, symbols = states.merges[state][number], states.symbols[state]
+        symbols, merges, _, first = self._states.known[state]
+        place = merges[number]
         merged = symbols[place] + symbols[place + 1]
         reached = self._state((*symbols[:place], merged, *symbols[place + 2 :]), word)
-        states.after[states.first[state] + number] = reached
+        self._states.after[first + number] = reached
         return reached
 
     def _merge_long(self, text: Sequence[str], word: tuple[int, ...], rng: random.Random) -> Sequence[int]:
