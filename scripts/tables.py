@@ -27,13 +27,20 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 _BLOCK = re.compile(r"(?<=<!-- results: )(\w+)( -->\n)(.*?)(?=<!-- end of results -->)", re.DOTALL)
-# Until this file is there, the blocks of its results stay as they are: they hold what was measured before.
-_PEERS = "peers.json"
 # Of what the quickstart prints; the configuration and the progress are left out.
 _QUICKSTART_LINES = (
     r"(parameters|peak learning rate|training pairs|validation pairs|device|step \d+|best checkpoint|time): "
     r"|.* on builtin test|BLEU|chrF2"
 )
+
+# Of `benchmark.py data`.
+_STAGES = {
+    "fingerprint": "fingerprint the corpus",
+    "tokenizer": "train the tokenizer",
+    "encode": "encode",
+    "plan": "plan an epoch",
+    "start": "program start to first update, all cached",
+}
 
 # Of each layer: sequential operations in Table 1, the longest path as a formula, the longest path in Table 1.
 _TABLE_1 = {
@@ -60,8 +67,6 @@ def with_results(path: Path) -> str:
     def renew(found: re.Match[str]) -> str:
         if found[1] not in BLOCKS:
             raise ConfigError(f"{path.name}: {found[1]} is not one of the results {', '.join(BLOCKS)}")
-        if BLOCKS[found[1]] in (peers_training, peers_decoding) and not (RESULTS / _PEERS).is_file():
-            return found[0]
         return f"{found[1]}{found[2]}{BLOCKS[found[1]]()}"
 
     return _BLOCK.sub(renew, path.read_text(encoding="utf-8"))
@@ -214,16 +219,59 @@ def table1_paths() -> str:
     return table(["", *names], rows())
 
 
+def training_ceiling() -> str:
+    def rows() -> Iterator[Sequence[Any]]:
+        for size in ("small", "base"):
+            for precision in ("bf16", "fp32"):
+                kept = load(f"training/{size}_{precision}.json")
+                speeds = (f"{kept[name]:,.0f}" for name in ("tokens_per_s", "peak_tokens_per_s"))
+                share, memory = f"{kept['fraction_of_peak']:.0%}", f"{kept['peak_memory_gib']:.2f}"
+                yield size, kept["precision"], *speeds, share, memory
+
+    header = ["", "precision", "tokens/s", "if products were all, tokens/s", "share", "peak memory, GiB"]
+    return table(header, rows(), text_columns=2)
+
+
+def loss() -> str:
+    def rows() -> Iterator[Sequence[Any]]:
+        for row in load("loss.json")["losses"]:
+            sizes = (f"{row[name]:,}" for name in ("vocab_size", "d_model", "tokens"))
+            yield row["precision"], *sizes, *(f"{row[name]:,.0f}" for name in ("ms", "torch_ms")), f"{row['ratio']:.2f}"
+
+    return table(["precision", "vocabulary", "d_model", "tokens", "ms", "torch, ms", "ratio"], rows())
+
+
+def data_at_scale() -> str:
+    kept = load("data_at_scale.json")
+    sizes = sorted({row["pairs"] for row in kept["stages"]})
+    tenth, whole = ({row["stage"]: row for row in kept["stages"] if row["pairs"] == size} for size in sizes)
+
+    def rows() -> Iterator[Sequence[Any]]:
+        for stage, row in ((stage, whole[stage]) for stage in _STAGES):
+            speed = f"{row['pairs'] / row['cpu_seconds']:,.0f}"
+            memory = f"{tenth[stage]['peak_memory_mib']:,.0f} and {row['peak_memory_mib']:,.0f} MiB"
+            yield _STAGES[stage], f"{row['seconds']:.1f}", "" if stage == "start" else speed, memory
+
+    less, more = (f"{number / 1e6:g}" for number in sizes)
+    header = ["stage", "seconds", "pairs per CPU second", f"peak memory at {less} and {more} million pairs"]
+    return table(header, rows())
+
+
 def peers_training() -> str:
-    return _peers(peers_table.training, peers_table.training_ratios)
+    return _peers("peers.json", peers_table.training, peers_table.training_ratios)
 
 
 def peers_decoding() -> str:
-    return _peers(peers_table.decoding, peers_table.decoding_ratios)
+    return _peers("peers.json", peers_table.decoding, peers_table.decoding_ratios)
 
 
-def _peers(rows_of: Callable[[Any], peers_table.Table], ratios_of: Callable[[Any], Iterator[str]]) -> str:
-    kept = load(_PEERS)
+def peers_single() -> str:
+    return _peers("peers_single.json", peers_table.decoding, peers_table.decoding_ratios)
+
+
+def _peers(name: str, rows_of: Callable[[Any], peers_table.Table], ratios_of: Callable[[Any], Iterator[str]]) -> str:
+    """A comparison by toolkit, from a `benchmark.py peers --json`."""
+    kept = load(name)
     header, rows = rows_of(kept)
     return "\n".join([peers_table.machine(kept), table(header, iter(rows)), "".join(ratios_of(kept))])
 
@@ -246,6 +294,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
         table1_paths,
         peers_training,
         peers_decoding,
+        peers_single,
+        training_ceiling,
+        loss,
+        data_at_scale,
     )
 }
 

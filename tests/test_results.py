@@ -42,19 +42,6 @@ def test_a_changed_figure_is_noticed(tmp_path: Path) -> None:
     assert tables.with_results(path) == right
 
 
-@pytest.mark.parametrize("name", ["peers_training", "peers_decoding"])
-def test_the_comparison_with_other_toolkits_stays_until_it_is_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    path = tmp_path / "page.md"
-    path.write_text(f"<!-- results: {name} -->\nas before\n<!-- end of results -->\n", encoding="utf-8")
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    assert "as before\n" in tables.with_results(path)
-    (tmp_path / "peers.json").write_text('{"rows": []}', encoding="utf-8")
-    with pytest.raises(KeyError, match="processor"):  # now they are read
-        tables.with_results(path)
-
-
 def test_an_unknown_name_of_results_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "page.md"
     path.write_text("<!-- results: table4 -->\n<!-- end of results -->\n")
@@ -106,3 +93,15 @@ def test_the_kept_configuration_is_the_shipped_one_but_for_the_number_of_threads
     # Kept before `train.batching`, whose default is another now; `max_tokens` was what null is in it.
     of_before = {"train.batching", "train.max_tokens"}
     assert {key for key in ours if ours[key] != shipped[key]} <= {"train.num_threads"} | of_before
+
+
+@pytest.mark.parametrize(("of", "what", "beam"), [("training", "train", None), ("beam search", "decode", 4)])
+def test_the_speeds_of_the_readme_are_those_beside_the_fastest_toolkit(of: str, what: str, beam: int | None) -> None:
+    rows = [row for row in tables.load("peers.json")["rows"] if (row["what"], row["beam"]) == (what, beam)]
+    ratios = []
+    for size in ("small", "base"):
+        speeds = {(row["peer"], row["precision"]): row["median"] for row in rows if row["size"] == size}
+        others = (speed for (peer, _), speed in speeds.items() if peer not in ("this", "plain", "ctranslate2"))
+        ratios.append(f"{speeds['this', 'bf16'] / max(others):.1f}")
+    line = re.search(rf"^\| {of} on a CPU \|.*", (tables.ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert line and re.findall(r"([\d.]+) times", line[0]) == ratios
