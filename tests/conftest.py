@@ -35,6 +35,11 @@ search: {beam: 3, max_length_offset: 7}
 """
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests: one of a minute that is left to the end keeps one core busy and the others idle."""
+    items.sort(key=lambda item: item.get_closest_marker("longest") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def untuned() -> Iterator[None]:
     """Commands that tests call in their own process leave its allocator as it is: it would keep all freed memory."""

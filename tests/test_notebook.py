@@ -102,6 +102,7 @@ def test_the_links_of_the_notebook_exist(kept: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_all_cells_run_in_order_and_show_the_same_kinds_of_outputs(kept: Any, tmp_path: Path) -> None:
     notebook = read(NOTEBOOK)
     for cell in code_cells(notebook):

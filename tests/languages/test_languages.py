@@ -22,6 +22,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 @pytest.mark.parametrize("language", corpora.LANGUAGES)
 def test_a_model_learns_to_write_the_language_exactly(
     tmp_path: Path, language: str, capsys: pytest.CaptureFixture[str]

@@ -16,6 +16,7 @@ CAN_MOUNT = shutil.which("unshare") is not None and subprocess.run(MOUNT, captur
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 @pytest.mark.skipif(not CAN_MOUNT, reason="user namespaces are not enabled")
 def test_nothing_is_lost_on_a_failing_disk() -> None:
     program = Path(__file__).with_name("disks.py")

@@ -65,6 +65,7 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Harness:
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 @pytest.mark.parametrize(
     ("kind", "kills"), [("train", TRAINING), ("tune", TUNING), ("corpora", CORPORA), ("average", AVERAGING)]
 )

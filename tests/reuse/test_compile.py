@@ -21,6 +21,7 @@ def training_loss(model: torch.nn.Module, src: Tensor, tgt: Tensor) -> Tensor:
     return F.cross_entropy(model(src, tgt[:, :-1]).flatten(0, 1), tgt[:, 1:].flatten())
 
 
+@pytest.mark.longest
 def test_a_training_step_with_dropout_is_one_graph_and_15_shapes_are_few(build, ids) -> None:
     model = build(dropout=0.1, num_decoder_layers=1)
     step = torch.compile(training_loss, fullgraph=True, backend="aot_eager")

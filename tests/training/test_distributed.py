@@ -572,6 +572,7 @@ def torchrun(directory: Path, *arguments: object, **options: Any) -> Iterator[su
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_torchrun_starts_again_from_the_checkpoint_when_one_process_is_killed(
     config: Config, start: Start, tmp_path: Path
 ) -> None:

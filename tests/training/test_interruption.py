@@ -18,6 +18,7 @@ from transformer.training.metrics import read_metrics
 from transformer.training.trainer import Trainer
 from transformer.training.training_state import Progress
 
+LONGEST = [pytest.mark.slow, pytest.mark.longest]
 VARIANTS = [
     ["model.dropout=0.2", "train.ema_decay=0.9"],
     ["model.dropout=0.2", "train.precision=bf16"],
@@ -79,7 +80,7 @@ def raised_at(line: int, trainer: Trainer, step: int) -> Iterator[list[int]]:
 
 @pytest.mark.parametrize(
     ("values", "number"),
-    [(VARIANTS[0], 2), *(pytest.param(values, 17, marks=pytest.mark.slow) for values in VARIANTS)],
+    [(VARIANTS[0], 2), *(pytest.param(values, 17, marks=LONGEST) for values in VARIANTS)],
     ids=str,
 )
 def test_after_an_exception_at_any_line_of_an_update_fit_gives_what_it_would_have_given(
