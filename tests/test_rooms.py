@@ -13,8 +13,10 @@ PACKAGE = Path(__file__).parents[1] / "transformer"
 ROOMS = [
     "commands",
     "inspection",
+    "interop",
     "inference",
     "training",
+    "interop.readers",
     "parsing",
     "data",
     "model.alternatives",
@@ -37,10 +39,19 @@ ROOMS = [
 CORE = ("attention", "layers", "embeddings", "transformer")
 
 
+# Of `interop`: what reads models from elsewhere, of which training is one user. The others write them.
+READERS = {
+    *("foreign", "local_files", "opus_release"),
+    *("marian_directory", "marian_model", "marian_vocabulary", "marian_weights"),
+}
+
+
 def room_of(module: str) -> str:
     """The room of transformer.ROOM..., such as transformer.model.alternatives.build."""
     path = module.split(".")[1:]
-    return "model.alternatives" if path[:2] == ["model", "alternatives"] else path[0]
+    if path[:2] == ["model", "alternatives"]:
+        return "model.alternatives"
+    return "interop.readers" if path[0] == "interop" and path[-1] in READERS else path[0]
 
 
 def imported(path: Path) -> Iterator[str]:

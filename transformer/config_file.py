@@ -55,7 +55,7 @@ def read_values(path: Path, *, saved: bool, derived: tuple[Path, ...] = ()) -> d
     if len(text) > _MAX_CHARACTERS:
         raise ConfigError(f"{path}: not a configuration: more than {_MAX_CHARACTERS} characters")
     try:
-        values = _parse_yaml(text)
+        values = parse_yaml(text)
     except ValueError as error:
         raise ConfigError(f"{path}: not YAML: {error}") from None
     values = {} if values is None else values
@@ -106,7 +106,7 @@ def _override_value(text: str, hint: Any) -> Any:
     if takes_text(hint) and not (text == "null" and takes_null(hint)) and text[:1] not in ("'", '"'):
         return text
     try:
-        value = _parse_yaml(text) if text else ""
+        value = parse_yaml(text) if text else ""
     except ValueError as error:
         if entry_type(hint) is not None and text[:1] in ("[", "{"):
             raise ConfigError(f"{text}: not YAML: {error}; text with braces needs quotes: path: 'a.{{lang}}'") from None
@@ -198,7 +198,7 @@ class _PlainLoader(yaml.SafeLoader):
 _PlainLoader.add_constructor("tag:yaml.org,2002:int", _PlainLoader.construct_yaml_int)
 
 
-def _parse_yaml(text: str) -> Any:
+def parse_yaml(text: str) -> Any:
     """ValueError for invalid YAML."""
     try:
         return _PlainLoader(text).get_single_data()

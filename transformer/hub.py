@@ -10,6 +10,12 @@ from transformer.config import Config, load_config
 from transformer.errors import CheckpointError, ConfigError
 
 _MODEL_FILES = ["config.yaml", "tokenizer.model", "source_tokenizer.model", "model.safetensors", "SHA256SUMS"]
+# Of Marian models that `transformers` wrote: transformer.interop.marian_directory.
+_MARIAN_FILES = [
+    *("config.json", "generation_config.json", "tokenizer_config.json"),
+    *("vocab.json", "target_vocab.json", "source.spm", "target.spm"),
+]
+_FETCHED = [*_MODEL_FILES, *_MARIAN_FILES]
 _TRAINING_FILES = ["optimizer.safetensors", "training.json"]  # verified too where present
 _REPOSITORY = r"[\w-][\w.-]*/[\w-][\w.-]*"
 _REVISION = r"\w[\w./-]*"
@@ -35,7 +41,7 @@ def fetch_model(model_id: str) -> tuple[Path, str]:
     if at and (not re.fullmatch(_REVISION, revision) or ".." in revision):
         raise ConfigError(f"{model_id}: the revision must be a commit, a tag or a branch, got {revision!r}")
     try:
-        directory = Path(snapshot_download(repository, revision=revision or None, allow_patterns=_MODEL_FILES))
+        directory = Path(snapshot_download(repository, revision=revision or None, allow_patterns=_FETCHED))
     except Exception as error:  # the network library's errors are undocumented
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(

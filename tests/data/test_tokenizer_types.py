@@ -11,7 +11,8 @@ import pytest
 import sentencepiece
 
 from transformer.data.builtin import builtin_pairs
-from transformer.data.tokenizer import UNK_ID, Tokenizer, load_tokenizer
+from transformer.data.tokenizer import UNK_ID, Tokenizer
+from transformer.data.vocabulary_tokenizer import load_tokenizer
 from transformer.errors import DataError
 from transformer.sections.types import TokenizerType
 

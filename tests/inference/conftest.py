@@ -30,6 +30,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "grouped": {"num_heads": 4, "num_kv_heads": 2, "attention_bias": True, "activation": "gelu"},
     "multi-query": {"num_kv_heads": 1, "positional": "rotary", "d_k": 6},
     "different depths": {"num_decoder_layers": 3, "num_layers": 1},
+    "output bias": {"output_bias": True, "attention_bias": True, "activation": "swish"},
 }
 MakeTranslator = Callable[..., Translator]
 
@@ -59,6 +60,8 @@ def make_translator(tokenizer: Tokenizer) -> MakeTranslator:
             for name, weight in model.named_parameters():
                 if weight.dim() == 2 and "embed" not in name:
                     weight *= 2
+                elif name.endswith("output_bias"):
+                    weight.normal_()
             if kind != "paper":
                 model.embedding.target_weight *= 0.3
                 model.embedding.output_weight[EOS_ID] *= 2.5  # some outputs end before their limit

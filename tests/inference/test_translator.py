@@ -637,7 +637,11 @@ def test_a_hub_model_is_downloaded_and_loaded(trained_run: Path, monkeypatch: py
         (
             "someone/some-model.v2",
             None,
-            ["config.yaml", "tokenizer.model", "source_tokenizer.model", "model.safetensors", "SHA256SUMS"],
+            [
+                *("config.yaml", "tokenizer.model", "source_tokenizer.model", "model.safetensors", "SHA256SUMS"),
+                *("config.json", "generation_config.json", "tokenizer_config.json"),
+                *("vocab.json", "target_vocab.json", "source.spm", "target.spm"),
+            ],
         )
     ]
 

@@ -16,8 +16,10 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from transformer.config import ModelConfig
+from transformer.model.alternatives.build import build_model
 from transformer.training import loss as loss_module
-from transformer.training.loss import label_smoothed_cross_entropy, linear_cross_entropy
+from transformer.training.loss import label_smoothed_cross_entropy, linear_cross_entropy, output_loss
 
 Loss = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
@@ -519,3 +521,68 @@ def test_compiled_it_is_one_graph_with_and_without_gradients(
     assert_close(torch.autograd.grad(loss, inputs), torch.autograd.grad(expected, inputs))
     with torch.no_grad():
         assert_close(compiled(*inputs, target), (expected.detach(), expected_nll))
+
+
+# The bias of the output.
+
+
+def make_bias(dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(V, dtype=dtype, generator=torch.Generator().manual_seed(7)).requires_grad_()
+
+
+@pytest.mark.usefixtures("block_rows")
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_with_a_bias_blocks_give_the_loss_and_gradients_of_the_full_logits(
+    smoothing: float, dtype: torch.dtype, tolerance: float
+) -> None:
+    hidden, matrix, target = make_inputs(dtype)
+    bias = make_bias(dtype)
+    loss, nll = linear_cross_entropy(hidden, matrix, target, smoothing, bias)
+    logits = hidden @ matrix.T + bias
+    expected_loss, expected_nll = label_smoothed_cross_entropy(logits, target, smoothing)
+    assert_close((loss, nll), (expected_loss, expected_nll), rtol=tolerance, atol=0)
+    inputs = hidden, matrix, bias
+    expected = torch.autograd.grad(expected_loss, inputs)
+    assert_close(torch.autograd.grad(loss, inputs), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_a_bias_alone_may_be_trained_or_frozen() -> None:
+    hidden, matrix, target = make_inputs(torch.float64)
+    bias = make_bias(torch.float64)
+    whole = torch.autograd.grad(linear_cross_entropy(hidden, matrix, target, bias=bias)[0], (hidden, matrix, bias))
+    (alone,) = torch.autograd.grad(linear_cross_entropy(hidden.detach(), matrix.detach(), target, bias=bias)[0], bias)
+    assert_close(alone, whole[2])
+    frozen = torch.autograd.grad(linear_cross_entropy(hidden, matrix, target, bias=bias.detach())[0], (hidden, matrix))
+    assert_close(frozen, whole[:2])
+    assert gradcheck(lambda b: linear_cross_entropy(hidden.detach(), matrix.detach(), target, bias=b)[0], bias)
+
+
+@pytest.mark.usefixtures("block_rows")
+@pytest.mark.parametrize("use", [written_out, with_triton, with_wide_products])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_with_a_bias_a_gpu_computes_what_a_cpu_does(
+    use: Callable[[pytest.MonkeyPatch], None], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden, matrix, target = make_inputs(dtype)
+    bias = make_bias(dtype)
+    expected, expected_nll = linear_cross_entropy(hidden, matrix, target, bias=bias)
+    use(monkeypatch)
+    loss, nll = linear_cross_entropy(hidden, matrix, target, bias=bias)
+    assert_close((loss, nll), (expected, expected_nll))
+    tolerance = 1e-5 if dtype == torch.float32 else 2**-6
+    inputs = hidden, matrix, bias
+    exact = torch.autograd.grad(expected, inputs)
+    assert_close(torch.autograd.grad(loss, inputs), exact, rtol=tolerance, atol=tolerance)
+
+
+def test_the_loss_of_a_model_has_the_bias_that_its_logits_have() -> None:
+    torch.manual_seed(3)
+    for output_bias in (False, True):
+        options = {"d_model": 12, "num_layers": 1, "num_heads": 2, "d_ff": 13, "output_bias": output_bias}
+        model = build_model(V, ModelConfig(**options)).double()
+        if output_bias:
+            model.embedding.output_bias.data.normal_()
+        hidden, target = torch.randn(N, 12, dtype=torch.float64), torch.randint(V, (N,))
+        expected = label_smoothed_cross_entropy(model.logits(hidden), target, 0.1)
+        assert_close(output_loss(model, hidden, target, 0.1), expected)

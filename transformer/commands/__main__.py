@@ -15,6 +15,7 @@ _COMMANDS = {
     "translate": "translate a file, standard input or --text",
     "score": "score given translations; rerank n-best lists; align words",
     "average": "average the last checkpoints of a run",
+    "import": "keep a copy of a Marian model, such as OPUS-MT's, as a checkpoint",
     "parse": "parse sentences with a model trained on trees",
     "attend": "draw the attention of a translation",
     "plot": "print or draw learning curves; draw positions and learning rates",

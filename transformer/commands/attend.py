@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transformer.commands.outputs import check_output
+from transformer.commands.search_options import add_tag_options, choose_tag
 from transformer.commands.selection import report_checkpoint
 from transformer.files import write_atomic
 from transformer.inference.arguments import DEVICES
@@ -24,11 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--translation", help="force this translation; default: the model's own")
     parser.add_argument("--out", metavar="FILE", type=Path, default=Path("attention.html"), help="default: %(default)s")
     parser.add_argument("--theme", default="light", choices=tuple(THEMES), help="colours of an image")
+    add_tag_options(parser)
     parser.add_argument("--device", default="auto", choices=DEVICES)
     arguments = parser.parse_args(argv)
     check_output(arguments.out)
     # In bf16, rows of weights would not sum to 1.
     translator = Translator.load(arguments.run, device=arguments.device, precision="fp32")
+    choose_tag(arguments, translator)
     report_checkpoint(arguments.run, str(translator.origin))
     uses = sentence_attention(translator, arguments.sentence, arguments.translation)
     if write := {".html": page, ".json": as_json}.get(arguments.out.suffix):

@@ -19,6 +19,7 @@ from transformer.commands.scored_texts import choose_tokenizer, load_translator,
 from transformer.commands.search_options import chosen_search, in_words
 from transformer.commands.selection import report_checkpoint
 from transformer.config import DataConfig, load_config
+from transformer.data.tags import tag_of_language
 from transformer.errors import ConfigError, DataError, warn
 from transformer.files import write_atomic
 from transformer.hub import is_model_id
@@ -127,7 +128,8 @@ def _read(arguments: argparse.Namespace) -> _Task:
     check_lengths({texts.names[0]: len(texts), **lengths})
     for system in systems:
         _check_languages(system, first)
-    tokenize = choose_tokenizer(arguments, data, arguments.lang or None if data is None else data.tgt_lang)
+    lang = arguments.lang or None if data is None else arguments.target_language or data.tgt_lang
+    tokenize = choose_tokenizer(arguments, data, lang)
     Scorer(tokenize, arguments.metrics)  # what scoring lacks is an error now
     if arguments.html is not None:
         files = [arguments.src, *arguments.ref, *texts.files, *map(Path, lengths)]
@@ -164,6 +166,8 @@ def _read_system(given: str, name: str, arguments: argparse.Namespace) -> _Syste
     if arguments.tag and arguments.tag not in config.data.tags:
         known = ", ".join(config.data.tags) or "none"
         raise ConfigError(f"--tag {arguments.tag}: is not one of the tags of {given}, which are: {known}")
+    if arguments.target_language is not None:
+        tag_of_language(arguments.target_language, config.data.tags)  # likewise
     return _System(name, given, checkpoint=checkpoint, origin=origin, data=config.data)
 
 

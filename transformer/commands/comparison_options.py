@@ -16,6 +16,7 @@ from transformer.errors import ConfigError
 from transformer.hub import is_model_id
 from transformer.inference.significance import NUM_RESAMPLES, NUM_TRIALS
 from transformer.inspection.report import NUM_EXAMPLES
+from transformer.interop.foreign import is_foreign
 
 _TRANSLATION = {**SEARCH_DEFAULTS, "device": "auto", "precision": "auto"}
 _SAMPLES = {"bootstrap": NUM_RESAMPLES, "randomization": NUM_TRIALS}
@@ -23,8 +24,8 @@ _MAX_SAMPLES, _MAX_EXAMPLES = 1_000_000, 1000
 
 
 def is_run(given: str) -> bool:
-    """Whether a system is a run, a checkpoint or a hub id, not the file of a translation."""
-    return Path(given).is_dir() or is_model_id(given)
+    """Whether a system is a run, a checkpoint, a hub id or a model from elsewhere, not the file of a translation."""
+    return Path(given).is_dir() or is_model_id(given) or is_foreign(given)
 
 
 def parse(argv: Sequence[str] | None, description: str | None) -> argparse.Namespace:

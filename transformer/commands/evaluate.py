@@ -153,7 +153,7 @@ def _read(arguments: argparse.Namespace) -> _Task:
         check_lengths({str(arguments.hyp): len(hypotheses), texts.names[0]: len(texts)})
         if has_returns:
             warn(f"{arguments.hyp} has lines that end in \\r\\n; the \\r is not scored")
-    lang = arguments.lang or None if data is None else data.tgt_lang
+    lang = arguments.lang or None if data is None else arguments.target_language or data.tgt_lang
     tokenize = choose_tokenizer(arguments, data, lang)
     if arguments.compound_split:
         _check_compound_split(tokenize, lang)

@@ -15,6 +15,7 @@ from transformer.commands.scored_texts import (
 from transformer.commands.search_options import SEARCH_DEFAULTS
 from transformer.errors import ConfigError
 from transformer.hub import is_model_id
+from transformer.interop.foreign import is_foreign
 
 # Options of the translation, which --hyp replaces, with their defaults.
 _TRANSLATION = {
@@ -55,9 +56,13 @@ def parse(argv: Sequence[str] | None, description: str | None) -> argparse.Names
     return arguments
 
 
+def _is_run(path: Path) -> bool:
+    return path.is_dir() or is_model_id(path) or is_foreign(path)
+
+
 def _check(arguments: argparse.Namespace) -> None:
     """ConfigError for options that do not go together."""
-    if arguments.run is None and (runs := [path for path in arguments.ref if path.is_dir() or is_model_id(path)]):
+    if arguments.run is None and (runs := [path for path in arguments.ref if _is_run(path)]):
         # `--ref FILE RUN`: no directory is a reference.
         arguments.run = str(runs[0])
         arguments.ref.remove(runs[0])

@@ -9,6 +9,7 @@ from transformer.data.compression import COMPRESSION_SUFFIXES
 from transformer.errors import ConfigError
 from transformer.files import check_not_input, check_replaceable
 from transformer.hub import is_model_id
+from transformer.interop.foreign import is_foreign
 from transformer.sections.validation_set import name_and_corpus
 from transformer.training.run_directory import CHECKSUMS, RUN_DIRECTORIES, find_checkpoint, is_run
 
@@ -45,9 +46,10 @@ def check_output(path: Path, inputs: Iterable[Path] = (), data: DataConfig | Non
 
 def check_resumable_output(path: Path, inputs: Iterable[Path], run: str) -> None:
     """Check likewise an output of `run`, and the files beside it from which it resumes."""
-    # The author of a model from the hub has another corpus, whatever the name.
-    config = None if is_model_id(run) else find_checkpoint(run) / "config.yaml"
+    # The author of a model from the hub or from elsewhere has another corpus, whatever the name.
+    config = None if is_model_id(run) or is_foreign(run) else find_checkpoint(run) / "config.yaml"
     data = load_config(config, saved=True).data if config else None
+    inputs = [*inputs, Path(run)]  # which may be an archive
     for suffix in ("", ".part", ".part.json"):
         check_output(path.with_name(f"{path.name}{suffix}"), inputs, data)
 

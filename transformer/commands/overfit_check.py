@@ -15,7 +15,8 @@ from transformer.data.corpus import load_split
 from transformer.data.mixture import training_text
 from transformer.data.pairs import Corpus
 from transformer.data.run_tokenizer import trial_tokenizer
-from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, TARGET_FILE, UNK_ID, Tokenizer, load_tokenizer
+from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, TARGET_FILE, UNK_ID, Tokenizer
+from transformer.data.vocabulary_tokenizer import load_tokenizer
 from transformer.errors import DataError, TrainingError
 from transformer.inference.translator import Translator
 from transformer.model.alternatives.build import build_model

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from transformer.cli import print_aside
 from transformer.commands.outputs import check_resumable_output
-from transformer.commands.search_options import check_alpha
+from transformer.commands.search_options import add_tag_options, check_alpha, choose_tag
 from transformer.commands.selection import report_checkpoint
 from transformer.config import override
 from transformer.data.corpus import in_chunks
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--layer", type=int, metavar="N", help="decoder layer to align by, from 1; default: the last")
     parser.add_argument("--step", choices=STEPS, default=STEPS[0], help="of the decoder, to align by")
     parser.add_argument("--alpha", type=float, help="exponent of the length penalty")
-    parser.add_argument("--tag", help="put this piece of the model, such as <2de>, before each source; '': none")
+    add_tag_options(parser)
     parser.add_argument("--max-source-length", type=int, metavar="N", help="the most pieces of a source, </s> included")
     parser.add_argument("--too-long", choices=TOO_LONG_PAIR, default="error", help="do not score longer pairs")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write to this file; resumable")
@@ -116,8 +116,7 @@ def _score(arguments: argparse.Namespace, context: DistributedContext) -> int:
         translator.search, alpha=arguments.alpha, max_source_length=arguments.max_source_length
     )
     check_alpha(arguments.alpha, translator.search)
-    if arguments.tag is not None:
-        translator.tag = arguments.tag or None
+    choose_tag(arguments, translator)
     translator.source_reader()  # so that a tag that the model does not know is an error now
     translator.context = context
     work = _work(arguments, translator)

@@ -17,6 +17,7 @@ from transformer.inference.evaluation_set import EvaluationSet, check_distinct
 from transformer.inference.scoring import METRICS
 from transformer.inference.sources import InputNotes
 from transformer.inference.translator import Translator
+from transformer.interop.marian_model import UNKNOWN_CORPUS
 from transformer.progress import no_stage, stage
 from transformer.training.distributed import DistributedContext
 
@@ -86,6 +87,8 @@ def read_texts(arguments: argparse.Namespace, run: str | None, data: DataConfig 
     assert run is not None and data is not None  # without RUN there is --ref
     if arguments.test_set is not None:
         return EvaluationSet.published(arguments.test_set, data.src_lang, data.tgt_lang)
+    if data.corpus == UNKNOWN_CORPUS:
+        raise ConfigError(f"{run}: the corpus of an imported model is not known; give --test-set, or --src and --ref")
     if is_model_id(run) and data.corpus not in ("builtin", "treebank"):
         # Its author chose that name, which could be that of local files or of another download.
         raise ConfigError(

@@ -22,6 +22,7 @@ SEARCH_DEFAULTS: dict[str, Any] = {
     "split_sentences": False,
     "ensemble": [],
     "tag": None,
+    "target_language": None,
 }
 _SAMPLING = [field.name for field in dataclasses.fields(Sampling)]
 
@@ -64,7 +65,15 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     lines.add_argument(
         "--split-sentences", action="store_true", help="translate the sentences of a line one by one; needs sentencex"
     )
+    add_tag_options(parser)
+
+
+def add_tag_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `choose_tag` reads."""
     parser.add_argument("--tag", help="the tag before each line, such as '<2de>', if the model has tags; '' is none")
+    parser.add_argument(
+        "--target-language", metavar="CODE", help="what a multilingual model is to translate into, such as deu"
+    )
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
@@ -128,13 +137,26 @@ def origins(translator: Translator) -> list[str]:
 def apply_search_options(arguments: argparse.Namespace, translator: Translator) -> None:
     """Let the translator do as the options say.
 
-    ConfigError if one is out of range, DataError if sentences are to be split and `sentencex` is not installed.
+    ConfigError if one is out of range, or as of `choose_tag`; DataError if sentences are to be split and `sentencex` is
+    not installed.
     """
     translator.search = chosen_search(arguments, translator.search)
     translator.too_long, translator.split_sentences = arguments.too_long, arguments.split_sentences
-    if arguments.tag is not None:
-        translator.tag = arguments.tag or None
+    choose_tag(arguments, translator)
     translator.source_reader().read([""])  # so that a missing package is an error now, not with the first line
+
+
+def choose_tag(arguments: argparse.Namespace, translator: Translator) -> None:
+    """Let the translator put the tag before each line that is given, or asks for the language.
+
+    ConfigError for both, and for a language that the model does not have.
+    """
+    if arguments.tag is not None and arguments.target_language is not None:
+        raise ConfigError("--tag and --target-language exclude each other")
+    if arguments.target_language is not None:
+        translator.choose_language(arguments.target_language)
+    elif arguments.tag is not None:
+        translator.tag = arguments.tag or None
 
 
 def describe_translation(translator: Translator) -> dict[str, object]:

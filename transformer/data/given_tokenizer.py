@@ -14,6 +14,7 @@ from pathlib import Path
 from transformer.data.protobuf import read_fields, write_field, write_number
 from transformer.data.sentencepiece_model import CONTROL, PIECES, TRAINER, UNKNOWN, Piece, read_pieces, read_trainer
 from transformer.data.tokenizer import SOURCE_FILE, TARGET_FILE, Tokenizer, load_processor
+from transformer.data.vocabulary_tokenizer import is_container, read_tokenizer
 from transformer.errors import DataError, UserError
 from transformer.files import is_special_file
 
@@ -65,11 +66,15 @@ def tokenizer_files(path: str, langs: Sequence[str]) -> tuple[Path, Path]:
 
 
 def load_given(path: Path) -> Tokenizer:
-    """The SentencePiece model in a file, with our special ids. DataError as of `given_tokenizer`."""
+    """The SentencePiece model in a file, with our special ids, or the tokenizer of an imported model.
+
+    DataError as of `given_tokenizer`.
+    """
     if is_special_file(path):  # reading may never end
         raise DataError(f"{path}: cannot be read: not a regular file")
     try:
-        return Tokenizer(with_own_ids(path.read_bytes()))
+        model = path.read_bytes()
+        return read_tokenizer(model if is_container(model) else with_own_ids(model))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except UserError as error:

@@ -11,7 +11,8 @@ from transformer.data.dataset import corpus_tokenizer
 from transformer.data.given_tokenizer import given_tokenizer, tokenizer_files
 from transformer.data.normalization import MARK
 from transformer.data.pairs import Corpus
-from transformer.data.tokenizer import SOURCE_FILE, TARGET_FILE, Tokenizer, load_tokenizer
+from transformer.data.tokenizer import SOURCE_FILE, TARGET_FILE, Tokenizer
+from transformer.data.vocabulary_tokenizer import load_tokenizer
 from transformer.errors import DataError
 from transformer.files import write_atomic
 from transformer.progress import Stage, no_stage
@@ -80,13 +81,13 @@ def tokenizer_lines(data: DataConfig, tokenizer: Tokenizer) -> list[str]:
             f"tokenizer: {data.tokenizer}, {tokenizer.type}; data.vocab_size and the other keys of training one do "
             "not apply"
         )
-    if tokenizer.source is not tokenizer:
+    if tokenizer.is_separate:
         lines.append(f"vocabularies: {len(tokenizer.source):,} pieces of the source, {len(tokenizer):,} of the target")
     if data.subword_dropout or data.subword_alpha is not None:
         sampling = f"alpha {data.subword_alpha}" if data.subword_alpha else f"BPE dropout {data.subword_dropout}"
         lines.append(f"subword regularisation: {sampling}, {data.subword_sides}")
     sides = {"data.vocab_size": tokenizer}
-    if tokenizer.source is not tokenizer:
+    if tokenizer.is_separate:
         sides["data.source_vocab_size"] = tokenizer.source
     for name, side in sides.items():
         num_characters, size = side.num_characters(), len(side)

@@ -27,7 +27,7 @@ import numpy as np
 
 from transformer.data.dataset import Ints, PairDataset, Side
 from transformer.data.normalization import MARK
-from transformer.data.sentencepiece_model import NORMAL, UNUSED, read_pieces
+from transformer.data.sentencepiece_model import NORMAL, UNUSED
 from transformer.data.tokenizer import EOS_ID, Tokenizer
 from transformer.errors import DataError
 from transformer.sections.data import DataConfig
@@ -87,7 +87,7 @@ class SubwordSampler:
         expected, key = ("bpe", "data.subword_dropout") if alpha is None else ("unigram", "data.subword_alpha")
         if tokenizer.type != expected:
             raise DataError(f"{key} is for {expected} models; the tokenizer is of type {tokenizer.type}")
-        pieces = read_pieces(tokenizer.model)
+        pieces = tokenizer.scored_pieces()
         if any(piece.kind == UNUSED or not math.isfinite(piece.score) for piece in pieces):
             raise DataError(f"{key}: the tokenizer has unused pieces or scores that are no numbers")
         self._dropout, self._alpha = dropout, alpha

@@ -1,6 +1,7 @@
 """Tags: a piece before the source sentence that says what the target should be, or where a pair comes from.
 
-`<2de>` asks for a language (Johnson et al. 2017), `<bt>` marks back-translated text (Caswell et al. 2019).
+`<2de>`, or `>>deu<<` in models of OPUS-MT, asks for a language (Johnson et al. 2017), `<bt>` marks back-translated text
+(Caswell et al. 2019).
 """
 
 import dataclasses
@@ -10,14 +11,20 @@ from collections.abc import Iterator, Sequence
 from transformer.data.normalization import is_blank
 from transformer.data.pairs import Corpus
 from transformer.data.tokenizer import Tokenizer
+from transformer.errors import ConfigError
 
-_TAG_LIKE = re.compile(r"\s*<[^<>\s]+>")
+_TAG_LIKE = re.compile(r"\s*(<[^<>\s]+>|>>[^<>\s]+<<)")
+_CODE = re.compile(r"\s*(>>[^<>\s]+<<)")
 
 
 def split_tag(text: str, tags: Sequence[str]) -> tuple[str | None, str]:
     """The tag with which a text begins, if it does, and the rest of the text."""
     first, *rest = text.split(maxsplit=1)[:2] or [""]
-    return (first, "".join(rest)) if first in tags else (None, text)
+    if first in tags:
+        return first, "".join(rest)
+    # As Hugging Face has it, no space need follow a code.
+    code = _CODE.match(text)
+    return (code[1], text[code.end() :]) if code and code[1] in tags else (None, text)
 
 
 def begins_with_other_tag(text: str, tags: Sequence[str]) -> bool:
@@ -53,3 +60,21 @@ def changes_text(tokenizer: Tokenizer, tag: str) -> bool:
     """Whether a source has other pieces after a tag than alone, as with tokenizers that mark no beginning of a text."""
     tagged_text, alone, text = tokenizer.source.encode([f"{tag} a", tag, "a"])
     return tagged_text != alone + text
+
+
+def tag_of_language(language: str, tags: Sequence[str]) -> str:
+    """The tag that asks for a language, as `>>deu<<` or `<2deu>` for `deu`. ConfigError if there is none."""
+    for tag in tags:
+        if language in (tag, language_of(tag)):
+            return tag
+    raise ConfigError(f"the target language {language!r} is not one of the model's, which are: {list_languages(tags)}")
+
+
+def list_languages(tags: Sequence[str]) -> str:
+    """What may be given for `--target-language`, separated by commas; `none` if there is nothing."""
+    return ", ".join(sorted(map(language_of, tags))) or "none"
+
+
+def language_of(tag: str) -> str:
+    """`deu` for `>>deu<<` and for `<2deu>`."""
+    return re.sub(r"^2", "", tag.strip("<>")) if tag.startswith("<") else tag.strip("<>")

@@ -23,7 +23,7 @@ from transformer.data.normalization import (
     without_control_space,
     write_spec,
 )
-from transformer.data.sentencepiece_model import ModelType, model_type
+from transformer.data.sentencepiece_model import ModelType, Piece, model_type, read_pieces
 from transformer.errors import DataError
 from transformer.sections.types import TokenizerType
 
@@ -47,7 +47,7 @@ class Tokenizer:
     """
 
     def __init__(self, model: bytes) -> None:
-        self.model = model
+        self.model = self._sentencepiece = model
         self._source: Tokenizer | None = None
         self._processor = load_processor(model)
         ids = tuple(int(getattr(self._processor, name)()) for name in ("pad_id", "unk_id", "bos_id", "eos_id"))
@@ -56,7 +56,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """Read `tokenizer.model`, of one vocabulary. DataError if it is missing or invalid."""
+        """Read a SentencePiece model. DataError if it is missing or invalid."""
         try:
             return cls(Path(path).read_bytes())
         except OSError as error:
@@ -124,7 +124,7 @@ class Tokenizer:
         None for a text of nothing but white space. TypeError for what is not a text, DataError for surrogates, which
         UTF-8 cannot encode; both name the text's number.
         """
-        texts = _listed("texts", texts)
+        texts = listed("texts", texts)
         with contextlib.suppress(TypeError, UnicodeEncodeError):
             shown = ["" if is_blank(text) else text for text in texts]
             ids: list[list[int]] = self._processor.Encode(shown, out_type=int, num_threads=num_threads)
@@ -137,7 +137,7 @@ class Tokenizer:
         Args:
             is_inside: whether each text is within another; by default all are.
         """
-        plain = self.encode(texts := _listed("texts", texts))
+        plain = self.encode(texts := listed("texts", texts))
         if self._has_dummy_prefix:
             return plain
         inside = [not is_blank(text) for text in texts]
@@ -157,7 +157,7 @@ class Tokenizer:
 
     @functools.cached_property
     def _has_dummy_prefix(self) -> bool:
-        return has_dummy_prefix(self.model)
+        return has_dummy_prefix(self._sentencepiece)
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Text of each id sequence; special ids are dropped, but unknown is `⁇`.
@@ -170,7 +170,7 @@ class Tokenizer:
 
     def encode_as_pieces(self, texts: Sequence[str], num_threads: int = 1) -> list[list[str]]:
         """As `encode`, but pieces as text, unknown ones as they are in it; `decode_pieces` gives them back."""
-        self.encode(texts := _listed("texts", texts))  # raises for what is not a text
+        self.encode(texts := listed("texts", texts))  # raises for what is not a text
         shown = ["" if is_blank(text) else text for text in texts]
         try:
             pieces: list[list[str]] = self._processor.Encode(shown, out_type=str, num_threads=num_threads)
@@ -196,37 +196,38 @@ class Tokenizer:
         self._source = None if source is self else source
 
     @property
+    def is_separate(self) -> bool:
+        """Whether source and target have a vocabulary each."""
+        return self.source is not self
+
+    @property
     def sizes(self) -> tuple[int, int | None]:
         """How many pieces, and how many of the source if it has a vocabulary of its own: for `build_model`."""
-        return len(self), None if self.source is self else len(self.source)
+        return len(self), len(self.source) if self.is_separate else None
 
     @property
     def digest(self) -> str:
         """Changes with the model, or with either of two."""
-        models = [self.model] if self.source is self else [self.model, self.source.model]
+        models = [self.model, self.source.model] if self.is_separate else [self.model]
         return " ".join(hashlib.sha256(model).hexdigest() for model in models)
 
     @property
     def type(self) -> ModelType:
         """`bpe` or `unigram`; of models from elsewhere also `word` or `char`."""
-        return model_type(self.model)
+        return model_type(self._sentencepiece)
 
     @property
     def normalization(self) -> str:
         """The name of the rule that the model contains, such as `minimal`."""
-        return rule_name(self.model)
+        return rule_name(self._sentencepiece)
+
+    def scored_pieces(self) -> list[Piece]:
+        """Text, kind and score of each id."""
+        return read_pieces(self._sentencepiece)
 
     def num_characters(self) -> int:
         """How many pieces are single characters; bytes are not counted."""
         return sum(len(piece) == 1 for piece in self.pieces(range(len(self))))
-
-
-def load_tokenizer(directory: Path, *, is_separate: bool) -> Tokenizer:
-    """The tokenizer in a run or a checkpoint, with that of the source. DataError as of `Tokenizer.load`."""
-    tokenizer = Tokenizer.load(directory / TARGET_FILE)
-    if is_separate:
-        tokenizer.source = Tokenizer.load(directory / SOURCE_FILE)
-    return tokenizer
 
 
 def load_processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
@@ -244,7 +245,7 @@ def load_processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
     return processor
 
 
-def _listed(name: str, texts: Iterable[str]) -> list[str]:
+def listed(name: str, texts: Iterable[str]) -> list[str]:
     """TypeError for one text, whose characters would be taken for texts."""
     if isinstance(texts, (str, bytes)):
         raise TypeError(f"{name} must be a list of texts, not one string")
@@ -252,7 +253,7 @@ def _listed(name: str, texts: Iterable[str]) -> list[str]:
 
 
 def _checked_symbols(symbols: Sequence[str], normalizer: Normalizer, rule: str) -> list[str]:
-    symbols = _listed("symbols", symbols)
+    symbols = listed("symbols", symbols)
     for symbol in symbols:
         if not isinstance(symbol, str):
             raise TypeError(f"the symbol {symbol!r} must be a str")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from transformer.data.sentencepiece_model import BYTE, read_pieces
+from transformer.data.sentencepiece_model import BYTE
 from transformer.data.tokenizer import UNK_ID, Tokenizer
 from transformer.machine import num_cpus
 
@@ -59,7 +59,7 @@ def tokenizer_stats(
     DataError as of `Tokenizer.encode`.
     """
     stats, used, longest = TokenizerStats(vocab_size=len(tokenizer)), set[int](), list[tuple[int, int]]()
-    byte_ids = {id_ for id_, piece in enumerate(read_pieces(tokenizer.model)) if piece.kind == BYTE}
+    byte_ids = {id_ for id_, piece in enumerate(tokenizer.scored_pieces()) if piece.kind == BYTE}
     for lines in chunks:
         encoded, split = tokenizer.encode(lines, num_cpus()), tokenizer.encode_as_pieces(lines, num_cpus())
         for line, ids, pieces in zip(lines, encoded, split, strict=True):

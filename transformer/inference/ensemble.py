@@ -79,6 +79,7 @@ class Ensemble(Translator):
         self.logits, self.languages = first.logits, first.languages
         # A tag that one of the models has not seen would be noise to it.
         self.tag, self.tags = first.tag, [tag for tag in first.tags if all(tag in one.tags for one in members)]
+        self.needs_tag = any(member.needs_tag for member in members)
         self.too_long, self.split_sentences = first.too_long, first.split_sentences
         if all(member.origin for member in members):
             self.origin = " + ".join(str(member.origin) for member in members)
@@ -157,5 +158,5 @@ def _check_alike(first: Translator, other: Translator) -> None:
 
 def _fingerprint(tokenizer: Tokenizer) -> str:
     """The first digits of the SHA-256 of a tokenizer, of source and target."""
-    sides = [tokenizer] if tokenizer.source is tokenizer else [tokenizer.source, tokenizer]
+    sides = [tokenizer.source, tokenizer] if tokenizer.is_separate else [tokenizer]
     return " and ".join(hashlib.sha256(side.model).hexdigest()[:12] for side in sides)

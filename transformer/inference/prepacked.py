@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformer.errors import DeviceError
 from transformer.inference.prepacked_layer import PrepackedLayer, is_as_its_class, is_plain
 from transformer.inference.prepacked_products import Product, is_differentiated, make_product
+from transformer.model.alternatives.embeddings import BiasedTransformer
 from transformer.model.transformer import Transformer
 from transformer.training.device import precision_name
 
@@ -169,12 +170,16 @@ def prepack_model(model: Transformer, *, quantize: bool = False) -> PrepackedLin
         for name in module._parameters
         if module._parameters[name] is not None
     ]
+    bias = None
+    if isinstance(model, BiasedTransformer):
+        bias = model.embedding.output_bias
+        packed.append((model.embedding, "output_bias"))
     guard = PrepackedGuard([*packed, (model.embedding, "output_weight")])
     children = {name: child for name, child in model._modules.items() if name != _GUARD}
     model._modules.clear()
     model._modules.update({_GUARD: guard, **children})
-    is_own = type(model).logits is not Transformer.logits or "logits" in vars(model)
-    return None if is_own else linear(output_weight)
+    is_own = type(model).logits not in (Transformer.logits, BiasedTransformer.logits)
+    return None if is_own or "logits" in vars(model) else linear(output_weight, bias)
 
 
 def ready_model(model: Transformer) -> Transformer:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
 from transformer.data.normalization import is_blank, text_error
-from transformer.data.tags import begins_with_other_tag, split_tag
+from transformer.data.tags import begins_with_other_tag, list_languages, split_tag
 from transformer.data.tokenizer import EOS_ID, UNK_ID, Tokenizer
 from transformer.errors import ConfigError, DataError
 from transformer.inference.sentences import has_several_sentences, split_sentences, split_to_fit
@@ -84,6 +84,7 @@ class SourceReader:
         notes: count what a user should know of here.
         tag: a piece before each source, such as `<2de>`; one of the `tags` that begins a text comes first.
         tags: that the model was trained with.
+        needs_tag: whether each text must have one, as in a multilingual model.
 
     Raises:
         ConfigError: `too_long` is none of these, or would cut every text to nothing; or the tag is not one of `tags`.
@@ -97,6 +98,7 @@ class SourceReader:
     notes: InputNotes | None = None
     tag: str | None = None
     tags: Sequence[str] = ()
+    needs_tag: bool = False
 
     def __post_init__(self) -> None:
         if self.tag is not None and self.tag not in self.tags:
@@ -104,7 +106,7 @@ class SourceReader:
             raise ConfigError(f"tag={self.tag} is not one of the model's tags, which are: {known}")
         if self.too_long not in TOO_LONG:
             raise ConfigError(f"too_long={self.too_long!r} must be one of {', '.join(TOO_LONG)}")
-        longest_tag = max((len(self._prefix(tag)) for tag in self.tags), default=0)
+        longest_tag = max(map(len, self.tokenizer.source.encode([*self.tags])), default=0)
         if self.too_long == "truncate" and self.limit < 2 + longest_tag:
             includes = f"{'a tag and ' * bool(self.tags)}</s>"
             raise ConfigError(
@@ -153,9 +155,18 @@ class SourceReader:
         return self._prefix(tag), [[] for _ in range(len(text.split()) - len(words))] + ids
 
     def _tag_and_text(self, text: str) -> tuple[str | None, str]:
-        """The tag at the beginning of a text and what follows, or the reader's tag and the text."""
+        """The tag at the beginning of a text and what follows, or the reader's tag and the text.
+
+        ConfigError if there is none and the model needs one.
+        """
         own, text = split_tag(text, self.tags) if self.tags and isinstance(text, str) else (None, text)
-        return own or self.tag, text
+        tag = own or self.tag
+        if tag is None and self.needs_tag and isinstance(text, str) and not is_blank(text):
+            raise ConfigError(
+                "the model translates into several languages: choose one by --target-language (or begin each text with "
+                f"its tag), of {list_languages(self.tags)}"
+            )
+        return tag, text
 
     def has_other_tag(self, text: str) -> bool:
         """Whether it begins with what looks like a tag, in a model that has some, but not this one."""

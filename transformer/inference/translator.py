@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from transformer.config import SearchConfig, override
 from transformer.data.batching import pad
+from transformer.data.tags import language_of, tag_of_language
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from transformer.errors import ConfigError
 from transformer.inference.arguments import check_count, check_precision, check_sizes, device_of, path_of, text_list
@@ -30,6 +30,7 @@ from transformer.model.transformer import Transformer
 from transformer.training.checkpoint import load_checkpoint, locate_checkpoint
 from transformer.training.device import resolve_dtype
 from transformer.training.distributed import SINGLE_PROCESS
+from transformer.training.integrity import digest_of_tensors
 
 __all__ = ["Translation", "Translator"]
 
@@ -48,6 +49,7 @@ class Translator:
         origin: where `load` found the model: a checkpoint directory, or a hub id with its commit.
         languages: codes of source and target, by which sentences are split and joined.
         tag, tags: the piece before each source, such as `<2de>`, or None; and all that the model was trained with.
+        needs_tag: whether each text must have one, as in multilingual models; `choose_language` sets it.
         too_long, split_sentences: defaults for the arguments of `translate`.
         notes: if set, counts the texts that a user should know of, such as copied ones.
         progress: called with the number of texts of each batch that is done, of all processes.
@@ -60,6 +62,7 @@ class Translator:
     languages: tuple[str, str] = ("", "")
     tag: str | None = None
     tags: Sequence[str] = ()
+    needs_tag: bool = False
     too_long: TooLong = "error"
     split_sentences: bool = False
     notes: InputNotes | None = None
@@ -86,7 +89,7 @@ class Translator:
     def load(
         cls, path: str | Path, *, device: str | torch.device = "auto", precision: str = "auto", prepack: bool = True
     ) -> Translator:
-        """Load a run directory, a checkpoint directory or a Hugging Face hub id.
+        """Load a run, a checkpoint, a Hugging Face hub id or a Marian model (docs/INTEROP.md).
 
         Of a run, its averaged checkpoint is preferred, then its best, then its last; of a hub id `owner/name@revision`
         without a revision, the newest commit. `origin` says which it is.
@@ -112,6 +115,7 @@ class Translator:
             translator.prepack(quantize=precision == "int8")
         translator.origin, translator.languages = origin, (config.data.src_lang, config.data.tgt_lang)
         translator.tag, translator.tags = config.data.tag, config.data.tags
+        translator.needs_tag = bool(config.data.target_tags)
         return translator
 
     def prepack(self, *, quantize: bool = False) -> None:
@@ -123,6 +127,11 @@ class Translator:
         if isinstance(self.logits, PrepackedLinear):
             raise RuntimeError("the model is prepacked already")
         self.logits = prepack_model(self.model, quantize=quantize) or self.logits
+
+    def choose_language(self, language: str) -> None:
+        """Translate into one of several languages, such as `deu`. ConfigError if it is none of the model's."""
+        self.tag = tag_of_language(language, self.tags)
+        self.languages = (self.languages[0], language_of(self.tag))
 
     def translate(
         self,
@@ -267,20 +276,17 @@ class Translator:
             notes=self.notes,
             tag=self.tag,
             tags=self.tags,
+            needs_tag=self.needs_tag,
         )
 
     def identity(self) -> dict[str, object]:
         """Fingerprints and settings on which the translations of a text depend."""
-        weights = hashlib.sha256()
-        for name, weight in sorted(self.model.state_dict().items()):
-            weights.update(name.encode())
-            weights.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy())
         rules: dict[str, object] = {"split_sentences": True} if self.split_sentences else {}
         rules |= {} if self.tag is None else {"tag": self.tag}
         if self.too_long != "error":
             rules |= {"too_long": self.too_long, "max_source_length": self.search.max_source_length}
         return {
-            "weights": weights.hexdigest(),
+            "weights": digest_of_tensors(self.model.state_dict()),
             "tokenizer": self.tokenizer.digest,
             "precision": precision_of([self.model]),
             **settings_of(self.search),

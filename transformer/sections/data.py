@@ -75,6 +75,8 @@ class DataConfig:
     corpora: tuple[CorpusEntry, ...] = ()
     # piece before the source sentences of data.corpus, and before those to translate: one word in angle brackets
     tag: Tag | None = None
+    # pieces of which one begins every source, as >>deu<< in the multilingual models of OPUS-MT; see --target-language
+    target_tags: tuple[Tag, ...] = ()
     hold_out: tuple[HeldOut, ...] = ()  # splits taken out of the (first) training corpus, by a hash of the source
     validation_size: BoundedCount | None = None  # pairs of each; null: a hundredth, at least 100 if there are, to 2,000
     subset: Text | None = "de-en"  # the hub's name for a part of the corpus; new_words: builtin with other words
@@ -171,7 +173,8 @@ class DataConfig:
     @property
     def tags(self) -> list[str]:
         """The pieces that may stand before a source sentence."""
-        return sorted({tag for tag in (self.tag, *(entry.tag for entry in self.corpora)) if tag is not None})
+        given = (self.tag, *(entry.tag for entry in self.corpora), *self.target_tags)
+        return sorted({tag for tag in given if tag is not None})
 
     @property
     def tokenizer_settings(self) -> dict[str, Any]:

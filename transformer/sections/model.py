@@ -45,6 +45,7 @@ class ModelConfig:
     norm: Literal["post", "pre"] = "post"  # LayerNorm after each sub-layer's residual sum, or before the sub-layer
     norm_eps: Positive = 1e-6  # added to the variance in LayerNorm
     tie: Literal["all", "decoder", "none"] = "all"  # which embeddings share their matrix (section 3.4)
+    output_bias: bool = False  # a bias of each piece before the softmax, as Marian's models have; the paper has none
     # how positions enter; sinusoidal is section 3.5, learned is row E of Table 3
     positional: Literal["sinusoidal", "learned", "shaw", "t5", "alibi", "rotary", "none"] = "sinusoidal"
     max_positions: Size = 512  # longest sequence, for learned positions (row E) and attention_score location only

@@ -52,7 +52,7 @@ LengthPenalty = Annotated[Literal["gnmt", "power", "none"], BeforeValidator(no_n
 
 def tag_name(value: str) -> str:
     """ValueError unless a tag is in angle brackets, and neither a special nor a byte piece."""
-    if not re.fullmatch(r"<[^\s<>▁▅]+>", value) or re.fullmatch(r"<(unk|/?s|pad|0x[0-9A-F]{2})>", value):
+    if not re.fullmatch(r"<[^\s<>▁▅]+>|>>[^\s<>▁▅]+<<", value) or re.fullmatch(r"<(unk|/?s|pad|0x[0-9A-F]{2})>", value):
         raise ValueError("must be one word in angle brackets, such as <bt> or <2de>, and no piece such as <s>")
     return value
 

@@ -19,10 +19,12 @@ from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
 from transformer.config import Config, ModelConfig, load_config
-from transformer.data.tokenizer import SOURCE_FILE, TARGET_FILE, Tokenizer, load_tokenizer
+from transformer.data.tokenizer import SOURCE_FILE, TARGET_FILE, Tokenizer
+from transformer.data.vocabulary_tokenizer import load_tokenizer
 from transformer.errors import CheckpointError
 from transformer.files import fsync, remove_atomic
 from transformer.hub import check_links, fetch_model, is_model_id
+from transformer.interop.foreign import converted, is_foreign
 from transformer.model.alternatives.build import build_model
 from transformer.model.transformer import Transformer
 from transformer.training import integrity
@@ -63,7 +65,7 @@ def save_checkpoint(
         (temporary / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
         if tokenizer is not None:
             (temporary / TARGET_FILE).write_bytes(tokenizer.model)
-            if tokenizer.source is not tokenizer:
+            if tokenizer.is_separate:
                 (temporary / SOURCE_FILE).write_bytes(tokenizer.source.model)
         integrity.save_tensors(temporary / "model.safetensors", weights, averaged_steps)
         if state is not None:
@@ -111,12 +113,15 @@ def load_checkpoint(directory: str | Path) -> tuple[Config, Tokenizer, Transform
 
 
 def locate_checkpoint(path: str | Path) -> tuple[Path, str]:
-    """The checkpoint of a run, checkpoint directory or hub id, and its name.
+    """The checkpoint of a run, checkpoint directory, hub id or model from elsewhere, and its name.
 
-    Of a run, the averaged checkpoint is preferred, then the best, then the last. CheckpointError if there is none, or a
-    file is a link to elsewhere.
+    Of a run, the averaged checkpoint is preferred, then the best, then the last. A model from elsewhere is converted to
+    one in a cache (transformer.interop.foreign). CheckpointError if there is none, or a file is a link to elsewhere.
     """
-    directory, name = fetch_model(str(path)) if is_model_id(path) else (find_checkpoint(path), None)
+    directory, name = fetch_model(str(path)) if is_model_id(path) else (Path(path), None)
+    if is_foreign(directory):
+        return converted(directory, save_checkpoint), name or str(path)
+    directory = find_checkpoint(path) if name is None else directory
     check_links(directory)
     return directory, name or str(directory)
 
@@ -157,7 +162,7 @@ def save_model(
         target_size, source_size = _rows(shapes, is_separate=True)
         is_separate = whole.data.separate_vocabularies or source_size not in (None, target_size)
     else:
-        is_separate = tokenizer.source is not tokenizer
+        is_separate = tokenizer.is_separate
     described = outline(_rows(shapes, is_separate=is_separate), config)
     if _description(model) != _description(described):
         raise ValueError("the configuration does not describe the model: a part, a size or an option differs")

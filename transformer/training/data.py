@@ -19,6 +19,7 @@ from transformer.data.run_tokenizer import run_tokenizer, tokenizer_lines
 from transformer.data.subword_sampling import PairSampler, pair_sampler
 from transformer.data.tags import num_tag_pieces, tagged
 from transformer.data.tokenizer import Tokenizer
+from transformer.data.vocabulary_tokenizer import read_tokenizer
 from transformer.errors import DataError
 from transformer.progress import Stage, no_stage
 from transformer.training.distributed import DistributedContext
@@ -43,6 +44,7 @@ class RunData:
     sampler: PairSampler | None = None  # splits training pairs anew in each epoch
     tokenizer_lines: tuple[str, ...] = ()  # on the tokenizer, for the user
     tag: str | None = None  # before validation sources, and what is translated
+    target_tags: Sequence[str] = ()  # of which a multilingual model needs one
 
     @property
     def tagged_validation_text(self) -> Corpus:
@@ -73,7 +75,7 @@ class RunData:
 
     def warnings(self) -> list[str]:
         """Lines on what is likely to be a mistake."""
-        lines = tag_warnings(self.tokenizer, self.train, self.validation.src, self.tag)
+        lines = tag_warnings(self.tokenizer, self.train, self.validation.src, self.tag, self.target_tags)
         if self.overlap.pairs > _MANY_SHARED * self.overlap.total:
             lines.append(
                 f"warning: {self.overlap.pairs / self.overlap.total:.1%} of the validation pairs are in the training "
@@ -114,9 +116,9 @@ def load_data(data: DataConfig, tokenizer_path: Path, context: DistributedContex
         return tokenizer.model, tokenizer.source.model
 
     model, source_model = context.broadcast_from_main(models)
-    tokenizer = Tokenizer(model)
+    tokenizer = read_tokenizer(model)
     if data.separate_vocabularies:
-        tokenizer.source = Tokenizer(source_model)
+        tokenizer.source = read_tokenizer(source_model)
     sampler = pair_sampler(data, tokenizer)
     with context.main_process_first():
         *parts, validation_encoded = (
@@ -136,7 +138,8 @@ def load_data(data: DataConfig, tokenizer_path: Path, context: DistributedContex
     shared = context.broadcast_from_main(lambda: _overlap(encoded, validation_encoded, data, tokenizer))
     others = load_validation_sets(data, tokenizer, context, stage)
     lines = tuple(tokenizer_lines(data, tokenizer))
-    return RunData(tokenizer, encoded, validation_encoded, validation, shared, others, sampler, lines, data.tag)
+    tags = data.tag, data.target_tags
+    return RunData(tokenizer, encoded, validation_encoded, validation, shared, others, sampler, lines, *tags)
 
 
 def _check_apart(data: DataConfig, corpora: Sequence[TrainingCorpus], validation: Corpus) -> None:

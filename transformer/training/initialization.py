@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from transformer.config import Config, DataConfig
-from transformer.data.tokenizer import EOS_ID, SOURCE_FILE, TARGET_FILE, Tokenizer, load_tokenizer
+from transformer.data.tokenizer import EOS_ID, SOURCE_FILE, TARGET_FILE, Tokenizer
+from transformer.data.vocabulary_tokenizer import load_tokenizer
 from transformer.errors import CheckpointError, ConfigError, warn
 from transformer.files import expand_home, is_locked, write_atomic
 from transformer.hub import is_model_id
@@ -31,9 +32,17 @@ from transformer.training.run_keys import yaml_value
 # Of the section data, besides those of the tokenizer. The tag is inherited unless there are corpora without it.
 _DATA_KEYS = ("src_lang", "tgt_lang", "max_length", "tag")
 _SIZE_KEYS = ("vocab_size", "separate_vocabularies", "source_vocab_size")
-_TOKENIZER_KEYS = ("normalization", "character_coverage", "byte_fallback", "tokenizer_type", "user_symbols")
-# Matrices with a row per piece, and whether their pieces are of the source where it has a vocabulary of its own.
-_EMBEDDINGS = {"embedding.weight": True, "embedding.target_weight": False, "embedding.projection_weight": False}
+_TOKENIZER_KEYS = (
+    *("normalization", "character_coverage", "byte_fallback", "tokenizer_type", "user_symbols"),
+    "target_tags",
+)
+# Parameters with a row per piece, and whether their pieces are of the source where it has a vocabulary of its own.
+_EMBEDDINGS = {
+    "embedding.weight": True,
+    "embedding.target_weight": False,
+    "embedding.projection_weight": False,
+    "embedding.output_bias": False,
+}
 
 
 class Kept(NamedTuple):
@@ -243,13 +252,13 @@ def _report_change(record: Path, now: dict[str, Any]) -> None:
 def adapt_vocabulary(
     weights: dict[str, Tensor], initial: dict[str, Tensor], before: Tokenizer, now: Tokenizer
 ) -> dict[str, Kept]:
-    """Bring the embedding matrices of a checkpoint into the order of another tokenizer's pieces.
+    """Bring embeddings and output bias into the order of another tokenizer's pieces.
 
     Special pieces are matched by id, others by text. Where each side has a vocabulary of its own, source embeddings
     follow that of the source.
 
     Args:
-        weights: of the checkpoint, by name; changed in place. Matrices (V, D) become (V', D).
+        weights: of the checkpoint, by name; changed in place. Matrices (V, D) become (V', D), the bias (V,) (V',).
         initial: of the new model: the rows (V', D) of pieces that `before` does not have.
         before, now: tokenizers of V and of V' pieces.
 

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transformer.errors import warn
+from transformer.model.alternatives.embeddings import BiasedTransformer
+from transformer.model.transformer import Transformer
 
 # Memory for the logits of a block of tokens. Those of a paper-sized batch, 25k x 37k, would take 3.7 GB in float32.
 # Small blocks are slow, because each is added to the whole (V, D) gradient.
@@ -44,9 +46,13 @@ def label_smoothed_cross_entropy(logits: Tensor, target: Tensor, label_smoothing
 
 
 def linear_cross_entropy(
-    hidden: Tensor, output_weight: Tensor, target: Tensor, label_smoothing: float = 0.1
+    hidden: Tensor,
+    output_weight: Tensor,
+    target: Tensor,
+    label_smoothing: float = 0.1,
+    bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`label_smoothed_cross_entropy(hidden @ output_weight.T, target)` without storing all logits.
+    """`label_smoothed_cross_entropy(hidden @ output_weight.T + bias, target)` without storing all logits.
 
     The loss is differentiable once (a second time: RuntimeError; `torch.func.grad` works, `vmap` does not), the NLL is
     not. Under autocast, hidden and weight are cast to its dtype. Gradients keep the dtypes of the inputs: with float16
@@ -57,17 +63,26 @@ def linear_cross_entropy(
         hidden: (N, D), at non-pad target positions.
         output_weight: (V, D).
         target, label_smoothing: as for `label_smoothed_cross_entropy`, which returns the same.
+        bias: (V,), if any.
     """
     _check_arguments(hidden, target, label_smoothing)
     device = hidden.device.type
     if torch.is_autocast_enabled(device) and hidden.dtype != torch.float64:  # as autocast: never float64
         dtype = torch.get_autocast_dtype(device)
         hidden, output_weight = hidden.to(dtype), output_weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
     # autograd.Function runs with grad mode off: skip the gradients under no_grad, and those of frozen weights.
-    needs_grad = [torch.is_grad_enabled() and x.requires_grad for x in (hidden, output_weight)]
+    inputs = hidden, output_weight, bias
+    needs_grad = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in inputs]
     compute = _LinearCrossEntropy.apply if any(needs_grad) else _LinearCrossEntropy.forward
-    loss, nll, *_ = compute(hidden, output_weight, target, label_smoothing, *needs_grad)
+    loss, nll, *_ = compute(*inputs, target, label_smoothing, *needs_grad)
     return loss, nll
+
+
+def output_loss(model: Transformer, hidden: Tensor, target: Tensor, label_smoothing: float) -> tuple[Tensor, Tensor]:
+    """`linear_cross_entropy` by the output projection of a model whose `logits` are those of its class."""
+    bias = model.embedding.output_bias if isinstance(model, BiasedTransformer) else None
+    return linear_cross_entropy(hidden, model.embedding.output_weight, target, label_smoothing, bias)
 
 
 def _check_arguments(rows: Tensor, target: Tensor, label_smoothing: float) -> None:
@@ -84,20 +99,28 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        hidden: Tensor, output_weight: Tensor, target: Tensor, label_smoothing: float, *needs_grad: bool
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        hidden: Tensor,
+        output_weight: Tensor,
+        bias: Tensor | None,
+        target: Tensor,
+        label_smoothing: float,
+        *needs_grad: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
         num_tokens, vocab_size = hidden.size(0), output_weight.size(0)
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         lse, target_logits = (torch.empty(num_tokens, dtype=dtype, device=hidden.device) for _ in range(2))
         grad_hidden = torch.empty_like(hidden) if needs_grad[0] else None
         grad_weight: Tensor | None = None
+        grad_bias = output_weight.new_zeros(vocab_size, dtype=dtype) if needs_grad[2] else None
         blocks = _blocks_of_rows(hidden, output_weight, any(needs_grad))
         for rows in blocks:
-            logits = _project(hidden[rows], output_weight)  # (n, V)
+            logits = _project(hidden[rows], output_weight, bias)  # (n, V)
             target_logits[rows] = logits.gather(1, target[rows, None]).squeeze(1).to(dtype)
             lse[rows], grad = _softmax_gradient(logits, target[rows], label_smoothing, any(needs_grad))
             if grad_hidden is not None:
                 torch.mm(grad, output_weight, out=grad_hidden[rows])
+            if grad_bias is not None:
+                grad_bias += _column_sums(grad, dtype)
             if needs_grad[1] and len(blocks) == 1:
                 grad_weight = grad.T @ hidden  # rounded once
             elif needs_grad[1]:
@@ -108,31 +131,34 @@ class _LinearCrossEntropy(torch.autograd.Function):
         # The sum of logits over vocabulary and tokens is a product of sums: it needs no logits.
         sum_hidden, sum_weight = (_column_sums(x, dtype) for x in (hidden, output_weight))  # (D,)
         mean_logits = (sum_hidden * sum_weight).sum() / vocab_size
+        if bias is not None:
+            mean_logits = mean_logits + num_tokens * bias.to(dtype).mean()
         loss = (1 - label_smoothing) * nll + label_smoothing * (lse.sum() - mean_logits)
-        return loss, nll, grad_hidden, None if grad_weight is None else grad_weight.to(output_weight.dtype)
+        grad_weight = None if grad_weight is None else grad_weight.to(output_weight.dtype)
+        return loss, nll, grad_hidden, grad_weight, None if grad_bias is None else grad_bias.to(output_weight.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
         _, nll, *gradients = output
-        ctx.save_for_backward(*gradients, *inputs[:2])
+        ctx.save_for_backward(*gradients, *inputs[:3])
         ctx.mark_non_differentiable(nll, *(x for x in gradients if x is not None))
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (*gradients, hidden, output_weight), scale = ctx.saved_tensors, grad_outputs[0]
+        (*gradients, hidden, output_weight, bias), scale = ctx.saved_tensors, grad_outputs[0]
         # The scale stays in float32, which costs no time: a factor without dimensions does not widen the product.
         gradients = [None if grad is None else grad * scale for grad in gradients]
         # As `create_graph=True` and `torch.func.grad` have it; a compiler refuses second derivatives itself.
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            gradients = [x if x is None else _NotTwice.apply(x, hidden, output_weight) for x in gradients]
-        return *gradients, None, None, None, None
+            gradients = [x if x is None else _NotTwice.apply(x, hidden, output_weight, bias) for x in gradients]
+        return *gradients, None, None, None, None, None
 
 
 class _NotTwice(torch.autograd.Function):
     """A gradient as it is, whose own gradient would be a silent zero and is an error instead."""
 
     @staticmethod
-    def forward(gradient: Tensor, hidden: Tensor, output_weight: Tensor) -> Tensor:  # noqa: ARG004
+    def forward(gradient: Tensor, *inputs: Tensor | None) -> Tensor:  # noqa: ARG004
         return gradient.view_as(gradient)
 
     @staticmethod
@@ -164,13 +190,15 @@ def _blocks_of_rows(hidden: Tensor, output_weight: Tensor, needs_grad: bool) -> 
     return [slice(start, start + num_rows) for start in range(0, max(1, num_tokens), num_rows)]
 
 
-def _project(hidden: Tensor, output_weight: Tensor) -> Tensor:
+def _project(hidden: Tensor, output_weight: Tensor, bias: Tensor | None) -> Tensor:
     """Logits (n, V). For Triton, rows begin at multiples of 16 bytes, which it then reads at once."""
     if _triton_loss(hidden) is None:
-        return hidden @ output_weight.T
+        return hidden @ output_weight.T if bias is None else torch.addmm(bias, hidden, output_weight.T)
     vocab_size = output_weight.size(0)
     logits = hidden.new_empty(hidden.size(0), -(-vocab_size // 8) * 8)[:, :vocab_size]
-    return torch.mm(hidden, output_weight.T, out=logits)
+    if bias is None:
+        return torch.mm(hidden, output_weight.T, out=logits)
+    return torch.addmm(bias, hidden, output_weight.T, out=logits)
 
 
 def _softmax_gradient(

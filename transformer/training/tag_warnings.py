@@ -13,13 +13,31 @@ from transformer.data.tags import changes_text
 from transformer.data.tokenizer import Tokenizer
 
 
-def tag_warnings(tokenizer: Tokenizer, train: Mixture, validation: Side, tag: str | None) -> list[str]:
-    """Lines for the user on the tags of training corpora, and on `tag`, that of the validation sources."""
+def tag_warnings(
+    tokenizer: Tokenizer, train: Mixture, validation: Side, tag: str | None, target_tags: Sequence[str] = ()
+) -> list[str]:
+    """Lines for the user on the tags of training corpora, and on `tag`, that of the validation sources.
+
+    `target_tags` are those of which a multilingual model needs one.
+    """
     own = {part.tag for part in train.parts} - {None}
     return [
         *_uncounted(tokenizer, {tag, *(part.tag for part in train.parts if len(part.pairs))}),
         *_other_tags(tokenizer, train.src, validation, own, tag),
         *_tags_in_text(tokenizer, train),
+        *_without_language(tokenizer, train.src, target_tags),
+    ]
+
+
+def _without_language(tokenizer: Tokenizer, train: Side, target_tags: Sequence[str]) -> list[str]:
+    """A warning if training sources do not say into which language they are translated."""
+    begin = {id_ for tag in target_tags for id_ in tokenizer.source.encode([tag])[0][:1]}
+    number = int((~np.isin(train.ids[train.starts], [*begin])).sum()) if begin else 0
+    if not number:
+        return []
+    return [
+        f"warning: {number:,} training sources begin with none of data.target_tags, which this model was trained with: "
+        f"set data.tag (or the tag of a corpus), such as {target_tags[0]}"
     ]
 
 

@@ -13,10 +13,11 @@ from torch.optim import Optimizer
 
 from transformer.data.batching import Batch, collate
 from transformer.data.dataset import Ints, PairDataset
+from transformer.model.alternatives.embeddings import BiasedTransformer
 from transformer.model.transformer import Transformer
 from transformer.training.data import Update, halve_batches
 from transformer.training.device import empty_cache, is_out_of_memory, return_freed_memory
-from transformer.training.loss import label_smoothed_cross_entropy, linear_cross_entropy
+from transformer.training.loss import label_smoothed_cross_entropy, output_loss
 from transformer.training.loss_scale import LossScale
 from transformer.training.optimizer import MasterWeights
 from transformer.training.packed.cpu_batch import GroupedBatch
@@ -46,9 +47,9 @@ def batch_loss(model: Transformer, batch: AnyBatch, label_smoothing: float) -> t
     # Padded positions are neither projected nor counted.
     hidden = hidden.flatten(0, 1).index_select(0, batch.target_positions)  # (N, D)
     target = batch.tgt_out.flatten().index_select(0, batch.target_positions)  # (N,)
-    if getattr(model.logits, "__func__", None) is not Transformer.logits:
+    if getattr(model.logits, "__func__", None) not in (Transformer.logits, BiasedTransformer.logits):
         return label_smoothed_cross_entropy(model.logits(hidden), target, label_smoothing)
-    return linear_cross_entropy(hidden, model.embedding.output_weight, target, label_smoothing)
+    return output_loss(model, hidden, target, label_smoothing)
 
 
 def accumulate_gradients(

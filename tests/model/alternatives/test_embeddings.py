@@ -13,6 +13,10 @@ from torch.testing import assert_close
 from transformer.config import ModelConfig
 from transformer.model.alternatives.build import build_model
 from transformer.model.alternatives.embeddings import (
+    BiasedDecoderTiedEmbedding,
+    BiasedEmbedding,
+    BiasedTransformer,
+    BiasedUntiedEmbedding,
     DecoderTiedEmbedding,
     LearnedPositions,
     NoPositions,
@@ -216,3 +220,49 @@ def test_without_positions_embeddings_stay_as_they_are() -> None:
     x = torch.randn(2, 5, D)
     assert NoPositions()(x, 3) is x
     assert list(NoPositions().state_dict()) == []
+
+
+# The bias of the output.
+
+
+@pytest.mark.parametrize("tie", EMBEDDINGS)
+def test_the_logits_of_a_model_with_an_output_bias_are_products_and_the_bias(tie: str) -> None:
+    model = build_model(V, ModelConfig(d_model=D, num_layers=1, num_heads=1, d_ff=29, tie=tie, output_bias=True))
+    assert isinstance(model, BiasedTransformer)
+    bias = model.embedding.output_bias
+    assert bias.shape == (V,)
+    assert not bias.any(), "which begin at 0"
+    with torch.no_grad():
+        bias.copy_(torch.arange(V))
+    hidden = torch.randn(2, 5, D)
+    assert_close(model.logits(hidden), hidden @ model.embedding.output_weight.T + torch.arange(V))
+
+
+@pytest.mark.parametrize("tie", EMBEDDINGS)
+def test_an_output_bias_changes_no_other_weight_or_use(tie: str) -> None:
+    models = []
+    for output_bias in (False, True):
+        torch.manual_seed(3)
+        options = {"d_model": D, "num_layers": 1, "num_heads": 1, "d_ff": 29, "tie": tie, "output_bias": output_bias}
+        models.append(build_model(V, ModelConfig(**options)))
+    plain, biased = models
+    names = [name for name in biased.state_dict() if name not in plain.state_dict()]
+    assert names == ["embedding.output_bias"]
+    biased.load_state_dict({**plain.state_dict(), names[0]: torch.zeros(V)})
+    src, tgt = torch.randint(1, V, (2, 7)), torch.randint(1, V, (2, 5))
+    assert_close(biased.eval()(src, tgt), plain.eval()(src, tgt))
+
+
+def test_biased_embeddings_are_reset_to_normal_matrices_and_no_bias() -> None:
+    embedding = BiasedUntiedEmbedding(V, D)
+    with torch.no_grad():
+        for parameter in embedding.parameters():
+            parameter.fill_(7.0)
+    embedding.reset_parameters()
+    *matrices, bias = (
+        embedding.get_parameter(x) for x in ("weight", "target_weight", "projection_weight", "output_bias")
+    )
+    assert not bias.any()
+    assert all(matrix.std() < 1 for matrix in matrices)
+    assert BiasedDecoderTiedEmbedding(V, D, source_vocab_size=53).output_bias.shape == (V,)
+    assert BiasedEmbedding(V, D).output_bias.shape == (V,)

@@ -52,6 +52,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "grouped shaw": {"num_heads": 4, "num_kv_heads": 2, "positional": "shaw", "attention_score": "general"},
     "multi-query local alibi": {"num_kv_heads": 1, "positional": "alibi", "attention_window": 3},
     "different depths": {"num_decoder_layers": 3, "num_layers": 1},
+    "output bias": {"output_bias": True, "activation": "swish", "attention_bias": True},
+    "output bias decoder": {"output_bias": True, "tie": "decoder"},
+    "output bias none": {"output_bias": True, "tie": "none"},
 }
 
 pytestmark = pytest.mark.usefixtures("small_blocks")  # let local attention cut even short sentences into blocks

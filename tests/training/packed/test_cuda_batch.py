@@ -48,6 +48,7 @@ CHOICES: dict[str, list[dict[str, Any]]] = {
     "details": [{}, {"activation": "gelu", "attention_bias": True}, {"activation": "swish"}],
     "recomputed": [{}, {"recomputed": True}],
     "vocabularies": [{}, {"source_vocab_size": 37}],
+    "output": [{}, {"output_bias": True}],
 }
 # What flash attention cannot do, or what needs sentences in rows.
 REFUSED = [

@@ -16,6 +16,15 @@ from transformer.model.attention import DotProductAttention, MultiHeadAttention
 from transformer.model.layers import FeedForward, Layer
 from transformer.model.transformer import Decoder, Encoder, Transformer
 
+# Those that are not the paper's, by `tie` and `output_bias`.
+_EMBEDDINGS: dict[tuple[str, bool], Callable[..., Any]] = {
+    ("decoder", False): embeddings.DecoderTiedEmbedding,
+    ("none", False): embeddings.UntiedEmbedding,
+    ("all", True): embeddings.BiasedEmbedding,
+    ("decoder", True): embeddings.BiasedDecoderTiedEmbedding,
+    ("none", True): embeddings.BiasedUntiedEmbedding,
+}
+
 
 def build_model(vocab_size: int, config: ModelConfig, *, source_vocab_size: int | None = None) -> Transformer:
     """The untrained model; whether its options go together, `ModelConfig` has checked.
@@ -25,10 +34,12 @@ def build_model(vocab_size: int, config: ModelConfig, *, source_vocab_size: int 
     """
     if source_vocab_size is not None and config.tie == "all":
         raise ConfigError("model.tie=all is for a joint vocabulary: with two of them, set model.tie=decoder or none")
-    embedding = {"decoder": embeddings.DecoderTiedEmbedding, "none": embeddings.UntiedEmbedding}.get(config.tie)
-    model = Transformer(vocab_size if embedding is None else 0, config.d_model, num_layers=0, dropout=config.dropout)
+    embedding = _EMBEDDINGS.get((config.tie, config.output_bias))
+    model_class = embeddings.BiasedTransformer if config.output_bias else Transformer
+    model = model_class(vocab_size if embedding is None else 0, config.d_model, num_layers=0, dropout=config.dropout)
     if embedding is not None:
-        model.embedding = embedding(vocab_size, config.d_model, source_vocab_size=source_vocab_size)
+        of_source = {} if config.tie == "all" else {"source_vocab_size": source_vocab_size}
+        model.embedding = embedding(vocab_size, config.d_model, **of_source)
     for name in ("source_positions", "target_positions"):
         if config.positional == "learned":
             model.register_module(name, embeddings.LearnedPositions(config.max_positions, config.d_model))

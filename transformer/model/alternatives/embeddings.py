@@ -1,12 +1,14 @@
-"""Embeddings that share less than the paper's (section 3.4), and learned positions (Table 3, row E)."""
+"""Embeddings that share less than the paper's (section 3.4), output biases, learned positions (Table 3, row E)."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transformer.model.embeddings import SharedEmbedding
+from transformer.model.transformer import Transformer
 
 
 class DecoderTiedEmbedding(SharedEmbedding):
@@ -36,6 +38,39 @@ class UntiedEmbedding(DecoderTiedEmbedding):
     @property
     def output_weight(self) -> Tensor:
         return self.projection_weight
+
+
+class BiasedEmbedding(SharedEmbedding):
+    """As `SharedEmbedding`, with a bias of each output, for `BiasedTransformer`; the paper has none."""
+
+    def __init__(self, vocab_size: int, d_model: int, **options: Any) -> None:
+        super().__init__(vocab_size, d_model, **options)
+        self.output_bias = nn.Parameter(torch.zeros(vocab_size))
+
+    def reset_parameters(self) -> None:
+        """Matrices as without a bias; biases 0."""
+        for weight in self.parameters():
+            if weight.dim() == 1:
+                nn.init.zeros_(weight)
+            else:
+                nn.init.normal_(weight, std=weight.size(1) ** -0.5)
+
+
+class BiasedDecoderTiedEmbedding(BiasedEmbedding, DecoderTiedEmbedding):
+    """As `DecoderTiedEmbedding`, with a bias of each output."""
+
+
+class BiasedUntiedEmbedding(BiasedEmbedding, UntiedEmbedding):
+    """As `UntiedEmbedding`, with a bias of each output."""
+
+
+class BiasedTransformer(Transformer):
+    """A Transformer whose `embedding` has an `output_bias` (V,), as Marian's models have."""
+
+    embedding: BiasedEmbedding
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.embedding.output_weight, self.embedding.output_bias)
 
 
 class LearnedPositions(nn.Module):

@@ -17,7 +17,7 @@ from transformer.data.dataset import Ints, PairDataset, Side
 from transformer.data.tokenizer import BOS_ID
 from transformer.model.padded_groups import Grouping, Places
 from transformer.model.transformer import Transformer
-from transformer.training.loss import linear_cross_entropy
+from transformer.training.loss import output_loss
 from transformer.training.packed.end_to_end import hidden_states, ids_and_positions, position_tables
 
 # In tokens of padding: attention in a further group costs calls of small kernels, whatever its size.
@@ -59,7 +59,7 @@ class GroupedBatch:
         masks = Grouping(src, src), Grouping(tgt, tgt, is_causal=True), Grouping(tgt, src)
         tokens = self.src, self.src_positions, self.tgt_in, self.tgt_positions
         hidden = hidden_states(model, tokens, masks, *position_tables(model, longest, self.lengths))  # (T, D)
-        return linear_cross_entropy(hidden, model.embedding.output_weight, self.tgt_out, label_smoothing)
+        return output_loss(model, hidden, self.tgt_out, label_smoothing)
 
 
 def collate_grouped(dataset: PairDataset, indices: Ints) -> GroupedBatch:

@@ -18,7 +18,7 @@ from transformer.data.dataset import Ints, PairDataset, Side
 from transformer.data.tokenizer import BOS_ID, PAD_ID
 from transformer.model.packed_attention import Packing
 from transformer.model.transformer import Transformer
-from transformer.training.loss import linear_cross_entropy
+from transformer.training.loss import output_loss
 from transformer.training.packed.end_to_end import hidden_states, ids_and_positions, position_tables
 
 
@@ -78,7 +78,7 @@ class PackedBatch:
         hidden = (self.states or packed_states)(model, self.numbers, self.shape, *tables)  # (T, D)
         _, _, _, _, target, _, _ = _parts(self.numbers, self.shape)
         rows = slice(self.num_tokens)
-        return linear_cross_entropy(hidden[rows], model.embedding.output_weight, target[rows].long(), label_smoothing)
+        return output_loss(model, hidden[rows], target[rows].long(), label_smoothing)
 
 
 def collate_packed(dataset: PairDataset, indices: Ints, shape: Shape, states: States | None = None) -> PackedBatch:

@@ -18,11 +18,13 @@ from transformer.training.recomputation import own_forward
 # They compute each token by itself, or attend by what `DotProductAttention` makes of a mask. A subclass may do anything
 # with its second dimension, so these are exact types.
 _KNOWN_TYPES = {
-    *(Transformer, Encoder, Decoder, Layer, layers.PreNormLayer, FeedForward, nn.ModuleList),
+    *(Transformer, embeddings.BiasedTransformer, Encoder, Decoder),
+    *(Layer, layers.PreNormLayer, FeedForward, nn.ModuleList),
     *(nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.Dropout, Dropout),
     *(MultiHeadAttention, layers.GroupedQueryAttention, DotProductAttention),
     *(scores.TemperatureAttention, scores.DotAttention, scores.GeneralAttention, scores.CosineAttention),
     *(SharedEmbedding, embeddings.DecoderTiedEmbedding, embeddings.UntiedEmbedding),
+    *(embeddings.BiasedEmbedding, embeddings.BiasedDecoderTiedEmbedding, embeddings.BiasedUntiedEmbedding),
     *(SinusoidalPositions, embeddings.LearnedPositions, embeddings.NoPositions),
 }
 _KNOWN_ACTIVATIONS = (F.relu, F.gelu, F.silu)

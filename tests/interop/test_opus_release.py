@@ -1,0 +1,383 @@
+"""OPUS-MT's own releases: what is taken from them, and what is refused."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from marian_files import (
+    D_FF,
+    D_MODEL,
+    HuggingFace,
+    make_vocabulary,
+    pairs,
+    pieces_of,
+    random_arrays,
+    write_release,
+    write_vocabulary,
+)
+
+from transformer.errors import CheckpointError
+from transformer.inference.translator import Translator
+from transformer.interop.foreign import read_model
+from transformer.interop.marian_vocabulary import parse_yaml_vocabulary
+
+Models = tuple[bytes, bytes]
+
+
+def pack(directory: Path, archive: Path, prefix: str = "", compression: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(archive, "w", compression) as file:
+        for path in sorted(directory.iterdir()):
+            file.write(path, f"{prefix}{path.name}")
+    return archive
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    return read_model(path).to_checkpoint()[2]
+
+
+# What is taken.
+
+
+def test_the_options_say_what_the_model_is(release: Path) -> None:
+    config, tokenizer, weights = read_model(release).to_checkpoint()
+    model = config.model
+    assert (model.d_model, model.num_layers, model.num_decoder_layers, model.num_heads) == (D_MODEL, 2, None, 2)
+    assert (model.d_ff, model.activation, model.tie, model.output_bias) == (D_FF, "swish", "all", True)
+    assert (config.search.beam, config.search.alpha, config.search.length_penalty) == (5, 0.7, "power")
+    assert config.search.allow_unknown is False
+    assert (config.data.src_lang, config.data.tgt_lang) == ("eng", "deu")
+    assert len(weights["embedding.weight"]) == len(tokenizer)
+
+
+def arrays_of(weights: dict[str, torch.Tensor], theirs: HuggingFace) -> dict[str, Any]:
+    """The same model in Marian's names, which knows no <pad>, from Hugging Face's."""
+    arrays: dict[str, Any] = {"Wemb": weights["model.shared.weight"][:-1].numpy()}
+    arrays["decoder_ff_logit_out_b"] = weights["final_logits_bias"][:, :-1].numpy()
+    suffixes = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "out_proj": "o"}
+    attentions = {"self_attn": "self", "encoder_attn": "context"}
+    for stack in ("encoder", "decoder"):
+        for number, layer in enumerate(getattr(theirs.model.model, stack).layers):
+            to = f"{stack}_l{number + 1}"
+            for name, ours in attentions.items():
+                if not hasattr(layer, name):
+                    continue
+                for projection, x in suffixes.items():
+                    linear = getattr(getattr(layer, name), projection)
+                    arrays[f"{to}_{ours}_W{x}"] = linear.weight.detach().numpy().T
+                    arrays[f"{to}_{ours}_b{x}"] = linear.bias.detach().numpy()[None]
+                norm = getattr(layer, f"{name}_layer_norm")
+                arrays[f"{to}_{ours}_Wo_ln_scale"] = norm.weight.detach().numpy()[None]
+                arrays[f"{to}_{ours}_Wo_ln_bias"] = norm.bias.detach().numpy()[None]
+            for n, linear in ((1, layer.fc1), (2, layer.fc2)):
+                arrays[f"{to}_ffn_W{n}"] = linear.weight.detach().numpy().T
+                arrays[f"{to}_ffn_b{n}"] = linear.bias.detach().numpy()[None]
+            arrays[f"{to}_ffn_ffn_ln_scale"] = layer.final_layer_norm.weight.detach().numpy()[None]
+            arrays[f"{to}_ffn_ffn_ln_bias"] = layer.final_layer_norm.bias.detach().numpy()[None]
+    return arrays
+
+
+def test_a_release_and_hugging_faces_directory_of_one_model_are_the_same(
+    make_hugging_face: Any, sentencepiece_models: Models, tmp_path: Path
+) -> None:
+    theirs = make_hugging_face()
+    theirs_weights = {name: weight.detach() for name, weight in theirs.model.state_dict().items()}
+    release = write_release(tmp_path / "release", sentencepiece_models, arrays_of(theirs_weights, theirs))
+    (_, tokenizer, weights), (_, other, expected) = (
+        read_model(path).to_checkpoint() for path in (release, theirs.directory)
+    )
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], weight) for name, weight in expected.items())
+    assert tokenizer.digest == other.digest
+
+
+def test_log_probabilities_are_those_of_ctranslate2(release: Path, tmp_path: Path) -> None:
+    """Its converter for OPUS-MT shares no code with ours."""
+    ctranslate2 = pytest.importorskip("ctranslate2")
+    ctranslate2.converters.OpusMTConverter(str(release)).convert(str(tmp_path / "ct2"))
+    theirs = ctranslate2.Translator(str(tmp_path / "ct2"), compute_type="float32", intra_threads=1)
+    translator = Translator.load(release, device="cpu", precision="fp32")
+    tokenizer = translator.tokenizer
+    sources, targets = (list(side) for side in zip(*pairs("test", 11), strict=True))
+    ids = tokenizer.encode(targets)
+    scored = theirs.score_batch(tokenizer.source.encode_as_pieces(sources), [tokenizer.pieces(x) for x in ids])
+    for source, target, found in zip(sources, ids, scored, strict=True):
+        state = translator.model.encode(torch.tensor([[*tokenizer.source.encode([source])[0], 3]]))
+        hidden, _ = translator.model.decode(torch.tensor([[2, *target]]), state)
+        log_probs = translator.logits(hidden)[0].log_softmax(-1)
+        ours = log_probs.gather(1, torch.tensor([*target, 3])[:, None]).flatten()
+        assert np.abs(ours.detach().numpy() - np.array(found.log_probs)).max() < 1e-5
+
+
+@pytest.mark.parametrize("prefix", ["", "opus-2020-02-26/"])
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
+def test_an_archive_is_read_as_its_files_are(release: Path, tmp_path: Path, prefix: str, compression: int) -> None:
+    archive = pack(release, tmp_path / "opus.zip", prefix, compression)
+    expected, found = weights_of(release), weights_of(archive)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+
+
+def test_two_vocabularies_are_read(sentencepiece_models: Models, tmp_path: Path) -> None:
+    ids = [make_vocabulary(pieces_of(model)) for model in sentencepiece_models]
+    for of_side in ids:
+        del of_side["<pad>"]
+    arrays = random_arrays([len(of_side) for of_side in ids], is_shared=False)
+    release = write_release(tmp_path / "release", sentencepiece_models, arrays)
+    for name, of_side in zip(("src", "trg"), ids, strict=True):
+        write_vocabulary(release / f"{name}.vocab.yml", of_side)
+    decoder = yaml.safe_load((release / "decoder.yml").read_text()) | {"vocabs": ["src.vocab.yml", "trg.vocab.yml"]}
+    (release / "decoder.yml").write_text(yaml.safe_dump(decoder))
+    config, tokenizer, weights = read_model(release).to_checkpoint()
+    assert config.data.separate_vocabularies
+    assert tokenizer.sizes == (len(ids[1]) + 2, len(ids[0]) + 2)
+    assert weights["embedding.target_weight"].shape == (len(ids[1]) + 2, D_MODEL)
+    translator = Translator.load(release, device="cpu")
+    assert len(translator.translate(["A man is sleeping."], max_length=5)) == 1
+
+
+def test_a_model_without_an_output_bias_has_zeros(sentencepiece_models: Models, tmp_path: Path) -> None:
+    release = write_release(tmp_path / "release", sentencepiece_models)
+    with np.load(release / "opus.npz") as file:
+        arrays = dict(file)
+    del arrays["decoder_ff_logit_out_b"]
+    np.savez(release / "opus.npz", **arrays)
+    bias = weights_of(release)["embedding.output_bias"]
+    assert bias[[0, 2]].tolist() == [-100, -100]
+    assert not bias[3:].any()
+
+
+def test_what_our_search_does_not_have_is_named(release: Path, capsys: Any) -> None:
+    decoder = yaml.safe_load((release / "decoder.yml").read_text()) | {"word-penalty": 0.2, "allow-unk": True}
+    (release / "decoder.yml").write_text(yaml.safe_dump(decoder))
+    model = read_model(release)
+    assert model.search["allow_unknown"] is True
+    assert capsys.readouterr().err == f"warning: {release}: decoder.yml: word-penalty=0.2 is not taken over\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "languages"),
+    [
+        ("* source language(s): eng deu\n* target language(s): nld\n", ("und", "nld")),
+        ("nothing", ("und", "und")),
+        (None, ("und", "und")),
+    ],
+)
+def test_languages_are_those_of_the_readme(release: Path, text: str | None, languages: tuple[str, str]) -> None:
+    (release / "README.md").unlink()
+    if text is not None:
+        (release / "README.md").write_text(text)
+    assert read_model(release).languages == languages
+
+
+# Vocabularies in YAML.
+
+
+def test_a_vocabulary_is_read_line_by_line() -> None:
+    content = (
+        '</s>: 0\n"<unk>": 1\n\n\'it\'\'s\': 2\n"\\"": 3\n"\\\\": 4\n"\\x85": 5\n"\\u00e9": 6\n"\\U0001F389": 7\n'
+        '~: 8\nyes: 9\n1:30: 10\n? long\n: 11\n▁de: 12\r\n"\\t": 13\n'
+    )
+    found = parse_yaml_vocabulary("vocab.yml", content.encode())
+    assert [*found] == ["</s>", "<unk>", "it's", '"', "\\", "\x85", "é", "🎉", "~", "yes", "1:30", "long", "▁de", "\t"]
+    assert [*found.values()] == [*range(14)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: 0\na: 1\n", "line 2: 'a' is given twice"),
+        (b"a: &a [x]\n", "line 1 is not of the form `piece: id`"),
+        (b"*a: 1\n", "line 1 is not of the form"),
+        (b"!!python/object/apply:os.system : 1\n", "line 1 is not of the form"),
+        (b"a: -1\n", "line 1 is not of the form"),
+        (b"a: 1.5\n", "line 1 is not of the form"),
+        (b'"a: 1\n', "line 1 is not of the form"),
+        (b"'a: 1\n", "line 1 is not of the form"),
+        (b"a\n", "line 1 is not of the form"),
+        (b"? a\nb: 1\n", "line 2 is not of the form"),
+        (b"? a\n", "line 2 is not of the form"),
+        ("a: ١\n".encode(), "line 1 is not of the form"),
+        (b"\xff: 1\n", "not text in UTF-8"),
+    ],
+)
+def test_other_yaml_is_refused(content: bytes, message: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"^vocab\.yml: {message}"):
+        parse_yaml_vocabulary("vocab.yml", content)
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"type": "s2s"}, r"opus\.npz: type='s2s': only models with 'transformer' are read"),
+        ({"transformer-preprocess": "n"}, "transformer-preprocess='n': only models with ''"),
+        ({"transformer-postprocess": "da"}, "transformer-postprocess='da': only models with 'dan'"),
+        ({"transformer-postprocess-emb": "nd"}, "transformer-postprocess-emb='nd': only models with 'd'"),
+        ({"transformer-decoder-autoreg": "rnn"}, "transformer-decoder-autoreg='rnn': only models with"),
+        ({"transformer-ffn-depth": 3}, "transformer-ffn-depth=3: only models with 2"),
+        ({"transformer-train-position-embeddings": True}, "train-position-embeddings=True: only models with False"),
+        ({"transformer-tied-layers": [1, 1]}, r"transformer-tied-layers=\[1, 1\]: only models with \[\]"),
+        ({"transformer-ffn-activation": "gelu"}, "transformer-ffn-activation='gelu' is not one of relu, swish"),
+        ({"transformer-decoder-dim-ffn": 31}, "transformer-decoder-dim-ffn differs from transformer-dim-ffn"),
+        ({"dim-emb": "22"}, "dim-emb='22' must be a whole number"),
+        ({"enc-depth": 10**9}, r"model\.num_layers=1000000000"),
+        ({"enc-depth": 3}, r"the weight model\.encoder\.layers\.2\.\S+ is missing"),
+        ({"transformer-heads": 3}, r"model\.d_model=22 is not a multiple of model\.num_heads=3"),
+    ],
+)
+def test_a_model_that_ours_cannot_be_is_refused(
+    sentencepiece_models: Models, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    release = write_release(tmp_path / "release", sentencepiece_models, **options)
+    with pytest.raises(CheckpointError, match=message):
+        weights_of(release)
+
+
+def changed_arrays(release: Path, **arrays: Any) -> None:
+    with np.load(release / "opus.npz") as file:
+        kept = {name: array for name, array in file.items() if name not in arrays}
+    added = {name: array for name, array in arrays.items() if array is not None}
+    np.savez(release / "opus.npz", **kept, **added)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"special:model.yml": None}, r"opus\.npz: has no special:model\.yml: not a model of Marian"),
+        ({"special:model.yml": np.frombuffer(b"\xff", np.int8)}, r"special:model\.yml: not YAML"),
+        ({"special:model.yml": np.frombuffer(b"a: *b", np.int8)}, r"special:model\.yml: not YAML: .*aliases"),
+        ({"special:model.yml": np.frombuffer(b"[]", np.int8)}, "expected `key: value` lines"),
+        ({"decoder_ff_logit_out_W": np.zeros((22, 7), np.float32)}, "has the weight decoder_ff_logit_out_W, which no"),
+        ({"encoder_l0_ffn_W1": np.zeros((22, 7), np.float32)}, "has the weight encoder_l0_ffn_W1, which no model"),
+        ({"Wpos": np.zeros((22, 7), np.float32)}, "has the weight Wpos, which no model of this kind has"),
+        ({"Wemb": np.zeros((22, 7), np.int32)}, "Wemb is an array of int32 with 2 dimensions"),
+        ({"Wemb": np.zeros((2, 2, 7), np.float32)}, "Wemb is an array of float32 with 3 dimensions"),
+        ({"Wemb": None}, r"the weight model\.encoder\.embed_tokens\.weight is missing|has the weight"),
+        ({"encoder_l1_ffn_W1": None}, r"the weight model\.encoder\.layers\.0\.fc1\.weight is missing"),
+    ],
+)
+def test_damaged_weights_are_refused(release: Path, arrays: dict[str, Any], message: str) -> None:
+    changed_arrays(release, **arrays)
+    with pytest.raises(CheckpointError, match=message):
+        weights_of(release)
+
+
+class Payload:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
+
+
+def test_arrays_of_objects_are_not_unpickled(release: Path, tmp_path: Path) -> None:
+    array = np.empty(1, dtype=object)
+    array[0] = Payload(tmp_path / "marker")
+    changed_arrays(release, Wemb=array)
+    with pytest.raises(CheckpointError, match=r"opus\.npz: cannot be read: Object arrays"):
+        weights_of(release)
+    (release / "opus.npz").write_bytes(pickle.dumps(Payload(tmp_path / "marker")))
+    with pytest.raises(CheckpointError, match=r"opus\.npz: cannot be read: "):
+        weights_of(release)
+    assert not (tmp_path / "marker").exists()
+
+
+def test_a_single_array_is_no_model(release: Path) -> None:
+    with (release / "opus.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(CheckpointError, match=r"opus\.npz: (cannot be read|not an \.npz archive)"):
+        weights_of(release)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"models": []}, r"decoder\.yml: models must be a list of files, got \[\]"),
+        ({"models": "opus.npz"}, "models must be a list of files, got 'opus.npz'"),
+        ({"models": ["opus.npz", "b.npz"]}, "names 2 models; only single ones are read"),
+        ({"models": ["../opus.npz"]}, r"models: \.\./opus\.npz is not a file beside it"),
+        ({"vocabs": ["/etc/passwd"]}, "vocabs: /etc/passwd is not a file beside it"),
+        ({"vocabs": ["source.spm"]}, r"the vocabulary source\.spm is not in YAML \(\.yml\)"),
+        ({"vocabs": ["other.yml"]}, r"other\.yml: is missing"),
+        ({"models": ["other.npz"]}, r"other\.npz: is missing"),
+    ],
+)
+def test_a_damaged_decoder_file_is_refused(release: Path, change: dict[str, Any], message: str) -> None:
+    decoder = yaml.safe_load((release / "decoder.yml").read_text()) | change
+    (release / "decoder.yml").write_text(yaml.safe_dump(decoder))
+    with pytest.raises(CheckpointError, match=message):
+        weights_of(release)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: !!python/object/apply:os.system [ls]", "not YAML: .*tags are not supported"),
+        (b"a: &a [x]\nb: [*a, *a]", "not YAML: .*anchors, aliases"),
+        (b"[]", "expected `key: value` lines"),
+        (b"\xff", "not text in UTF-8"),
+    ],
+)
+def test_a_decoder_file_with_more_than_plain_yaml_is_refused(release: Path, content: bytes, message: str) -> None:
+    (release / "decoder.yml").write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"decoder\.yml: {message}"):
+        weights_of(release)
+
+
+def test_vocabularies_that_differ_are_refused_if_the_matrix_is_of_both(release: Path) -> None:
+    decoder = yaml.safe_load((release / "decoder.yml").read_text())
+    name = decoder["vocabs"][0]
+    lines = (release / name).read_text().splitlines(keepends=True)
+    (release / "other.yml").write_text("".join([*lines[:-1], lines[-1].replace('": ', 'x": ')]))
+    (release / "decoder.yml").write_text(yaml.safe_dump(decoder | {"vocabs": [name, "other.yml"]}))
+    with pytest.raises(CheckpointError, match=r"differ, but the model has one matrix for both"):
+        weights_of(release)
+
+
+# Archives.
+
+
+def test_an_archive_without_a_release_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as file:
+        file.writestr("a.txt", "text")
+    with pytest.raises(CheckpointError, match=r"some\.zip: has no decoder\.yml: not a release of OPUS-MT"):
+        weights_of(tmp_path / "some.zip")
+
+
+def test_a_damaged_archive_is_refused(release: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match=r"a\.zip: cannot be unpacked: "):
+        weights_of(tmp_path / "a.zip")
+    archive = pack(release, tmp_path / "b.zip", compression=zipfile.ZIP_STORED)
+    content = bytearray(archive.read_bytes())
+    content[content.index(b"vocabs")] ^= 1  # inside decoder.yml, whose checksum then differs
+    archive.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"b\.zip: cannot be unpacked: .*CRC"):
+        weights_of(archive)
+
+
+def test_an_archive_to_fill_the_disk_is_refused(release: Path, tmp_path: Path) -> None:
+    (release / "source.spm").write_bytes(bytes(30 << 20))
+    with pytest.raises(CheckpointError, match=r"source\.spm would have 31,457,280 bytes, more than a model's file"):
+        weights_of(pack(release, tmp_path / "bomb.zip"))
+
+
+def test_files_beside_the_release_are_not_unpacked(release: Path, tmp_path: Path, cache: Path) -> None:
+    (release / "evil.sh").write_text("#!/bin/sh\n")
+    archive = pack(release, tmp_path / "opus.zip")
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr("../outside", "x")
+    assert read_model(archive).name == str(archive)
+    assert not (cache.parent / "outside").exists()
+    assert not [*cache.glob(".unpacked-*")], "what was unpacked is removed"

@@ -1,0 +1,201 @@
+"""Hugging Face's directories of Marian models, read without `transformers`.
+
+config.json  generation_config.json  model.safetensors  vocab.json  target_vocab.json  source.spm  target.spm
+tokenizer_config.json
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from transformer.errors import CheckpointError, warn
+from transformer.interop.local_files import read_bytes
+from transformer.interop.marian_model import UNKNOWN_LANGUAGE, MarianModel
+from transformer.interop.marian_vocabulary import PADDING, parse_json, vocabulary
+from transformer.interop.marian_weights import SHARED, SOURCE, TARGET
+
+WEIGHTS = "model.safetensors"
+_HEAD = "lm_head.weight"
+_ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "swish": "swish", "silu": "swish"}
+# What other models of this format have, and the only value of each that ours can be.
+_REQUIRED: dict[str, tuple[Any, ...]] = {
+    "model_type": ("marian",),
+    "scale_embedding": (True,),
+    **dict.fromkeys(("normalize_before", "normalize_embedding", "add_final_layer_norm"), (False, None)),
+    "tie_word_embeddings": (True, None),
+}
+# Settings of `generate` that change outputs and that our search does not have, with the values that change none.
+_NOT_TAKEN: dict[str, tuple[Any, ...]] = {
+    "do_sample": (False, None),
+    "repetition_penalty": (1, None),
+    "diversity_penalty": (0, None),
+    "encoder_no_repeat_ngram_size": (0, None),
+    "forced_bos_token_id": (None,),
+    "suppress_tokens": ([], None),
+    "begin_suppress_tokens": ([], None),
+}
+_LONGEST_SOURCE = 512
+
+
+def read_directory(directory: Path) -> MarianModel:
+    """Read a directory. CheckpointError if a file is missing or invalid, or the model is one that ours cannot be."""
+    config = _json(directory, "config.json")
+    check_config(str(directory / "config.json"), config)
+    settings = config | _json(directory, "generation_config.json", optional=True)
+    options = _json(directory, "tokenizer_config.json", optional=True)
+    is_shared = config.get("share_encoder_decoder_embeddings", True) is not False
+    tensors = _tensors(directory / WEIGHTS, is_shared=is_shared)
+    # Marian's padding starts the decoder. A model of ours, exported, has <s> for that.
+    start = PADDING if config.get("decoder_start_token_id") == config.get("pad_token_id") else "<s>"
+    source_file = directory / "vocab.json"
+    target_file = source_file if is_shared else directory / "target_vocab.json"
+    source, target = (
+        vocabulary(str(file), parse_json(str(file), read_bytes(file)), start=start)
+        for file in (source_file, target_file)
+    )
+    padding = target.start if target.padding is None else target.padding
+    special = {"eos": target.end, "decoder_start": target.start, "pad": padding}
+    _check_ids(str(directory / "config.json"), config, target_file, special)
+    return MarianModel(
+        name=str(directory),
+        tensors=tensors,
+        model=_model_keys(str(directory / "config.json"), config),
+        vocabularies=(source, target),
+        sentencepiece=(read_bytes(directory / "source.spm"), read_bytes(directory / "target.spm")),
+        languages=(_language(options, "source_lang"), _language(options, "target_lang")),
+        search=_search_keys(str(directory), settings, {target.start, target.padding}),
+    )
+
+
+def check_config(file: str, config: dict[str, Any]) -> None:
+    """CheckpointError for a model that ours cannot be."""
+    for key, accepted in _REQUIRED.items():
+        if config.get(key) not in accepted:
+            wanted = "true" if accepted[0] is True else "false" if accepted[0] is False else accepted[0]
+            raise CheckpointError(f"{file}: {key}={config.get(key)!r}: only models with {wanted} are read")
+    for what in ("attention_heads", "ffn_dim"):
+        sides = [config.get(f"{side}_{what}") for side in ("encoder", "decoder")]
+        if sides[0] != sides[1]:
+            raise CheckpointError(f"{file}: encoder_{what}={sides[0]!r} and decoder_{what}={sides[1]!r} differ")
+    if config.get("activation_function") not in _ACTIVATIONS:
+        raise CheckpointError(
+            f"{file}: activation_function={config.get('activation_function')!r} is not one of {', '.join(_ACTIVATIONS)}"
+        )
+
+
+def no_weights(directory: Path) -> CheckpointError:
+    """The error of a directory without weights that can be read, with the ways out."""
+    return CheckpointError(
+        f"{directory}: has no {WEIGHTS}; pytorch_model.bin is pickled, so that reading it can run programs, and is "
+        "not read. Three ways out: a revision with safetensors, as OWNER/NAME@refs/pr/N if a pull request on the hub "
+        "has them; OPUS-MT's own release of the model, an archive (.zip) that has no such file; or, if you trust the "
+        "file, python -c "
+        "\"import transformers as t; t.MarianMTModel.from_pretrained('NAME').save_pretrained('DIRECTORY'); "
+        "t.MarianTokenizer.from_pretrained('NAME').save_pretrained('DIRECTORY')\""
+    )
+
+
+def _json(directory: Path, name: str, *, optional: bool = False) -> dict[str, Any]:
+    path = directory / name
+    if optional and not path.exists():
+        return {}
+    return parse_json(str(path), read_bytes(path))
+
+
+def _tensors(path: Path, *, is_shared: bool) -> dict[str, Tensor]:
+    """The weights with one name each. CheckpointError if several that must be one differ."""
+    if not path.is_file():
+        raise no_weights(path.parent)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+    tensors = {name: x for name, x in tensors.items() if not name.endswith("embed_positions.weight")}  # a formula
+    if is_shared:
+        tensors[SHARED] = _one_of(path, tensors, (SHARED, SOURCE, TARGET, _HEAD))
+    else:
+        tensors[SOURCE] = _one_of(path, tensors, (SOURCE,))
+        tensors[TARGET] = _one_of(path, tensors, (TARGET, _HEAD))
+    # Copied: what safetensors returns is backed by the file.
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def _one_of(path: Path, tensors: dict[str, Tensor], names: tuple[str, ...]) -> Tensor:
+    """The matrix that is saved under some of these names, all of which are taken out of the tensors."""
+    found = {name: tensors.pop(name) for name in names if name in tensors}
+    if not found:
+        raise CheckpointError(f"{path}: the weight {names[0]} is missing")
+    (first, matrix), *others = found.items()
+    for name, other in others:
+        if not torch.equal(matrix, other):
+            raise CheckpointError(
+                f"{path}: {first} and {name} must be one matrix, and differ, so that one of them was damaged when the "
+                "model was saved; its repository may have a repaired revision, as OWNER/NAME@refs/pr/N"
+            )
+    return matrix
+
+
+def _check_ids(file: str, config: dict[str, Any], vocabulary_file: Path, found: dict[str, int]) -> None:
+    for name, id_ in found.items():
+        key = f"{name}_token_id"
+        if config.get(key) != id_:
+            raise CheckpointError(
+                f"{file}: {key}={config.get(key)!r}, but that piece has the id {id_} in {vocabulary_file}"
+            )
+
+
+def _model_keys(file: str, config: dict[str, Any]) -> dict[str, Any]:
+    names = {
+        "d_model": "d_model",
+        "num_layers": "encoder_layers",
+        "num_decoder_layers": "decoder_layers",
+        "num_heads": "encoder_attention_heads",
+        "d_ff": "encoder_ffn_dim",
+    }
+    for name in names.values():
+        if type(config.get(name)) is not int:
+            raise CheckpointError(f"{file}: {name}={config.get(name)!r} must be a whole number")
+    keys: dict[str, Any] = {ours: config[theirs] for ours, theirs in names.items()}
+    if keys["num_decoder_layers"] == keys["num_layers"]:
+        keys["num_decoder_layers"] = None
+    for name in ("dropout", "attention_dropout", "activation_dropout"):
+        if type(value := config.get(name, 0.0)) in (int, float):
+            keys[name] = float(value)
+    return keys | {"activation": _ACTIVATIONS[config["activation_function"]]}
+
+
+def _search_keys(where: str, settings: dict[str, Any], never: set[int | None]) -> dict[str, Any]:
+    """Our search, with what its settings mean there; a warning for those that it does not have."""
+
+    def number(name: str, default: Any, kinds: tuple[type, ...] = (int,)) -> Any:
+        value = settings.get(name)
+        return value if type(value) in kinds else default
+
+    others = [f"{name}={settings[name]!r}" for name, same in _NOT_TAKEN.items() if settings.get(name) not in same]
+    banned = settings.get("bad_words_ids") or []
+    if banned != [ids for ids in banned if isinstance(ids, list) and len(ids) == 1 and ids[0] in never]:
+        others.append("bad_words_ids")
+    if others:
+        warn(f"{where}: its generation settings {', '.join(others)} are not taken over")
+    longest = number("max_length", _LONGEST_SOURCE)
+    return {
+        "beam": number("num_beams", 4),
+        "alpha": float(number("length_penalty", 1.0, (int, float))),
+        "length_penalty": "power",
+        "max_length": max(1, longest - 1),  # theirs counts the start
+        "min_length": number("min_length", 0),
+        "no_repeat_ngram": number("no_repeat_ngram_size", 0),
+        "allow_unknown": False,  # as Marian itself
+        "max_source_length": _LONGEST_SOURCE,
+    }
+
+
+def _language(options: dict[str, Any], key: str) -> str:
+    value = options.get(key)
+    return value if isinstance(value, str) and value else UNKNOWN_LANGUAGE

@@ -1,0 +1,265 @@
+"""OPUS-MT's own releases of its models: an archive, or its files, as Marian wrote them.
+
+decoder.yml names the others: weights in an .npz, with Marian's options inside, and a vocabulary per side, in YAML.
+Beside them are source.spm and target.spm.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from transformer.config_file import parse_yaml
+from transformer.errors import CheckpointError, warn
+from transformer.interop.local_files import read_bytes
+from transformer.interop.marian_model import UNKNOWN_LANGUAGE, MarianModel
+from transformer.interop.marian_vocabulary import PADDING, parse_yaml_vocabulary, vocabulary
+from transformer.interop.marian_weights import OUTPUT_BIAS, SHARED, SOURCE, TARGET
+
+DECODER = "decoder.yml"
+_SPM = ("source.spm", "target.spm")
+_README = "README.md"
+_OPTIONS = "special:model.yml"
+# Options of Marian that change the model, with the only value of each that ours can be; the first is the default.
+_REQUIRED: dict[str, tuple[Any, ...]] = {
+    "type": ("transformer",),
+    "transformer-preprocess": ("",),
+    "transformer-postprocess": ("dan",),
+    "transformer-postprocess-emb": ("d", ""),
+    "transformer-postprocess-top": ("",),
+    "transformer-decoder-autoreg": ("self-attention",),
+    "transformer-ffn-depth": (2,),
+    "transformer-no-projection": (False,),
+    "transformer-train-position-embeddings": (False,),
+    "transformer-tied-layers": ([],),
+    "lemma-dim-emb": (0,),
+}
+# Marian's gelu is another function than that of Hugging Face and torch.
+_ACTIVATIONS = ("relu", "swish")
+_EMBEDDINGS = {"Wemb": SHARED, "encoder_Wemb": SOURCE, "decoder_Wemb": TARGET}
+_OUTPUT_BIAS = "decoder_ff_logit_out_b"
+# What follows the number of a layer, as Hugging Face has it. Matrices are (in, out) here.
+_SUFFIXES = {
+    f"{ours}_{kind}{x}": f"{theirs}.{y}_proj.{name}"
+    for ours, theirs in (("self", "self_attn"), ("context", "encoder_attn"))
+    for kind, name in (("W", "weight"), ("b", "bias"))
+    for x, y in (("q", "q"), ("k", "k"), ("v", "v"), ("o", "out"))
+}
+_SUFFIXES |= {f"ffn_{kind}{n}": f"fc{n}.{name}" for n in (1, 2) for kind, name in (("W", "weight"), ("b", "bias"))}
+_SUFFIXES |= {
+    f"{ours}_ln_{kind}": f"{theirs}_layer_norm.{name}"
+    for ours, theirs in (("self_Wo", "self_attn"), ("context_Wo", "encoder_attn"), ("ffn_ffn", "final"))
+    for kind, name in (("scale", "weight"), ("bias", "bias"))
+}
+_MATRIX = re.compile(r"_W[qkvo12]$")
+_LONGEST_SOURCE = 512
+# Weights, text and SentencePiece models are compressed to a third at best; a file to exhaust the disk, a thousandfold.
+_MOST_COMPRESSED = 100
+# What numpy raises for a damaged file.
+_UNREADABLE = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError, AttributeError, TypeError)
+
+
+def unpack(archive: Path, directory: Path) -> None:
+    """Unpack the files of a release that `read_release` reads. CheckpointError if it is none."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            members = {PurePosixPath(info.filename): info for info in file.infolist() if not info.is_dir()}
+            decoders = sorted((path for path in members if path.name == DECODER), key=lambda path: len(path.parts))
+            if not decoders:
+                raise CheckpointError(f"{archive}: has no {DECODER}: not a release of OPUS-MT")
+            inside = {path.name: info for path, info in members.items() if path.parent == decoders[0].parent}
+            _unpack(file, inside, DECODER, directory)
+            models, vocabularies = _file_names(directory, str(archive))
+            for name in (models, *vocabularies, *_SPM, _README):
+                if name in inside:
+                    _unpack(file, inside, name, directory)
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+        raise CheckpointError(f"{archive}: cannot be unpacked: {error}") from None
+
+
+def _unpack(file: zipfile.ZipFile, inside: dict[str, zipfile.ZipInfo], name: str, directory: Path) -> None:
+    info = inside[name]
+    if info.file_size > _MOST_COMPRESSED * max(info.compress_size, 1 << 10):
+        raise CheckpointError(f"{file.filename}: {name} would have {info.file_size:,} bytes, more than a model's file")
+    with file.open(info) as packed, (directory / name).open("wb") as unpacked:
+        shutil.copyfileobj(packed, unpacked, 1 << 20)
+
+
+def read_release(directory: Path, name: str) -> MarianModel:
+    """Read the files of a release; `name` is for messages. CheckpointError if one is missing or invalid."""
+    decoder = _yaml(directory / DECODER, f"{name}: {DECODER}")
+    model_file, vocabulary_files = _file_names(directory, name)
+    arrays = _arrays(directory / model_file, f"{name}: {model_file}")
+    options = _options(arrays, f"{name}: {model_file}")
+    ids = [
+        parse_yaml_vocabulary(f"{name}: {file}", read_bytes(directory / file, f"{name}: {file}"))
+        for file in (vocabulary_files[0], vocabulary_files[-1])
+    ]
+    # Its padding is a row of zeros after the others, which starts the decoder.
+    source, target = (
+        vocabulary(f"{name}: {file}", of_side | {PADDING: len(of_side)})
+        for file, of_side in zip((vocabulary_files[0], vocabulary_files[-1]), ids, strict=True)
+    )
+    spm = [read_bytes(directory / file, f"{name}: {file}") for file in _SPM]
+    tensors = _tensors(arrays, f"{name}: {model_file}")
+    if SHARED in tensors and source != target:
+        raise CheckpointError(f"{name}: {' and '.join(vocabulary_files)} differ, but the model has one matrix for both")
+    return MarianModel(
+        name=name,
+        tensors=tensors,
+        model=_model_keys(options, f"{name}: {model_file}"),
+        vocabularies=(source, target),
+        sentencepiece=(spm[0], spm[1]),
+        languages=_languages(directory / _README),
+        search=_search_keys(decoder, f"{name}: {DECODER}"),
+    )
+
+
+def _file_names(directory: Path, name: str) -> tuple[str, list[str]]:
+    """The names of the weights and of the vocabularies in `decoder.yml`, which are files beside it."""
+    decoder = _yaml(directory / DECODER, f"{name}: {DECODER}")
+    found = {}
+    for key in ("models", "vocabs"):
+        files = decoder.get(key)
+        if not isinstance(files, list) or not files or not all(isinstance(file, str) for file in files):
+            raise CheckpointError(f"{name}: {DECODER}: {key} must be a list of files, got {files!r}")
+        found[key] = [str(PurePosixPath(file)) for file in files]
+        for file in found[key]:
+            if PurePosixPath(file).name != file or file in ("..", ""):
+                raise CheckpointError(f"{name}: {DECODER}: {key}: {file} is not a file beside it")
+    if len(found["models"]) > 1:
+        raise CheckpointError(
+            f"{name}: {DECODER}: names {len(found['models'])} models; only single ones are read, and `translate "
+            "--ensemble` joins them"
+        )
+    if others := [file for file in found["vocabs"] if not file.endswith((".yml", ".yaml"))]:
+        raise CheckpointError(f"{name}: {DECODER}: the vocabulary {others[0]} is not in YAML (.yml)")
+    return found["models"][0], found["vocabs"]
+
+
+def _yaml(path: Path, name: str) -> dict[str, Any]:
+    try:
+        values = parse_yaml(read_bytes(path, name, most=1 << 20).decode())
+    except UnicodeDecodeError:
+        raise CheckpointError(f"{name}: not text in UTF-8") from None
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(f"{name}: not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{name}: expected `key: value` lines")
+    return values
+
+
+def _arrays(path: Path, name: str) -> dict[str, npt.NDArray[Any]]:
+    if not path.is_file():
+        raise CheckpointError(f"{name}: is missing")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise CheckpointError(f"{name}: not an .npz archive")
+            return {key: archive[key] for key in archive.files}
+    except CheckpointError:
+        raise
+    except _UNREADABLE as error:
+        raise CheckpointError(f"{name}: cannot be read: {error}") from None
+
+
+def _options(arrays: dict[str, npt.NDArray[Any]], name: str) -> dict[str, Any]:
+    """Marian's options, taken out of the arrays. CheckpointError for a model that ours cannot be."""
+    if _OPTIONS not in arrays:
+        raise CheckpointError(f"{name}: has no {_OPTIONS}: not a model of Marian")
+    content = arrays.pop(_OPTIONS).tobytes().rstrip(b"\0")
+    try:
+        options = parse_yaml(content.decode())
+    except ValueError as error:  # UnicodeDecodeError too
+        raise CheckpointError(f"{name}: {_OPTIONS}: not YAML: {error}") from None
+    if not isinstance(options, dict):
+        raise CheckpointError(f"{name}: {_OPTIONS}: expected `key: value` lines")
+    for key, accepted in _REQUIRED.items():
+        if options.get(key, accepted[0]) not in accepted:
+            raise CheckpointError(f"{name}: {key}={options[key]!r}: only models with {accepted[0]!r} are read")
+    if options.get("transformer-ffn-activation", "swish") not in _ACTIVATIONS:
+        found = options["transformer-ffn-activation"]
+        raise CheckpointError(f"{name}: transformer-ffn-activation={found!r} is not one of {', '.join(_ACTIVATIONS)}")
+    return options
+
+
+def _model_keys(options: dict[str, Any], name: str) -> dict[str, Any]:
+    names = {
+        "d_model": "dim-emb",
+        "num_layers": "enc-depth",
+        "num_decoder_layers": "dec-depth",
+        "num_heads": "transformer-heads",
+        "d_ff": "transformer-dim-ffn",
+    }
+    for key in names.values():
+        if type(options.get(key)) is not int:
+            raise CheckpointError(f"{name}: {key}={options.get(key)!r} must be a whole number")
+    keys: dict[str, Any] = {ours: options[key] for ours, key in names.items()}
+    if options.get("transformer-decoder-dim-ffn") not in (None, 0, keys["d_ff"]):
+        raise CheckpointError(f"{name}: transformer-decoder-dim-ffn differs from transformer-dim-ffn")
+    if keys["num_decoder_layers"] == keys["num_layers"]:
+        keys["num_decoder_layers"] = None
+    return keys | {"activation": options.get("transformer-ffn-activation", "swish")}
+
+
+def _tensors(arrays: dict[str, npt.NDArray[Any]], name: str) -> dict[str, Tensor]:
+    """The weights by Hugging Face's names. CheckpointError for one that no such model has."""
+    tensors = {}
+    for key, array in arrays.items():
+        if key.endswith("_bo_dummy"):  # which Marian makes for speed
+            continue
+        if array.dtype.kind != "f" or array.ndim not in (1, 2):
+            raise CheckpointError(f"{name}: {key} is an array of {array.dtype} with {array.ndim} dimensions")
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if key in _EMBEDDINGS:
+            tensors[_EMBEDDINGS[key]] = torch.cat((tensor, tensor.new_zeros(1, tensor.size(-1))))
+        elif key == _OUTPUT_BIAS:
+            tensors[OUTPUT_BIAS] = torch.cat((tensor.flatten(), tensor.new_zeros(1)))[None]
+        else:
+            tensors[_hugging_face_name(key, name)] = tensor.T.contiguous() if _MATRIX.search(key) else tensor.flatten()
+    if OUTPUT_BIAS not in tensors:  # as `output-omit-bias` asks for
+        output = tensors.get(SHARED, tensors.get(TARGET, torch.zeros(0, 0)))
+        tensors[OUTPUT_BIAS] = output.new_zeros(1, len(output))
+    return tensors
+
+
+def _hugging_face_name(key: str, name: str) -> str:
+    match = re.fullmatch(r"(encoder|decoder)_l([1-9]\d{0,3})_(\w+)", key)
+    if match is None or match[3] not in _SUFFIXES:
+        raise CheckpointError(f"{name}: has the weight {key}, which no model of this kind has")
+    return f"model.{match[1]}.layers.{int(match[2]) - 1}.{_SUFFIXES[match[3]]}"
+
+
+def _search_keys(decoder: dict[str, Any], name: str) -> dict[str, Any]:
+    """Our search, with what Marian's options for its decoder mean there."""
+    if decoder.get("word-penalty") not in (None, 0):
+        warn(f"{name}: word-penalty={decoder['word-penalty']} is not taken over")
+    beam, alpha = decoder.get("beam-size"), decoder.get("normalize")
+    return {
+        "beam": beam if type(beam) is int else 6,
+        "alpha": float(alpha) if isinstance(alpha, int | float) else 1.0,
+        "length_penalty": "power",
+        "allow_unknown": decoder.get("allow-unk") is True,
+        "max_source_length": _LONGEST_SOURCE,
+    }
+
+
+def _languages(readme: Path) -> tuple[str, str]:
+    """The codes of source and target, where the README names one of each."""
+    text = read_bytes(readme).decode(errors="replace") if readme.exists() else ""
+    found = []
+    for side in ("source", "target"):
+        match = re.search(rf"^\W*{side} language\(s\):\s*([a-z]{{2,3}}(?:_\w+)?)\s*$", text, re.MULTILINE)
+        found.append(UNKNOWN_LANGUAGE if match is None else match[1])
+    return found[0], found[1]
