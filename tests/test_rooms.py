@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "transformer"
 ROOMS = [
     "commands",
     "inspection",
-    "interop",
     "inference",
+    "interop",
     "training",
     "interop.readers",
     "parsing",

@@ -57,3 +57,7 @@ class WorkerError(UserError):
 
 class DeviceError(UserError):
     """A device or precision that this machine does not have."""
+
+
+class ExportError(UserError):
+    """A model or an option that another format has no place for, or a directory that cannot be written."""

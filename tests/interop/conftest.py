@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from interop_models import make as make
+from interop_models import offline as offline
+from interop_models import other_tokenizer as other_tokenizer
+from interop_models import save as save
 from marian_files import HuggingFace, pairs, train_sentencepiece, write_release
 
 MakeHuggingFace = Callable[..., HuggingFace]

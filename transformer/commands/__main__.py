@@ -20,6 +20,7 @@ _COMMANDS = {
     "attend": "draw the attention of a translation",
     "plot": "print or draw learning curves; draw positions and learning rates",
     "runs": "list runs with their state, scores and time",
+    "export": "write a model for Hugging Face, CTranslate2, ONNX and others; upload it to the hub",
     "data": "describe the data of a configuration: lengths, what is dropped, overlaps",
     "tokenizer": "train a tokenizer; split text, join it, or count its pieces",
     "configs": "list the configurations of the package, or print one",

@@ -54,6 +54,16 @@ def check_resumable_output(path: Path, inputs: Iterable[Path], run: str) -> None
         check_output(path.with_name(f"{path.name}{suffix}"), inputs, data)
 
 
+def check_output_directory(path: Path) -> None:
+    """ConfigError for a directory to write that is, or belongs to, a checkpoint or a run's own directories."""
+    directory = path.absolute()
+    for parent in (directory, *directory.parents):
+        if any((parent / name).exists() for name in _CHECKPOINT_FILES):
+            raise ConfigError(f"{path}: {parent} is a checkpoint, to which no other file belongs; choose another place")
+        if parent.name in RUN_DIRECTORIES and is_run(parent.parent):
+            raise ConfigError(f"{path}: {parent} is a directory of the run there; choose another place")
+
+
 def _check_no_part_of_a_corpus(path: Path, corpus: Path) -> None:
     """ConfigError for a file of any split or language of `data.corpus`."""
     if corpus.is_dir() and path.exists() and path.resolve().is_relative_to(corpus.resolve()):

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformer.config import SearchConfig, override
 from transformer.errors import ConfigError
+from transformer.inference.ctranslate2_engine import CTranslate2Translator
 from transformer.inference.ensemble import Ensemble
 from transformer.inference.penalties import PENALTIES
 from transformer.inference.prepacked import precision_of
@@ -179,7 +180,10 @@ def describe_translation(translator: Translator) -> dict[str, object]:
 
 def precision_beside(translator: Translator) -> dict[str, object]:
     """The precision, to name beside a result that was not computed in float32 alone."""
-    precision = precision_of(member.model for member in translator.members)
+    if isinstance(translator, CTranslate2Translator):
+        precision = translator.precision
+    else:
+        precision = precision_of(member.model for member in translator.members)
     return {} if precision == "float32" else {"precision": precision}
 
 

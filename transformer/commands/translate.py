@@ -22,6 +22,13 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from transformer.commands.engine import (
+    add_engine_option,
+    check_engine_options,
+    check_engine_search,
+    check_export_output,
+    load_engine,
+)
 from transformer.commands.json_lines import align_translations, json_lines
 from transformer.commands.outputs import check_resumable_output
 from transformer.commands.search_options import (
@@ -29,7 +36,6 @@ from transformer.commands.search_options import (
     add_search_options,
     apply_search_options,
     chosen_sampling,
-    load_translator,
     origins,
     precision_beside,
     print_notes,
@@ -86,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     output.add_argument("--output", type=Path, metavar="FILE", help="write to this file; resumable")
     parser.add_argument("--device", default="auto", choices=DEVICES)
     parser.add_argument("--precision", default="auto", choices=PRECISIONS)
+    add_engine_option(parser)
     arguments = parser.parse_args(argv)
     with init_distributed() as context:
         return _translate(arguments, context)
@@ -96,8 +103,9 @@ def _translate(arguments: argparse.Namespace, context: DistributedContext) -> in
     source = _source(arguments) if context.is_main else None
     constraints = ConstraintFile.read(arguments.constraints if context.is_main else None)
     tune_process(inference=True)
-    translator = load_translator(arguments, arguments.run)
+    translator = load_engine(arguments)
     apply_search_options(arguments, translator)
+    check_engine_search(arguments, translator)
     translator.context = context
     if sampling is None and arguments.nbest > translator.search.beam:
         raise ConfigError(
@@ -132,6 +140,7 @@ def _check_options(arguments: argparse.Namespace) -> Sampling | None:
         raise ConfigError("--alignment-layer needs --alignment")
     if arguments.sample and arguments.constraints is not None:
         raise ConfigError("--constraints and --sample exclude each other: samples are not steered to phrases")
+    check_engine_options(arguments)
     check_count("--nbest", arguments.nbest)
     return chosen_sampling(arguments)
 
@@ -214,7 +223,8 @@ def _source(arguments: argparse.Namespace) -> LineInput:
     Prefixes(path=arguments.prefix_file).reader()  # so that a missing file is an error now
     if (output := arguments.output) is not None:
         inputs = [x for x in (source.path, arguments.prefix_file, arguments.constraints) if x is not None]
-        check_resumable_output(output, inputs, arguments.run)
+        check = check_resumable_output if arguments.engine == "torch" else check_export_output
+        check(output, inputs, arguments.run)
     return source
 
 

@@ -20,6 +20,7 @@ from transformer.inference.exchange import to_device
 from transformer.inference.hypotheses import Hypothesis
 from transformer.inference.phrases import TextConstraints
 from transformer.inference.prepacked import PrepackedLinear, precision_of, prepack_model, ready_model
+from transformer.inference.pretrained import Pretrained
 from transformer.inference.sampling import Sampling
 from transformer.inference.search_requests import Request, Wanted, batches_of, search_batch, settings_of
 from transformer.inference.sentences import separator
@@ -35,7 +36,7 @@ from transformer.training.integrity import digest_of_tensors
 __all__ = ["Translation", "Translator"]
 
 
-class Translator:
+class Translator(Pretrained):
     """Translates text with a model.
 
     Args:
@@ -281,17 +282,15 @@ class Translator:
 
     def identity(self) -> dict[str, object]:
         """Fingerprints and settings on which the translations of a text depend."""
+        own = {"weights": digest_of_tensors(self.model.state_dict()), "precision": precision_of([self.model])}
+        return own | self._settings()
+
+    def _settings(self) -> dict[str, object]:
         rules: dict[str, object] = {"split_sentences": True} if self.split_sentences else {}
         rules |= {} if self.tag is None else {"tag": self.tag}
         if self.too_long != "error":
             rules |= {"too_long": self.too_long, "max_source_length": self.search.max_source_length}
-        return {
-            "weights": digest_of_tensors(self.model.state_dict()),
-            "tokenizer": self.tokenizer.digest,
-            "precision": precision_of([self.model]),
-            **settings_of(self.search),
-            **rules,
-        }
+        return {"tokenizer": self.tokenizer.digest, **settings_of(self.search), **rules}
 
     def _search(
         self, batch: Sequence[Request], search: SearchConfig, nbest: int, sampling: Sampling | None, token_scores: bool
