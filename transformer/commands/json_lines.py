@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformer.data.tokenizer import Tokenizer
-from transformer.inference.alignment import Links, word_alignment
+from transformer.inference.alignment import Links
 from transformer.inference.json_line import finite_or_none, json_line
-from transformer.inference.translator import Translation, Translator
+from transformer.inference.translator import Translation
 
 
 def json_lines(
@@ -31,19 +31,6 @@ def json_lines(
                 one["alignment"] = [list(link) for link in links]
         objects.append({"line": first_number + i, "source": line, "translations": shown, **(made or {})})
     return "".join(f"{json_line(one)}\n" for one in objects)
-
-
-def align_translations(
-    translator: Translator, lines: Sequence[str], translations: Sequence[Sequence[Translation]], *, layer: int
-) -> list[list[Links]]:
-    """Word alignments of each translation of each line, as of `word_alignment`.
-
-    No links where nothing was searched, as of a copied line, and where line or translation is beyond the limits.
-    """
-    pairs = [(line, one.text) for line, found in zip(lines, translations, strict=True) for one in found if one.ids]
-    sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
-    links = iter(word_alignment(translator, sources, targets, layer=layer, too_long="skip"))
-    return [[next(links) if one.ids else [] for one in found] for found in translations]
 
 
 def _as_object(translation: Translation, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from transformer.commands.engine import (
     check_export_output,
     load_engine,
 )
-from transformer.commands.json_lines import align_translations, json_lines
+from transformer.commands.json_lines import json_lines
 from transformer.commands.outputs import check_resumable_output
 from transformer.commands.search_options import (
     add_sampling_options,
@@ -43,7 +43,7 @@ from transformer.commands.search_options import (
 from transformer.commands.selection import report_checkpoint
 from transformer.data.corpus import in_chunks
 from transformer.errors import ConfigError, DataError
-from transformer.inference.alignment import checked_layer, single_model
+from transformer.inference.alignment import align_translations, checked_layer, single_model
 from transformer.inference.arguments import DEVICES, PRECISIONS, check_count
 from transformer.inference.line_input import LineInput, file_input, texts_input
 from transformer.inference.phrases import ConstraintFile, TextConstraints, unmet_messages

@@ -22,7 +22,7 @@ from transformer.errors import ConfigError
 from transformer.inference.arguments import check_count, text_list
 from transformer.inference.forced import PairNotes, TooLongPair, check_same_number, encode_pairs, length_batches
 from transformer.inference.prepacked import ready_model
-from transformer.inference.translator import Translator
+from transformer.inference.translator import Translation, Translator
 from transformer.model.transformer import Transformer
 
 Links = list[tuple[int, int]]  # (source, target) positions from 0
@@ -114,6 +114,23 @@ def word_alignment(
             mine[i] = argmax_links(merge_words(rows_of(step, of_words, len(tgt[i])), *words[i]))
     found = {i: links for part in translator.context.all_gather(mine) for i, links in part.items()}
     return [found.get(i, []) for i in range(len(pairs))]
+
+
+def align_translations(
+    translator: Translator,
+    lines: Sequence[str],
+    translations: Sequence[Sequence[Translation]],
+    *,
+    layer: int | None = None,
+) -> list[list[Links]]:
+    """Word alignments of each translation of each line, as of `word_alignment`.
+
+    No links where nothing was searched, as of a copied line, and where line or translation is beyond the limits.
+    """
+    pairs = [(line, one.text) for line, found in zip(lines, translations, strict=True) for one in found if one.ids]
+    sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
+    links = iter(word_alignment(translator, sources, targets, layer=layer, too_long="skip"))
+    return [[next(links) if one.ids else [] for one in found] for found in translations]
 
 
 def attention_weights(
