@@ -93,22 +93,35 @@ def from_json(text: str) -> list[Use]:
     return [Use(**{**use, "weights": torch.tensor(use["weights"])}) for use in json.loads(text)]
 
 
+def weights_json(uses: Sequence[Use]) -> str:
+    """Pieces and weights as a page reads them: weights are integers, in units of 0.0001."""
+    shown = [{**use._asdict(), "weights": (use.weights * _UNIT).round().int().tolist()} for use in uses]
+    return json.dumps({"unit": _UNIT, "uses": shown}, ensure_ascii=False, separators=(",", ":"))
+
+
 def page(uses: Sequence[Use]) -> str:
-    """A self-contained HTML page: pick use, layer and heads; as a heat map, or as lines between the words."""
-    light, dark = THEMES["light"], THEMES["dark"]
-    data = {
-        "unit": _UNIT,
-        "numColours": len(light.colours),
-        "uses": [{**use._asdict(), "weights": (use.weights * _UNIT).round().int().tolist()} for use in uses],
-    }
-    # Inside a script element only "<" has to be escaped.
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    """A self-contained HTML page: all uses, layers and heads, as lines between words or as matrices."""
     template = resources.files("transformer.inspection").joinpath("attention.html").read_text(encoding="utf-8")
-    for name, colours in (("light", light), ("dark", dark)):
+    return fill_page(template, weights_json(uses))
+
+
+def fill_page(template: str, data: str) -> str:
+    """A page with the drawing of attention maps.
+
+    Args:
+        template: HTML with `{{style}}` and `{{script}}`, where the drawing goes, and `{{data}}`.
+        data: JSON, for a script element.
+    """
+    directory = resources.files("transformer.inspection")
+    files = ("attention.css", "drawing.js", "attention.js")
+    style, *scripts = (directory.joinpath(name).read_text(encoding="utf-8") for name in files)
+    for name, colours in THEMES.items():
         values = {"background": colours.background, "text": colours.text, "faint": colours.faint}
         values |= {f"colour-{i}": colour for i, colour in enumerate(colours.colours)}
-        template = template.replace(f"{{{{{name}}}}}", " ".join(f"--{key}: {value};" for key, value in values.items()))
-    return template.replace("{{data}}", text)
+        style = style.replace(f"{{{{{name}}}}}", " ".join(f"--{key}: {value};" for key, value in values.items()))
+    # The data comes last, for it may contain anything. Inside a script element only "<" has to be escaped.
+    filled = template.replace("{{style}}", style).replace("{{script}}", "\n".join(scripts))
+    return filled.replace("{{data}}", data.replace("<", "\\u003c"))
 
 
 def draw(uses: Sequence[Use]) -> Figure:
