@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "transformer"
 # From the top: a room may import those below it, and modules of its own.
 ROOMS = [
     "commands",
+    "serving",
     "inspection",
     "inference",
     "interop",

@@ -1,0 +1,1 @@
+"""Models over HTTP: LibreTranslate's API, more as JSON, and a page to try them."""
