@@ -79,15 +79,23 @@ class Load:
         return statistics.quantiles(self.latencies, n=100)[percent - 1]
 
 
-def load(client: Client, expected: Mapping[str, str], *, num_clients: int, seconds: float, seed: int = 1) -> Load:
-    """Let clients ask, each as soon as it is answered: for a text three times of four, otherwise for three texts."""
+def load(
+    client: Client,
+    expected: Mapping[str, str],
+    *,
+    num_clients: int,
+    seconds: float,
+    several: float = 0.25,
+    seed: int = 1,
+) -> Load:
+    """Let clients ask, each as soon as it is answered: for three texts in this share of requests, otherwise for one."""
     found, lock, texts = Load(), threading.Lock(), list(expected)
     began = time.monotonic()
 
     def ask(number: int) -> None:
         rng = random.Random(seed * 1009 + number)
         while time.monotonic() - began < seconds:
-            chosen = rng.sample(texts, 3 if rng.random() < 0.25 else 1)
+            chosen = rng.sample(texts, 3 if rng.random() < several else 1)
             q = chosen if len(chosen) > 1 else chosen[0]
             start = time.monotonic()
             try:
@@ -172,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _loaded(server: ServerProcess, expected: Mapping[str, str], num_clients: int, seconds: float) -> bool:
-    one = load(server.client, expected, num_clients=1, seconds=seconds / 10)
+    one = load(server.client, expected, num_clients=1, seconds=seconds / 10, several=0)
     _log("one client", _speed(one))
     samples: list[Sample] = []
     is_done = threading.Event()
@@ -182,7 +190,7 @@ def _loaded(server: ServerProcess, expected: Mapping[str, str], num_clients: int
         )
     )
     sampler.start()
-    many = load(server.client, expected, num_clients=num_clients, seconds=seconds)
+    many = load(server.client, expected, num_clients=num_clients, seconds=seconds, several=0)
     is_done.set()
     sampler.join()
     _log(f"{num_clients} clients", f"{_speed(many)}, {many.texts_per_s / one.texts_per_s:.1f} times as many")
