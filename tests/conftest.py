@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def untuned() -> Iterator[None]:
     """Commands that tests call in their own process leave its allocator as it is: it would keep all freed memory."""
     with pytest.MonkeyPatch.context() as patch:
-        for command in ("train", "evaluate", "compare", "translate", "score", "parse", "serve"):
+        for command in ("train", "evaluate", "compare", "translate", "document_files", "score", "parse", "serve"):
             patch.setattr(f"transformer.commands.{command}.tune_process", lambda **_: None)
         yield
 

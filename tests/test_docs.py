@@ -295,6 +295,17 @@ def test_the_example_of_scoring_runs_on_a_finished_run(
     assert len(ranks) > 3
 
 
+def test_the_examples_of_documents_run_on_a_finished_run(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "my").symlink_to(trained_run)
+    for program in python_blocks("docs/DOCUMENTS.md"):
+        exec(program, {})
+    assert capsys.readouterr().out.endswith("<p>A <b>MAN</b> IS SLEEPING.</p>\n")
+
+
 def test_the_examples_of_new_parts_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alternative, reader, start = python_blocks("CONTRIBUTING.md")
     names: dict[str, Any] = {}

@@ -14,6 +14,7 @@ ROOMS = [
     "commands",
     "serving",
     "inspection",
+    "documents",
     "inference",
     "interop",
     "training",

@@ -8,6 +8,9 @@ With --json, a line is an object: "line" (its number), "source", and "translatio
 "score", "log_prob" and "tokens"; and "precision", unless it is float32. The tokens end with </s>, or where the line is
 translated in parts, each part does; an empty or copied line has none. With --alignment, "alignment" has pairs [word of
 the line, word of the translation].
+
+A FILE.srt, .html or .docx is a document: its sentences are translated, and all else is kept. --format text does so with
+plain text in paragraphs.
 """
 
 import argparse
@@ -22,6 +25,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from transformer.commands.document_files import add_format_option, chosen_format, translate_file
 from transformer.commands.engine import (
     add_engine_option,
     check_engine_options,
@@ -65,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", metavar="RUN", help="a run or checkpoint directory, or a hub id as owner/name@revision")
     parser.add_argument("file", metavar="FILE", nargs="?", help="text, plain or compressed; - is standard input")
     parser.add_argument("--text", action="append", help="translate this instead; may be repeated")
+    add_format_option(parser)
     add_search_options(parser)
     beginning = parser.add_mutually_exclusive_group()
     beginning.add_argument("--prefix", metavar="TEXT", help="begin each translation with this text")
@@ -99,6 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _translate(arguments: argparse.Namespace, context: DistributedContext) -> int:
+    if (form := chosen_format(arguments)) is not None:
+        return translate_file(arguments, form, context)
     sampling = _check_options(arguments)
     source = _source(arguments) if context.is_main else None
     constraints = ConstraintFile.read(arguments.constraints if context.is_main else None)

@@ -1,0 +1,126 @@
+"""Documents on the command line: transformer translate RUN FILE.docx --output OUT.docx"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from transformer.commands.outputs import check_resumable_output
+from transformer.commands.search_options import apply_search_options, load_translator, origins
+from transformer.commands.selection import report_checkpoint
+from transformer.documents.formats import (
+    FORMATS,
+    MOST_BYTES,
+    DocumentNotes,
+    Translate,
+    Translated,
+    format_of,
+    translate_document,
+    translate_with,
+)
+from transformer.errors import ConfigError, DataError
+from transformer.files import write_atomic
+from transformer.inference.alignment import checked_layer
+from transformer.inference.line_input import file_input
+from transformer.inference.translator import Translator
+from transformer.training.device import tune_process
+from transformer.training.distributed import DistributedContext
+
+_BINARY = ("docx",)
+# Options for lines, with the values that they have if they are not given.
+_OF_LINES = {
+    **{"nbest": 1, "scores": False, "json": False, "token_scores": False, "alignment": False},
+    **{"prefix": None, "prefix_file": None, "constraints": None, "sample": False},
+}
+
+
+def add_format_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that `chosen_format` reads."""
+    parser.add_argument(
+        "--format",
+        choices=("lines", *FORMATS),
+        help="of FILE: lines, or a document; default: as the name says, .srt, .html, .htm, .xhtml or .docx, else lines",
+    )
+
+
+def chosen_format(arguments: argparse.Namespace) -> str | None:
+    """The format of a document, or None for lines. ConfigError for options that a document does not have."""
+    form = arguments.format or format_of(arguments.file or "")
+    if form is None or form == "lines":
+        return None
+    if arguments.text is not None:
+        raise ConfigError(f"--format {form} is of FILE; --text is a line")
+    for option, default in _OF_LINES.items():
+        if getattr(arguments, option) != default:
+            raise ConfigError(
+                f"--{option.replace('_', '-')} is for lines, and this is a document (--format {form}); with --format "
+                "lines, each line of FILE is one"
+            )
+    if arguments.output is None and form in _BINARY:
+        raise ConfigError(f"a translated .{form} is no text to print: give --output FILE.{form}")
+    if arguments.output is not None and format_of(str(arguments.output)) not in (None, form):
+        raise ConfigError(f"--output {arguments.output}: the translation has the format of FILE, {form}")
+    return form
+
+
+def translate_file(arguments: argparse.Namespace, form: str, context: DistributedContext) -> int:
+    """Translate FILE, a document, to --output or to standard output."""
+    if context.is_main and arguments.output is not None:
+        inputs = [Path(arguments.file)] if arguments.file not in (None, "-") else []
+        check_resumable_output(arguments.output, inputs, arguments.run)
+    # All processes take the same steps, each on the whole document.
+    data = context.broadcast_from_main(lambda: _read(arguments.file or "-"))
+    tune_process(inference=True)
+    translator = load_translator(arguments, arguments.run)
+    apply_search_options(arguments, translator)
+    translator.context = context
+    layer = arguments.alignment_layer
+    if layer is not None:
+        checked_layer(translator.model, layer, "--alignment-layer")
+    if context.is_main:
+        for given, origin in zip([arguments.run, *arguments.ensemble], origins(translator), strict=True):
+            report_checkpoint(given, origin)
+    notes = DocumentNotes()
+    translate = _with_progress(translator, translate_with(translator, alignment_layer=layer))
+    try:
+        made = translate_document(data, form, translate, languages=translator.languages, notes=notes)
+    except DataError as error:
+        raise DataError(f"{arguments.file or 'standard input'}: {error}") from None
+    if context.is_main:
+        _write(made, arguments.output)
+        for message in notes.messages():
+            print(message, file=sys.stderr)
+    return 0
+
+
+def _read(file: str) -> bytes:
+    """The bytes of a file or of standard input, at most one more than a document may have."""
+    if file == "-":
+        return sys.stdin.buffer.read(MOST_BYTES + 1)
+    path = file_input(file).path or Path(file)
+    with path.open("rb") as stream:
+        return stream.read(MOST_BYTES + 1)
+
+
+def _write(made: bytes, output: Path | None) -> None:
+    if output is not None:
+        write_atomic(output, made)
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(made)
+        sys.stdout.buffer.flush()
+
+
+def _with_progress(translator: Translator, translate: Translate) -> Translate:
+    """The same with a bar, on a terminal."""
+
+    def shown(sentences: list[str]) -> list[Translated]:
+        is_shown = translator.context.is_main and sys.stderr.isatty()
+        with tqdm(total=len(sentences), unit=" sentences", dynamic_ncols=True, disable=not is_shown) as bar:
+            translator.progress = bar.update
+            found = list(translate(sentences))
+            translator.progress = None
+        return found
+
+    return shown

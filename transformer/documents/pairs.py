@@ -1,0 +1,106 @@
+"""Opening and closing tags, paired into spans."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+
+from transformer.documents.inline import Content, Tag
+
+_MOST_NESTED = 100
+_NO_CONTENT = {"br", "hr", "img", "wbr"}  # of the tags that people write into text
+_TAG_IN_TEXT = re.compile(
+    r"<(?P<end>/?)(?P<name>[A-Za-z][\w:-]*)(?P<rest>[^<>\n]{0,500})> | \{\\[^{}\n]{0,200}\}", re.VERBOSE
+)
+
+
+class PairBuilder:
+    """Builds content from text and tags in order.
+
+    A tag without its partner is single, and so is one inside of too many others.
+    """
+
+    def __init__(self) -> None:
+        self._content: Content = []
+        self._open: list[tuple[str, str, Content]] = []  # name, source, and the content around it
+        self._too_deep: Counter[str] = Counter()
+
+    def text(self, text: str) -> None:
+        """Add text."""
+        if self._content and isinstance(self._content[-1], str):
+            self._content[-1] += text
+        else:
+            self._content.append(text)
+
+    def tag(self, tag: Tag) -> None:
+        """Add a tag that has no partner."""
+        self._content.append(tag)
+
+    def start(self, name: str, source: str) -> None:
+        """Add an opening tag."""
+        if len(self._open) >= _MOST_NESTED:
+            self._too_deep[name] += 1
+            self.tag(Tag(source))
+        else:
+            self._open.append((name, source, self._content))
+            self._content = []
+
+    def end(self, name: str, source: str) -> None:
+        """Add a closing tag."""
+        if self._too_deep[name]:
+            self._too_deep[name] -= 1
+            self.tag(Tag(source))
+        elif all(name != other for other, _, _ in self._open):
+            self.tag(Tag(source))
+        else:
+            while self._open[-1][0] != name:
+                self._leave_open()
+            _, opening, around = self._open.pop()
+            around.append(Tag((opening, source), "span", self._content))
+            self._content = around
+
+    def content(self) -> Content:
+        """All that was added."""
+        while self._open:
+            self._leave_open()
+        return self._content
+
+    def _leave_open(self) -> None:
+        _, source, around = self._open.pop()
+        around += [Tag(source), *self._content]
+        self._content = around
+
+
+def tags_of(text: str) -> Content:
+    """The content of a line of text with tags such as `<i>`, `<br/>` and `{\\an8}`."""
+    builder, position = PairBuilder(), 0
+    for match in _TAG_IN_TEXT.finditer(text):
+        builder.text(text[position : match.start()])
+        position, name = match.end(), (match["name"] or "").lower()
+        if not name or name in _NO_CONTENT or match["rest"].endswith("/"):
+            builder.tag(Tag(match[0], separates=name == "br"))
+        elif match["end"]:
+            builder.end(name, match[0])
+        else:
+            builder.start(name, match[0])
+    builder.text(text[position:])
+    return builder.content()
+
+
+def written(content: Content, escape: Callable[[str], str] = str) -> str:
+    """Text and tags as a document has them; the source of a span is a pair.
+
+    Args:
+        escape: for text, and for kept tags that are text.
+    """
+    parts = []
+    for one in content:
+        if isinstance(one, str):
+            parts.append(escape(one))
+        elif one.kind == "span":
+            opening, closing = one.source
+            parts += [opening, written(one.children, escape), closing]
+        else:
+            parts.append(escape(one.text) if one.source is None else one.source)
+    return "".join(parts)
