@@ -6,7 +6,6 @@ import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from word_documents import body, document, parts, run
@@ -66,9 +65,7 @@ def test_standard_input_is_read(
     assert out.endswith("\n\n  42\n")
 
 
-def test_what_happened_to_sentences_is_printed(
-    call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_happened_to_sentences_is_printed(call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "page.html").write_text("<p>A man {name} is sleeping.</p>")
     assert call(tmp_path / "page.html") == 0
     out, err = capsys.readouterr()
@@ -100,13 +97,13 @@ def test_options_that_do_not_go_together_are_an_error(
 
 
 def test_a_text_is_a_line(call: Call) -> None:
-    with pytest.raises(ConfigError, match="^--format html is of FILE; --text is a line$"):
+    with pytest.raises(ConfigError, match=r"^--format html is of FILE; --text is a line$"):
         call("--text", "A", "--format", "html")
 
 
 def test_the_output_is_not_the_input(call: Call, tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text(PAGE)
-    with pytest.raises(ConfigError, match="is the same file as the input"):
+    with pytest.raises(ConfigError, match=r"is the same file as the input"):
         call(tmp_path / "page.html", "--output", tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text() == PAGE
 
@@ -121,7 +118,12 @@ def test_the_output_is_not_the_input(call: Call, tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_file_is_one_line_and_leaves_no_output(
-    call: Call, tmp_path: Path, name: str, content: bytes | None, message: str, capsys: pytest.CaptureFixture[str],
+    call: Call,
+    tmp_path: Path,
+    name: str,
+    content: bytes | None,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -157,7 +157,9 @@ def test_strict_documents_and_types_by_extension_are_read() -> None:
     main = body(run("A cat.")).replace("http://schemas.openxmlformats.org/wordprocessingml/2006/main", strict)
     types = parts(DOCUMENT)["[Content_Types].xml"].decode()
     main_type = types.split('document.xml" ContentType="')[1].split('"')[0]
-    data = document(main, **{"[Content_Types]_xml": f'<Types><Default Extension="xml" ContentType="{main_type}"/></Types>'})
+    data = document(
+        main, **{"[Content_Types]_xml": f'<Types><Default Extension="xml" ContentType="{main_type}"/></Types>'}
+    )
     assert b"A CAT." in parts(translated(data, upper))["word/document.xml"]
 
 
@@ -169,7 +171,13 @@ def test_elements_of_random_documents_come_back(seed: int) -> None:
         pieces = []
         for _ in range(draw.randint(0, 6)):
             text = draw.choice(("word", "some words ", " and. More", "{x}", " "))
-            choices = [run(text, draw.choice(("", BOLD, RED))), '<w:bookmarkStart w:id="1"/>', NOTE, FIELD, "<w:proofErr/>"]
+            choices = [
+                run(text, draw.choice(("", BOLD, RED))),
+                '<w:bookmarkStart w:id="1"/>',
+                NOTE,
+                FIELD,
+                "<w:proofErr/>",
+            ]
             choices.append(run(text, BOLD, "<w:tab/>"))
             if depth:
                 choices.append(f"<w:hyperlink>{inside(depth - 1)}</w:hyperlink>")
@@ -223,7 +231,10 @@ def test_hostile_xml_is_an_error(main: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("types", "message"),
-    [(None, r"^is no Word document: it has no \[Content_Types\]\.xml$"), ("<Types/>", "^is no Word document: it has no main part$")],
+    [
+        (None, r"^is no Word document: it has no \[Content_Types\]\.xml$"),
+        ("<Types/>", "^is no Word document: it has no main part$"),
+    ],
 )
 def test_other_containers_are_an_error(types: str | None, message: str) -> None:
     from word_documents import archive

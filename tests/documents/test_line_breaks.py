@@ -13,7 +13,8 @@ from transformer.documents.tokens import NONE, Token
 
 def tokens_of(words: str, links: list[int]) -> list[Token]:
     return [
-        Token(word, i > 0, link, may_break=i > 0) for i, (word, link) in enumerate(zip(words.split(), links, strict=True))
+        Token(word, i > 0, link, may_break=i > 0)
+        for i, (word, link) in enumerate(zip(words.split(), links, strict=True))
     ]
 
 

@@ -17,7 +17,10 @@ def found(text: str) -> list[str]:
         ("Hello {name}, you have {0} of {total:.2f}.", ["{name}", "{0}", "{total:.2f}"]),
         ("{{ user.name }} and {{x}} and ${price} and {}", ["{{ user.name }}", "{{x}}", "${price}", "{}"]),
         ("{% if a %}yes{% endif %}", ["{% if a %}", "{% endif %}"]),
-        ("%s, %d, %(name)s, %1$s, %.2f, %-5d, %lu and %@", ["%s", "%d", "%(name)s", "%1$s", "%.2f", "%-5d", "%lu", "%@"]),
+        (
+            "%s, %d, %(name)s, %1$s, %.2f, %-5d, %lu and %@",
+            ["%s", "%d", "%(name)s", "%1$s", "%.2f", "%-5d", "%lu", "%@"],
+        ),
         ("See https://example.org/a?b=c#d, or www.example.org.", ["https://example.org/a?b=c#d", "www.example.org"]),
         ("(http://example.org/)", ["http://example.org/"]),
         ("Write to a.b+c@mail.example.org!", ["a.b+c@mail.example.org"]),
@@ -36,7 +39,9 @@ def test_placeholders_are_found(text: str, expected: list[str]) -> None:
     assert found(text) == expected
 
 
-@pytest.mark.parametrize("text", ["a" * 400_000, "{" * 400_000, "<a" * 200_000, "a@" * 200_000, "http://." * 50_000, "%" * 400_000])
+@pytest.mark.parametrize(
+    "text", ["a" * 400_000, "{" * 400_000, "<a" * 200_000, "a@" * 200_000, "http://." * 50_000, "%" * 400_000]
+)
 def test_the_time_is_linear(text: str) -> None:
     assert isinstance(found(text), list)  # takes minutes if it is not
 

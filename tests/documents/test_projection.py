@@ -231,12 +231,12 @@ def test_sentences_are_joined_as_their_language_does() -> None:
 
 
 def test_another_number_of_translations_is_an_error() -> None:
-    with pytest.raises(ValueError, match="translate returned 0 translations of 1 sentences"):
-        translate_passages([[["A cat."]]], lambda sentences: [], ("en", "de"))
+    with pytest.raises(ValueError, match=r"translate returned 0 translations of 1 sentences"):
+        translate_passages([[["A cat."]]], lambda _: [], ("en", "de"))
 
 
 def test_a_splitter_that_changes_the_text_splits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformer.documents.sentences.split_sentences", lambda text, language: ["A cat!", "A dog."])
+    monkeypatch.setattr("transformer.documents.sentences.split_sentences", lambda *_: ["A cat!", "A dog."])
     seen: list[str] = []
 
     def translate(sentences: list[str]) -> list[Translated]:
@@ -249,7 +249,7 @@ def test_a_splitter_that_changes_the_text_splits_nothing(monkeypatch: pytest.Mon
 
 def test_no_sentence_ends_within_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "transformer.documents.sentences.split_sentences", lambda text, language: ["Use {{ a.", "b }} here.", "Yes."]
+        "transformer.documents.sentences.split_sentences", lambda *_: ["Use {{ a.", "b }} here.", "Yes."]
     )
     seen: list[str] = []
 

@@ -104,7 +104,7 @@ def test_a_sentence_over_two_subtitles_is_translated_whole() -> None:
 
 def test_it_is_cut_back_by_alignment() -> None:
     film = subtitles("I will not", "come home")
-    found = translated(film, lambda sentences: [Translated("Ich komme nicht heim", [(0, 0), (3, 1), (2, 2), (4, 3)])])
+    found = translated(film, lambda _: [Translated("Ich komme nicht heim", [(0, 0), (3, 1), (2, 2), (4, 3)])])
     assert found == subtitles("Ich komme nicht", "heim")
 
 
@@ -128,7 +128,7 @@ def test_three_dots_go_on_before_a_small_letter() -> None:
 
 
 def test_what_would_be_read_as_times_is_not_written() -> None:
-    found = translated(subtitles("A text."), lambda sentences: [Translated("00:00:05,000 --> 00:00:06,000")])
+    found = translated(subtitles("A text."), lambda _: [Translated("00:00:05,000 --> 00:00:06,000")])
     assert found == subtitles("00:00:05,000 -> 00:00:06,000")
 
 

@@ -48,9 +48,7 @@ def archive(parts: dict[str, str | bytes]) -> bytes:
 def document(main: str, **others: str | bytes) -> bytes:
     """A Word document with this main part; other parts by name, with __ for / and _xml for .xml."""
     named = {name.replace("__", "/").replace("_xml", ".xml"): content for name, content in others.items()}
-    return archive(
-        {"[Content_Types].xml": TYPES, "_rels/.rels": RELATIONSHIPS, "word/document.xml": main, **named}
-    )
+    return archive({"[Content_Types].xml": TYPES, "_rels/.rels": RELATIONSHIPS, "word/document.xml": main, **named})
 
 
 def parts(data: bytes) -> dict[str, bytes]:

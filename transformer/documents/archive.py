@@ -57,7 +57,9 @@ class Archive:
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as container:
             for info in self._infos:
                 copy = zipfile.ZipInfo(info.filename, info.date_time)
-                copy.compress_type = zipfile.ZIP_STORED if info.compress_type == zipfile.ZIP_STORED else zipfile.ZIP_DEFLATED
+                copy.compress_type = (
+                    zipfile.ZIP_STORED if info.compress_type == zipfile.ZIP_STORED else zipfile.ZIP_DEFLATED
+                )
                 copy.external_attr, copy.create_system = info.external_attr, info.create_system
                 container.writestr(copy, changed.get(info.filename, self.parts[info.filename]))
         return stream.getvalue()

@@ -17,23 +17,29 @@ from transformer.documents.inline import Content, Tag
 from transformer.documents.pairs import PairBuilder, written
 from transformer.documents.passages import Passage
 
-_INLINE = frozenset(
+
+def _names(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+_INLINE = _names(
     "a abbr acronym b bdi bdo big cite data del dfn em font i ins label mark nobr q rb rp rt rtc ruby s small span "
-    "strike strong sub sup time u".split()
+    "strike strong sub sup time u"
 )
-_CODE = frozenset("code kbd samp tt var".split())  # read as a part of the sentence, but not translated
-_VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
-_VOID_INLINE = frozenset("br embed img input wbr".split())
-_OPAQUE_INLINE = frozenset(
-    "audio canvas iframe map math noembed object picture script select style svg textarea video xmp".split()
+_CODE = _names("code kbd samp tt var")  # read as a part of the sentence, but not translated
+_VOID = _names("area base br col embed hr img input link meta param source track wbr")
+_VOID_INLINE = _names("br embed img input wbr")
+_OPAQUE_INLINE = _names(
+    "audio canvas iframe map math noembed object picture script select style svg textarea video xmp"
 )
-_OPAQUE = frozenset(["pre", "plaintext"])
-_END_OPTIONAL = frozenset("dd dt li option p td th tr".split())
+_OPAQUE = _names("pre plaintext")
+_END_OPTIONAL = _names("dd dt li option p td th tr")
 _LONGEST_CODE = 100  # characters that are read as a part of the sentence
 _UNKNOWN_REFERENCE = re.compile(r"(&[A-Za-z][A-Za-z0-9]{1,31};)")
 _EDGES = re.compile(r"([ \t\n\r\f]*)(?:.*[^ \t\n\r\f])?([ \t\n\r\f]*)", re.DOTALL)
 _DECLARED = re.compile(
-    rb"""<meta\b[^>]{0,500}?\bcharset\s*=\s*["']?\s*([\w.:-]+) | \A\s*<\?xml\b[^>]{0,200}?\bencoding\s*=\s*["']([\w.-]+)""",
+    rb"""  <meta\b [^>]{0,500}? \bcharset \s* = \s* ["']? \s* ([\w.:-]+)
+         | \A \s* <\?xml\b [^>]{0,200}? \bencoding \s* = \s* ["'] ([\w.-]+)""",
     re.IGNORECASE | re.VERBOSE,
 )
 _DECLARED_WITHIN = 1024  # bytes, by the HTML standard
@@ -164,7 +170,11 @@ class _Reader:
         end = index + 1
         while end < len(self._tokens) and not self._ends_code(end, index):
             end += 1
-        if end < len(self._tokens) and self._tokens[end].kind == "end" and self._tokens[end].name == self._tokens[index].name:
+        if (
+            end < len(self._tokens)
+            and self._tokens[end].kind == "end"
+            and self._tokens[end].name == self._tokens[index].name
+        ):
             end += 1
         inside = (token for token in self._tokens[index:end] if token.kind == "text")
         text = html.unescape("".join(self._page[token.start : token.end] for token in inside))

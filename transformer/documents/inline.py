@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -176,7 +175,7 @@ def _mark_placeholders(flat: Flat) -> None:
         _leave(around, flat, start)
         line, innermost = flat.line_of(start), flat.marks[around[-1]] if around else None
         is_inside = innermost is None or (innermost.tag.kind == "span" and end <= innermost.end)
-        inside = list(itertools.takewhile(lambda mark: mark.start < end, itertools.islice(flat.marks, index, None)))
+        inside = flat.marks[index : bisect.bisect_left(flat.marks, end, index, key=lambda mark: mark.start)]
         if not is_inside or end > flat.lines[line][1] or any(mark.start < mark.end for mark in inside):
             continue
         for mark in inside:

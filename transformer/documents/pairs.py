@@ -28,6 +28,8 @@ class PairBuilder:
 
     def text(self, text: str) -> None:
         """Add text."""
+        if not text:
+            return
         if self._content and isinstance(self._content[-1], str):
             self._content[-1] += text
         else:

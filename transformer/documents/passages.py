@@ -201,15 +201,15 @@ def _assign_marks(flat: Flat, groups: Sequence[_Group]) -> list[int]:
     Returns the marks on lines without words.
     """
     on_line: dict[int, list[_Group]] = defaultdict(list)
-    for group in groups:
-        for line in dict.fromkeys(flat.line_of(x.start) for one in group.sentences for x in one.source):
-            on_line[line].append(group)
-    ends = {line: [group.end for group in found] for line, found in on_line.items()}
+    for each in groups:
+        for line in dict.fromkeys(flat.line_of(x.start) for one in each.sentences for x in one.source):
+            on_line[line].append(each)
+    ends = {line: [each.end for each in found] for line, found in on_line.items()}
     group_of: dict[int, _Group | None] = {NONE: None}
     orphans = []
     for m, mark in enumerate(flat.marks):
         if mark.parent != NONE:
-            group = group_of[mark.parent]
+            group: _Group | None = group_of[mark.parent]
         elif found := on_line.get(mark.line):
             # A single tag at the end of a sentence belongs to it; a span at the same place to the next one.
             place = mark.start + (mark.start < mark.end)

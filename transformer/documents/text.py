@@ -101,7 +101,9 @@ def put_together(lines: Sequence[Line], texts: Sequence[str]) -> list[str]:
 
     In a block, those that have become empty come last: a blank line before others would divide it.
     """
-    bodies = [line.lead + text if (line.lead + text).strip() else line.lead for line, text in zip(lines, texts, strict=True)]
+    bodies = [
+        line.lead + text if (line.lead + text).strip() else line.lead for line, text in zip(lines, texts, strict=True)
+    ]
     for block in blocks(lines):
         filled = [bodies[i] for i in block if bodies[i].strip()]
         for i, body in zip(block, [*filled, *[""] * (len(block) - len(filled))], strict=True):

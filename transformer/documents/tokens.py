@@ -284,7 +284,7 @@ def insert_kept(tokens: Sequence[Token], source: Sequence[SourceToken], text: st
             continue
         following = source[index + 1] if index + 1 < len(source) else None
         is_before_word = following is not None and _WORD_CHARACTER.search(text[following.start : following.end])
-        prefers_left = not one.space and index > 0 or not is_before_word
+        prefers_left = (not one.space and index > 0) or not is_before_word
         place = anchors.between(index - 1, index + 1, (0, len(tokens)), prefers_left=bool(prefers_left))
         if place is None:
             place = len(tokens) * index // len(source)
