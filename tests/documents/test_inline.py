@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from transformer.documents.inline import Content, Flat, Tag, flatten
-from transformer.documents.pairs import PairBuilder, tags_of, written
+from transformer.documents.pairs import PairBuilder, tags_of, written, written_in_text
 
 
 def shown(flat: Flat) -> str:
@@ -92,3 +92,9 @@ def test_a_builder_joins_text() -> None:
     builder.text("a")
     builder.text("b")
     assert builder.content() == ["ab"]
+
+
+def test_text_that_would_be_read_as_a_tag_loses_what_begins_one() -> None:
+    tag = Tag("<br>")
+    assert written_in_text(["a < b", tag, "c > d, {x}"]) == "a < b<br>c > d, {x}"
+    assert written_in_text(["a <i", tag, "c> d {\\an8}"]) == "a i<br>c> d an8}"

@@ -10,13 +10,13 @@ import pytest
 from pretended_translators import TRANSLATORS, identity, reverse, unaligned, upper
 
 from transformer.documents.formats import Translate, Translated
-from transformer.documents.pairs import tags_of, written
+from transformer.documents.pairs import tags_of, written_in_text
 from transformer.documents.passages import DocumentNotes, translate_passages
 
 
 def translated(text: str, translate: Translate) -> str:
     (lines,) = translate_passages([[tags_of(text)]], translate, ("en", "de"))
-    return text if lines is None else written(lines[0])
+    return text if lines is None else written_in_text(lines[0])
 
 
 def fixed(text: str, links: str, second: str | None = None) -> Translate:
@@ -163,7 +163,7 @@ def test_a_placeholder_that_is_lost_is_put_back_by_alignment() -> None:
     translate = fixed("Hallo [name], du hast viele.", "0-0 1-1 2-2 3-3", "Hallo, du hast Nachrichten.")
     (lines,) = translate_passages([passage], translate, ("en", "de"), notes)
     assert lines is not None
-    assert written(lines[0]) == "Hallo {name}, du hast %d Nachrichten."
+    assert written_in_text(lines[0]) == "Hallo {name}, du hast %d Nachrichten."
     assert (notes.num_sentences, notes.num_repeated) == (1, 1)
     assert notes.messages() == [
         "1 sentence is translated again without placeholders, which were lost or changed, and have them where the "

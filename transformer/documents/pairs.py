@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from transformer.documents.inline import Content, Tag
 
@@ -106,3 +106,27 @@ def written(content: Content, escape: Callable[[str], str] = str) -> str:
         else:
             parts.append(escape(one.text) if one.source is None else one.source)
     return "".join(parts)
+
+
+def written_in_text(content: Content) -> str:
+    """The same in plain text, which has no way to say that a `<` begins no tag.
+
+    Where text would be read as a tag, or as a part of one, the characters that begin tags are left out of it.
+    """
+    text = written(content)
+    if [match[0] for match in _TAG_IN_TEXT.finditer(text)] == list(_sources(content)):
+        return text
+    return written(content, lambda part: part.replace("<", "").replace("{\\", ""))
+
+
+def _sources(content: Content) -> Iterator[str]:
+    """Tags in their order, without placeholders."""
+    for one in content:
+        if isinstance(one, str) or one.source is None:
+            continue
+        if one.kind == "span":
+            yield one.source[0]
+            yield from _sources(one.children)
+            yield one.source[1]
+        else:
+            yield one.source

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from transformer.documents.encoded import Decoded, decoded
 from transformer.documents.inline import Content
-from transformer.documents.pairs import tags_of, written
+from transformer.documents.pairs import tags_of, written_in_text
 from transformer.documents.passages import Passage
 from transformer.documents.text import Line, blocks, lines_of, put_together
 from transformer.errors import DataError
@@ -59,7 +59,7 @@ class SrtDocument:
         texts = {i: line.text for i, line in self._lines.items()}
         for chain, found in zip(self._of_passages, translations, strict=True):
             for i, content in zip(chain, found or (), strict=found is not None):
-                texts[i] = written(content).replace("-->", "->")  # which would be read as times
+                texts[i] = written_in_text(content).replace("-->", "->")  # which would be read as times
         out = list(self._raw)
         for subtitle in self._subtitles:
             lines = [self._lines[i] for i in subtitle.lines]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from transformer.documents.encoded import Decoded, decoded
 from transformer.documents.inline import Content
-from transformer.documents.pairs import tags_of, written
+from transformer.documents.pairs import tags_of, written_in_text
 from transformer.documents.passages import Passage
 from transformer.documents.tokens import is_unspaced
 
@@ -74,7 +74,7 @@ class TextDocument:
         texts = [line.text for line in self._lines]
         for chain, found in zip(self._of_passages, translations, strict=True):
             for i, content in zip(chain, found or (), strict=found is not None):
-                texts[i] = written(content)
+                texts[i] = written_in_text(content)
         return self._decoded.encoded("".join(put_together(self._lines, texts)))
 
 
