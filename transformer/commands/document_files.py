@@ -118,7 +118,11 @@ def _with_progress(translator: Translator, translate: Translate) -> Translate:
     def shown(sentences: list[str]) -> list[Translated]:
         is_shown = translator.context.is_main and sys.stderr.isatty()
         with tqdm(total=len(sentences), unit=" sentences", dynamic_ncols=True, disable=not is_shown) as bar:
-            translator.progress = lambda number: None if bar.update(number) else None
+
+            def advance(number: int) -> None:
+                bar.update(number)
+
+            translator.progress = advance
             found = list(translate(sentences))
             translator.progress = None
         return found
