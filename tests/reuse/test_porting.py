@@ -1,4 +1,4 @@
-"""docs/PORTING.md: its code runs, and weights ported with it give equal outputs."""
+"""docs/PORTING.md: its code runs, and weights ported with it give equal outputs (torch.nn's: tests/interop)."""
 
 import functools
 import re
@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 from transformers import FSMTConfig, FSMTForConditionalGeneration
@@ -17,7 +16,7 @@ from transformers import FSMTConfig, FSMTForConditionalGeneration
 from transformer.config import ModelConfig
 from transformer.model.alternatives.build import build_model
 from transformer.model.attention import causal_mask
-from transformer.model.transformer import DecoderState
+from transformer.model.embeddings import sinusoidal_positions
 
 PAGE = Path(__file__).parents[2] / "docs" / "PORTING.md"
 
@@ -46,7 +45,7 @@ def randomise(module: nn.Module) -> None:
 
 
 def test_every_block_of_the_page_runs(page: dict[str, Any]) -> None:
-    assert {"port_attention", "port_layer", "port_transformer", "from_fairseq", "program", "step"} <= page.keys()
+    assert {"encoder", "decoder", "ours", "from_fairseq", "program", "step"} <= page.keys()
     assert len(page["norms"]) == 1
 
 
@@ -60,55 +59,6 @@ def test_every_tested_recipe_is_still_on_the_page() -> None:
         "fullgraph=True",
     ):
         assert recipe in text
-
-
-@pytest.mark.parametrize("length", [7, 60])
-def test_multihead_attention_of_torch(page: dict[str, Any], length: int) -> None:
-    theirs = nn.MultiheadAttention(22, 2, batch_first=True, dtype=torch.float64)
-    randomise(theirs)
-    ours = page["port_attention"](theirs)
-    x, memory = torch.randn(3, length, 22).double(), torch.randn(3, 5, 22).double()
-    padding = torch.arange(5) >= torch.tensor([5, 2, 1])[:, None]  # True where masked
-    assert_close(ours(x), theirs(x, x, x)[0])
-    expected = theirs(x, memory, memory, key_padding_mask=padding)[0]
-    assert_close(ours(x, memory, mask=~padding[:, None, None]), expected)
-    causal = nn.Transformer.generate_square_subsequent_mask(length).isinf()
-    assert_close(ours(x, mask=~causal), theirs(x, x, x, attn_mask=causal)[0])
-
-
-@pytest.mark.parametrize("norm_first", [False, True])
-@pytest.mark.parametrize("activation", [F.relu, F.gelu])
-def test_encoder_and_decoder_layers_of_torch(page: dict[str, Any], norm_first: bool, activation: Any) -> None:
-    options = {"batch_first": True, "norm_first": norm_first, "activation": activation, "dtype": torch.float64}
-    x, memory = torch.randn(3, 7, 22).double(), torch.randn(3, 5, 22).double()
-    padding = torch.arange(7) >= torch.tensor([7, 2, 1])[:, None]
-    theirs: nn.Module = nn.TransformerEncoderLayer(22, 2, 31, **options).eval()
-    randomise(theirs)
-    ours = page["port_layer"](theirs).eval()
-    assert_close(ours(x, ~padding[:, None, None])[0], theirs(x, src_key_padding_mask=padding))
-    theirs = nn.TransformerDecoderLayer(22, 2, 31, **options).eval()
-    randomise(theirs)
-    ours = page["port_layer"](theirs).eval()
-    causal = causal_mask(7)
-    assert_close(ours(x, causal, memory=memory)[0], theirs(x, memory, tgt_mask=~causal[0, 0]))
-
-
-@pytest.mark.parametrize("norm_first", [False, True])
-def test_transformer_of_torch(page: dict[str, Any], norm_first: bool) -> None:
-    theirs = nn.Transformer(22, 2, 2, 3, 31, batch_first=True, norm_first=norm_first, dtype=torch.float64).eval()
-    randomise(theirs)
-    encoder, decoder = (stack.eval() for stack in page["port_transformer"](theirs))
-    source, target = torch.randn(3, 9, 22).double(), torch.randn(3, 7, 22).double()
-    padding = torch.arange(9) >= torch.tensor([9, 2, 1])[:, None]
-    state = DecoderState(encoder(source, ~padding[:, None, None]), ~padding[:, None, None])
-    options = {"tgt_mask": ~causal_mask(7)[0, 0], "src_key_padding_mask": padding, "memory_key_padding_mask": padding}
-    expected = theirs(source, target, **options)
-    assert_close(decoder(target, state)[0], expected)
-    steps = []
-    for position in range(7):  # and with the KV cache that theirs lacks
-        hidden, state = decoder(target[:, position : position + 1], state)
-        steps.append(hidden)
-    assert_close(torch.cat(steps, dim=1), expected)
 
 
 def test_a_model_of_fairseq(page: dict[str, Any]) -> None:
@@ -133,3 +83,16 @@ def test_a_model_of_fairseq(page: dict[str, Any]) -> None:
     src[1, 5:] = 1
     expected = theirs(src, attention_mask=src != 1, decoder_input_ids=tgt, use_cache=False).logits
     assert_close(ours(src, tgt), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_around_the_transformer_of_torch(page: dict[str, Any]) -> None:
+    theirs, ours = page["theirs"].eval(), page["ours"].eval()
+    src, tgt = torch.randint(1, 1000, (3, 9)), torch.randint(1, 1000, (3, 7))
+    src[1, 5:] = 0
+    source, target = (
+        embedding(ids) * 8 + sinusoidal_positions(ids.size(1), 64)
+        for embedding, ids in ((theirs.source, src), (theirs.target, tgt))
+    )
+    masks = {"src_key_padding_mask": src == 0, "memory_key_padding_mask": src == 0, "tgt_mask": ~causal_mask(7)[0, 0]}
+    expected = theirs.generator(theirs.transformer(source, target, **masks))
+    assert_close(ours(src, tgt), expected, rtol=1e-4, atol=1e-5)
