@@ -10,22 +10,19 @@ import inspect
 import io
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from documented import PAGES, ROOT, TEXT, blocks, command_lines, python_blocks, spans, without_blocks
 
 import transformer
 from transformer.config import Config, DataConfig, load_config
 from transformer.data import corpus
 from transformer.inference.translator import Translator
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-TEXT = {path: path.read_text(encoding="utf-8") for path in PAGES}
 # Sections of the configuration, and names of files that look like keys.
 KEY = re.compile(r"(?<![\w./{}-])((?:model|data|train|search)\.[a-z]\w*)(?![\w.(/*])")
 SUFFIXES = {"py", "en", "de", "trees", "pairs", "csv", "tsv", "jsonl", "parquet", "safetensors", "out"}
@@ -34,22 +31,6 @@ SEARCHED = (
     *("BPE", "throughput", "notebook", "checkpoint averaging"),
 )
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-
-
-def blocks(text: str) -> list[tuple[str, str]]:
-    """Language and content of each fenced block, indented or not."""
-    return [
-        (lang, body) for _, lang, body in re.findall(r"^( *)```(\w*)\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
-    ]
-
-
-def without_blocks(text: str) -> str:
-    return re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
-
-
-def spans(text: str) -> list[str]:
-    """Code between back quotes, which may continue on the next line."""
-    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", without_blocks(text))]
 
 
 # Links
@@ -89,28 +70,6 @@ def test_a_broken_link_is_found(link: str) -> None:
 
 
 # Commands
-
-
-def command_lines(text: str) -> Iterator[list[str]]:
-    """The words of every command of this project, without its interpreter."""
-    shell = [body.replace("\\\n", " ") for lang, body in blocks(text) if lang in ("", "bash", "console")]
-    for line in [*"\n".join(shell).splitlines(), *spans(text)]:
-        for part in re.split(r"&&|\|(?!\w)", re.sub(r"(^|\s{2,})#.*", "", line).removeprefix("$ ")):
-            with contextlib.suppress(ValueError):  # output with a single quotation mark
-                words = shlex.split(part)
-                if found := _program(words):
-                    yield found
-
-
-def _program(words: list[str]) -> list[str] | None:
-    if words[:1] == ["transformer"] and len(words) > 1:
-        return words
-    for number, word in enumerate(words):
-        if word == "transformer.commands":
-            return ["transformer", *words[number + 1 :]]
-        if re.fullmatch(r"(scripts|tests)/(\w+/)*(?!test_)\w+\.py", word):
-            return words[number:]
-    return None
 
 
 @functools.cache
@@ -246,10 +205,6 @@ def test_the_citation_file_names_the_software_and_the_paper() -> None:
 
 
 # Python examples
-
-
-def python_blocks(name: str) -> list[str]:
-    return [body for lang, body in blocks(TEXT[ROOT / name]) if lang == "python"]
 
 
 def test_the_fine_tuning_example_trains_a_finished_run(

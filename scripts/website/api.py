@@ -1,0 +1,52 @@
+"""The reference of the API from docstrings, by pdoc: a page per module, with search, complete in itself."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pdoc
+import pdoc.render
+from pygments.formatters import HtmlFormatter
+
+import transformer
+from transformer.inspection.canvas import THEMES
+
+_TEMPLATES = Path(__file__).parent / "templates" / "pdoc"
+
+
+def write_api(directory: Path) -> list[str]:
+    """Write the pages of all modules; returns pdoc's warnings."""
+    for name in transformer.__all__:
+        getattr(transformer, name)  # those that are imported when they are first used
+    excluded = [r"!.*\.__main__$"]
+    if importlib.util.find_spec("triton") is None:  # comes with torch's CUDA builds
+        excluded.append(r"!.*_triton$")
+    pdoc.render.configure(docformat="google", template_directory=_TEMPLATES)
+    pdoc.render.env.globals |= {
+        "light": THEMES["light"],
+        "dark": THEMES["dark"],
+        "dark_code": HtmlFormatter(style="github-dark").get_style_defs(".pdoc-code"),
+        "version": transformer.__version__,
+    }
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pdoc.pdoc("transformer", *_unlisted(transformer), *excluded, output_directory=directory)
+    lines = [text.strip().splitlines()[0] for warning in caught if (text := str(warning.message).strip())]
+    # An annotation that pdoc cannot evaluate is shown as it is written; and it tries modules that are excluded, too.
+    return [line for line in lines if not re.search(r"Error parsing type annotation|_triton|__main__", line)]
+
+
+def _unlisted(package: ModuleType) -> Iterator[str]:
+    """The modules that pdoc leaves out because the __all__ of their package lists names only."""
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        if hasattr(package, "__all__"):
+            yield module.name
+        if module.ispkg:
+            yield from _unlisted(importlib.import_module(module.name))
