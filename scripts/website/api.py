@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import pkgutil
 import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import patch
 
 import pdoc
 import pdoc.render
@@ -35,7 +37,9 @@ def write_api(directory: Path) -> list[str]:
         "dark_code": HtmlFormatter(style="github-dark").get_style_defs(".pdoc-code"),
         "version": transformer.__version__,
     }
-    with warnings.catch_warnings(record=True) as caught:
+    # The search index as documents, not compiled by Node.js where there is one: a fifth of the size, the same everywhere.
+    as_documents = patch("pdoc.render.precompile_index", lambda documents, _: json.dumps(documents))
+    with as_documents, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pdoc.pdoc("transformer", *_unlisted(transformer), *excluded, output_directory=directory)
     lines = [text.strip().splitlines()[0] for warning in caught if (text := str(warning.message).strip())]

@@ -19,7 +19,7 @@ from transformer.errors import ConfigError, DataError
 from transformer.inspection.canvas import THEMES
 from website.api import write_api
 from website.executed import execute
-from website.links import dead_links, loaded_from_elsewhere
+from website.links import dead_links, loaded_from_elsewhere, parse
 from website.notebook import render_notebook
 from website.pages import Places, Rendered, code_block, render
 
@@ -59,8 +59,8 @@ def build(output: Path) -> list[str]:
         directory.mkdir()
         warned = write_api(directory / "api")
         _Site(directory).write()
-        problems = [*dead_links(directory), *loaded_from_elsewhere(directory)]
-        if problems:
+        files = parse(directory)
+        if problems := [*dead_links(files), *loaded_from_elsewhere(files)]:
             raise DataError(f"{len(problems)} links lead nowhere or elsewhere: {'; '.join(problems)}")
         if output.exists():
             output.rename(Path(parent, "former"))

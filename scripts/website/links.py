@@ -38,29 +38,37 @@ class _File(HTMLParser):
                 self.references.append(_Reference(value.partition("url=")[2], True))
 
 
-def dead_links(directory: Path) -> list[str]:
+class Files(NamedTuple):
+    """The HTML files of a directory."""
+
+    directory: Path
+    pages: dict[Path, _File]
+
+
+def parse(directory: Path) -> Files:
+    """Read all HTML files of a directory."""
+    pages = {path: _File(path.read_text(encoding="utf-8")) for path in sorted(directory.rglob("*.html"))}
+    return Files(directory, pages)
+
+
+def dead_links(files: Files) -> list[str]:
     """Every link to a file or anchor that is not there, as "FILE: LINK"."""
-    files = _files(directory)
     return [
-        f"{path.relative_to(directory)}: {address}"
-        for path, file in files.items()
-        for address, _ in file.references
-        if _is_internal(address) and not _leads_somewhere(path, address, directory, files)
+        f"{path.relative_to(files.directory)}: {address}"
+        for path, page in files.pages.items()
+        for address, _ in page.references
+        if _is_internal(address) and not _leads_somewhere(path, address, files)
     ]
 
 
-def loaded_from_elsewhere(directory: Path) -> list[str]:
+def loaded_from_elsewhere(files: Files) -> list[str]:
     """Every script, style or picture that a browser would fetch from another place, as "FILE: ADDRESS"."""
     return [
-        f"{path.relative_to(directory)}: {address}"
-        for path, file in _files(directory).items()
-        for address, is_loaded in file.references
+        f"{path.relative_to(files.directory)}: {address}"
+        for path, page in files.pages.items()
+        for address, is_loaded in page.references
         if is_loaded and not _is_internal(address) and urlsplit(address).scheme != "data"
     ]
-
-
-def _files(directory: Path) -> dict[Path, _File]:
-    return {path: _File(path.read_text(encoding="utf-8")) for path in sorted(directory.rglob("*.html"))}
 
 
 def _is_internal(address: str) -> bool:
@@ -68,11 +76,12 @@ def _is_internal(address: str) -> bool:
     return not parts.scheme and not parts.netloc
 
 
-def _leads_somewhere(path: Path, address: str, directory: Path, files: dict[Path, _File]) -> bool:
+def _leads_somewhere(path: Path, address: str, files: Files) -> bool:
     parts = urlsplit(address)
     target = Path(os.path.normpath(path.parent / unquote(parts.path))) if parts.path else path
     if target.is_dir():
         target /= "index.html"
-    if not target.is_relative_to(directory) or not target.is_file():
+    if not target.is_relative_to(files.directory) or not target.is_file():
         return False
-    return not parts.fragment or target not in files or unquote(parts.fragment) in files[target].anchors
+    page = files.pages.get(target)
+    return not parts.fragment or page is None or unquote(parts.fragment) in page.anchors

@@ -10,7 +10,6 @@ import build_site
 import pytest
 from website import build as building
 from website.build import GROUPS, ROOT, build
-from website.links import dead_links, loaded_from_elsewhere
 from website.pages import Rendered
 
 import transformer
@@ -116,7 +115,6 @@ def test_without_pdoc_the_error_says_what_to_install(tmp_path: Path, monkeypatch
 def test_the_whole_site_has_the_walk_and_the_reference_with_its_search(tmp_path: Path) -> None:
     site = tmp_path / "site"
     assert build(site) == []
-    assert dead_links(site) == loaded_from_elsewhere(site) == []
     walk = (site / "docs" / "WALKTHROUGH.html").read_text(encoding="utf-8")
     assert walk.count("<picture>") == 14
     assert walk.count("<math ") == 7
@@ -125,6 +123,7 @@ def test_the_whole_site_has_the_walk_and_the_reference_with_its_search(tmp_path:
     assert [name for name in transformer.__all__ if f'id="{name}"' not in names] == []
     search = (site / "api" / "search.js").read_text(encoding="utf-8")
     assert all(word in search for word in ("DotProductAttention.scores", "from_torch", "beam_search"))
+    assert len(search) < 3_000_000, "a browser loads it with the first search"
     modules = {path.relative_to(ROOT).with_suffix(".html") for path in (ROOT / "transformer").rglob("*.py")}
     skipped = {"__init__.html", "__main__.html", "loss_triton.html"}
     assert [str(path) for path in modules if path.name not in skipped and not (site / "api" / path).is_file()] == []
