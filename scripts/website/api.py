@@ -37,7 +37,7 @@ def write_api(directory: Path) -> list[str]:
         "dark_code": HtmlFormatter(style="github-dark").get_style_defs(".pdoc-code"),
         "version": transformer.__version__,
     }
-    # The search index as documents, not compiled by Node.js where there is one: a fifth of the size, the same everywhere.
+    # The index as documents, not compiled by Node.js where there is one: a quarter of the size, the same everywhere.
     as_documents = patch("pdoc.render.precompile_index", lambda documents, _: json.dumps(documents))
     with as_documents, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
