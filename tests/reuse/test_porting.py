@@ -17,6 +17,7 @@ from transformer.config import ModelConfig
 from transformer.model.alternatives.build import build_model
 from transformer.model.attention import causal_mask
 from transformer.model.embeddings import sinusoidal_positions
+from transformer.model.transformer import Decoder, DecoderState, Encoder
 
 PAGE = Path(__file__).parents[2] / "docs" / "PORTING.md"
 
@@ -96,3 +97,22 @@ def test_a_model_around_the_transformer_of_torch(page: dict[str, Any]) -> None:
     masks = {"src_key_padding_mask": src == 0, "memory_key_padding_mask": src == 0, "tgt_mask": ~causal_mask(7)[0, 0]}
     expected = theirs.generator(theirs.transformer(source, target, **masks))
     assert_close(ours(src, tgt), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("cross_attend", [False, True])
+def test_a_stack_of_x_transformers(page: dict[str, Any], cross_attend: bool) -> None:
+    library = pytest.importorskip("x_transformers")
+    sizes: dict[str, Any] = {"dim": 22, "heads": 2, "attn_dim_head": 7}
+    more = {"cross_attend": True} if cross_attend else {}
+    theirs = (library.Decoder if cross_attend else library.Encoder)(depth=3, **sizes, **more).eval().double()
+    randomise(theirs)
+    layers = [page["like_x_transformers"](**sizes, **more) for _ in range(3)]
+    ours = (Decoder if cross_attend else Encoder)(layers, norm=nn.LayerNorm(22, 1e-5)).eval().double()
+    ours.load_state_dict(page["from_x_transformers"](theirs.state_dict(), cross_attend=cross_attend))
+    x, memory = torch.randn(3, 7, 22).double(), torch.randn(3, 5, 22).double()
+    real = torch.arange(7) < torch.tensor([7, 2, 1])[:, None]
+    close = {"rtol": 1e-5, "atol": 1e-5}  # its softmax is that of float32
+    if cross_attend:
+        assert_close(ours(x, DecoderState(memory))[0], theirs(x, context=memory), **close)
+    else:
+        assert_close(ours(x, real[:, None, None])[real], theirs(x, mask=real)[real], **close)
