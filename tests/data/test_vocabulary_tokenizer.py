@@ -109,6 +109,13 @@ def test_a_joint_vocabulary_counts_once_and_has_a_source_all_the_same(joint: Voc
     assert " " not in joint.digest
 
 
+def test_the_sentencepiece_models_inside_are_given_back(
+    joint: VocabularyTokenizer, models: tuple[bytes, bytes]
+) -> None:
+    assert (joint.source.sentencepiece, joint.sentencepiece) == models
+    assert Tokenizer(plain := Tokenizer.train(["a man"], 10).model).sentencepiece == plain
+
+
 def test_words_are_encoded_as_within_their_text(joint: VocabularyTokenizer) -> None:
     text = "A man is sleeping ."
     words = joint.source.encode_words(text)

@@ -44,10 +44,14 @@ class Tokenizer:
 
     Ids: padding 0, unknown 1, <s> 2, </s> 3; `encode` adds neither <s> nor </s>. DataError if the bytes are not such a
     model or its special ids differ.
+
+    Attributes:
+        model: the bytes of the file.
+        sentencepiece: those of the SentencePiece model that splits text; here the same.
     """
 
     def __init__(self, model: bytes) -> None:
-        self.model = self._sentencepiece = model
+        self.model = self.sentencepiece = model
         self._source: Tokenizer | None = None
         self._processor = load_processor(model)
         ids = tuple(int(getattr(self._processor, name)()) for name in ("pad_id", "unk_id", "bos_id", "eos_id"))
@@ -157,7 +161,7 @@ class Tokenizer:
 
     @functools.cached_property
     def _has_dummy_prefix(self) -> bool:
-        return has_dummy_prefix(self._sentencepiece)
+        return has_dummy_prefix(self.sentencepiece)
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Text of each id sequence; special ids are dropped, but unknown is `⁇`.
@@ -214,16 +218,16 @@ class Tokenizer:
     @property
     def type(self) -> ModelType:
         """`bpe` or `unigram`; of models from elsewhere also `word` or `char`."""
-        return model_type(self._sentencepiece)
+        return model_type(self.sentencepiece)
 
     @property
     def normalization(self) -> str:
         """The name of the rule that the model contains, such as `minimal`."""
-        return rule_name(self._sentencepiece)
+        return rule_name(self.sentencepiece)
 
     def scored_pieces(self) -> list[Piece]:
         """Text, kind and score of each id."""
-        return read_pieces(self._sentencepiece)
+        return read_pieces(self.sentencepiece)
 
     def num_characters(self) -> int:
         """How many pieces are single characters; bytes are not counted."""

@@ -47,8 +47,8 @@ class VocabularyTokenizer(Tokenizer):
 
     def __init__(self, model: bytes) -> None:
         parts = _unpack(model)
-        self.model, self._sentencepiece = model, parts[_MODEL]
-        self._processor = load_processor(self._sentencepiece)
+        self.model, self.sentencepiece = model, parts[_MODEL]
+        self._processor = load_processor(self.sentencepiece)
         self._pieces = _checked_pieces(parts[_PIECES])
         self._ids = {piece: id_ for id_, piece in enumerate(self._pieces) if id_ > EOS_ID}
         self._source = self._own_source = None
@@ -107,7 +107,7 @@ class VocabularyTokenizer(Tokenizer):
         return [self._pieces[int(id_)] for id_ in ids]
 
     def scored_pieces(self) -> list[Piece]:
-        known = {piece.text: piece for piece in read_pieces(self._sentencepiece)}
+        known = {piece.text: piece for piece in read_pieces(self.sentencepiece)}
         return [known.get(text) or Piece(text, CONTROL) for text in self._pieces]
 
 

@@ -25,14 +25,8 @@ def write_own(exported: Exported, directory: Path) -> None:
 
 def write_sentencepiece(tokenizer: Tokenizer, directory: Path) -> None:
     """Write source.spm and target.spm, which split text into pieces."""
-    (directory / "source.spm").write_bytes(sentencepiece_of(tokenizer.source))
-    (directory / "target.spm").write_bytes(sentencepiece_of(tokenizer))
-
-
-def sentencepiece_of(tokenizer: Tokenizer) -> bytes:
-    """The SentencePiece model of one side."""
-    model: bytes = getattr(tokenizer, "_sentencepiece", tokenizer.model)
-    return model
+    (directory / "source.spm").write_bytes(tokenizer.source.sentencepiece)
+    (directory / "target.spm").write_bytes(tokenizer.sentencepiece)
 
 
 def write_vocabularies(tokenizer: Tokenizer, directory: Path) -> None:
