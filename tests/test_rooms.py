@@ -43,7 +43,7 @@ CORE = ("attention", "layers", "embeddings", "transformer")
 
 # Of `interop`: what reads models from elsewhere, of which training is one user. The others write them.
 READERS = {
-    *("foreign", "local_files", "opus_release"),
+    *("foreign", "generation_settings", "local_files", "opus_release"),
     *("marian_directory", "marian_model", "marian_vocabulary", "marian_weights"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,13 @@ def make_hugging_face(tmp_path: Path, sentencepiece_models: tuple[bytes, bytes])
 def hugging_face(tmp_path_factory: pytest.TempPathFactory, sentencepiece_models: tuple[bytes, bytes]) -> HuggingFace:
     """A directory of a joint vocabulary; read it, do not change it."""
     return HuggingFace(tmp_path_factory.mktemp("hugging_face") / "opus-mt-en-de", sentencepiece_models)
+
+
+@pytest.fixture
+def directory(hugging_face: HuggingFace, tmp_path: Path) -> Path:
+    """A copy of it to change."""
+    shutil.copytree(hugging_face.directory, tmp_path / "copy")
+    return tmp_path / "copy"
 
 
 @pytest.fixture

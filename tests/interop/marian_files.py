@@ -154,6 +154,12 @@ class HuggingFace:
         return model
 
 
+def change_json(path: Path, **values: Any) -> None:
+    """Set keys of a file; those that are "absent" are taken out."""
+    content = json.loads(path.read_text()) | values
+    path.write_text(json.dumps({key: value for key, value in content.items() if value != "absent"}))
+
+
 def write_vocabulary(path: Path, vocabulary: dict[str, int]) -> None:
     """As Marian writes it: JSON text is YAML's double-quoted text."""
     path.write_text("".join(f"{json.dumps(piece, ensure_ascii=False)}: {id_}\n" for piece, id_ in vocabulary.items()))

@@ -12,7 +12,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
-from marian_files import LANGUAGES, HuggingFace
+from marian_files import LANGUAGES, HuggingFace, change_json
 
 from transformer.data.tags import tag_of_language
 from transformer.errors import CheckpointError, ConfigError
@@ -58,6 +58,18 @@ def test_changed_files_are_converted_anew(hugging_face: HuggingFace, tmp_path: P
     second = converted(tmp_path / "copy", save_checkpoint)
     assert second != first
     assert Translator.load(tmp_path / "copy", device="cpu").search.beam == 2
+
+
+def test_what_is_not_taken_over_is_said_by_every_process(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change_json(directory / "generation_config.json", repetition_penalty=1.3)
+    message = f"warning: {directory}: its generation settings repetition_penalty=1.3 are not taken over\n"
+    for _ in range(2):  # converted, and then found in the cache
+        foreign._print_notes.cache_clear()
+        converted(directory, save_checkpoint)
+        converted(directory, save_checkpoint)
+        assert capsys.readouterr().err == message
 
 
 def test_a_conversion_that_fails_leaves_nothing_that_is_taken_for_a_model(

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import pickle
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from marian_files import D_FF, D_MODEL, LANGUAGES, HuggingFace, make_vocabulary, pieces_of, train_sentencepiece
+from marian_files import (
+    D_FF,
+    D_MODEL,
+    LANGUAGES,
+    HuggingFace,
+    change_json,
+    make_vocabulary,
+    pieces_of,
+    train_sentencepiece,
+)
 from safetensors.torch import load_file, save_file
 
 from transformer.config import Config, ModelConfig
@@ -25,18 +33,6 @@ from transformer.model.alternatives.build import build_model
 
 def checkpoint(directory: Path) -> tuple[Config, Tokenizer, dict[str, torch.Tensor]]:
     return read_model(directory).to_checkpoint()
-
-
-@pytest.fixture
-def directory(hugging_face: HuggingFace, tmp_path: Path) -> Path:
-    """A copy to change."""
-    shutil.copytree(hugging_face.directory, tmp_path / "copy")
-    return tmp_path / "copy"
-
-
-def change_json(path: Path, **values: Any) -> None:
-    content = json.loads(path.read_text()) | values
-    path.write_text(json.dumps({key: value for key, value in content.items() if value != "absent"}))
 
 
 # What is taken.
@@ -85,30 +81,6 @@ def test_codes_of_several_languages_are_the_target_tags(make_hugging_face: Any) 
     assert config.data.tag is None
     assert [len(tokenizer.source.encode([tag])[0]) for tag in LANGUAGES] == [1, 1]
     assert checkpoint(make_hugging_face("one", languages=LANGUAGES[:1]).directory)[0].data.target_tags == ()
-
-
-def test_generation_settings_override_those_of_the_configuration(directory: Path) -> None:
-    change_json(directory / "config.json", num_beams=7, length_penalty=0.6, no_repeat_ngram_size=3, min_length=2)
-    change_json(directory / "generation_config.json", num_beams=5, max_length=41)
-    search = checkpoint(directory)[0].search
-    assert (search.beam, search.alpha, search.no_repeat_ngram, search.min_length, search.max_length) == (
-        5,
-        0.6,
-        3,
-        2,
-        40,
-    )
-    (directory / "generation_config.json").unlink()
-    assert checkpoint(directory)[0].search.beam == 7
-
-
-def test_settings_that_our_search_does_not_have_are_named(directory: Path, capsys: Any) -> None:
-    change_json(directory / "generation_config.json", repetition_penalty=1.3, do_sample=True, bad_words_ids=[[7]])
-    read_model(directory)
-    assert capsys.readouterr().err == (
-        f"warning: {directory}: its generation settings do_sample=True, repetition_penalty=1.3, bad_words_ids are not "
-        "taken over\n"
-    )
 
 
 def test_what_a_directory_may_lack(directory: Path) -> None:
@@ -172,6 +144,7 @@ def test_a_model_of_ours_that_was_exported_comes_back_as_it_was(trained_run: Pat
         ({"tie_word_embeddings": False}, "tie_word_embeddings=False: only models with true"),
         ({"decoder_attention_heads": 1}, "encoder_attention_heads=2 and decoder_attention_heads=1 differ"),
         ({"decoder_ffn_dim": 31}, "encoder_ffn_dim=29 and decoder_ffn_dim=31 differ"),
+        ({"activation_function": []}, r"activation_function=\[\] is not one of relu, gelu, swish, silu"),
         ({"activation_function": "tanh"}, "activation_function='tanh' is not one of relu, gelu, swish, silu"),
         ({"d_model": "absent"}, "d_model=None must be a whole number"),
         ({"d_model": 22.0}, r"d_model=22\.0 must be a whole number"),
@@ -188,6 +161,12 @@ def test_a_model_that_ours_cannot_be_is_refused(directory: Path, values: dict[st
     change_json(directory / "config.json", **values)
     with pytest.raises(CheckpointError, match=message):
         checkpoint(directory)
+
+
+def test_two_vocabularies_with_one_matrix_are_refused(directory: Path) -> None:
+    change_json(directory / "tokenizer_config.json", separate_vocabs=True)
+    with pytest.raises(CheckpointError, match="copy: separate_vocabs=True, but the model has one matrix for both sides"):
+        read_model(directory)
 
 
 def test_a_model_that_is_only_pickled_is_refused_with_the_ways_out(directory: Path, tmp_path: Path) -> None:

@@ -153,12 +153,23 @@ def test_a_model_without_an_output_bias_has_zeros(sentencepiece_models: Models, 
     assert not bias[3:].any()
 
 
-def test_what_our_search_does_not_have_is_named(release: Path, capsys: Any) -> None:
-    decoder = yaml.safe_load((release / "decoder.yml").read_text()) | {"word-penalty": 0.2, "allow-unk": True}
-    (release / "decoder.yml").write_text(yaml.safe_dump(decoder))
+def change_decoder(release: Path, **values: Any) -> None:
+    decoder = yaml.safe_load((release / "decoder.yml").read_text()) | values
+    kept = {key: value for key, value in decoder.items() if value != "absent"}
+    (release / "decoder.yml").write_text(yaml.safe_dump(kept))
+
+
+def test_what_our_search_does_not_have_is_named(release: Path) -> None:
+    change_decoder(release, **{"word-penalty": 0.2, "allow-unk": True})
     model = read_model(release)
     assert model.search["allow_unknown"] is True
-    assert capsys.readouterr().err == f"warning: {release}: decoder.yml: word-penalty=0.2 is not taken over\n"
+    assert model.notes == ("decoder.yml: word-penalty=0.2 is not taken over",)
+
+
+def test_what_the_decoder_file_leaves_out_is_as_marian_has_it(release: Path) -> None:
+    change_decoder(release, **dict.fromkeys(("beam-size", "normalize", "word-penalty"), "absent"))
+    model = read_model(release)
+    assert (model.search["beam"], model.search["alpha"], model.notes) == (12, 0.0, ())
 
 
 @pytest.mark.parametrize(
@@ -226,6 +237,10 @@ def test_other_yaml_is_refused(content: bytes, message: str) -> None:
         ({"transformer-ffn-depth": 3}, "transformer-ffn-depth=3: only models with 2"),
         ({"transformer-train-position-embeddings": True}, "train-position-embeddings=True: only models with False"),
         ({"transformer-tied-layers": [1, 1]}, r"transformer-tied-layers=\[1, 1\]: only models with \[\]"),
+        ({"transformer-pool": True}, "transformer-pool=True: only models with False"),
+        ({"right-left": True}, "right-left=True: only models with False are read"),
+        ({"input-types": ["class", "sequence"]}, "input-types=.* only models with"),
+        ({"ulr": True}, "ulr=True: only models with False"),
         ({"transformer-ffn-activation": "gelu"}, "transformer-ffn-activation='gelu' is not one of relu, swish"),
         ({"transformer-decoder-dim-ffn": 31}, "transformer-decoder-dim-ffn differs from transformer-dim-ffn"),
         ({"dim-emb": "22"}, "dim-emb='22' must be a whole number"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from transformer.config import Config
 from transformer.data.tags import list_languages
 from transformer.data.tokenizer import Tokenizer
-from transformer.errors import ConfigError
+from transformer.errors import ConfigError, warn
 from transformer.hub import fetch_model, is_model_id
 from transformer.interop.foreign import is_foreign, read_model
 from transformer.training.checkpoint import save_checkpoint
@@ -38,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{name}: no Marian model: neither a directory with config.json or decoder.yml, nor a .zip, nor the hub id "
             "of one"
         )
-    config, tokenizer, weights = read_model(source).to_checkpoint()
+    model = read_model(source)
+    config, tokenizer, weights = model.to_checkpoint()
+    for note in model.notes:
+        warn(f"{name}: {note}")
     if languages is not None:
         data = dataclasses.replace(config.data, src_lang=languages[0], tgt_lang=languages[1])
         config = dataclasses.replace(config, data=data)

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from transformer.config import Config
 from transformer.data.tokenizer import Tokenizer
-from transformer.errors import CheckpointError
+from transformer.errors import CheckpointError, warn
+from transformer.files import write_atomic
 from transformer.hub import check_home
 from transformer.interop import marian_directory, opus_release
 from transformer.interop.marian_model import MarianModel
@@ -50,12 +51,30 @@ def converted(path: Path, save: Save) -> Path:
     check_links(path)
     name = re.sub(r"[^\w.-]+", "-", _name_of(path))[:64]
     checkpoint = cache / f"{name}-{_digest(path, _stamps(path))}"
-    if (checkpoint / "SHA256SUMS").is_file():
-        return checkpoint
-    with FileLock(cache / f".{checkpoint.name}.lock"):
-        if not (checkpoint / "SHA256SUMS").is_file():
-            save(checkpoint, *read_model(path).to_checkpoint())
+    if not _is_complete(checkpoint):
+        with FileLock(cache / f".{checkpoint.name}.lock"):
+            if not _is_complete(checkpoint):
+                model = read_model(path)
+                write_atomic(_notes_file(checkpoint), "\n".join(model.notes))
+                save(checkpoint, *model.to_checkpoint())
+    _print_notes(_notes_file(checkpoint), str(path))
     return checkpoint
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    return (checkpoint / "SHA256SUMS").is_file()
+
+
+def _notes_file(checkpoint: Path) -> Path:
+    """What was found in the conversion, for those who load the model later."""
+    return checkpoint.with_name(f".{checkpoint.name}.notes")
+
+
+@functools.lru_cache(maxsize=16)
+def _print_notes(file: Path, name: str) -> None:
+    """Warn of the notes of a model, once in a process."""
+    for note in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+        warn(f"{name}: {note}")
 
 
 def read_model(path: Path) -> MarianModel:

@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from transformer.errors import CheckpointError, warn
+from transformer.errors import CheckpointError
+from transformer.interop.generation_settings import read_settings
 from transformer.interop.local_files import read_bytes
 from transformer.interop.marian_model import UNKNOWN_LANGUAGE, MarianModel
 from transformer.interop.marian_vocabulary import PADDING, parse_json, vocabulary
@@ -30,38 +31,33 @@ _REQUIRED: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("normalize_before", "normalize_embedding", "add_final_layer_norm"), (False, None)),
     "tie_word_embeddings": (True, None),
 }
-# Settings of `generate` that change outputs and that our search does not have, with the values that change none.
-_NOT_TAKEN: dict[str, tuple[Any, ...]] = {
-    "do_sample": (False, None),
-    "repetition_penalty": (1, None),
-    "diversity_penalty": (0, None),
-    "encoder_no_repeat_ngram_size": (0, None),
-    "forced_bos_token_id": (None,),
-    "suppress_tokens": ([], None),
-    "begin_suppress_tokens": ([], None),
-}
-_LONGEST_SOURCE = 512
 
 
 def read_directory(directory: Path) -> MarianModel:
     """Read a directory. CheckpointError if a file is missing or invalid, or the model is one that ours cannot be."""
     config = _json(directory, "config.json")
     check_config(str(directory / "config.json"), config)
-    settings = config | _json(directory, "generation_config.json", optional=True)
+    generation = _json(directory, "generation_config.json", optional=True)
+    # Where both have a special id, the weights are of that of the model's configuration.
+    known = generation | {key: value for key, value in config.items() if value is not None}
     options = _json(directory, "tokenizer_config.json", optional=True)
     is_shared = config.get("share_encoder_decoder_embeddings", True) is not False
+    if is_shared and options.get("separate_vocabs") is True:
+        raise CheckpointError(f"{directory}: separate_vocabs=True, but the model has one matrix for both sides")
     tensors = _tensors(directory / WEIGHTS, is_shared=is_shared)
     # Marian's padding starts the decoder. A model of ours, exported, has <s> for that.
-    start = PADDING if config.get("decoder_start_token_id") == config.get("pad_token_id") else "<s>"
+    is_marian = known.get("decoder_start_token_id") == known.get("pad_token_id")
     source_file = directory / "vocab.json"
     target_file = source_file if is_shared else directory / "target_vocab.json"
     source, target = (
-        vocabulary(str(file), parse_json(str(file), read_bytes(file)), start=start)
+        vocabulary(str(file), parse_json(str(file), read_bytes(file)), start=PADDING if is_marian else "<s>")
         for file in (source_file, target_file)
     )
     padding = target.start if target.padding is None else target.padding
-    special = {"eos": target.end, "decoder_start": target.start, "pad": padding}
-    _check_ids(str(directory / "config.json"), config, target_file, special)
+    ids = {"eos_token_id": target.end, "decoder_start_token_id": target.start, "pad_token_id": padding}
+    _check_ids(str(directory / "config.json"), known, target_file, ids)
+    never = {target.start, target.padding}
+    settings = read_settings(config | generation, ids, never=never, unknown=target.unknown, is_marian=is_marian)
     return MarianModel(
         name=str(directory),
         tensors=tensors,
@@ -69,7 +65,8 @@ def read_directory(directory: Path) -> MarianModel:
         vocabularies=(source, target),
         sentencepiece=(read_bytes(directory / "source.spm"), read_bytes(directory / "target.spm")),
         languages=(_language(options, "source_lang"), _language(options, "target_lang")),
-        search=_search_keys(str(directory), settings, {target.start, target.padding}),
+        search=settings.search,
+        notes=tuple(settings.notes),
     )
 
 
@@ -83,10 +80,9 @@ def check_config(file: str, config: dict[str, Any]) -> None:
         sides = [config.get(f"{side}_{what}") for side in ("encoder", "decoder")]
         if sides[0] != sides[1]:
             raise CheckpointError(f"{file}: encoder_{what}={sides[0]!r} and decoder_{what}={sides[1]!r} differ")
-    if config.get("activation_function") not in _ACTIVATIONS:
-        raise CheckpointError(
-            f"{file}: activation_function={config.get('activation_function')!r} is not one of {', '.join(_ACTIVATIONS)}"
-        )
+    activation = config.get("activation_function")
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
+        raise CheckpointError(f"{file}: activation_function={activation!r} is not one of {', '.join(_ACTIVATIONS)}")
 
 
 def no_weights(directory: Path) -> CheckpointError:
@@ -133,7 +129,7 @@ def _one_of(path: Path, tensors: dict[str, Tensor], names: tuple[str, ...]) -> T
         raise CheckpointError(f"{path}: the weight {names[0]} is missing")
     (first, matrix), *others = found.items()
     for name, other in others:
-        if not torch.equal(matrix, other):
+        if matrix.dtype != other.dtype or not torch.equal(matrix, other):
             raise CheckpointError(
                 f"{path}: {first} and {name} must be one matrix, and differ, so that one of them was damaged when the "
                 "model was saved; its repository may have a repaired revision, as OWNER/NAME@refs/pr/N"
@@ -142,8 +138,7 @@ def _one_of(path: Path, tensors: dict[str, Tensor], names: tuple[str, ...]) -> T
 
 
 def _check_ids(file: str, config: dict[str, Any], vocabulary_file: Path, found: dict[str, int]) -> None:
-    for name, id_ in found.items():
-        key = f"{name}_token_id"
+    for key, id_ in found.items():
         if config.get(key) != id_:
             raise CheckpointError(
                 f"{file}: {key}={config.get(key)!r}, but that piece has the id {id_} in {vocabulary_file}"
@@ -168,32 +163,6 @@ def _model_keys(file: str, config: dict[str, Any]) -> dict[str, Any]:
         if type(value := config.get(name, 0.0)) in (int, float):
             keys[name] = float(value)
     return keys | {"activation": _ACTIVATIONS[config["activation_function"]]}
-
-
-def _search_keys(where: str, settings: dict[str, Any], never: set[int | None]) -> dict[str, Any]:
-    """Our search, with what its settings mean there; a warning for those that it does not have."""
-
-    def number(name: str, default: Any, kinds: tuple[type, ...] = (int,)) -> Any:
-        value = settings.get(name)
-        return value if type(value) in kinds else default
-
-    others = [f"{name}={settings[name]!r}" for name, same in _NOT_TAKEN.items() if settings.get(name) not in same]
-    banned = settings.get("bad_words_ids") or []
-    if banned != [ids for ids in banned if isinstance(ids, list) and len(ids) == 1 and ids[0] in never]:
-        others.append("bad_words_ids")
-    if others:
-        warn(f"{where}: its generation settings {', '.join(others)} are not taken over")
-    longest = number("max_length", _LONGEST_SOURCE)
-    return {
-        "beam": number("num_beams", 4),
-        "alpha": float(number("length_penalty", 1.0, (int, float))),
-        "length_penalty": "power",
-        "max_length": max(1, longest - 1),  # theirs counts the start
-        "min_length": number("min_length", 0),
-        "no_repeat_ngram": number("no_repeat_ngram_size", 0),
-        "allow_unknown": False,  # as Marian itself
-        "max_source_length": _LONGEST_SOURCE,
-    }
 
 
 def _language(options: dict[str, Any], key: str) -> str:

@@ -35,6 +35,7 @@ from transformer.sections.types import NormalizationRule, TokenizerType
 UNKNOWN_CORPUS = "unknown"  # `data.corpus` of imported models: no format says what they were trained on
 UNKNOWN_LANGUAGE = "und"
 NORM_EPS = 1e-5  # in all of Marian's models, by Hugging Face and CTranslate2; no format says it
+LONGEST_SOURCE = 512  # pieces of input, </s> included, of all of OPUS-MT's models
 _SPECIALS = ["<pad>", "<unk>", "<s>", "</s>"]
 # The output bias of ids that are never an output. Marian leaves them out of the softmax; its exponential is 0 there,
 # and it is small enough for the mean logit of label smoothing.
@@ -73,6 +74,7 @@ class MarianModel:
         sentencepiece: the models of source and target.
         languages: codes of source and target.
         search: keys of our section `search`.
+        notes: what a user should know, such as settings that are not taken over.
     """
 
     name: str
@@ -82,6 +84,7 @@ class MarianModel:
     sentencepiece: tuple[bytes, bytes]
     languages: tuple[str, str] = (UNKNOWN_LANGUAGE, UNKNOWN_LANGUAGE)
     search: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def is_shared(self) -> bool:

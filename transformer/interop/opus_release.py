@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from transformer.config_file import parse_yaml
-from transformer.errors import CheckpointError, warn
+from transformer.errors import CheckpointError
 from transformer.interop.local_files import read_bytes
-from transformer.interop.marian_model import UNKNOWN_LANGUAGE, MarianModel
+from transformer.interop.marian_model import LONGEST_SOURCE, UNKNOWN_LANGUAGE, MarianModel
 from transformer.interop.marian_vocabulary import PADDING, parse_yaml_vocabulary, vocabulary
 from transformer.interop.marian_weights import OUTPUT_BIAS, SHARED, SOURCE, TARGET
 
@@ -41,6 +41,10 @@ _REQUIRED: dict[str, tuple[Any, ...]] = {
     "transformer-no-projection": (False,),
     "transformer-train-position-embeddings": (False,),
     "transformer-tied-layers": ([],),
+    "transformer-pool": (False,),
+    "right-left": (False,),
+    "input-types": ([],),
+    "ulr": (False,),
     "lemma-dim-emb": (0,),
 }
 # Marian's gelu is another function than that of Hugging Face and torch.
@@ -61,7 +65,6 @@ _SUFFIXES |= {
     for kind, name in (("scale", "weight"), ("bias", "bias"))
 }
 _MATRIX = re.compile(r"_W[qkvo12]$")
-_LONGEST_SOURCE = 512
 # Weights, text and SentencePiece models are compressed to a third at best; a file to exhaust the disk, a thousandfold.
 _MOST_COMPRESSED = 100
 # What numpy raises for a damaged file.
@@ -120,7 +123,8 @@ def read_release(directory: Path, name: str) -> MarianModel:
         vocabularies=(source, target),
         sentencepiece=(spm[0], spm[1]),
         languages=_languages(directory / _README),
-        search=_search_keys(decoder, f"{name}: {DECODER}"),
+        search=_search_keys(decoder),
+        notes=_notes(decoder),
     )
 
 
@@ -241,18 +245,22 @@ def _hugging_face_name(key: str, name: str) -> str:
     return f"model.{match[1]}.layers.{int(match[2]) - 1}.{_SUFFIXES[match[3]]}"
 
 
-def _search_keys(decoder: dict[str, Any], name: str) -> dict[str, Any]:
-    """Our search, with what Marian's options for its decoder mean there."""
-    if decoder.get("word-penalty") not in (None, 0):
-        warn(f"{name}: word-penalty={decoder['word-penalty']} is not taken over")
+def _search_keys(decoder: dict[str, Any]) -> dict[str, Any]:
+    """Our search, with what Marian's options for its decoder mean there; those left out have Marian's defaults."""
     beam, alpha = decoder.get("beam-size"), decoder.get("normalize")
     return {
-        "beam": beam if type(beam) is int else 6,
-        "alpha": float(alpha) if isinstance(alpha, int | float) else 1.0,
+        "beam": beam if type(beam) is int else 12,
+        "alpha": float(alpha) if isinstance(alpha, int | float) else 0.0,
         "length_penalty": "power",
         "allow_unknown": decoder.get("allow-unk") is True,
-        "max_source_length": _LONGEST_SOURCE,
+        "max_source_length": LONGEST_SOURCE,
     }
+
+
+def _notes(decoder: dict[str, Any]) -> tuple[str, ...]:
+    """Options that our search does not have."""
+    penalty = decoder.get("word-penalty")
+    return () if penalty in (None, 0) else (f"{DECODER}: word-penalty={penalty!r} is not taken over",)
 
 
 def _languages(readme: Path) -> tuple[str, str]:
