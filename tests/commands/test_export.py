@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,9 @@ import huggingface_hub
 import pytest
 
 from transformer.commands import evaluate, export, translate
-from transformer.errors import ConfigError, ExportError
+from transformer.errors import CheckpointError, ConfigError, ExportError
+from transformer.inference.alignment import word_alignment
+from transformer.inference.ctranslate2_engine import CTranslate2Translator
 from transformer.training.checkpoint import load_checkpoint, save_checkpoint
 
 OUTPUTS = pytest.CaptureFixture[str]
@@ -167,3 +170,56 @@ def test_an_output_is_not_written_into_the_model(engine_model: str) -> None:
     output = f"{engine_model}/out"
     with pytest.raises(ConfigError, match="is a model, to which no other file belongs"):
         translate.main([engine_model, "--text", "A cat.", "--engine", "ctranslate2", "--output", output])
+
+
+def test_an_output_of_a_directory_that_is_no_export_says_so(plain_run: Path, tmp_path: Path) -> None:
+    arguments = [str(plain_run), "--text", "A cat.", "--engine", "ctranslate2", "--output", str(tmp_path / "out")]
+    with pytest.raises(CheckpointError, match="is not a model for CTranslate2; write one: transformer export RUN"):
+        translate.main(arguments)
+
+
+# The engine and documents
+
+
+def test_a_document_is_translated_by_the_engine(
+    engine_model: str, tmp_path: Path, capsys: OUTPUTS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (answer,) = CTranslate2Translator(engine_model).tokenizer.encode_as_pieces(["A man."])
+
+    def translate_batch(_: Engine, sources: list[list[str]], **__: Any) -> list[Any]:
+        return [SimpleNamespace(hypotheses=[[*answer, "</s>"]], scores=[-1.0]) for _ in sources]
+
+    monkeypatch.setattr(Engine, "translate_batch", translate_batch)
+    (tmp_path / "page.html").write_text("<p>A <b>cat</b>.</p>\n")
+    greedy = [engine_model, str(tmp_path / "page.html"), "--engine", "ctranslate2", "--beam", "1"]
+    capsys.readouterr()
+    assert translate.main(greedy) == 0
+    out, err = capsys.readouterr()
+    assert re.sub("</?b>", "", out) == "<p>A man.</p>\n"
+    assert out.count("<b>") == out.count("</b>") == 1
+    assert err.startswith(f"checkpoint: {engine_model}\n")
+    assert translate.main([*greedy, "--output", str(tmp_path / "out.html")]) == 0
+    assert (tmp_path / "out.html").read_text() == out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--beam", "1", "--alignment-layer", "1"], "^--alignment-layer: the engine ctranslate2 has no such option"),
+        (["--beam", "1", "--ensemble", "runs/other"], "^--ensemble: the engine ctranslate2 has no such option"),
+        ([], "choose --length-penalty power, or none, or --beam 1"),
+        (["--beam", "1", "--output", "{model}/out.html"], "is a model, to which no other file belongs"),
+    ],
+)
+def test_what_the_engine_does_not_have_is_refused_for_documents_too(
+    engine_model: str, tmp_path: Path, options: list[str], message: str
+) -> None:
+    (tmp_path / "page.html").write_text("<p>A cat.</p>\n")
+    given = [option.format(model=engine_model) for option in options]
+    with pytest.raises(ConfigError, match=message):
+        translate.main([engine_model, str(tmp_path / "page.html"), "--engine", "ctranslate2", *given])
+
+
+def test_another_engine_gives_no_alignment(engine_model: str) -> None:
+    with pytest.raises(ConfigError, match=r"^another engine gives no attention: take the model that was exported for"):
+        word_alignment(CTranslate2Translator(engine_model), ["A cat."], ["A cat."])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from transformer.commands.outputs import check_resumable_output
-from transformer.commands.search_options import apply_search_options, load_translator, origins
+from transformer.commands.engine import check_engine_options, check_engine_output, check_engine_search, load_engine
+from transformer.commands.search_options import apply_search_options, origins
 from transformer.commands.selection import report_checkpoint
 from transformer.documents.formats import (
     FORMATS,
@@ -21,7 +21,7 @@ from transformer.documents.formats import (
 )
 from transformer.errors import ConfigError, DataError
 from transformer.files import write_atomic
-from transformer.inference.alignment import checked_layer
+from transformer.inference.alignment import checked_layer, single_model
 from transformer.inference.line_input import file_input
 from transformer.inference.translator import Translator
 from transformer.training.device import tune_process
@@ -57,6 +57,7 @@ def chosen_format(arguments: argparse.Namespace) -> str | None:
                 f"--{option.replace('_', '-')} is for lines, and this is a document (--format {form}); with --format "
                 "lines, each line of FILE is one"
             )
+    check_engine_options(arguments)
     if arguments.output is None and form in _BINARY:
         raise ConfigError(f"a translated .{form} is no text to print: give --output FILE.{form}")
     if arguments.output is not None and format_of(str(arguments.output)) not in (None, form):
@@ -68,16 +69,17 @@ def translate_file(arguments: argparse.Namespace, form: str, context: Distribute
     """Translate FILE, a document, to --output or to standard output."""
     if context.is_main and arguments.output is not None:
         inputs = [Path(arguments.file)] if arguments.file not in (None, "-") else []
-        check_resumable_output(arguments.output, inputs, arguments.run)
+        check_engine_output(arguments, inputs)
     # All processes take the same steps, each on the whole document.
     data = context.broadcast_from_main(lambda: _read(arguments.file or "-"))
     tune_process(inference=True)
-    translator = load_translator(arguments, arguments.run)
+    translator = load_engine(arguments)
     apply_search_options(arguments, translator)
+    check_engine_search(arguments, translator)
     translator.context = context
     layer = arguments.alignment_layer
     if layer is not None:
-        checked_layer(translator.model, layer, "--alignment-layer")
+        checked_layer(single_model(translator), layer, "--alignment-layer")
     if context.is_main:
         for given, origin in zip([arguments.run, *arguments.ensemble], origins(translator), strict=True):
             report_checkpoint(given, origin)

@@ -29,12 +29,11 @@ from transformer.commands.document_files import add_format_option, chosen_format
 from transformer.commands.engine import (
     add_engine_option,
     check_engine_options,
+    check_engine_output,
     check_engine_search,
-    check_export_output,
     load_engine,
 )
 from transformer.commands.json_lines import json_lines
-from transformer.commands.outputs import check_resumable_output
 from transformer.commands.search_options import (
     add_sampling_options,
     add_search_options,
@@ -228,10 +227,9 @@ def _source(arguments: argparse.Namespace) -> LineInput:
     """Where the lines come from, which may not be where they go to."""
     source = file_input(arguments.file or "-") if arguments.text is None else texts_input(arguments.text)
     Prefixes(path=arguments.prefix_file).reader()  # so that a missing file is an error now
-    if (output := arguments.output) is not None:
+    if arguments.output is not None:
         inputs = [x for x in (source.path, arguments.prefix_file, arguments.constraints) if x is not None]
-        check = check_resumable_output if arguments.engine == "torch" else check_export_output
-        check(output, inputs, arguments.run)
+        check_engine_output(arguments, inputs)
     return source
 
 

@@ -94,14 +94,14 @@ def translate_document(
 
 
 def translate_with(translator: Translator, *, alignment_layer: int | None = None) -> Translate:
-    """The best translations of a model, aligned by its attention; those of an ensemble are not aligned.
+    """The best translations of a model, aligned by its attention; not those of an ensemble or of another engine.
 
     The function raises DataError, which quotes the sentence, as of `Translator.translate`.
 
     Args:
         alignment_layer: of the decoder, from 1; by default the last.
     """
-    from transformer.inference.alignment import word_alignment  # which imports torch
+    from transformer.inference.alignment import has_attention, word_alignment  # which import torch
 
     def translate(sentences: list[str]) -> list[Translated]:
         try:
@@ -109,7 +109,7 @@ def translate_with(translator: Translator, *, alignment_layer: int | None = None
         except DataError:
             _name_sentence(translator, sentences)
             raise
-        if len(translator.members) > 1:
+        if not has_attention(translator):
             return [Translated(one.text) for one in found]
         searched = [i for i, one in enumerate(found) if one.ids]
         sources, targets = [sentences[i] for i in searched], [found[i].text for i in searched]

@@ -236,10 +236,17 @@ def _without_end(ids: Sequence[int]) -> Sequence[int]:
     return ids[:-1] if ids and ids[-1] == EOS_ID else ids
 
 
+def has_attention(translator: Translator) -> bool:
+    """Whether it has one model of this project, and so attention to align by; an ensemble or another engine has not."""
+    return len(translator.members) == 1 and hasattr(translator, "model")
+
+
 def single_model(translator: Translator) -> Transformer:
-    """The model of a translator. ConfigError for an ensemble, which has no attention of its own."""
+    """The model of a translator. ConfigError for an ensemble and for another engine, which have no attention."""
     if len(translator.members) > 1:
         raise ConfigError(f"an ensemble of {len(translator.members)} models has no attention: take one of its members")
+    if not has_attention(translator):
+        raise ConfigError("another engine gives no attention: take the model that was exported for it")
     return translator.model
 
 

@@ -48,11 +48,7 @@ class CTranslate2Translator(Translator):
 
     def __init__(self, directory: str | Path, *, device: str = "auto", precision: str = "auto") -> None:
         directory = Path(directory)
-        described = read_description(directory)
-        if described.get("format") != "ct2" or not (directory / "model.bin").is_file():
-            raise CheckpointError(
-                f"{directory}: is not a model for CTranslate2; write one: transformer export RUN --to ct2 --output DIR"
-            )
+        described = check_export(directory)
         config = load_config(directory / "config.yaml", saved=True)
         self.tokenizer = load_tokenizer(directory, is_separate=config.data.separate_vocabularies)
         self.search, self.origin, self._directory = config.search, str(directory), directory
@@ -140,6 +136,16 @@ class CTranslate2Translator(Translator):
             log_prob = score if search.beam == 1 else score * divisor
             translations.append(Translation(text, log_prob / divisor, log_prob, tuple(one)))
         return translations
+
+
+def check_export(directory: Path) -> dict[str, object]:
+    """What an export says of itself. CheckpointError if a directory is none for CTranslate2."""
+    described = read_description(directory)
+    if described.get("format") != "ct2" or not (directory / "model.bin").is_file():
+        raise CheckpointError(
+            f"{directory}: is not a model for CTranslate2; write one: transformer export RUN --to ct2 --output DIR"
+        )
+    return described
 
 
 def _open(directory: Path, device: str, precision: str) -> Any:
