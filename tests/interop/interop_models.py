@@ -96,6 +96,12 @@ def zero_start(exported: Exported) -> Exported:
     return exported
 
 
+def with_tag(exported: Exported, tag: str) -> Exported:
+    """As a model that was trained with a tag before each source."""
+    data = dataclasses.replace(exported.config.data, tag=tag)
+    return dataclasses.replace(exported, config=dataclasses.replace(exported.config, data=data))
+
+
 def programs(page: Path) -> list[str]:
     """The Python programs of a page."""
     return re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)

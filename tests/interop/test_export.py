@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from interop_models import Make, Save
+from interop_models import Make, Save, with_tag
+from marian_files import LANGUAGES
 
 from transformer.config import load_config
 from transformer.errors import ExportError
@@ -150,6 +152,17 @@ def test_ctranslate2_is_noted_to_rank_otherwise(make: Make, tmp_path: Path) -> N
     (note,) = export(make(), "ct2", tmp_path / "gnmt")
     assert note.startswith("CTranslate2 divides log P by |Y|^alpha, not by ((5 + |Y|) / 6)^0.6")
     assert export(make(search={"length_penalty": "power"}), "ct2", tmp_path / "power") == []
+
+
+def test_how_other_programs_give_a_text_its_tag_is_noted(make: Make, make_hugging_face: Any, tmp_path: Path) -> None:
+    own = with_tag(make(search={"length_penalty": "power"}), "<2de>")
+    others = "programs other than transformer translate add no tag: "
+    assert export(own, "ct2", tmp_path / "own") == [f"{others}begin each text with its own, such as <2de>"]
+    imported = Exported.load(make_hugging_face(languages=LANGUAGES).directory)
+    for to in ("ct2", "opus"):
+        assert export(imported, to, tmp_path / to) == [
+            f"{others}put >>deu<<, which the SentencePiece model does not know, before the pieces of each text"
+        ]
 
 
 def test_every_format_says_how_it_is_used(make: Make, tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from interop_models import TEXTS, Make, Save, source_ids, zero_start
+from interop_models import TEXTS, Make, Save, source_ids, with_tag, zero_start
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -18,6 +19,7 @@ from transformer.inference.translator import Translator
 from transformer.interop.export import export
 from transformer.interop.exported import Exported
 from transformer.interop.foreign import read_model
+from transformer.model.alternatives.build import build_model
 from transformer.training.checkpoint import save_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -77,6 +79,28 @@ def test_logits_are_those_of_a_model_with_a_vocabulary_for_each_side(
     assert exported.tokenizer.sizes == (307, 83)
 
 
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,"
+
+
+@pytest.mark.parametrize("tag", [">>deu<<", "<2de>"])
+def test_a_tag_is_the_same_piece_there_and_when_it_comes_back(make: Make, tmp_path: Path, tag: str) -> None:
+    tokenizer = Tokenizer.train([*TEXTS, LETTERS] * 3, 83, symbols=[tag])
+    exported = with_tag(make(tie="decoder", source=tokenizer), tag)
+    _, theirs = exported_and_loaded(exported, tmp_path)
+    text = f"{tag} {TEXTS[1]}"
+    ids = [*tokenizer.encode([text])[0], 3]
+    assert 1 not in ids
+    assert theirs(text)["input_ids"] == ids
+    _, back, _ = read_model(tmp_path / "hf").to_checkpoint()
+    assert [*back.source.encode([text])[0], 3] == ids
+
+
+def test_a_tag_of_several_pieces_is_noted(make: Make, tmp_path: Path) -> None:
+    *_, note, several = export(with_tag(make(), ">>deu<<"), "hf", tmp_path / "hf")
+    assert note == "generate() adds no tag: begin each text with its own, such as >>deu<<"
+    assert re.fullmatch(r">>deu<< is one piece for transformers, and \d+ for this model's tokenizer", several)
+
+
 HARD = ["", "  ", "a  b", "здесь 👍 no", "don't", "▁", "x" * 300, "\t tab", "e\u0301 ﬁ ½"]
 
 
@@ -115,6 +139,27 @@ def test_what_cannot_be_told_is_noted(make: Make, tmp_path: Path) -> None:
     norm, penalty = export(make(), "hf", tmp_path / "hf")
     assert norm.startswith("model.norm_eps is 1e-06 here, and 1e-05 in transformers")
     assert penalty.startswith("generate() divides log P by |Y|^0.6, not by ((5 + |Y|) / 6)^0.6")
+
+
+def test_whether_unknown_pieces_are_outputs_comes_back(make: Make, tmp_path: Path) -> None:
+    for allowed in (False, True):
+        export(make(search={"allow_unknown": allowed}), "hf", tmp_path / f"{allowed}")
+        model = read_model(tmp_path / f"{allowed}")
+        assert (model.notes, model.search["allow_unknown"]) == ((), allowed)
+
+
+def test_what_comes_back_has_the_norm_eps_that_transformers_computes_with(make: Make, tmp_path: Path) -> None:
+    exported = make(norm_eps=0.01)
+    theirs, tokenizer = exported_and_loaded(exported, tmp_path)
+    config, _, weights = read_model(tmp_path / "hf").to_checkpoint()
+    back = build_model(len(exported.tokenizer), config.model)
+    back.load_state_dict(weights)
+    assert config.model.norm_eps == NORM_EPS
+    src, tgt = source_ids(exported), torch.tensor([[2, 5, 19, 11, 7]]).repeat(len(TEXTS), 1)
+    with torch.no_grad():
+        found = theirs(**tokenizer(TEXTS, return_tensors="pt", padding=True), decoder_input_ids=tgt).logits
+        torch.testing.assert_close(back.eval()(src, tgt), found, rtol=0, atol=1e-5)
+        assert (exported.model(src, tgt) - found).abs().max() > 1e-3
 
 
 def test_a_model_that_starts_from_zero_goes_out_in_the_order_of_marian(make: Make, tmp_path: Path) -> None:

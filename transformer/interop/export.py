@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from transformer.data.vocabulary_tokenizer import VocabularyTokenizer
 from transformer.errors import ExportError
 from transformer.interop import ctranslate2, graphs, huggingface, opus, usage
 from transformer.interop.card import CardOptions, model_card
@@ -121,26 +122,27 @@ def _write_ctranslate2(exported: Exported, directory: Path, precision: str) -> l
         never=() if search.allow_unknown else (PAD_ID, BOS_ID),
     )
     _write_tokenizers(exported, directory)
+    notes = _notes_on_tags(exported)
     if search.length_penalty == "gnmt" and search.alpha and search.beam > 1:
-        return [
+        notes.append(
             f"CTranslate2 divides log P by |Y|^alpha, not by ((5 + |Y|) / 6)^{search.alpha:g} as this model's search: "
             "give its users an alpha, or train and score with search.length_penalty=power"
-        ]
-    return []
+        )
+    return notes
 
 
 def _write_onnx(exported: Exported, directory: Path, precision: str) -> list[str]:  # noqa: ARG001
     graphs.write_onnx(exported.model, directory)
     _write_tokenizers(exported, directory)
     write_vocabularies(exported.tokenizer, directory)
-    return []
+    return _notes_on_tags(exported)
 
 
 def _write_torch(exported: Exported, directory: Path, precision: str) -> list[str]:  # noqa: ARG001
     graphs.write_torch(exported.model, directory)
     _write_tokenizers(exported, directory)
     write_vocabularies(exported.tokenizer, directory)
-    return []
+    return _notes_on_tags(exported)
 
 
 def _write_tokenizers(exported: Exported, directory: Path) -> None:
@@ -149,8 +151,19 @@ def _write_tokenizers(exported: Exported, directory: Path) -> None:
     write_sentencepiece(exported.tokenizer, directory)
 
 
+def _notes_on_tags(exported: Exported) -> list[str]:
+    """How programs that read the pieces of a text themselves give it its tag."""
+    if not (tags := exported.config.data.tags):
+        return []
+    if isinstance(exported.tokenizer.source, VocabularyTokenizer):
+        how = f"put {tags[0]}, which the SentencePiece model does not know, before the pieces of each text"
+    else:
+        how = f"begin each text with its own, such as {tags[0]}"
+    return [f"programs other than transformer translate add no tag: {how}"]
+
+
 def _write_opus(exported: Exported, directory: Path, precision: str) -> list[str]:  # noqa: ARG001
-    return opus.write_opus(exported, directory)
+    return [*opus.write_opus(exported, directory), *_notes_on_tags(exported)]
 
 
 EXPORTERS = {

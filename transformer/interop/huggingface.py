@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from transformer.data.tags import num_tag_pieces
 from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from transformer.interop.exported import Exported
 from transformer.interop.marian_weights import OUTPUT_BIAS, SHARED, SOURCE, TARGET, Sizes, to_marian
 from transformer.interop.parts import Matrices, Parts, matrices_of, parts_of
-from transformer.interop.tokenizer_files import numbered, piece_names, write_json, write_sentencepiece
+from transformer.interop.tokenizer_files import numbered, piece_names, with_codes, write_json, write_sentencepiece
 from transformer.model.alternatives import embeddings
 from transformer.model.transformer import Transformer
 
@@ -153,7 +154,7 @@ def _write_tokenizer(exported: Exported, order: Order, directory: Path, *, is_sh
     names_of_files = ("vocab",) if is_shared else ("vocab", "target_vocab")
     sides = (tokenizer.source, order.source), (tokenizer, order.target)
     for name, (side, ids) in zip(names_of_files, sides, strict=False):
-        names = piece_names(side, ids)
+        names = with_codes(piece_names(side, ids), data.tags)
         names[order.pad] = "<pad>"  # in Marian's order, our <s>
         write_json(directory / f"{name}.json", numbered(names))
     settings: dict[str, Any] = {
@@ -183,6 +184,9 @@ def _notes(exported: Exported, parts: Parts) -> list[str]:
             f"generate() divides log P by |Y|^{search.alpha:g}, not by ((5 + |Y|) / 6)^{search.alpha:g}: translations "
             "may differ from those of search.length_penalty=gnmt, not from those of power"
         )
-    if exported.config.data.tags:
-        notes.append("generate() adds no tag: begin each text with its own, such as " + exported.config.data.tags[0])
+    if tags := exported.config.data.tags:
+        notes.append(f"generate() adds no tag: begin each text with its own, such as {tags[0]}")
+    for tag in tags:
+        if tag.startswith(">>") and (number := num_tag_pieces(exported.tokenizer, tag)) > 1:
+            notes.append(f"{tag} is one piece for transformers, and {number} for this model's tokenizer")
     return notes

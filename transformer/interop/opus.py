@@ -21,7 +21,7 @@ from transformer.interop.exported import Exported
 from transformer.interop.huggingface import marian_rows, starts_from_zero
 from transformer.interop.marian_weights import OUTPUT_BIAS, SHARED, SOURCE, TARGET, Sizes, to_marian
 from transformer.interop.parts import Parts, matrices_of, parts_of
-from transformer.interop.tokenizer_files import numbered, piece_names, write_sentencepiece
+from transformer.interop.tokenizer_files import numbered, piece_names, with_codes, write_sentencepiece
 from transformer.model.alternatives import embeddings
 
 TITLE = "OPUS-MT"
@@ -56,7 +56,8 @@ def write_opus(exported: Exported, directory: Path) -> list[str]:
     if tokenizer.is_separate:
         names = ["source.vocab.yml", "target.vocab.yml"]
     for name, side in zip(names, (tokenizer.source, tokenizer), strict=True):
-        (directory / name).write_text(_vocabulary(piece_names(side, marian_rows(len(side))[:-1])), encoding="utf-8")
+        pieces = with_codes(piece_names(side, marian_rows(len(side))[:-1]), exported.config.data.tags)
+        (directory / name).write_text(_vocabulary(pieces), encoding="utf-8")
     arrays = dict(_arrays(exported, parts))
     arrays["special:model.yml"] = _as_bytes(_description(parts, exported))
     save: Any = np.savez  # whose names of arrays mypy takes for its options

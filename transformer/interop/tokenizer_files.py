@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from transformer.data.normalization import MARK
 from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, SOURCE_FILE, TARGET_FILE, UNK_ID, Tokenizer
 from transformer.errors import ExportError
 from transformer.interop.exported import Exported
@@ -43,6 +44,15 @@ def piece_names(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     """Names of pieces; the special ones are <pad>, <unk>, <s> and </s> in every tokenizer."""
     pieces = zip(ids, tokenizer.pieces(ids), strict=True)
     return [SPECIAL_PIECES.get(id_, piece) for id_, piece in pieces]
+
+
+def with_codes(names: Sequence[str], tags: Collection[str]) -> list[str]:
+    """The names with tags such as `>>deu<<` as Marian's tokenizers look them up, which take them off before a text.
+
+    A SentencePiece model that was trained with a tag has the mark of a space before it.
+    """
+    codes = {f"{MARK}{tag}": tag for tag in tags if tag.startswith(">>")}
+    return [codes.get(name, name) for name in names]
 
 
 def numbered(names: Sequence[str]) -> dict[str, int]:
