@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from transformer.config import SearchConfig
 from transformer.data.tokenizer import Tokenizer
@@ -49,8 +50,6 @@ class Engine:
 
 @pytest.fixture(scope="module")
 def model(trained_run: Path) -> Exported:
-    import torch
-
     config, tokenizer, _ = load_checkpoint(max((trained_run / "checkpoints").iterdir()))
     torch.manual_seed(7)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **SIZES), search=POWER)
@@ -260,3 +259,16 @@ def test_translations_are_ours(model: Exported, directory: Path, search: str) ->
         if "minimum" not in search and "2-gram" not in search:  # there it computes the probabilities of what is left
             assert one.log_prob == pytest.approx(other.log_prob, abs=1e-4)
             assert one.score == pytest.approx(other.score, abs=1e-4)
+
+
+def test_log_probabilities_are_those_of_the_model(model: Exported, directory: Path) -> None:
+    pytest.importorskip("ctranslate2")
+    engine = CTranslate2Translator(directory, precision="fp32")
+    found = engine.translate_nbest(TEXTS, nbest=1, beam=3, alpha=1.0, length_penalty="power")
+    for source, (one,) in zip(model.tokenizer.encode(TEXTS), found, strict=True):
+        src, tgt = torch.tensor([[*source, 3]]), torch.tensor([[2, *one.ids]])
+        with torch.no_grad():
+            log_probs = model.model(src, tgt[:, :-1])[0].log_softmax(dim=-1)
+        expected = log_probs.gather(1, tgt[0, 1:, None]).sum().item()
+        assert one.log_prob == pytest.approx(expected, abs=1e-4)
+        assert one.score == pytest.approx(expected / len(one.ids), abs=1e-4)

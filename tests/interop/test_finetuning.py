@@ -10,19 +10,26 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from marian_files import LANGUAGES, HuggingFace
+from interop_models import Make, Save
+from marian_files import LANGUAGES, HuggingFace, pairs
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from transformer.config import Config, load_config
-from transformer.data.batching import collate
+from transformer.data.batching import collate, pad
 from transformer.data.corpus import load_split
 from transformer.data.dataset import encode_corpus
-from transformer.data.tokenizer import BOS_ID
+from transformer.data.tokenizer import BOS_ID, EOS_ID
+from transformer.inference.prepacked import PrepackedLinear, can_prepack
+from transformer.inference.prepacked_layer import PrepackedLayer
 from transformer.inference.translator import Translator
-from transformer.training.checkpoint import load_checkpoint, locate_checkpoint
+from transformer.interop.export import export
+from transformer.interop.exported import Exported
+from transformer.model.alternatives.embeddings import BiasedTransformer
+from transformer.training.checkpoint import load_checkpoint, load_model, locate_checkpoint
 from transformer.training.initialization import inherit
 from transformer.training.packed.cpu_batch import collate_grouped
+from transformer.training.packed.models import model_obstacle
 from transformer.training.train_step import batch_loss
 from transformer.training.trainer import Trainer
 
@@ -125,3 +132,71 @@ def test_a_multilingual_model_is_trained_with_a_tag_or_says_that_there_is_none(
     assert " training sources begin with none of data.target_tags" in warnings[0]
     translator = Translator.load(tmp_path / "tagged" / "run", device="cpu")
     assert (translator.tag, list(translator.tags)) == (">>deu<<", [*LANGUAGES])
+
+
+def test_a_tuned_model_goes_back_and_translates_there_as_here(
+    hugging_face: HuggingFace, tiny_corpus: str, tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = tuning(tmp_path, tiny_corpus, hugging_face.directory, "search.allow_unknown=false")
+    Trainer.from_config(config).fit()
+    run, limit = tmp_path / "run", 23
+    export(Exported.load(run), "hf", tmp_path / "back")
+    theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "back", dtype=torch.float32).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
+    ours = Translator.load(run, device="cpu", precision="fp32")
+    texts, num_ended = [source for source, _ in pairs("test", 13)], 0
+    batch = tokenizer(texts, return_tensors="pt", padding=True)
+    assert batch["input_ids"].tolist() == pad([[*ids, EOS_ID] for ids in ours.tokenizer.source.encode(texts)]).tolist()
+    for beam in (1, 3):
+        options = {"num_beams": beam, "length_penalty": 0.0, "early_stopping": False, "max_length": limit + 1}
+        rows = theirs.generate(**batch, **options).tolist()
+        found = ours.translate_nbest(texts, nbest=1, beam=beam, length_penalty="none", max_length=limit)
+        shown = tokenizer.batch_decode(rows, skip_special_tokens=True)
+        for row, text, (best,) in zip(rows, shown, found, strict=True):
+            row = row[1 : row.index(EOS_ID) + 1] if EOS_ID in row else row[1:]
+            is_cut = max(len(row), len(best.ids)) >= limit
+            if beam == 1 or not is_cut:
+                assert list(best.ids)[: limit - 1] == row[: limit - 1]
+            if not is_cut:
+                assert text == best.text
+                num_ended += 1
+    assert num_ended > 2
+
+
+def test_training_from_what_was_exported_is_training_from_the_original(
+    make: Make, save: Save, tiny_corpus: str, tmp_path: Path
+) -> None:
+    exported = make(norm_eps=1e-5)
+    export(exported, "hf", tmp_path / "hf")
+    weights: list[dict[str, torch.Tensor]] = []
+    for name, source in (("ours", save(exported)), ("theirs", tmp_path / "hf")):
+        (tmp_path / name).mkdir()
+        steps = ("train.max_steps=7", "train.validate_steps=7", "data.max_length=97")
+        config = tuning(tmp_path / name, tiny_corpus, source, *steps)
+        Trainer.from_config(config).fit()
+        weights.append(load_file(max((tmp_path / name / "run" / "checkpoints").iterdir()) / "model.safetensors"))
+    assert losses(tmp_path / "ours" / "run") == losses(tmp_path / "theirs" / "run")
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
+
+
+@pytest.mark.parametrize("kind", [{}, {"separate": True}])
+def test_imported_models_train_packed_and_translate_prepacked(kind: dict[str, Any], make_hugging_face: Any) -> None:
+    directory = make_hugging_face(**kind).directory
+    model = load_model(directory)
+    assert isinstance(model, BiasedTransformer)
+    assert model_obstacle(model) is None
+    translator = Translator.load(directory, device="cpu", precision="fp32")
+    if not can_prepack(translator.model.embedding.weight):
+        pytest.skip("needs torch's packed products")
+    layers = [*translator.model.encoder.layers, *translator.model.decoder.layers]
+    assert {type(layer) for layer in layers} == {PrepackedLayer}
+    assert isinstance(translator.logits, PrepackedLinear)
+    src, tgt = torch.randint(4, 97, (3, 7)), torch.tensor([[BOS_ID, 5, 19]] * 3)
+    with torch.no_grad():
+        hidden, _ = translator.model.decode(tgt, translator.model.encode(src))
+        assert_close(translator.logits(hidden), model.eval()(src, tgt), rtol=1e-4, atol=1e-4)
+        translator.model.embedding.output_bias[5] += 1  # type: ignore[index]
+    with pytest.raises(RuntimeError, match="was changed in place"):
+        translator.translate(["A man is sleeping."])

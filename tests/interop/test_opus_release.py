@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,11 @@ from marian_files import (
 
 from transformer.errors import CheckpointError
 from transformer.inference.translator import Translator
+from transformer.interop.export import export
+from transformer.interop.exported import Exported
 from transformer.interop.foreign import read_model
-from transformer.interop.marian_vocabulary import parse_yaml_vocabulary
 
 Models = tuple[bytes, bytes]
-
-
-def pack(directory: Path, archive: Path, prefix: str = "", compression: int = zipfile.ZIP_DEFLATED) -> Path:
-    with zipfile.ZipFile(archive, "w", compression) as file:
-        for path in sorted(directory.iterdir()):
-            file.write(path, f"{prefix}{path.name}")
-    return archive
 
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:
@@ -115,13 +108,23 @@ def test_log_probabilities_are_those_of_ctranslate2(release: Path, tmp_path: Pat
         assert np.abs(ours.detach().numpy() - np.array(found.log_probs)).max() < 1e-5
 
 
-@pytest.mark.parametrize("prefix", ["", "opus-2020-02-26/"])
-@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
-def test_an_archive_is_read_as_its_files_are(release: Path, tmp_path: Path, prefix: str, compression: int) -> None:
-    archive = pack(release, tmp_path / "opus.zip", prefix, compression)
-    expected, found = weights_of(release), weights_of(archive)
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+@pytest.mark.parametrize(("beam", "alpha"), [(1, 0.0), (4, 0.0), (4, 1.0)])
+def test_what_is_exported_again_translates_as_ctranslate2s_own_conversion(
+    release: Path, tmp_path: Path, beam: int, alpha: float
+) -> None:
+    """From the release to ours to CTranslate2, against its converter, by the same search."""
+    ctranslate2 = pytest.importorskip("ctranslate2")
+    ctranslate2.converters.OpusMTConverter(str(release)).convert(str(tmp_path / "theirs"))
+    imported = Exported.load(release)
+    export(imported, "ct2", tmp_path / "ours")
+    sources = imported.tokenizer.source.encode_as_pieces([source for source, _ in pairs("test", 23)])
+    options = {"beam_size": beam, "length_penalty": alpha, "max_decoding_length": 29, "return_scores": True}
+    ours, theirs = (
+        ctranslate2.Translator(str(tmp_path / name), compute_type="float32").translate_batch(sources, **options)
+        for name in ("ours", "theirs")
+    )
+    assert [one.hypotheses for one in ours] == [one.hypotheses for one in theirs]
+    assert [one.scores[0] for one in ours] == pytest.approx([one.scores[0] for one in theirs], abs=1e-4)
 
 
 def test_two_vocabularies_are_read(sentencepiece_models: Models, tmp_path: Path) -> None:
@@ -185,42 +188,6 @@ def test_languages_are_those_of_the_readme(release: Path, text: str | None, lang
     if text is not None:
         (release / "README.md").write_text(text)
     assert read_model(release).languages == languages
-
-
-# Vocabularies in YAML.
-
-
-def test_a_vocabulary_is_read_line_by_line() -> None:
-    content = (
-        '</s>: 0\n"<unk>": 1\n\n\'it\'\'s\': 2\n"\\"": 3\n"\\\\": 4\n"\\x85": 5\n"\\u00e9": 6\n"\\U0001F389": 7\n'
-        '~: 8\nyes: 9\n1:30: 10\n? long\n: 11\n▁de: 12\r\n"\\t": 13\n'
-    )
-    found = parse_yaml_vocabulary("vocab.yml", content.encode())
-    assert [*found] == ["</s>", "<unk>", "it's", '"', "\\", "\x85", "é", "🎉", "~", "yes", "1:30", "long", "▁de", "\t"]
-    assert [*found.values()] == [*range(14)]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"a: 0\na: 1\n", "line 2: 'a' is given twice"),
-        (b"a: &a [x]\n", "line 1 is not of the form `piece: id`"),
-        (b"*a: 1\n", "line 1 is not of the form"),
-        (b"!!python/object/apply:os.system : 1\n", "line 1 is not of the form"),
-        (b"a: -1\n", "line 1 is not of the form"),
-        (b"a: 1.5\n", "line 1 is not of the form"),
-        (b'"a: 1\n', "line 1 is not of the form"),
-        (b"'a: 1\n", "line 1 is not of the form"),
-        (b"a\n", "line 1 is not of the form"),
-        (b"? a\nb: 1\n", "line 2 is not of the form"),
-        (b"? a\n", "line 2 is not of the form"),
-        ("a: ١\n".encode(), "line 1 is not of the form"),
-        (b"\xff: 1\n", "not text in UTF-8"),
-    ],
-)
-def test_other_yaml_is_refused(content: bytes, message: str) -> None:
-    with pytest.raises(CheckpointError, match=rf"^vocab\.yml: {message}"):
-        parse_yaml_vocabulary("vocab.yml", content)
 
 
 # What is refused.
@@ -358,41 +325,3 @@ def test_vocabularies_that_differ_are_refused_if_the_matrix_is_of_both(release: 
     (release / "decoder.yml").write_text(yaml.safe_dump(decoder | {"vocabs": [name, "other.yml"]}))
     with pytest.raises(CheckpointError, match=r"differ, but the model has one matrix for both"):
         weights_of(release)
-
-
-# Archives.
-
-
-def test_an_archive_without_a_release_is_refused(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "some.zip", "w") as file:
-        file.writestr("a.txt", "text")
-    with pytest.raises(CheckpointError, match=r"some\.zip: has no decoder\.yml: not a release of OPUS-MT"):
-        weights_of(tmp_path / "some.zip")
-
-
-def test_a_damaged_archive_is_refused(release: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.zip").write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match=r"a\.zip: cannot be unpacked: "):
-        weights_of(tmp_path / "a.zip")
-    archive = pack(release, tmp_path / "b.zip", compression=zipfile.ZIP_STORED)
-    content = bytearray(archive.read_bytes())
-    content[content.index(b"vocabs")] ^= 1  # inside decoder.yml, whose checksum then differs
-    archive.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"b\.zip: cannot be unpacked: .*CRC"):
-        weights_of(archive)
-
-
-def test_an_archive_to_fill_the_disk_is_refused(release: Path, tmp_path: Path) -> None:
-    (release / "source.spm").write_bytes(bytes(30 << 20))
-    with pytest.raises(CheckpointError, match=r"source\.spm would have 31,457,280 bytes, more than a model's file"):
-        weights_of(pack(release, tmp_path / "bomb.zip"))
-
-
-def test_files_beside_the_release_are_not_unpacked(release: Path, tmp_path: Path, cache: Path) -> None:
-    (release / "evil.sh").write_text("#!/bin/sh\n")
-    archive = pack(release, tmp_path / "opus.zip")
-    with zipfile.ZipFile(archive, "a") as file:
-        file.writestr("../outside", "x")
-    assert read_model(archive).name == str(archive)
-    assert not (cache.parent / "outside").exists()
-    assert not [*cache.glob(".unpacked-*")], "what was unpacked is removed"

@@ -123,6 +123,13 @@ def test_ids_are_those_of_transformers(kind: HuggingFace) -> None:
                 assert a == b, text
 
 
+def test_ids_of_a_thousand_lines_are_those_of_transformers(hugging_face: HuggingFace) -> None:
+    both, lines = Both(hugging_face), [source for source, _ in pairs("train", 997)]
+    expected = hugging_face.tokenizer(lines)["input_ids"]
+    ids = both.tokenizer.source.encode(lines)
+    assert [[both.source_order[id_] for id_ in [*x, EOS_ID]] for x in ids] == expected
+
+
 def test_text_of_ids_is_that_of_transformers(hugging_face: HuggingFace) -> None:
     both = Both(hugging_face)
     ids = both.tokenizer.encode([target for _, target in pairs("test", 53)])
@@ -132,19 +139,22 @@ def test_text_of_ids_is_that_of_transformers(hugging_face: HuggingFace) -> None:
     assert both.tokenizer.decode(known) == hugging_face.tokenizer.batch_decode(theirs, skip_special_tokens=True)
 
 
-@pytest.mark.parametrize("beam", [1, 2, 4])
-def test_searches_find_what_generate_finds(kind: HuggingFace, beam: int) -> None:
+@pytest.mark.parametrize(("beam", "alpha"), [(1, 0.0), (2, 0.0), (4, 0.0), (6, 0.0), (4, 1.0)])
+def test_searches_find_what_generate_finds(kind: HuggingFace, beam: int, alpha: float) -> None:
     translator = Translator.load(kind.directory, device="cpu", precision="fp32")
     translator.tag = ">>deu<<"
     order = read_model(kind.directory).vocabularies[1].order()
     texts, limit = [source for source, _ in pairs("test", 13)], 23
     batch = kind.tokenizer([f">>deu<< {text}" for text in texts], return_tensors="pt", padding=True)
-    options = {"num_beams": beam, "do_sample": False, "length_penalty": 0.0, "early_stopping": False}
+    # Without a penalty, both rules are the same, and `False` is faster.
+    options = {"num_beams": beam, "do_sample": False, "length_penalty": alpha}
+    options |= {"early_stopping": "never" if alpha else False}
     options |= {"max_length": limit + 1, "min_length": 0, "bad_words_ids": [[order[BOS_ID]], [order[1]]]}
     with torch.no_grad():  # out of the softmax, as in Marian itself and here
         kind.model.float().final_logits_bias[0, order[BOS_ID]] = -100.0
     generated = kind.model.generate(**batch, **options)
-    found = translator.translate_nbest(texts, nbest=1, beam=beam, length_penalty="none", max_length=limit)
+    search: Any = {"length_penalty": "power" if alpha else "none", "alpha": alpha, "max_length": limit}
+    found = translator.translate_nbest(texts, nbest=1, beam=beam, **search)
     end, num_ended = order[EOS_ID], 0
     for row, (best,) in zip(generated.tolist(), found, strict=True):
         row = row[1 : row.index(end, 1) + 1] if end in row[1:] else row[1:]
@@ -153,7 +163,7 @@ def test_searches_find_what_generate_finds(kind: HuggingFace, beam: int) -> None
         if beam == 1 or not is_cut:
             assert ours[: limit - 1] == row[: limit - 1]
         num_ended += not is_cut
-    assert num_ended > 2
+    assert num_ended > (0 if alpha else 2)
 
 
 def test_a_model_is_loaded_without_the_network(hugging_face: HuggingFace, no_network: None) -> None:  # noqa: ARG001
