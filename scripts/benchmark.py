@@ -22,6 +22,7 @@ from benchmarking.commands import (
     estimate,
     gpu,
     loss,
+    marian,
     peak_flops,
     peers,
     scaling,
@@ -35,7 +36,7 @@ from transformer.cli import run
 from transformer.commands.outputs import check_output
 from transformer.training.device import tune_process
 
-COMMANDS = (train, decode, peak_flops, loss, gpu, estimate, data, tables, scaling, table1, peers, compare)
+COMMANDS = (train, decode, peak_flops, loss, gpu, estimate, data, tables, scaling, table1, peers, marian, compare)
 
 # Former names of commands and options, which are still accepted.
 _RENAMED = {"ceiling": "peak-flops", "growth": "scaling", "--ceiling-seconds": "--peak-seconds"}

@@ -276,6 +276,21 @@ def _peers(name: str, rows_of: Callable[[Any], peers_table.Table], ratios_of: Ca
     return "\n".join([peers_table.machine(kept), table(header, iter(rows)), "".join(ratios_of(kept))])
 
 
+def marian() -> str:
+    kept = load("marian.json")
+    base = {row["beam"]: row for row in kept["rows"] if row["engine"] == "transformers"}
+
+    def rows() -> Iterator[Sequence[Any]]:
+        for row in kept["rows"]:
+            title = f"{row['title']}, {peers_table.PRECISIONS[row['precision']]}"
+            against = peers_table.times(row, base[row["beam"]]) if row["beam"] in base else ""
+            memory = f"{row['peak_memory_gib']:.1f}"
+            yield title, row["beam"], peers_table.figure(row), "" if row in base.values() else against, memory
+
+    header = ["", "beam", "sentences/s", "against Hugging Face", "peak memory, GiB"]
+    return "\n".join([peers_table.machine(kept), table(header, rows())])
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__: block
     for block in (
@@ -298,6 +313,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         training_ceiling,
         loss,
         data_at_scale,
+        marian,
     )
 }
 

@@ -1,9 +1,10 @@
-"""Which processor this is, without which no speed means anything."""
+"""Which processor and which commit this is, without which no speed means anything."""
 
 from __future__ import annotations
 
 import platform
 import re
+import subprocess
 from pathlib import Path
 
 from benchmarking.report import Report
@@ -27,3 +28,12 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Report:
         "instructions": " ".join(flag for flag in flags if _INSTRUCTIONS.fullmatch(flag)),
     }
     return {name: value for name, value in found.items() if value}
+
+
+def commit() -> str | None:
+    """Of this checkout, short; None outside of one."""
+    command = ("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD")
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

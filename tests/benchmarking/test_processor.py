@@ -1,11 +1,11 @@
-"""The processor, from what Linux tells."""
+"""The processor, from what Linux tells, and the commit, from git."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from benchmarking.processor import processor
+from benchmarking.processor import commit, processor
 
 
 def test_the_first_cpu_counts(tmp_path: Path) -> None:
@@ -31,3 +31,8 @@ def test_elsewhere_there_is_a_name_only(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("platform.processor", lambda: "")
     monkeypatch.setattr("platform.machine", lambda: "arm64")
     assert processor(tmp_path / "absent") == {"name": "arm64"}
+
+
+def test_outside_of_a_checkout_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subprocess.run", lambda *_words, **_options: (_ for _ in ()).throw(FileNotFoundError()))
+    assert commit() is None

@@ -305,3 +305,16 @@ def wait_until(happened: Callable[[], bool]) -> None:
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_marian_measures_three_engines(benchmark: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarking.marian import Speed
+
+    monkeypatch.setattr("benchmarking.commands.marian.write_models", lambda _: None)
+    monkeypatch.setattr("benchmarking.marian.in_process", lambda task, sentences: Speed(sentences / task.beam, 0.5))
+    status, out, err = benchmark(*("marian", "--beam", 2, "--rounds", 1, "--sentences", 8, "--directory", tmp_path), "--json")
+    found = json.loads(out)
+    assert (status, found["vocab_size"], found["batch"]) == (0, 58102, 64)
+    assert [(row["engine"], row["median"]) for row in found["rows"]][2:4] == [("this", 4), ("transformers", 4)]
+    assert "round 1 of 1: ctranslate2 int8 beam 2: 4 sentences/s" in err
+    assert list(tmp_path.iterdir()) == []

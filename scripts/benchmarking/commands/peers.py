@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
-import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -24,7 +22,7 @@ from benchmarking.peers.opennmt import OpenNMT
 from benchmarking.peers.ours import Ours, config_of
 from benchmarking.peers.peer import Sizes, Task, What
 from benchmarking.peers.torch_models import Marian, Plain
-from benchmarking.processor import processor
+from benchmarking.processor import commit, processor
 from benchmarking.report import Report
 from transformer.config import Config, load_config
 from transformer.errors import ConfigError
@@ -100,7 +98,7 @@ def peers(arguments: argparse.Namespace) -> Report:
 def _setting(config: Config, arguments: argparse.Namespace) -> Report:
     return {
         "date": datetime.date.today().isoformat(),
-        "commit": _commit(),
+        "commit": commit(),
         "torch": torch.__version__,
         "processor": processor(),
         "cpus": num_cpus(),
@@ -137,12 +135,3 @@ def _task(what: What, size: str, config: Config, cache: Path, arguments: argpars
         batch=arguments.batch,
         seed=config.seed,
     )
-
-
-def _commit() -> str | None:
-    """Of this checkout; None outside of one."""
-    command: Sequence[str] = ("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD")
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

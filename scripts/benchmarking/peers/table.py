@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-_PRECISIONS = {"bf16": "bfloat16", "fp32": "float32", "int8": "int8"}
+PRECISIONS = {"bf16": "bfloat16", "fp32": "float32", "int8": "int8"}
 _MISSING = "–"
 # Not toolkits: this program, and a loop that anybody would write.
 _THIS, _PLAIN, _CTRANSLATE2 = "this", "plain", "ctranslate2"
@@ -97,7 +97,7 @@ def _compared(precision: str, ours: Row | None, others: Iterable[Row | None]) ->
     if ours is None:
         return []
     found = [f"{times(ours, other)} {_titled(other)}" for other in others if other is not None]
-    return [f"in {_PRECISIONS[precision]} {', '.join(found)}"] if found else []
+    return [f"in {PRECISIONS[precision]} {', '.join(found)}"] if found else []
 
 
 def times(ours: Row, other: Row) -> str:
@@ -120,7 +120,7 @@ def _by_title(rows: Sequence[Row]) -> list[tuple[str, dict[Column, Row]]]:
     """The rows of each toolkit and precision by column."""
     found: dict[str, dict[Column, Row]] = {}
     for row in rows:
-        found.setdefault(f"{row['title']}, {_PRECISIONS[row['precision']]}", {})[row["size"], row["beam"]] = row
+        found.setdefault(f"{row['title']}, {PRECISIONS[row['precision']]}", {})[row["size"], row["beam"]] = row
     return list(found.items())
 
 
@@ -137,7 +137,7 @@ def _fastest(rows: Sequence[Row]) -> Row | None:
 
 
 def _titled(row: Row) -> str:
-    return f"{row['title']} in {_PRECISIONS[row['precision']]}"
+    return f"{row['title']} in {PRECISIONS[row['precision']]}"
 
 
 def _name(size: str, beam: int | None) -> str:

@@ -120,8 +120,3 @@ def test_what_the_others_cannot_follow_is_refused(benchmark: Call, measured: lis
     assert (status, out, measured) == (2, "", [])
     expected = f"error: {word}: the sizes are fixed for all toolkits; only keys of data can be given\n"
     assert err == expected
-
-
-def test_outside_of_a_checkout_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("subprocess.run", lambda *_words, **_options: (_ for _ in ()).throw(FileNotFoundError()))
-    assert command._commit() is None
