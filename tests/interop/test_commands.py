@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from marian_files import LANGUAGES, HuggingFace, pairs
+from marian_files import LANGUAGES, HuggingFace, change_json, pairs
 
 from transformer.cli import run
 from transformer.config import load_config
@@ -123,6 +123,27 @@ def test_a_multilingual_model_asks_for_a_language(
     assert status == 2 and "which are: deu, nld" in err
     assert call("score", directory, "--src", src, "--tgt", ref, "--target-language", "nld")[0] == 0
     assert call("attend", directory, TEXTS[0], "--target-language", "nld", "--out", tmp_path / "a.json")[0] == 0
+
+
+@pytest.mark.parametrize("option", ["--target-language=jpn", "--target-language=>>jpn<<", "--tag=>>jpn<<"])
+def test_bleu_splits_words_as_of_the_language_that_is_asked_for(
+    call: Call, make_hugging_face: Any, texts: tuple[Path, Path], option: str
+) -> None:
+    directory, (src, ref) = make_hugging_face(languages=(">>deu<<", ">>jpn<<")).directory, texts
+    for command in (("evaluate", directory), ("compare", directory, ref)):
+        status, _, err = call(*command, "--src", src, "--ref", ref, "--max-length", 9, option)
+        assert status == 0
+        assert "BLEU of jpn compares characters (char): the usual tokenizer, ja-mecab" in err
+
+
+def test_a_model_of_an_unknown_language_has_its_bleu_doubted(
+    call: Call, directory: Path, texts: tuple[Path, Path]
+) -> None:
+    change_json(directory / "tokenizer_config.json", target_lang="absent")
+    files = ("--src", texts[0], "--ref", texts[1], "--max-length", 9)
+    message = "warning: the model does not say which language it translates into: BLEU splits words as of English (13a)"
+    assert message in call("evaluate", directory, *files)[2]
+    assert message not in call("evaluate", directory, *files, "--tokenize", "char")[2]
 
 
 def test_a_copy_is_a_checkpoint_that_translates_alike(call: Call, hugging_face: HuggingFace, tmp_path: Path) -> None:

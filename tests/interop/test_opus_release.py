@@ -179,6 +179,7 @@ def test_what_the_decoder_file_leaves_out_is_as_marian_has_it(release: Path) -> 
     ("text", "languages"),
     [
         ("* source language(s): eng deu\n* target language(s): nld\n", ("und", "nld")),
+        ("* source languages: en\n* target languages: de\n", ("en", "de")),
         ("nothing", ("und", "und")),
         (None, ("und", "und")),
     ],

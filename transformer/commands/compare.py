@@ -15,7 +15,14 @@ from typing import Any
 from transformer.commands import comparison_options
 from transformer.commands.error_analysis import lengths_of, printable, table
 from transformer.commands.outputs import check_output
-from transformer.commands.scored_texts import choose_tokenizer, load_translator, read_texts, translate_set, warn_of
+from transformer.commands.scored_texts import (
+    choose_tokenizer,
+    load_translator,
+    read_texts,
+    scored_language,
+    translate_set,
+    warn_of,
+)
 from transformer.commands.search_options import chosen_search, in_words
 from transformer.commands.selection import report_checkpoint
 from transformer.config import DataConfig, load_config
@@ -128,7 +135,7 @@ def _read(arguments: argparse.Namespace) -> _Task:
     check_lengths({texts.names[0]: len(texts), **lengths})
     for system in systems:
         _check_languages(system, first)
-    lang = arguments.lang or None if data is None else arguments.target_language or data.tgt_lang
+    lang = scored_language(arguments, data)
     tokenize = choose_tokenizer(arguments, data, lang)
     Scorer(tokenize, arguments.metrics)  # what scoring lacks is an error now
     if arguments.html is not None:

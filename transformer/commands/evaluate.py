@@ -18,7 +18,14 @@ from transformer.commands import evaluation_options
 from transformer.commands.also import other_sets
 from transformer.commands.error_analysis import analyse, write_page
 from transformer.commands.outputs import check_output
-from transformer.commands.scored_texts import choose_tokenizer, load_translator, read_texts, translate_set, warn_of
+from transformer.commands.scored_texts import (
+    choose_tokenizer,
+    load_translator,
+    read_texts,
+    scored_language,
+    translate_set,
+    warn_of,
+)
 from transformer.commands.search_options import chosen_search, in_words
 from transformer.commands.selection import report_checkpoint
 from transformer.config import DataConfig, load_config
@@ -153,7 +160,7 @@ def _read(arguments: argparse.Namespace) -> _Task:
         check_lengths({str(arguments.hyp): len(hypotheses), texts.names[0]: len(texts)})
         if has_returns:
             warn(f"{arguments.hyp} has lines that end in \\r\\n; the \\r is not scored")
-    lang = arguments.lang or None if data is None else arguments.target_language or data.tgt_lang
+    lang = scored_language(arguments, data)
     tokenize = choose_tokenizer(arguments, data, lang)
     if arguments.compound_split:
         _check_compound_split(tokenize, lang)

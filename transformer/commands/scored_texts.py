@@ -9,6 +9,7 @@ from typing import Any
 from transformer.commands import search_options
 from transformer.commands.selection import report_checkpoint
 from transformer.config import DataConfig
+from transformer.data.tags import language_of, tag_of_language
 from transformer.errors import ConfigError, warn
 from transformer.hub import is_model_id
 from transformer.inference.arguments import DEVICES, PRECISIONS
@@ -17,7 +18,7 @@ from transformer.inference.evaluation_set import EvaluationSet, check_distinct
 from transformer.inference.scoring import METRICS
 from transformer.inference.sources import InputNotes
 from transformer.inference.translator import Translator
-from transformer.interop.marian_model import UNKNOWN_CORPUS
+from transformer.interop.marian_model import UNKNOWN_CORPUS, UNKNOWN_LANGUAGE
 from transformer.progress import no_stage, stage
 from transformer.training.distributed import DistributedContext
 
@@ -98,11 +99,26 @@ def read_texts(arguments: argparse.Namespace, run: str | None, data: DataConfig 
     return EvaluationSet.from_split(data, arguments.split or data.test_split)
 
 
+def scored_language(arguments: argparse.Namespace, data: DataConfig | None) -> str | None:
+    """The language of the translations: as given, as the tag of a multilingual model asks for, or of the run."""
+    if data is None:
+        return arguments.lang or None
+    if arguments.target_language is not None:
+        return language_of(tag_of_language(arguments.target_language, data.tags))
+    return language_of(arguments.tag) if arguments.tag in data.target_tags else data.tgt_lang
+
+
 def choose_tokenizer(arguments: argparse.Namespace, data: DataConfig | None, lang: str | None) -> str:
     """BLEU's tokenizer: as given, of the run or by language. DataError if BLEU is asked for and it cannot be used."""
     tokenize: str = arguments.tokenize or ("auto" if data is None else data.bleu_tokenizer)
     if tokenize == "auto" and lang is None:
         warn("the language is not known without RUN or --lang: BLEU splits words as of English (13a)")
+        return "13a"
+    if tokenize == "auto" and lang == UNKNOWN_LANGUAGE:
+        warn(
+            "the model does not say which language it translates into: BLEU splits words as of English (13a); give "
+            "--tokenize, or --languages to transformer import"
+        )
         return "13a"
     if "bleu" in arguments.metrics:
         return resolve_tokenizer(tokenize, str(lang), warn)

@@ -268,6 +268,6 @@ def _languages(readme: Path) -> tuple[str, str]:
     text = read_bytes(readme).decode(errors="replace") if readme.exists() else ""
     found = []
     for side in ("source", "target"):
-        match = re.search(rf"^\W*{side} language\(s\):\s*([a-z]{{2,3}}(?:_\w+)?)\s*$", text, re.MULTILINE)
+        match = re.search(rf"^\W*{side} language(?:s|\(s\)):\s*([a-z]{{2,3}}(?:_\w+)?)\s*$", text, re.MULTILINE)
         found.append(UNKNOWN_LANGUAGE if match is None else match[1])
     return found[0], found[1]
