@@ -22,6 +22,7 @@ from transformer.interop.ctranslate2 import quantized, variables, write_model
 from transformer.interop.export import export
 from transformer.interop.exported import Exported
 from transformer.model.alternatives.build import build_model
+from transformer.model.alternatives.embeddings import BiasedEmbedding
 from transformer.model.transformer import Transformer
 
 WORDS = ["<pad>", "<unk>", "<s>", "</s>", *map(str, range(4, 11))]
@@ -142,6 +143,17 @@ def another_embedding(model: Transformer) -> None:
     model.embedding = nn.Embedding(11, 34)  # type: ignore[assignment]
 
 
+class Sharper(Transformer):
+    """Computes something else with the same weights."""
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return 2 * super().logits(hidden)
+
+
+def another_model(model: Transformer) -> None:
+    model.__class__ = Sharper
+
+
 def a_last_norm(model: Transformer) -> None:
     model.decoder.norm = nn.LayerNorm(34)
 
@@ -152,6 +164,7 @@ def a_last_norm(model: Transformer) -> None:
         (gelu_in_the_decoder, "has no place for layers of different activations: gelu, relu"),
         (another_activation, "has no place for the activation tanh"),
         (another_embedding, "has no place for a Embedding"),
+        (another_model, "has no place for a Sharper"),
         (a_last_norm, "has a last norm in pre-norm stacks, and in no others"),
     ],
 )
@@ -160,6 +173,12 @@ def test_what_would_be_written_as_something_else_is_refused(
 ) -> None:
     change(model)
     with pytest.raises(ExportError, match=f"^CTranslate2 {message}"):
+        write_model(model, WORDS, WORDS, tmp_path)
+
+
+def test_a_bias_that_the_model_does_not_add_is_refused(model: Transformer, tmp_path: Path) -> None:
+    model.embedding = BiasedEmbedding(11, 34)
+    with pytest.raises(ExportError, match=r"^CTranslate2: an output bias is for a BiasedTransformer, and one of the"):
         write_model(model, WORDS, WORDS, tmp_path)
 
 

@@ -49,6 +49,8 @@ def test_the_description_is_that_of_the_model(make: Make, tmp_path: Path) -> Non
     decoder = yaml.safe_load((tmp_path / "opus" / "decoder.yml").read_text())
     assert (decoder["models"], decoder["vocabs"]) == (["model.npz"], ["vocab.yml"] * 2)
     assert (decoder["beam-size"], decoder["normalize"]) == (5, 0.7)
+    search = read_model(tmp_path / "opus").search
+    assert [search[name] for name in ("beam", "alpha", "length_penalty", "allow_unknown")] == [5, 0.7, "power", True]
 
 
 def test_the_vocabulary_begins_with_the_end_and_lacks_padding_and_start(make: Make, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def write_opus(exported: Exported, directory: Path) -> list[str]:
     save(directory / _MODEL, **arrays)
     decoder: dict[str, Any] = {"models": [_MODEL], "vocabs": names, "beam-size": search.beam}
     decoder |= {"normalize": 0.0 if search.length_penalty == "none" else search.alpha, "word-penalty": 0}
-    decoder |= {"mini-batch": 1, "maxi-batch": 1, "relative-paths": True}
+    decoder |= {"allow-unk": search.allow_unknown, "mini-batch": 1, "maxi-batch": 1, "relative-paths": True}
     (directory / _DECODER).write_text(yaml.safe_dump(decoder, sort_keys=False), encoding="utf-8")
     write_sentencepiece(tokenizer, directory)
     return list(_notes(exported, parts))

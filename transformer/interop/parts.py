@@ -9,12 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transformer.errors import ExportError
+from transformer.model.alternatives.embeddings import BiasedTransformer
 from transformer.model.attention import DotProductAttention, MultiHeadAttention
 from transformer.model.embeddings import SharedEmbedding, SinusoidalPositions
-from transformer.model.layers import Layer
-from transformer.model.transformer import Transformer
+from transformer.model.layers import FeedForward, Layer
+from transformer.model.transformer import Decoder, Encoder, Transformer
 
-_PAPER = (DotProductAttention, MultiHeadAttention, Layer, SharedEmbedding, SinusoidalPositions)
+_PAPER = (
+    *(DotProductAttention, MultiHeadAttention, FeedForward, Layer, SharedEmbedding, SinusoidalPositions),
+    *(Transformer, BiasedTransformer, Encoder, Decoder),
+)
 # The keys of the configuration that put other classes in their places.
 _KEYS = {
     "AdditiveAttention": "model.attention_score=additive",
@@ -72,10 +76,13 @@ def parts_of(model: Transformer, title: str, others: Collection[type] = ()) -> P
     attentions = [x for layer in layers for x in (layer.self_attention, layer.cross_attention) if x is not None]
     found: list[nn.Module] = [x.attention for x in attentions]
     found += [*attentions, *layers, model.embedding, model.source_positions, model.target_positions]
+    found += [*(layer.feed_forward for layer in layers), model, model.encoder, model.decoder]
     for part in found:
         if type(part) not in {*_PAPER, *others}:
             name = type(part).__name__
             raise ExportError(f"{title} has no place for {_KEYS.get(name, f'a {name}')}")
+    if hasattr(model.embedding, "output_bias") != isinstance(model, BiasedTransformer):
+        raise ExportError(f"{title}: an output bias is for a BiasedTransformer, and one of the model's parts has none")
     d_model = model.embedding.weight.size(1)
     for x in attentions:
         if (x.num_heads * x.d_k, x.d_v) != (d_model, x.d_k):
