@@ -119,14 +119,23 @@ def test_greedy_scores_are_divided_by_our_penalty(translator: CTranslate2Transla
     assert (one.log_prob, one.score) == (-3.0, pytest.approx(-3 / (7 / 6) ** 0.6))
 
 
-def test_sentences_with_other_limits_are_asked_for_apart(translator: CTranslate2Translator) -> None:
+def test_sentences_are_asked_for_at_once_with_the_largest_of_their_limits(translator: CTranslate2Translator) -> None:
     done = ([["</s>"]], [-1.0])
     engine = answer(translator, done, done, done)
     translator.translate(TEXTS)
-    lengths = [len(sources[0]) for sources, _ in engine.asked]
-    assert [options["max_decoding_length"] - 7 for _, options in engine.asked] == lengths
-    assert lengths == sorted(lengths)
-    assert len(lengths) == 3
+    ((sources, options),) = engine.asked
+    lengths = list(map(len, sources))
+    assert len({*lengths}) == 3
+    assert options["max_decoding_length"] == max(lengths) + 7
+
+
+def test_one_that_is_longer_than_its_own_limit_is_asked_for_again_under_that(translator: CTranslate2Translator) -> None:
+    lengths = sorted((len(pieces(translator.tokenizer, text)) for text in TEXTS), reverse=True)
+    done, late = ([["</s>"]], [-1.0]), ([["▁A"] * (lengths[0] + 7)], [-0.1])
+    engine = answer(translator, late, late, late, done, done)
+    translator.translate(TEXTS)
+    asked = [(len(sources), options["max_decoding_length"]) for sources, options in engine.asked]
+    assert asked == [(3, lengths[0] + 7), (1, lengths[1] + 7), (1, lengths[2] + 7)]
 
 
 def test_what_was_cut_comes_after_all_that_finished(translator: CTranslate2Translator) -> None:
@@ -259,6 +268,19 @@ def test_translations_are_ours(model: Exported, directory: Path, search: str) ->
         if "minimum" not in search and "2-gram" not in search:  # there it computes the probabilities of what is left
             assert one.log_prob == pytest.approx(other.log_prob, abs=1e-4)
             assert one.score == pytest.approx(other.score, abs=1e-4)
+
+
+@pytest.mark.parametrize("search", [{"beam": 1}, {"beam": 3, "alpha": 0.0}, {"beam": 3}])
+def test_translations_do_not_depend_on_the_limits_of_others(
+    model: Exported, directory: Path, search: dict[str, Any]
+) -> None:
+    pytest.importorskip("ctranslate2")
+    engine = CTranslate2Translator(directory, precision="fp32")
+    together = engine.translate_nbest([*TEXTS, " ".join(TEXTS * 5)], nbest=1, **search)
+    for text, (one,) in zip(TEXTS, together[:3], strict=True):
+        ((alone,),) = engine.translate_nbest([text], nbest=1, **search)
+        assert one.ids == alone.ids
+        assert len(one.ids) <= len(pieces(model.tokenizer, text)) + 7
 
 
 def test_log_probabilities_are_those_of_the_model(model: Exported, directory: Path) -> None:

@@ -97,35 +97,46 @@ class CTranslate2Translator(Translator):
         self, batch: Sequence[Request], search: SearchConfig, nbest: int, sampling: Sampling | None, token_scores: bool
     ) -> list[list[Translation]]:
         _check_able(batch, search, sampling, token_scores=token_scores)
-        found: list[list[Translation]] = [[] for _ in batch]
-        for limit in sorted({request.limit for request in batch}):
-            places = [i for i, request in enumerate(batch) if request.limit == limit]
-            sources = [self._named(batch[i].source.ids) for i in places]
-            for place, translations in zip(places, self._translate(sources, limit, search, nbest), strict=True):
-                found[place] = translations
-        return found
+        sources = [self._named(request.source.ids) for request in batch]
+        return self._translate(sources, [request.limit for request in batch], search, nbest)
 
     def _named(self, ids: Sequence[int]) -> list[str]:
         """The pieces of a source, without </s>, which CTranslate2 adds."""
         return [self._source_names[id_] for id_ in ids[:-1]]
 
     def _translate(
-        self, sources: Sequence[Sequence[str]], limit: int, search: SearchConfig, nbest: int
+        self, sources: Sequence[Sequence[str]], limits: Sequence[int], search: SearchConfig, nbest: int
     ) -> list[list[Translation]]:
-        """Translations of sources whose outputs have one limit."""
-        options = _options(search, limit)
+        """Translations of sources, each with the limit of its outputs."""
         # Without a penalty, more hypotheses than wanted would change when the search is over.
-        is_cheap = search.beam == 1 or options["length_penalty"] > 0
-        options["num_hypotheses"] = search.beam if is_cheap else nbest
-        found = self._engine.translate_batch(sources, **options)
-        results = [self._hypotheses(one, search) for one in found]
+        is_cheap = search.beam == 1 or _has_penalty(search)
+        results = self._within(sources, limits, search, search.beam if is_cheap else nbest)
         if not is_cheap:  # those that were cut at the limit come after all that finished, also those not asked for
             cut = [i for i, one in enumerate(results) if not all(map(_is_finished, one))]
-            options["num_hypotheses"] = search.beam
-            again = self._engine.translate_batch([sources[i] for i in cut], **options) if cut else []
+            again = self._within([sources[i] for i in cut], [limits[i] for i in cut], search, search.beam)
             for i, one in zip(cut, again, strict=True):
-                results[i] = self._hypotheses(one, search)
+                results[i] = one
         return [_distinct(sorted(one, key=lambda x: (not _is_finished(x), -x.score)))[:nbest] for one in results]
+
+    def _within(
+        self, sources: Sequence[Sequence[str]], limits: Sequence[int], search: SearchConfig, num_hypotheses: int
+    ) -> list[list[Translation]]:
+        """So many hypotheses of each source, none longer than its limit.
+
+        CTranslate2 has one limit for all sources of a call: the largest. A search is the same under any limit that its
+        hypotheses do not reach; only sources of which one is longer than its own limit are searched again, under that.
+        """
+        results: list[list[Translation]] = [[] for _ in sources]
+        pending, limit = list(range(len(sources))), max(limits, default=0)
+        while pending:
+            options = _options(search, limit) | {"num_hypotheses": num_hypotheses}
+            found = self._engine.translate_batch([sources[i] for i in pending], **options)
+            for i, one in zip(pending, found, strict=True):
+                results[i] = self._hypotheses(one, search)
+            late = [i for i in range(len(sources)) if any(len(one.ids) > limits[i] for one in results[i])]
+            limit = max((limits[i] for i in late), default=0)
+            pending = [i for i in late if limits[i] == limit]
+        return results
 
     def _hypotheses(self, found: Any, search: SearchConfig) -> list[Translation]:
         """The hypotheses of a source; scores are CTranslate2's, by this project's penalty for greedy search."""
@@ -197,10 +208,9 @@ def _options(search: SearchConfig, limit: int) -> dict[str, Any]:
     forbidden: dict[str, Any] = {}
     if not search.allow_unknown:
         forbidden = {"disable_unk": True, "suppress_sequences": [[SPECIAL_PIECES[id_]] for id_ in (PAD_ID, BOS_ID)]}
-    has_penalty = search.beam > 1 and search.length_penalty == "power"
     return {
         "beam_size": search.beam,
-        "length_penalty": search.alpha if has_penalty else 0.0,
+        "length_penalty": search.alpha if _has_penalty(search) else 0.0,
         "max_decoding_length": limit,  # with </s>, as here
         "min_decoding_length": max(0, min(search.min_length, limit) - 1),  # without
         "no_repeat_ngram_size": search.no_repeat_ngram,
@@ -209,6 +219,10 @@ def _options(search: SearchConfig, limit: int) -> dict[str, Any]:
         "return_scores": True,
         **forbidden,
     }
+
+
+def _has_penalty(search: SearchConfig) -> bool:
+    return search.beam > 1 and search.length_penalty == "power" and search.alpha > 0
 
 
 def _is_finished(translation: Translation) -> bool:
