@@ -162,3 +162,8 @@ def test_scores_of_another_checkpoint_are_refused(tmp_path: Path) -> None:
     (tmp_path / "scores").write_text(json.dumps(report("runs/b")))
     with pytest.raises(ExportError, match=r"scores: has scores of runs/b, and the model is runs/a$"):
         read_scores([tmp_path / "scores"], "runs/a")
+
+
+def test_a_model_of_the_hub_is_the_base_of_what_is_made_of_it(make: Make, tmp_path: Path) -> None:
+    exported = dataclasses.replace(make(), origin="Helsinki-NLP/opus-mt-en-de@0123456")
+    assert card_of(exported, tmp_path).data.base_model == "Helsinki-NLP/opus-mt-en-de"

@@ -147,10 +147,10 @@ def _hub_datasets(data: DataConfig) -> list[str]:
 
 
 def _base_model(exported: Exported) -> str | None:
-    """The hub's model whose weights the run began with."""
-    began = _initialization(exported)
-    name = str(began.get("checkpoint", "")).partition("@")[0]
-    return name if "@" in str(began.get("checkpoint", "")) and re.fullmatch(_HUB_ID, name) else None
+    """The hub's model whose weights the run began with, or these are."""
+    began = str(_initialization(exported).get("checkpoint", exported.origin if exported.run is None else ""))
+    name, at, _ = began.partition("@")
+    return name if at and re.fullmatch(_HUB_ID, name) else None
 
 
 def _initialization(exported: Exported) -> dict[str, Any]:
