@@ -74,7 +74,8 @@ def ctranslate2(task: SimpleNamespace) -> Translate:
     def translate(texts: Texts) -> tuple[list[str], int]:
         found = engine.translate_batch(source.encode(list(texts), out_type=str), length_penalty=1.0, **options)
         outputs = [one.hypotheses[0] for one in found]
-        return target.decode_pieces([[piece for piece in x if piece != "</s>"] for x in outputs]), sum(map(len, outputs))
+        pieces = [[piece for piece in output if piece != "</s>"] for output in outputs]
+        return target.decode_pieces(pieces), sum(map(len, outputs))
 
     return translate
 

@@ -312,7 +312,8 @@ def test_marian_measures_three_engines(benchmark: Call, tmp_path: Path, monkeypa
 
     monkeypatch.setattr("benchmarking.commands.marian.write_models", lambda _: None)
     monkeypatch.setattr("benchmarking.marian.in_process", lambda task, sentences: Speed(sentences / task.beam, 0.5))
-    status, out, err = benchmark(*("marian", "--beam", 2, "--rounds", 1, "--sentences", 8, "--directory", tmp_path), "--json")
+    options = ("--beam", 2, "--rounds", 1, "--sentences", 8, "--directory", tmp_path, "--json")
+    status, out, err = benchmark("marian", *options)
     found = json.loads(out)
     assert (status, found["vocab_size"], found["batch"]) == (0, 58102, 64)
     assert [(row["engine"], row["median"]) for row in found["rows"]][2:4] == [("this", 4), ("transformers", 4)]

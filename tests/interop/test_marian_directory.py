@@ -154,6 +154,8 @@ def test_a_model_of_ours_that_was_exported_comes_back_as_it_was(trained_run: Pat
         ({"encoder_layers": 1}, r"has the weight model\.encoder\.layers\.1\.\S+, which no model of this kind has"),
         ({"eos_token_id": 1}, r"eos_token_id=1, but that piece has the id 0 in .*vocab\.json"),
         ({"pad_token_id": 5, "decoder_start_token_id": 5}, "decoder_start_token_id=5, but that piece has the id"),
+        ({"dropout": 10**400}, r"model\.dropout=1e\+300"),
+        ({"length_penalty": 10**400}, r"search\.alpha=1e\+300"),
         ({"d_model": 24}, r"has shape \(\d+, 22\), but its configuration requires \(\d+, 24\)"),
     ],
 )
@@ -206,6 +208,7 @@ def test_tied_matrices_that_differ_are_refused_by_name(directory: Path) -> None:
         (lambda ids: ids.update({"<unk>": True}), "the id of '<unk>' is True"),
         (lambda ids: ids.update({"<unk>": -1}), "the id of '<unk>' is -1"),
         (lambda ids: ids.update(new=len(ids)), r"model\.shared\.weight has \d+ rows for \d+ pieces"),
+        (lambda ids: ids.update({"\ud800": ids.pop(max(ids))}), r"vocab\.json: has a piece with surrogates"),
         (lambda ids: ids.update(other=ids.pop("<pad>")), r"vocab\.json: has no piece <pad>"),
         (lambda ids: ids.update(other=ids.pop("</s>")), r"vocab\.json: has no piece </s>"),
     ],
@@ -277,6 +280,14 @@ def test_weights_that_are_no_numbers_are_refused(directory: Path, name: str, val
     tensors[name][0, 3] = value
     save_file(tensors, directory / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match=message):
+        checkpoint(directory)
+
+
+def test_weights_of_another_kind_of_number_are_refused(directory: Path) -> None:
+    tensors = load_file(directory / "model.safetensors")
+    tensors["final_logits_bias"] = tensors["final_logits_bias"].to(torch.float8_e4m3fn)
+    save_file(tensors, directory / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"final_logits_bias is of torch\.float8_e4m3fn, which is none of float16"):
         checkpoint(directory)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,8 @@ def changed_arrays(release: Path, **arrays: Any) -> None:
         ({"encoder_l0_ffn_W1": np.zeros((22, 7), np.float32)}, "has the weight encoder_l0_ffn_W1, which no model"),
         ({"Wpos": np.zeros((22, 7), np.float32)}, "has the weight Wpos, which no model of this kind has"),
         ({"Wemb": np.zeros((22, 7), np.int32)}, "Wemb is an array of int32 with 2 dimensions"),
+        ({"Wemb": np.zeros((22, 7), ">f4")}, "Wemb is an array of >f4 with 2 dimensions"),
+        ({"Wemb": np.zeros((22, 7), np.longdouble)}, r"Wemb is an array of float\d+ with 2 dimensions"),
         ({"Wemb": np.zeros((2, 2, 7), np.float32)}, "Wemb is an array of float32 with 3 dimensions"),
         ({"Wemb": None}, r"the weight model\.encoder\.embed_tokens\.weight is missing|has the weight"),
         ({"encoder_l1_ffn_W1": None}, r"the weight model\.encoder\.layers\.0\.fc1\.weight is missing"),
@@ -274,6 +277,19 @@ def test_arrays_of_objects_are_not_unpickled(release: Path, tmp_path: Path) -> N
     with pytest.raises(CheckpointError, match=r"opus\.npz: cannot be read: "):
         weights_of(release)
     assert not (tmp_path / "marker").exists()
+
+
+def test_a_file_that_is_no_array_is_refused(release: Path) -> None:
+    with zipfile.ZipFile(release / "opus.npz", "a") as file:
+        file.writestr("other", "text")
+    with pytest.raises(CheckpointError, match=r"opus\.npz: other is not an array"):
+        weights_of(release)
+
+
+def test_arrays_to_fill_the_memory_are_refused(release: Path) -> None:
+    np.savez_compressed(release / "opus.npz", Wemb=np.zeros((1 << 20, 22), np.float32))
+    with pytest.raises(CheckpointError, match=r"opus\.npz: Wemb\.npy would have 92,274,\d+ bytes, more than"):
+        weights_of(release)
 
 
 def test_a_single_array_is_no_model(release: Path) -> None:

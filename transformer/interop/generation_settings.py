@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-from transformer.interop.marian_model import LONGEST_SOURCE
+from transformer.interop.marian_model import LONGEST_SOURCE, as_float
 
 # Settings that change outputs and that our search does not have, with the values that change none.
 _NOT_TAKEN: dict[str, tuple[Any, ...]] = {
@@ -53,7 +53,7 @@ def read_settings(
         others.append("bad_words_ids")
     search = {
         "beam": _number(settings, "num_beams", 4),
-        "alpha": float(_number(settings, "length_penalty", 1.0, (int, float))),
+        "alpha": as_float(_number(settings, "length_penalty", 1.0, (int, float))),
         "length_penalty": "power",
         "max_length": _max_length(settings),
         "min_length": _min_length(settings),

@@ -17,12 +17,13 @@ from torch import Tensor
 from transformer.errors import CheckpointError
 from transformer.interop.generation_settings import read_settings
 from transformer.interop.local_files import read_bytes
-from transformer.interop.marian_model import UNKNOWN_LANGUAGE, MarianModel
+from transformer.interop.marian_model import UNKNOWN_LANGUAGE, MarianModel, as_float
 from transformer.interop.marian_vocabulary import PADDING, parse_json, vocabulary
 from transformer.interop.marian_weights import SHARED, SOURCE, TARGET
 
 WEIGHTS = "model.safetensors"
 _HEAD = "lm_head.weight"
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "swish": "swish", "silu": "swish"}
 # What other models of this format have, and the only value of each that ours can be.
 _REQUIRED: dict[str, tuple[Any, ...]] = {
@@ -112,6 +113,9 @@ def _tensors(path: Path, *, is_shared: bool) -> dict[str, Tensor]:
         tensors = load_file(path)
     except (SafetensorError, OSError, RuntimeError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from None
+    if others := [name for name, x in tensors.items() if x.dtype not in _DTYPES]:
+        known = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
+        raise CheckpointError(f"{path}: {others[0]} is of {tensors[others[0]].dtype}, which is none of {known}")
     tensors = {name: x for name, x in tensors.items() if not name.endswith("embed_positions.weight")}  # a formula
     if is_shared:
         tensors[SHARED] = _one_of(path, tensors, (SHARED, SOURCE, TARGET, _HEAD))
@@ -161,7 +165,7 @@ def _model_keys(file: str, config: dict[str, Any]) -> dict[str, Any]:
         keys["num_decoder_layers"] = None
     for name in ("dropout", "attention_dropout", "activation_dropout"):
         if type(value := config.get(name, 0.0)) in (int, float):
-            keys[name] = float(value)
+            keys[name] = as_float(value)
     return keys | {"activation": _ACTIVATIONS[config["activation_function"]]}
 
 

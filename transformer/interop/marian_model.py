@@ -199,6 +199,11 @@ class MarianModel:
                 raise CheckpointError(f"{self.name}: {name} contains values that are no finite numbers")
 
 
+def as_float(number: float) -> float:
+    """A float; one out of all ranges for whole numbers that are too large for it."""
+    return float(max(-1e300, min(number, 1e300)))
+
+
 def _matrices(is_shared: bool) -> tuple[str, ...]:
     return (SHARED,) if is_shared else (SOURCE, TARGET)
 

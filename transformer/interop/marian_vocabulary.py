@@ -33,6 +33,10 @@ def vocabulary(file: str, ids: Mapping[str, Any], *, start: str = PADDING) -> Vo
         if pieces[id_] is not None:
             raise CheckpointError(f"{file}: {pieces[id_]!r} and {piece!r} have the same id, {id_}")
         pieces[id_] = piece
+    try:
+        "".join(ids).encode()
+    except UnicodeEncodeError:
+        raise CheckpointError(f"{file}: has a piece with surrogates, which UTF-8 cannot encode") from None
     for piece in (UNKNOWN, END, PADDING, start):
         if piece not in ids:
             raise CheckpointError(f"{file}: has no piece {piece}")

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformer.config_file import parse_yaml
 from transformer.errors import CheckpointError
 from transformer.interop.local_files import read_bytes
-from transformer.interop.marian_model import LONGEST_SOURCE, UNKNOWN_LANGUAGE, MarianModel
+from transformer.interop.marian_model import LONGEST_SOURCE, UNKNOWN_LANGUAGE, MarianModel, as_float
 from transformer.interop.marian_vocabulary import PADDING, parse_yaml_vocabulary, vocabulary
 from transformer.interop.marian_weights import OUTPUT_BIAS, SHARED, SOURCE, TARGET
 
@@ -47,6 +47,7 @@ _REQUIRED: dict[str, tuple[Any, ...]] = {
     "ulr": (False,),
     "lemma-dim-emb": (0,),
 }
+_DTYPES = (np.float16, np.float32, np.float64)  # in the byte order of this machine
 # Marian's gelu is another function than that of Hugging Face and torch.
 _ACTIVATIONS = ("relu", "swish")
 _EMBEDDINGS = {"Wemb": SHARED, "encoder_Wemb": SOURCE, "decoder_Wemb": TARGET}
@@ -90,11 +91,16 @@ def unpack(archive: Path, directory: Path) -> None:
 
 
 def _unpack(file: zipfile.ZipFile, inside: dict[str, zipfile.ZipInfo], name: str, directory: Path) -> None:
-    info = inside[name]
-    if info.file_size > _MOST_COMPRESSED * max(info.compress_size, 1 << 10):
-        raise CheckpointError(f"{file.filename}: {name} would have {info.file_size:,} bytes, more than a model's file")
-    with file.open(info) as packed, (directory / name).open("wb") as unpacked:
+    _check_size(str(file.filename), inside[name])
+    with file.open(inside[name]) as packed, (directory / name).open("wb") as unpacked:
         shutil.copyfileobj(packed, unpacked, 1 << 20)
+
+
+def _check_size(archive: str, info: zipfile.ZipInfo) -> None:
+    """CheckpointError for a file that is there to fill the disk or the memory."""
+    if info.file_size > _MOST_COMPRESSED * max(info.compress_size, 1 << 10):
+        name = PurePosixPath(info.filename).name
+        raise CheckpointError(f"{archive}: {name} would have {info.file_size:,} bytes, more than a model's file")
 
 
 def read_release(directory: Path, name: str) -> MarianModel:
@@ -171,11 +177,16 @@ def _arrays(path: Path, name: str) -> dict[str, npt.NDArray[Any]]:
         with np.load(path, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise CheckpointError(f"{name}: not an .npz archive")
-            return {key: archive[key] for key in archive.files}
+            for info in archive.zip.infolist():
+                _check_size(name, info)
+            arrays = {key: archive[key] for key in archive.files}
     except CheckpointError:
         raise
     except _UNREADABLE as error:
         raise CheckpointError(f"{name}: cannot be read: {error}") from None
+    if others := [key for key, array in arrays.items() if not isinstance(array, np.ndarray)]:
+        raise CheckpointError(f"{name}: {others[0]} is not an array")
+    return arrays
 
 
 def _options(arrays: dict[str, npt.NDArray[Any]], name: str) -> dict[str, Any]:
@@ -223,7 +234,7 @@ def _tensors(arrays: dict[str, npt.NDArray[Any]], name: str) -> dict[str, Tensor
     for key, array in arrays.items():
         if key.endswith("_bo_dummy"):  # which Marian makes for speed
             continue
-        if array.dtype.kind != "f" or array.ndim not in (1, 2):
+        if array.dtype not in _DTYPES or array.ndim not in (1, 2):
             raise CheckpointError(f"{name}: {key} is an array of {array.dtype} with {array.ndim} dimensions")
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         if key in _EMBEDDINGS:
@@ -250,7 +261,7 @@ def _search_keys(decoder: dict[str, Any]) -> dict[str, Any]:
     beam, alpha = decoder.get("beam-size"), decoder.get("normalize")
     return {
         "beam": beam if type(beam) is int else 12,
-        "alpha": float(alpha) if isinstance(alpha, int | float) else 0.0,
+        "alpha": as_float(alpha) if isinstance(alpha, int | float) else 0.0,
         "length_penalty": "power",
         "allow_unknown": decoder.get("allow-unk") is True,
         "max_source_length": LONGEST_SOURCE,
