@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # No network access: it would be slow and would load other people's servers.
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     with tempfile.TemporaryDirectory(prefix="fuzz-") as directory:
-        os.environ["HF_HOME"] = f"{directory}/hub"
+        os.environ |= {"HF_HOME": f"{directory}/hub", "XDG_CACHE_HOME": f"{directory}/cached"}
         return _fuzz(arguments, Path(directory))
 
 

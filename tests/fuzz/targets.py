@@ -14,6 +14,7 @@ from typing import Any
 
 import constraint_targets
 import corpora_targets
+import marian_targets
 import mutators
 import score_targets
 import table_targets
@@ -103,12 +104,13 @@ class Targets:
         """The targets by name."""
         return {
             "config": Target(self.read_config, 78),
-            "override": Target(self.read_overrides, 230),
+            "override": Target(self.read_overrides, 220),
             "text file": Target(self.read_text_file, 146),
             "tree": Target(self.read_tree, 131),
             "records": Target(self.read_records, 123),
             "tokenizer": Target(self.load_tokenizer, 12),
             "given tokenizer": Target(tokenizer_targets.take_tokenizer, 12),
+            "marian": Target(marian_targets.read_marian, 10, limit_s=60),
             "cache": Target(self.load_cache, 12),
             "checkpoint": Target(self.load_checkpoint, 6, limit_s=60),
             "resumption": Target(self.resume_training, 20),

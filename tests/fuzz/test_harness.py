@@ -110,6 +110,7 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> Targets:
         "records",
         "tokenizer",
         "cache",
+        "marian",
         "checkpoint",
         "command line",
         "translation",
@@ -121,6 +122,7 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> Targets:
 )
 def test_every_target_holds(targets: Targets, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cached"))
     monkeypatch.chdir(tmp_path)
     target = targets.all()[name]
     number = {"table": 2, "command line": 5, "translation": 3, "checkpoint": 7}.get(name, 29)

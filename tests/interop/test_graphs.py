@@ -87,7 +87,8 @@ def test_onnx_holds_for_all_lengths(
     make: Make, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other_tokenizer: Tokenizer
 ) -> None:
     runtime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
+    for package in ("onnx", "onnxscript"):
+        pytest.importorskip(package)
     exported = make(**FEW, attention_bias=True, tie="decoder", source=other_tokenizer)
     monkeypatch.chdir(tmp_path)
     export(exported, "onnx", Path("model"))

@@ -287,7 +287,7 @@ def test_weights_of_another_kind_of_number_are_refused(directory: Path) -> None:
     tensors = load_file(directory / "model.safetensors")
     tensors["final_logits_bias"] = tensors["final_logits_bias"].to(torch.float8_e4m3fn)
     save_file(tensors, directory / "model.safetensors", {"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"final_logits_bias is of torch\.float8_e4m3fn, which is none of float16"):
+    with pytest.raises(CheckpointError, match=r"final_logits_bias is of torch\.float8_e4m3fn, which is none of"):
         checkpoint(directory)
 
 

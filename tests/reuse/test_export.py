@@ -110,7 +110,7 @@ def test_encode_and_a_decoding_step_are_exported_with_their_state(variant, build
 
 
 def test_onnx_holds_for_all_lengths(build, ids) -> None:
-    pytest.importorskip("onnxscript")  # neither is among the dependencies
+    pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     model = build(num_decoder_layers=1).eval()
     shapes = ({0: B, 1: S}, {0: B, 1: T})
