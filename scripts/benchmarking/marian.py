@@ -133,7 +133,10 @@ def _row(task: Task, speeds: Sequence[Speed]) -> Report:
 
 def title_of(engine: str) -> str:
     """The name of an engine in tables, with its version."""
-    return TITLES[engine].format("" if engine == "this" else importlib.metadata.version(engine))
+    try:
+        return TITLES[engine].format("" if engine == "this" else importlib.metadata.version(engine))
+    except importlib.metadata.PackageNotFoundError:
+        return engine
 
 
 def in_process(task: Task, sentences: int) -> Speed:

@@ -52,7 +52,7 @@ def write_models(directory: Path, *, model: ModelConfig = SIZES, num_pieces: int
 
 def make_tokenizer(num_pieces: int) -> Tokenizer:
     """A SentencePiece model with a vocabulary of this many pieces, most of which it never makes."""
-    sentences = (side for pair in builtin_pairs("train", 20_000) for side in pair)
+    sentences = (side for pair in builtin_pairs("train", 5_000) for side in pair)
     size = min(_SENTENCEPIECE_SIZE, num_pieces)
     trained = Tokenizer.train(sentences, size, tokenizer_type="unigram")
     pieces = trained.pieces(range(EOS_ID + 1, len(trained)))
