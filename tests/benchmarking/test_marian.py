@@ -116,9 +116,7 @@ def test_engines_are_measured_in_turn_and_rows_have_the_median(tmp_path: Path) -
     rows = report["rows"]
     assert [(row["engine"], row["precision"], row["beam"]) for row in rows[:5]] == one_round[:5]
     assert [rows[0][name] for name in ("median", "lowest", "highest")] == [11, 1, 21]
-    assert report["left_out"] == [
-        {"of": f"ctranslate2 int8 beam {beam}", "reason": "no such thing"} for beam in (4, 1)
-    ]
+    assert report["left_out"] == [{"of": f"ctranslate2 int8 beam {beam}", "reason": "no such thing"} for beam in (4, 1)]
     assert lines[0] == "round 1 of 3: this bf16 beam 4: 1 sentences/s"
     assert lines[5] == "ctranslate2 int8 beam 4: left out: no such thing"
 

@@ -60,9 +60,7 @@ def test_changed_files_are_converted_anew(hugging_face: HuggingFace, tmp_path: P
     assert Translator.load(tmp_path / "copy", device="cpu").search.beam == 2
 
 
-def test_what_is_not_taken_over_is_said_by_every_process(
-    directory: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_not_taken_over_is_said_by_every_process(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change_json(directory / "generation_config.json", repetition_penalty=1.3)
     message = f"warning: {directory}: its generation settings repetition_penalty=1.3 are not taken over\n"
     for _ in range(2):  # converted, and then found in the cache
@@ -116,6 +114,15 @@ def test_links_to_the_blobs_of_the_hubs_cache_are_followed(
     assert asked == [("Helsinki-NLP/opus-mt-en-de", "refs/pr/7")]
     assert translator.origin == "Helsinki-NLP/opus-mt-en-de@0123456789abcdef"
     assert locate_checkpoint("Helsinki-NLP/opus-mt-en-de")[0].name.startswith("Helsinki-NLP-opus-mt-en-de-")
+
+
+def test_a_model_of_the_hub_that_is_only_pickled_is_refused_by_its_name(directory: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--Helsinki-NLP--opus-mt-en--de" / "snapshots" / "0123456789abcdef"
+    snapshot.parent.mkdir(parents=True)
+    directory.rename(snapshot)
+    (snapshot / "model.safetensors").rename(snapshot / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"as Helsinki-NLP/opus-mt-en--de@refs/pr/N if .*_pretrained\('Helsinki"):
+        Translator.load(snapshot)
 
 
 def test_without_a_home_directory_the_cache_has_to_be_named(

@@ -167,7 +167,7 @@ def test_a_model_that_ours_cannot_be_is_refused(directory: Path, values: dict[st
 
 def test_two_vocabularies_with_one_matrix_are_refused(directory: Path) -> None:
     change_json(directory / "tokenizer_config.json", separate_vocabs=True)
-    with pytest.raises(CheckpointError, match="copy: separate_vocabs=True, but the model has one matrix for both sides"):
+    with pytest.raises(CheckpointError, match="copy: separate_vocabs=True, but the model has one matrix for both"):
         read_model(directory)
 
 

@@ -87,9 +87,7 @@ def save(directory: Path, shape: Shape, models: tuple[bytes, bytes]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
-def test_logits_are_those_of_transformers(
-    name: str, sentencepiece_models: tuple[bytes, bytes], tmp_path: Path
-) -> None:
+def test_logits_are_those_of_transformers(name: str, sentencepiece_models: tuple[bytes, bytes], tmp_path: Path) -> None:
     transformers, shape = pytest.importorskip("transformers"), SHAPES[name]
     save(tmp_path, shape, sentencepiece_models)
     read = read_model(tmp_path)

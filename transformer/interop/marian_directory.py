@@ -88,14 +88,23 @@ def check_config(file: str, config: dict[str, Any]) -> None:
 
 def no_weights(directory: Path) -> CheckpointError:
     """The error of a directory without weights that can be read, with the ways out."""
+    hub_id = _hub_id(directory)
+    name = hub_id or str(directory)
     return CheckpointError(
         f"{directory}: has no {WEIGHTS}; pytorch_model.bin is pickled, so that reading it can run programs, and is "
-        "not read. Three ways out: a revision with safetensors, as OWNER/NAME@refs/pr/N if a pull request on the hub "
-        "has them; OPUS-MT's own release of the model, an archive (.zip) that has no such file; or, if you trust the "
-        "file, python -c "
-        "\"import transformers as t; t.MarianMTModel.from_pretrained('NAME').save_pretrained('DIRECTORY'); "
-        "t.MarianTokenizer.from_pretrained('NAME').save_pretrained('DIRECTORY')\""
+        f"not read. Three ways out: a revision with safetensors, as {hub_id or 'OWNER/NAME'}@refs/pr/N if a pull "
+        "request on the hub has them; OPUS-MT's own release of the model, an archive (.zip) that has no such file; "
+        f'or, if you trust the file, python -c "import transformers as t; t.MarianMTModel.from_pretrained({name!r})'
+        f".save_pretrained('DIRECTORY'); t.MarianTokenizer.from_pretrained({name!r}).save_pretrained('DIRECTORY')\""
     )
+
+
+def _hub_id(directory: Path) -> str | None:
+    """The hub's name of a model in its cache."""
+    root = directory.resolve()
+    if root.parent.name != "snapshots" or not root.parents[1].name.startswith("models--"):
+        return None
+    return root.parents[1].name.removeprefix("models--").replace("--", "/", 1)
 
 
 def _json(directory: Path, name: str, *, optional: bool = False) -> dict[str, Any]:
