@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from transformer.serving.languages import language_name
+from transformer.serving.languages import language_name, short_code
 from transformer.serving.models import NoSuchModelError, language_of, served
 
 
@@ -38,14 +38,49 @@ def test_a_multilingual_model_has_a_direction_for_each_target_language(models: A
     assert [model.translator.languages for model in models][-2:] == [("en", "fr"), ("en", "pt-BR")]
 
 
-def test_a_tag_that_is_given_is_the_only_one() -> None:
-    given = [("/runs/many", translator("en", "fr", "<2fr>", "<2de>", tag="<2de>"))]
-    assert directions(served(given, tag="<2de>")) == [("many", "en", "fr")]
-    assert directions(served(given, tag="")) == [("many", "en", "fr")]
+def test_a_tag_that_is_chosen_is_the_only_one() -> None:
+    for tag, target in (("<2de>", "de"), ("<2fr>", "fr"), (">>pol<<", "pl")):
+        given = [("/runs/many", translator("en", "fr", "<2fr>", "<2de>", ">>pol<<", tag=tag))]
+        (model,) = served(given, is_tag_chosen=True)
+        assert (model.source, model.target, model.translator.tag) == ("en", target, tag)
+        assert model.translator.languages == ("en", target)
+    for tag in ("<bt>", None):
+        given = [("/runs/many", translator("en", "fr", "<2fr>", "<2de>", "<bt>", tag=tag))]
+        assert directions(served(given, is_tag_chosen=True)) == [("many", "en", "fr")]
+
+
+def test_codes_of_opus_become_those_of_clients() -> None:
+    many = translator("eng", "und", ">>deu<<", ">>por_BR<<", ">>cmn_Hans<<", ">>tlh<<", ">>ca@valencia<<")
+    models = served([("/runs/opus", many)])
+    targets = ["de", "pt-BR", "zh-Hans", "tlh", "ca@valencia"]
+    assert directions(models) == [("opus", "en", target) for target in targets]
+    for wanted in ("de", "deu", "DEU"):
+        assert models.find("eng", wanted).translator.tag == ">>deu<<"
+    for wanted in ("pt-BR", "por_BR", "pt_br"):
+        assert models.find(target=wanted).translator.tag == ">>por_BR<<"
+
+
+def test_languages_with_the_same_short_code_keep_their_own() -> None:
+    models = served([("/runs/opus", translator("en", "und", ">>ara<<", ">>arb<<", ">>deu<<"))])
+    assert directions(models) == [("opus", "en", code) for code in ("ara", "arb", "de")]
+    assert models.find(target="arb").translator.tag == ">>arb<<"
+    with pytest.raises(NoSuchModelError, match="the models translate en to ara, en to arb, en to de"):
+        models.find(target="ar")
+
+
+@pytest.mark.parametrize("source", ["mul", "und", ""])
+def test_a_model_of_many_source_languages_reads_any_but_is_not_preferred(source: str) -> None:
+    models = served([("/runs/any", translator(source, "en")), ("/runs/own", translator("fr", "en"))])
+    assert models.find("sw", "en").name == "any"
+    assert models.find("fr", "en").name == "own"
+    assert models.find("fra", "en").name == "own"
+    with pytest.raises(NoSuchModelError, match="sw to de is not supported"):
+        models.find("sw", "de")
 
 
 @pytest.mark.parametrize(
-    ("tag", "code"), [("<2de>", "de"), ("<2zh_Hans>", "zh_Hans"), (">>deu<<", "deu"), ("<bt>", None), ("<2>", None)]
+    ("tag", "code"),
+    [("<2de>", "de"), ("<2zh_Hans>", "zh_Hans"), (">>deu<<", "deu"), (">>a b<<", None), ("<bt>", None), ("<2>", None)],
 )
 def test_languages_are_read_from_tags(tag: str, code: str | None) -> None:
     assert language_of(tag) == code
@@ -79,7 +114,7 @@ def test_the_first_model_with_the_languages_and_the_name_is_taken(
         ),
         ({"source": "fr"}, "fr to any language is not supported; the models translate en to de"),
         ({"name": "third"}, "model 'third' is not one of first, second, back, many"),
-        ({"name": "back", "source": "en"}, "en to any language is not supported"),
+        ({"name": "back", "source": "en"}, "en to any language is not supported; model 'back' translates de to en"),
         ({"source": "auto"}, "source auto: languages are not detected; give one of en, de"),
     ],
 )
@@ -107,7 +142,23 @@ def test_there_are_as_many_translations_as_the_beam_holds(models: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "name"), [("de", "German"), ("pt-BR", "Portuguese (BR)"), ("zh_Hans", "Chinese (Hans)"), ("tlh", "tlh")]
+    ("code", "name"),
+    [
+        *[("de", "German"), ("DE", "German"), ("deu", "German"), ("pt-BR", "Portuguese (BR)")],
+        *[("por_BR", "Portuguese (BR)"), ("zh_Hans", "Chinese (Hans)"), ("tlh", "tlh"), ("und", "an unknown language")],
+    ],
 )
 def test_languages_have_english_names(code: str, name: str) -> None:
     assert language_name(code) == name
+
+
+@pytest.mark.parametrize(
+    ("code", "short"),
+    [("deu", "de"), ("DEU", "de"), ("de", "de"), ("arb", "ar"), ("por_BR", "pt-BR"), ("zh_Hant_TW", "zh-Hant-TW")],
+)
+def test_codes_of_three_letters_become_those_of_two(code: str, short: str) -> None:
+    assert short_code(code) == short
+
+
+def test_unknown_codes_stay_as_they_are() -> None:
+    assert [short_code(code) for code in ("tlh", "ROMANCE", "")] == ["tlh", "ROMANCE", ""]

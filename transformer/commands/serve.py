@@ -7,6 +7,7 @@ or SIGTERM ends it after the requests that it has accepted. It needs the extra `
 
 import argparse
 import contextlib
+import gc
 import signal
 import socket
 import sys
@@ -22,6 +23,7 @@ from transformer.inference.arguments import DEVICES, PRECISIONS, check_count
 from transformer.inference.translator import Translator
 from transformer.serving.app import check_installed, make_app
 from transformer.serving.models import served
+from transformer.serving.schemas import Direction
 from transformer.serving.service import Limits, Service
 from transformer.training.device import tune_process
 
@@ -54,14 +56,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = _check_options(arguments)
     with _bound_socket(arguments.host, arguments.port) as listener:
         tune_process(inference=True)
-        models = served([(run, _load(arguments, run)) for run in arguments.runs], tag=arguments.tag)
+        is_tag_chosen = arguments.tag is not None or arguments.target_language is not None
+        translators = [(run, _load(arguments, run)) for run in arguments.runs]
+        models = served(translators, is_tag_chosen=is_tag_chosen)
         service = Service(models, chosen)
-        for one in service.directions():
-            print_aside(f"{one.name}: {one.source_name} to {one.target_name}")
+        for line in _described(service.directions()):
+            print_aside(line)
         listener.listen()  # from here on, connections wait for the server
         print(f"{_address(listener)} (Ctrl-C ends it)", flush=True)
         _run(service, listener)
     return 0
+
+
+def _described(directions: Sequence[Direction]) -> list[str]:
+    """A line for each model and source language, with all target languages."""
+    targets: dict[str, list[str]] = {}
+    for one in directions:
+        targets.setdefault(f"{one.name}: {one.source_name} to ", []).append(one.target_name)
+    return [f"{model}{', '.join(names)}" for model, names in targets.items()]
 
 
 def _check_options(arguments: argparse.Namespace) -> Limits:
@@ -127,6 +139,9 @@ def _run(service: Service, listener: socket.socket) -> None:
         handle_exit(number, frame)
 
     server.handle_exit = stop
+    # What is there now stays: a full garbage collection need not look at the objects of torch, half a million.
+    gc.collect()
+    gc.freeze()
     with _noted_signals():
         server.run(sockets=[listener])
     print("stopped", file=sys.stderr)

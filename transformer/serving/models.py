@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,12 @@ from transformer.hub import is_model_id
 from transformer.inference.alignment import Links, align_translations
 from transformer.inference.translator import Translation, Translator
 from transformer.inspection.attention import sentence_attention, weights_json
+from transformer.serving.languages import short_code
 
 # A tag that asks for a language, in the form of Johnson et al. (2017) or of OPUS-MT.
-_LANGUAGE_TAG = re.compile(r"<2(?P<code>[\w-]+)>|>>(?P<opus>[\w-]+)<<")
-UNKNOWN_LANGUAGE = "und"  # the code of ISO 639-2 for undetermined
+_LANGUAGE_TAG = re.compile(r"<2(?P<code>[^<>\s]+)>|>>(?P<opus>[^<>\s]+)<<")
+# Codes of ISO 639-2: of what a model reads that does not say it, undetermined, or that reads many languages.
+UNKNOWN_LANGUAGE, MANY_LANGUAGES = "und", "mul"
 
 
 class NoSuchModelError(UserError):
@@ -60,55 +63,72 @@ class ServedModels:
     def find(self, source: str = "", target: str = "", name: str = "") -> ServedModel:
         """The first model with this name and these languages; empty ones are any.
 
-        The source `auto` is the only one that the models have for this target: languages are not detected.
+        A language may have its code of ISO 639-1 or 639-3. A model with the source `mul` or `und` reads any language,
+        but one with the language itself is preferred. The source `auto` is the only one that the models have for this
+        target: languages are not detected.
 
         Raises:
             NoSuchModelError: there is none, with the directions that there are, or the source is ambiguous.
         """
-        found = [model for model in self.models if name in ("", model.name)]
-        if not found:
+        named = [model for model in self.models if name in ("", model.name)]
+        if not named:
             names = ", ".join(dict.fromkeys(model.name for model in self.models))
             raise NoSuchModelError(f"model {name!r} is not one of {names}")
-        found = [model for model in found if target.lower() in ("", model.target.lower())]
+        found = [model for model in named if not target or _is_same(target, model.target)]
         if source.lower() not in ("", "auto"):
-            found = [model for model in found if source.lower() == model.source.lower()]
+            exact = [model for model in found if _is_same(source, model.source)]
+            found = exact or [model for model in found if model.source in (UNKNOWN_LANGUAGE, MANY_LANGUAGES)]
         if not found:
-            known = ", ".join(dict.fromkeys(f"{model.source} to {model.target}" for model in self.models))
+            known = ", ".join(dict.fromkeys(f"{model.source} to {model.target}" for model in named))
             wanted = f"{source or 'any language'} to {target or 'any language'}"
-            raise NoSuchModelError(f"{wanted} is not supported; the models translate {known}")
+            models = f"model {name!r} translates" if name else "the models translate"
+            raise NoSuchModelError(f"{wanted} is not supported; {models} {known}")
         sources = dict.fromkeys(model.source for model in found)
         if source.lower() == "auto" and len(sources) > 1:
             raise NoSuchModelError(f"source auto: languages are not detected; give one of {', '.join(sources)}")
         return found[0]
 
 
-def served(translators: Sequence[tuple[str, Translator]], *, tag: str | None = None) -> ServedModels:
+def served(translators: Sequence[tuple[str, Translator]], *, is_tag_chosen: bool = False) -> ServedModels:
     """The models of runs.
 
     A multilingual model with a tag for each target language, such as `<2de>`, is one for each of these directions.
 
     Args:
         translators: with the runs, as they were given.
-        tag: what `--tag` gave: the models use this one alone.
+        is_tag_chosen: whether their tags are the only ones to use, possibly none.
     """
     paths = [given for given, _ in translators]
     models = []
     for given, translator in translators:
-        source, target = (code or UNKNOWN_LANGUAGE for code in translator.languages)
+        source, target = (short_code(code) or UNKNOWN_LANGUAGE for code in translator.languages)
         name = _name(given, paths)
-        tags = translator.tags if tag is None else ()
-        targets = {code: one for one in tags if (code := language_of(one))}
-        for code, language_tag in targets.items():
-            models.append(ServedModel(name, source, code, _with_tag(translator, language_tag, (source, code))))
+        tags = [translator.tag or ""] if is_tag_chosen else translator.tags
+        targets = _targets(tags)
+        for code, tag in targets.items():
+            models.append(ServedModel(name, source, code, _with_tag(translator, tag, code)))
         if not targets:
             models.append(ServedModel(name, source, target, translator))
     return ServedModels(models)
+
+
+def _targets(tags: Sequence[str]) -> dict[str, str]:
+    """The tags that ask for a language, by its code; where several have the same short one, by their own."""
+    own = {tag: code for tag in tags if (code := language_of(tag))}
+    numbers = Counter(map(short_code, own.values()))
+    return {short if numbers[short := short_code(code)] == 1 else code: tag for tag, code in own.items()}
 
 
 def language_of(tag: str) -> str | None:
     """The code of the language that a tag asks for, or None."""
     found = _LANGUAGE_TAG.fullmatch(tag)
     return found and (found["code"] or found["opus"])
+
+
+def _is_same(wanted: str, code: str) -> bool:
+    """Whether a code that was asked for is that of a model's language, in any of its forms."""
+    as_given = wanted.replace("_", "-").lower() == code.replace("_", "-").lower()
+    return as_given or short_code(wanted).lower() == code.lower()
 
 
 def _name(given: str, others: Sequence[str]) -> str:
@@ -119,10 +139,10 @@ def _name(given: str, others: Sequence[str]) -> str:
     return name if [Path(other).resolve().name for other in others].count(name) == 1 else given
 
 
-def _with_tag(translator: Translator, tag: str, languages: tuple[str, str]) -> Translator:
+def _with_tag(translator: Translator, tag: str, target: str) -> Translator:
     """The same model, for one target language."""
     found = copy.copy(translator)
-    found.tag, found.languages = tag, languages
+    found.tag, found.languages = tag, (translator.languages[0], target)
     return found
 
 
