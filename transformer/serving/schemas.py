@@ -25,7 +25,7 @@ class LibreRequest(BaseModel):
     q: Texts
     source: SourceLanguage = ""
     target: TargetLanguage = ""
-    format: Literal["text", ""] = "text"
+    format: Literal["text", "html", ""] = Field(default="text", description="html: tags stay around their words")
     alternatives: Alternatives = 0
 
 
