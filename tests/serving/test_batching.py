@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from transformer.serving import batching
 from transformer.serving.batching import (
     Batcher,
     ClientBusyError,
@@ -204,3 +205,80 @@ def test_after_a_stop_what_waits_is_computed_and_nothing_new_accepted(work: Uppe
 
 def test_a_batcher_that_did_nothing_can_be_closed() -> None:
     Batcher().close()
+
+
+def test_the_requests_of_a_batch_are_ended_together(work: UpperCase) -> None:
+    batcher, handed_over = Batcher(), threading.Semaphore(0)
+    ends: list[Any] = []
+
+    def hand_over(end_requests: Any) -> None:
+        ends.append(end_requests)
+        handed_over.release()
+
+    batcher.hand_over = hand_over
+    first = occupy(batcher, work)
+    futures = [batcher.submit(work, [text]) for text in ("a", "b", "bad")]
+    work.gate.set()
+    for _ in range(4):  # the first batch, and after the error each text alone
+        assert handed_over.acquire(timeout=10)
+    assert not any(future.done() for future in (first, *futures))
+    for end_requests in ends:
+        end_requests()
+    assert results(first, *futures[:2]) == [["FIRST"], ["A"], ["B"]]
+    with pytest.raises(ValueError, match="text 1 is bad"):
+        futures[2].result(0)
+
+
+def test_clients_that_were_answered_together_are_waited_for_a_little(
+    work: UpperCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "_LONGEST_PAUSE_S", 10)
+    batcher = Batcher()
+    occupy(batcher, work)
+    both = [batcher.submit(work, texts) for texts in (["a"], ["b", "c"])]
+    work.gate.set()
+    results(*both)
+    until(lambda: batcher.num_batches == 2)
+    batcher._last_s = 1000.0
+    again = [batcher.submit(work, ["d", "e", "f"])]
+    time.sleep(0.05)  # in which it would be computed alone
+    again.append(batcher.submit(work, ["g"]))
+    assert results(*again) == [["D", "E", "F"], ["G"]]
+    assert work.batches[2:] == [["d", "g", "e", "f"]]
+
+
+def test_a_client_is_not_waited_for_that_does_not_come(work: UpperCase) -> None:
+    batcher = Batcher()
+    occupy(batcher, work)
+    both = [batcher.submit(work, [text]) for text in ("a", "b")]
+    work.gate.set()
+    results(*both)
+    until(lambda: batcher.num_batches == 2)
+    batcher._last_s = 1000.0
+    start = time.monotonic()
+    assert results(batcher.submit(work, ["c"])) == [["C"]]
+    assert time.monotonic() - start < 5
+
+
+def test_what_follows_an_accepted_request_is_never_refused(work: UpperCase) -> None:
+    batcher = Batcher(max_waiting=1, max_client_requests=1)
+    occupy(batcher, work)
+    batcher.submit(work, ["a"])
+    assert not batcher.is_stopping
+    batcher.stop()
+    assert batcher.is_stopping
+    more = batcher.submit(work, ["b"], is_accepted=True)
+    work.gate.set()
+    assert results(more) == [["B"]]
+    batcher.close()
+
+
+def test_things_are_put_in_order_now_and_then(work: UpperCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "_BATCHES_BETWEEN_RESTS", 2)
+    rests: list[str] = []
+    batcher = Batcher(rest=lambda: rests.append(threading.current_thread().name))
+    work.gate.set()
+    for _ in range(5):
+        results(batcher.submit(work, ["a"]))
+    batcher.close()
+    assert rests == ["translation"] * 2

@@ -26,11 +26,6 @@ LINES = ["A man is sleeping.", "Two small dogs are playing."]
 
 
 @pytest.fixture(scope="module")
-def translator(babbler: Path) -> Translator:
-    return Translator.load(babbler, device="cpu", precision="fp32")
-
-
-@pytest.fixture(scope="module")
 def client(translator: Translator) -> Iterator[Client]:
     with serving(Service(served([("/runs/my", translator)]))) as client:
         yield client

@@ -21,11 +21,6 @@ LINES = ["A man is sleeping.", "Two small dogs are playing.", "The women are sin
 
 
 @pytest.fixture(scope="module")
-def translator(babbler: Path) -> Translator:
-    return Translator.load(babbler, device="cpu", precision="fp32")
-
-
-@pytest.fixture(scope="module")
 def known(translator: Translator) -> list[str]:
     found = translator.translate(LINES)
     assert len({*found}) == 3

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 from transformer.errors import ConfigError, UserError, one_line
@@ -55,6 +55,7 @@ def make_app(service: Service) -> "FastAPI":
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.batcher.hand_over = _by_loop(asyncio.get_running_loop())
         yield
         await asyncio.to_thread(service.batcher.close)
 
@@ -74,26 +75,41 @@ def make_app(service: Service) -> "FastAPI":
     return app
 
 
+def _by_loop(loop: asyncio.AbstractEventLoop) -> Callable[[Callable[[], None]], None]:
+    """Lets the loop end the requests of a batch, for which it is woken up once and not once for each."""
+
+    def hand_over(end_requests: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # it has ended, and with it all that waited
+            loop.call_soon_threadsafe(end_requests)
+
+    return hand_over
+
+
 def _add_requests(app: "FastAPI", service: Service) -> None:
     """The paths that compute something."""
     from fastapi import Request
     from fastapi.responses import Response
 
-    async def translate(body: LibreRequest, request: Request) -> LibreAnswer:
-        return await _answered(request, service.translate(body, _client(request)))
+    # Answers are written here: FastAPI would check their thousands of numbers once more.
+    def json(text: str) -> Response:
+        return Response(text, media_type="application/json")
 
-    async def translations(body: TranslationsRequest, request: Request) -> TranslationsAnswer:
-        return await _answered(request, service.translations(body, _client(request)))
+    async def translate(body: LibreRequest, request: Request) -> Response:
+        answer = await _answered(request, service.translate(body, _client(request)))
+        return json(answer.model_dump_json(exclude_none=True))
+
+    async def translations(body: TranslationsRequest, request: Request) -> Response:
+        answer = await _answered(request, service.translations(body, _client(request)))
+        return json(answer.model_dump_json(exclude_unset=True))
 
     async def attention(body: AttentionRequest, request: Request) -> Response:
-        found = await _answered(request, service.attention(body, _client(request)))
-        return Response(found, media_type="application/json")
+        return json(await _answered(request, service.attention(body, _client(request))))
 
-    refusals: dict[int | str, dict[str, Any]] = {status: {"model": Error} for status in (400, 413, 422, 429, 503)}
+    refusals: dict[int | str, dict[str, Any]] = {status: {"model": Error} for status in (400, 408, 413, 422, 429, 503)}
     posted: dict[str, Any] = {"methods": ["POST"], "responses": refusals}
-    app.add_api_route("/translate", translate, summary="As LibreTranslate", response_model_exclude_none=True, **posted)
+    app.add_api_route("/translate", translate, summary="As LibreTranslate", response_model=LibreAnswer, **posted)
     summary = "With scores, tokens and alignments"
-    app.add_api_route("/translations", translations, summary=summary, response_model_exclude_unset=True, **posted)
+    app.add_api_route("/translations", translations, summary=summary, response_model=TranslationsAnswer, **posted)
     app.add_api_route("/attention", attention, summary="Attention weights", response_model=AttentionAnswer, **posted)
 
 
@@ -118,12 +134,12 @@ def _add_descriptions(app: "FastAPI", service: Service) -> None:
         return service.directions()
 
     async def health() -> Health:
-        return Health(status="ok")
+        return service.health()
 
     app.add_api_route("/", index, include_in_schema=False)
     app.add_api_route("/languages", languages, summary="Languages and their targets")
     app.add_api_route("/models", models, summary="Models and their languages")
-    app.add_api_route("/health", health, summary="Whether the server is up")
+    app.add_api_route("/health", health, summary="Whether requests are accepted", responses={503: {"model": Error}})
 
 
 def _client(request: "Request") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 import time
@@ -12,8 +13,11 @@ from typing import Any, Protocol
 
 _LONGEST_WAIT_S = 60  # that a client is told to wait
 _NEWEST = 0.2  # the newest batch's share of the running mean of seconds per text
-# Of the time of the last batch: 16 clients that got their answers together ask again within a few ms.
-_LINGER, _LONGEST_LINGER_S = 0.1, 0.02
+# 16 clients that got their answers together ask again within milliseconds of each other. The longest pause between two
+# of their requests, and the longest time until all are there, as parts of the time of the last batch.
+_PAUSE, _GATHERING = 0.1, 0.5
+_LONGEST_PAUSE_S = 0.02
+_BATCHES_BETWEEN_RESTS = 256  # some seconds of small batches
 
 
 class Work(Protocol):
@@ -109,23 +113,48 @@ class Batcher:
         max_batch: the most texts of a batch.
         max_waiting: the most texts of all requests that wait.
         max_client_requests: the most requests of a client that wait.
+        rest: called in the thread after every `_BATCHES_BETWEEN_RESTS` batches, to put things in order.
 
     Attributes:
+        hand_over: calls a function that ends the requests of a batch, by default in the thread itself.
         num_batches, num_texts: computed so far.
     """
 
-    def __init__(self, *, max_batch: int = 64, max_waiting: int = 1024, max_client_requests: int = 128) -> None:
+    def __init__(
+        self,
+        *,
+        max_batch: int = 64,
+        max_waiting: int = 1024,
+        max_client_requests: int = 128,
+        rest: Callable[[], object] = lambda: None,
+    ) -> None:
         self.max_batch, self.max_waiting, self.max_client_requests = max_batch, max_waiting, max_client_requests
+        self.hand_over: Callable[[Callable[[], None]], object] = lambda end_requests: end_requests()
         self.num_batches, self.num_texts = 0, 0
+        self._rest = rest
         self._jobs: list[_Job] = []  # the next one first
         self._changed = threading.Condition()
+        self._num_awaited = 1  # waiting requests, for which the thread is woken up
+        self._submitted_at = 0.0
         self._is_stopping = False
         self._thread: threading.Thread | None = None
         self._seconds_per_text = 0.0
-        self._last_size, self._last_s = 0, 0.0
+        self._last_requests, self._last_s = 0, 0.0  # of the last batch
 
-    def submit(self, work: Work, texts: Sequence[str], client: str = "") -> Future[list[Any]]:
+    @property
+    def is_stopping(self) -> bool:
+        """Whether nothing new is accepted any more."""
+        return self._is_stopping
+
+    def submit(
+        self, work: Work, texts: Sequence[str], client: str = "", *, is_accepted: bool = False
+    ) -> Future[list[Any]]:
         """Let the texts of a request wait for a batch.
+
+        Args:
+            work: what is done with them.
+            client: whose request it is.
+            is_accepted: whether they belong to a request that was accepted before; then they are never refused.
 
         Returns:
             The future list of results, one for each text. When it is cancelled, the texts that wait are dropped.
@@ -140,12 +169,15 @@ class Batcher:
             return job.future
         with self._changed:
             self._jobs = [one for one in self._jobs if one.num_waiting]  # without those that were cancelled
-            self._check(len(texts), client)
+            if not is_accepted:
+                self._check(len(texts), client)
             self._jobs.append(job)
+            self._submitted_at = time.monotonic()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="translation", daemon=True)
                 self._thread.start()
-            self._changed.notify()
+            if self._num_requests() >= self._num_awaited:
+                self._changed.notify()
         return job.future
 
     def _check(self, num_texts: int, client: str) -> None:
@@ -153,9 +185,9 @@ class Batcher:
         retry_after_s = min(_LONGEST_WAIT_S, max(1, math.ceil(num_waiting * self._seconds_per_text)))
         if self._is_stopping:
             raise StoppingError("the server is stopping", retry_after_s)
-        num_requests = sum(job.client == client for job in self._jobs)
-        if num_requests >= self.max_client_requests:
-            raise ClientBusyError(f"{num_requests} requests of this client are waiting", retry_after_s)
+        of_client = sum(job.client == client for job in self._jobs)
+        if of_client >= self.max_client_requests:
+            raise ClientBusyError(f"{of_client} requests of this client are waiting", retry_after_s)
         # A request of more texts than the queue holds is accepted when nothing else waits.
         if self._jobs and num_waiting + num_texts > self.max_waiting:
             raise QueueFullError(f"{num_waiting} texts are waiting", retry_after_s)
@@ -176,38 +208,48 @@ class Batcher:
     def _run(self) -> None:
         while batch := self._next():
             start = time.monotonic()
-            _compute(batch)
-            self._last_size, self._last_s = len(batch), time.monotonic() - start
+            self._compute(batch)
+            self._last_requests, self._last_s = len({part.job for part in batch}), time.monotonic() - start
             newest = self._last_s / len(batch)
             self._seconds_per_text += (newest - self._seconds_per_text) * (_NEWEST if self.num_batches else 1.0)
             self.num_batches += 1
             self.num_texts += len(batch)
+            del batch  # or its texts and results would be kept until there is another
+            if self.num_batches % _BATCHES_BETWEEN_RESTS == 0:
+                self._rest()
 
     def _next(self) -> list[_Part]:
         """The next batch, as soon as there is one; empty at the end."""
         with self._changed:
             while True:
                 if self._num_waiting():
-                    self._linger()
+                    self._gather()
                     if batch := self._take():  # unless all were cancelled
                         return batch
                 if self._is_stopping:
                     return []
                 self._changed.wait()
 
-    def _linger(self) -> None:
+    def _gather(self) -> None:
         """Wait a little for the clients of the last batch, if there were more than wait now.
 
-        They have just got their answers; the first one's next request would otherwise be computed alone.
+        They have just got their answers, and many ask again at once, one after the other. The first one's request would
+        otherwise be computed alone.
         """
-        end = time.monotonic() + min(_LONGEST_LINGER_S, _LINGER * self._last_s)
-        while self._num_waiting() < self._last_size and not self._is_stopping:
-            if (left := end - time.monotonic()) <= 0:
-                return
+        pause = min(_LONGEST_PAUSE_S, _PAUSE * self._last_s)
+        began, self._num_awaited = time.monotonic(), self._last_requests
+        while self._num_requests() < self._last_requests and not self._is_stopping:
+            left = min(began + _GATHERING * self._last_s, max(began, self._submitted_at) + pause) - time.monotonic()
+            if left <= 0:
+                break
             self._changed.wait(left)
+        self._num_awaited = 1
 
     def _num_waiting(self) -> int:
         return sum(job.num_waiting for job in self._jobs)
+
+    def _num_requests(self) -> int:
+        return sum(job.num_waiting > 0 for job in self._jobs)
 
     def _take(self) -> list[_Part]:
         self._jobs = [job for job in self._jobs if job.num_waiting]
@@ -224,21 +266,24 @@ class Batcher:
         self._jobs = [*(job for job in waiting if job not in served), *(job for job in waiting if job in served)]
         return batch
 
-
-def _compute(batch: Sequence[_Part]) -> None:
-    """Compute a batch, or after an error each of its texts alone."""
-    first = batch[0]
-    try:
-        # If the first text is alone, it keeps its number; others are numbered when they are tried alone.
-        found = first.job.work([part.text for part in batch], first.index + 1)
-        results = list(zip(batch, found, strict=True))
-    except Exception as error:
-        if len(batch) == 1:
-            first.job.fail(error)
+    def _compute(self, batch: Sequence[_Part]) -> None:
+        """Compute a batch, or after an error each of its texts alone."""
+        first = batch[0]
+        try:
+            # If the first text is alone, it keeps its number; others are numbered when they are tried alone.
+            found = first.job.work([part.text for part in batch], first.index + 1)
+            results = list(zip(batch, found, strict=True))
+        except Exception as error:
+            if len(batch) == 1:
+                self.hand_over(functools.partial(first.job.fail, error))
+                return
+            for part in batch:
+                if not part.job.future.done():  # else it has failed, or its client has gone
+                    self._compute([part])
             return
-        for part in batch:
-            if not part.job.future.done():  # else it has failed, or its client has gone
-                _compute([part])
-        return
+        self.hand_over(functools.partial(_finish, results))
+
+
+def _finish(results: Sequence[tuple[_Part, Any]]) -> None:
     for part, result in results:
         part.job.finish(part.index, result)

@@ -13,12 +13,14 @@ from transformer.errors import UserError
 from transformer.inference.alignment import Links
 from transformer.inference.json_line import finite_or_none
 from transformer.inference.translator import Translation
-from transformer.serving.batching import Batcher, Work
+from transformer.serving.batching import Batcher, StoppingError, Work
+from transformer.serving.documents import in_batches, translate_pages
 from transformer.serving.languages import language_name
 from transformer.serving.models import Attend, ServedModel, ServedModels, Translate, TranslateAndAlign
 from transformer.serving.schemas import (
     AttentionRequest,
     Direction,
+    Health,
     Language,
     LibreAnswer,
     LibreRequest,
@@ -28,6 +30,7 @@ from transformer.serving.schemas import (
     TranslationsAnswer,
     TranslationsRequest,
 )
+from transformer.training.device import return_freed_memory
 
 _LINE_END = re.compile(r"(\r\n|\r|\n)")
 _Answer = TypeVar("_Answer")
@@ -117,28 +120,31 @@ class Service:
             max_batch=self.limits.max_batch,
             max_waiting=self.limits.max_waiting,
             max_client_requests=self.limits.max_client_requests,
+            rest=return_freed_memory,
         )
 
     def translate(self, request: LibreRequest, client: str) -> Pending[LibreAnswer]:
         """Translate as LibreTranslate does.
 
-        Alternative k of a text has translation k of each line, or the best where there are fewer.
+        Alternative k of a text has translation k of each line, or the best where there are fewer. Of HTML, there are no
+        alternatives.
         """
         model = self.models.find(request.source, request.target)
+        if request.format == "html":
+            return self._translate_pages(request, model, client)
         split = self._split(request.q)
         work = Translate(model, model.nbest(request.alternatives))
 
         def finish(results: list[Any]) -> LibreAnswer:
             by_line: list[list[list[Translation]]] = split.by_line(results, [])
-            texts = [_alternatives(split, i, lines, work.nbest) for i, lines in enumerate(by_line)]
-            best, others = [found[0] for found in texts], [found[1:] for found in texts]
-            is_one = isinstance(request.q, str)
-            answer = LibreAnswer(translatedText=best[0] if is_one else best)
-            if request.alternatives:
-                answer.alternatives = others[0] if is_one else others
-            return answer
+            return _libre_answer(request, [_alternatives(split, i, x, work.nbest) for i, x in enumerate(by_line)])
 
         return Pending(self.batcher.submit(work, split.to_translate, client), finish)
+
+    def _translate_pages(self, request: LibreRequest, model: ServedModel, client: str) -> Pending[LibreAnswer]:
+        pages = self._checked(request.q)
+        found = in_batches(model, self.batcher, client, lambda translate: translate_pages(model, pages, translate))
+        return Pending(found, lambda results: _libre_answer(request, [[page] for page in results]))
 
     def translations(self, request: TranslationsRequest, client: str) -> Pending[TranslationsAnswer]:
         """Translate with scores, tokens and alignments, line by line."""
@@ -178,10 +184,19 @@ class Service:
         """All models with their languages, the preferred ones first."""
         return [_direction(model) for model in self.models]
 
+    def health(self) -> Health:
+        """That requests are accepted. StoppingError if they are not."""
+        if self.batcher.is_stopping:
+            raise StoppingError("the server is stopping", 1)
+        return Health(status="ok")
+
     def _split(self, q: str | list[str]) -> _Split:
+        return _Split.of(self._checked(q))
+
+    def _checked(self, q: str | list[str]) -> list[str]:
         texts = [q] if isinstance(q, str) else q
         self._check_size(texts)
-        return _Split.of(texts)
+        return texts
 
     def _check_size(self, texts: Sequence[str]) -> None:
         limits = self.limits
@@ -192,6 +207,16 @@ class Service:
             raise TooLargeError(
                 f"{num_characters} characters in a request; at most {limits.max_characters} are accepted: send parts"
             )
+
+
+def _libre_answer(request: LibreRequest, found: Sequence[Sequence[str]]) -> LibreAnswer:
+    """The answer with the translations of each text, the best first, in the form that the request has."""
+    best, others = [texts[0] for texts in found], [[*texts[1:]] for texts in found]
+    is_one = isinstance(request.q, str)
+    answer = LibreAnswer(translatedText=best[0] if is_one else best)
+    if request.alternatives:
+        answer.alternatives = others[0] if is_one else others
+    return answer
 
 
 def _alternatives(split: _Split, text: int, lines: Sequence[Sequence[Translation]], nbest: int) -> list[str]:
