@@ -106,14 +106,16 @@ class SourceReader:
             raise ConfigError(f"tag={self.tag} is not one of the model's tags, which are: {known}")
         if self.too_long not in TOO_LONG:
             raise ConfigError(f"too_long={self.too_long!r} must be one of {', '.join(TOO_LONG)}")
-        longest_tag = max(map(len, self.tokenizer.source.encode([*self.tags])), default=0)
-        if self.too_long == "truncate" and self.limit < 2 + longest_tag:
+        if self.too_long == "truncate" and self.limit < 2 + self._longest_tag():
             includes = f"{'a tag and ' * bool(self.tags)}</s>"
             raise ConfigError(
                 f"too_long=truncate would leave nothing of any text: the limit of {self.limit} "
                 f"piece{'s' * (self.limit > 1)} includes "
                 f"{includes}{'; raise max_source_length' * self.is_raisable}"
             )
+
+    def _longest_tag(self) -> int:
+        return max(map(len, self.tokenizer.source.encode([*self.tags])), default=0)
 
     def read(self, texts: Sequence[str], *, first_number: int = 1) -> list[list[Source]]:
         """The sources of each text, at least one.
