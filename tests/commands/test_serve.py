@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -62,11 +63,16 @@ def process(babbler: Path) -> Iterator[ServerProcess]:
     process.stop(signal.SIGKILL)
 
 
+def translations(run: Path, number: int) -> dict[str, str]:
+    """Of texts, what `translate` gives."""
+    texts = [source for source, _ in builtin_pairs("test", number)]
+    translated = Translator.load(run, device="cpu", precision="fp32").translate(texts)
+    return dict(zip(texts, translated, strict=True))
+
+
 @pytest.mark.slow
 def test_sixteen_clients_get_what_translate_gives_and_faster_than_one(process: ServerProcess, babbler: Path) -> None:
-    translator = Translator.load(babbler, device="cpu", precision="fp32")
-    texts = [source for source, _ in builtin_pairs("test", 211)]
-    expected = dict(zip(texts, translator.translate(texts), strict=True))
+    expected = translations(babbler, 211)
     one, many = (load(process.client, expected, num_clients=number, seconds=3) for number in (1, 16))
     assert (one.num_wrong, many.num_wrong) == (0, 0)
     assert {*one.statuses, *many.statuses} == {200}
@@ -80,6 +86,22 @@ def test_hostile_requests_do_no_harm(process: ServerProcess) -> None:
     assert {200, 404, 405, 422} <= statuses.keys()
     assert [status for status in statuses if status >= 500 and status != 503] == []
     assert process.client.post("/translate", q="A man is sleeping.").json == before
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_under_load_starts_again(babbler: Path) -> None:
+    expected = translations(babbler, 101)
+    process = ServerProcess(babbler, "--precision", "fp32")
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(load, process.client, expected, num_clients=5, seconds=10)
+        time.sleep(1)
+        process.stop(signal.SIGKILL)
+        process = ServerProcess(babbler, "--precision", "fp32", port=process.port)
+        found = asking.result()
+    status, err = process.stop(signal.SIGTERM)
+    assert found.num_lost > 0
+    assert ({*found.statuses}, found.num_wrong) == ({200}, 0)
+    assert (status, "Traceback" in err) == (0, False)
 
 
 @pytest.mark.slow
