@@ -282,3 +282,13 @@ def test_things_are_put_in_order_now_and_then(work: UpperCase, monkeypatch: pyte
         results(batcher.submit(work, ["a"]))
     batcher.close()
     assert rests == ["translation"] * 2
+
+
+def test_long_texts_are_not_computed_with_many_others(work: UpperCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "_MOST_CHARACTERS", 7)
+    batcher = Batcher()
+    occupy(batcher, work)
+    futures = [batcher.submit(work, texts) for texts in (["abc", "defghijkl"], ["mno", "p"], ["qr"])]
+    work.gate.set()
+    assert results(*futures) == [["ABC", "DEFGHIJKL"], ["MNO", "P"], ["QR"]]
+    assert work.batches[1:] == [["abc", "mno"], ["qr"], ["defghijkl"], ["p"]]

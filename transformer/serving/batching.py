@@ -6,6 +6,7 @@ import functools
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ _NEWEST = 0.2  # the newest batch's share of the running mean of seconds per tex
 # of their requests, and the longest time until all are there, as parts of the time of the last batch.
 _PAUSE, _GATHERING = 0.1, 0.5
 _LONGEST_PAUSE_S = 0.02
+# Of a batch of several texts: as much as is searched at a time, so that long texts do not hold up others for longer.
+_MOST_CHARACTERS = 16_384
 _BATCHES_BETWEEN_RESTS = 256  # some seconds of small batches
 
 
@@ -105,9 +108,10 @@ class _Part:
 class Batcher:
     """Does the work of requests in one thread, together of those that wait at the same time.
 
-    A batch has the work of the request that has waited longest, and texts of all requests with equal work in turn, so
-    that a long request does not hold up short ones. If a batch fails, its texts are tried one by one: an error is that
-    of its request alone. Results depend on the batch only if those of the work do.
+    A batch has the work of the request that has waited longest, and texts of all requests with equal work in turn, up
+    to a number of texts and of characters, so that a long request does not hold up short ones. If a batch fails, its
+    texts are tried one by one: an error is that of its request alone. Results depend on the batch only if those of the
+    work do.
 
     Args:
         max_batch: the most texts of a batch.
@@ -255,11 +259,17 @@ class Batcher:
         self._jobs = [job for job in self._jobs if job.num_waiting]
         if not self._jobs:
             return []
-        matching = [job for job in self._jobs if job.work == self._jobs[0].work]
+        in_turn = deque(job for job in self._jobs if job.work == self._jobs[0].work)
         batch: list[_Part] = []
-        while matching and len(batch) < self.max_batch:
-            batch += [job.take() for job in matching[: self.max_batch - len(batch)]]
-            matching = [job for job in matching if job.num_waiting]
+        num_characters = 0
+        while in_turn and len(batch) < self.max_batch:
+            job = in_turn.popleft()
+            num_characters += len(job.texts[job.num_taken])
+            if batch and num_characters > _MOST_CHARACTERS:
+                break
+            batch.append(job.take())
+            if job.num_waiting:
+                in_turn.append(job)
         # A request that has more goes to the end, or requests with other work would wait until all of it is done.
         served = {part.job for part in batch}
         waiting = [job for job in self._jobs if job.num_waiting]
