@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import socket
@@ -104,15 +105,26 @@ def test_a_server_that_is_killed_under_load_starts_again(babbler: Path) -> None:
     assert (status, "Traceback" in err) == (0, False)
 
 
+def long_request(process: ServerProcess) -> tuple[threading.Thread, list[int]]:
+    """A request that takes seconds, under way, and its status when there is an answer."""
+    text = "\n".join(source for source, _ in builtin_pairs("test", 101))
+    answers: list[int] = []
+
+    def ask() -> None:
+        with contextlib.suppress(OSError):  # the server has ended
+            answers.append(process.client.post("/translate", q=text).status)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    time.sleep(0.3)
+    return thread, answers
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_after_what_it_has_accepted(babbler: Path, number: signal.Signals) -> None:
     process = ServerProcess(babbler, "--precision", "fp32", "--max-batch", "1")
-    text = "\n".join(source for source, _ in builtin_pairs("test", 101))
-    answers: list[int] = []
-    thread = threading.Thread(target=lambda: answers.append(process.client.post("/translate", q=text).status))
-    thread.start()
-    time.sleep(0.3)  # until it is under way
+    thread, answers = long_request(process)
     status, err = process.stop(number)
     thread.join(30)
     assert answers == [200]
@@ -120,3 +132,16 @@ def test_a_signal_ends_it_after_what_it_has_accepted(babbler: Path, number: sign
     assert "Traceback" not in err
     with pytest.raises(OSError):
         process.client.get("/health")
+
+
+@pytest.mark.slow
+def test_a_second_interrupt_ends_it_at_once(babbler: Path) -> None:
+    process = ServerProcess(babbler, "--precision", "fp32", "--max-batch", "1")
+    thread, answers = long_request(process)
+    process.process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.process.poll() is None, "it answers what it has accepted"
+    status, err = process.stop(signal.SIGINT)
+    thread.join(30)
+    assert (status, err.splitlines()[-1], answers) == (130, "interrupted", [])
+    assert "Traceback" not in err

@@ -125,11 +125,22 @@ def load(
     return found
 
 
+_BODIES = [
+    b'{"q": "A man is sleeping."}',
+    b'{"q": ["a", "b"], "alternatives": 2}',
+    b'{"q": ["", " ", "\\n\\r", "\\u0000", "\\u202e\\ud83d\\ude00"], "alignment": true, "token_scores": true}',
+    b'{"q": "<b>A <i>man</b> is <!-- sleeping", "format": "html"}',
+    b'{"q": "A", "source": "xx", "target": "\\u0000", "model": "../.."}',
+    b'{"q": "A", "translation": "B", "alternatives": 1e99}',
+    b"q=a&source=en&format=html&q=%ff",
+    b"[" * 9000,
+    b"",
+]
+
+
 def hostile(rng: random.Random) -> bytes:
     """A request that is wrong somewhere, or not one at all."""
-    texts = b'{"q": ["a", "b"], "alternatives": 2}'
-    bodies = [b'{"q": "A man is sleeping."}', texts, b"q=a&source=en", b"[" * 9000, b""]
-    body = rng.choice(bodies)
+    body = rng.choice(_BODIES)
     method = rng.choice(["POST", "POST", "POST", "GET", "PUT", "DELETE", "OPTIONS", "HEAD", "PO ST", "\x00"])
     path = rng.choice(["/translate", "/translations", "/attention", "/languages", "/", "/../x", "/%00", "*", "/\xff"])
     length = rng.choice([len(body), len(body), len(body), len(body) + 5, 0, -1, 10**12, 10**30])

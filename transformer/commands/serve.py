@@ -8,6 +8,8 @@ or SIGTERM ends it after the requests that it has accepted. It needs the extra `
 import argparse
 import contextlib
 import gc
+import logging
+import os
 import signal
 import socket
 import sys
@@ -137,6 +139,8 @@ def _run(service: Service, listener: socket.socket) -> None:
     def stop(number: int, frame: FrameType | None) -> None:
         service.batcher.stop()
         handle_exit(number, frame)
+        if server.force_exit:  # of the requests that end with it, uvicorn would log the tracebacks
+            logging.disable()
 
     server.handle_exit = stop
     # What is there now stays: a full garbage collection need not look at the objects of torch, half a million.
@@ -144,6 +148,9 @@ def _run(service: Service, listener: socket.socket) -> None:
     gc.freeze()
     with _noted_signals():
         server.run(sockets=[listener])
+    if server.force_exit:  # by a second Ctrl-C; Python cannot end the thread that translates
+        print_aside("interrupted")
+        os._exit(130)
     print("stopped", file=sys.stderr)
 
 
