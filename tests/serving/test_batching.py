@@ -292,3 +292,30 @@ def test_long_texts_are_not_computed_with_many_others(work: UpperCase, monkeypat
     work.gate.set()
     assert results(*futures) == [["ABC", "DEFGHIJKL"], ["MNO", "P"], ["QR"]]
     assert work.batches[1:] == [["abc", "mno"], ["qr"], ["defghijkl"], ["p"]]
+
+
+def test_after_a_stop_the_rest_of_an_accepted_request_is_computed_until_the_end(work: UpperCase) -> None:
+    batcher = Batcher()
+    first = occupy(batcher, work)
+    batcher.stop()
+    work.gate.set()
+    assert results(first) == [["FIRST"]]
+    time.sleep(0.05)  # in which the thread has nothing to do
+    assert results(batcher.submit(work, ["b"], is_accepted=True)) == [["B"]]
+    batcher.close()
+    with pytest.raises(StoppingError, match="the server is stopping"):
+        batcher.submit(work, ["c"], is_accepted=True)
+
+
+def test_a_request_long_after_a_batch_of_several_waits_for_nobody(
+    work: UpperCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "_LONGEST_PAUSE_S", 30)
+    batcher = Batcher()
+    occupy(batcher, work)
+    both = [batcher.submit(work, [text]) for text in ("a", "b")]
+    work.gate.set()
+    results(*both)
+    until(lambda: batcher.num_batches == 2)
+    batcher._last_s, batcher._ended_at = 1000.0, time.monotonic() - 501
+    assert results(batcher.submit(work, ["c"])) == [["C"]]

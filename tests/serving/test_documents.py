@@ -66,9 +66,7 @@ def test_pages_are_those_of_the_library(service: Service) -> None:
     pytest.importorskip("sentencex")
     (model,) = service.models
     translate = translate_with(model.translator)
-    expected = [
-        translate_document(page.encode(), "html", translate, languages=("en", "de")).decode() for page in PAGES
-    ]
+    expected = [translate_document(page.encode(), "html", translate, languages=("en", "de")).decode() for page in PAGES]
     assert answer(service, q=PAGES).translatedText == expected
     assert expected[0].count("<b>") == 1
     assert expected[2] == PAGES[2]

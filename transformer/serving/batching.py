@@ -140,10 +140,10 @@ class Batcher:
         self._changed = threading.Condition()
         self._num_awaited = 1  # waiting requests, for which the thread is woken up
         self._submitted_at = 0.0
-        self._is_stopping = False
+        self._is_stopping = self._is_closed = False
         self._thread: threading.Thread | None = None
         self._seconds_per_text = 0.0
-        self._last_requests, self._last_s = 0, 0.0  # of the last batch
+        self._last_requests, self._last_s, self._ended_at = 0, 0.0, 0.0  # of the last batch
 
     @property
     def is_stopping(self) -> bool:
@@ -158,7 +158,8 @@ class Batcher:
         Args:
             work: what is done with them.
             client: whose request it is.
-            is_accepted: whether they belong to a request that was accepted before; then they are never refused.
+            is_accepted: whether they belong to a request that was accepted before; then they are refused only after
+                `close`.
 
         Returns:
             The future list of results, one for each text. When it is cancelled, the texts that wait are dropped.
@@ -173,7 +174,7 @@ class Batcher:
             return job.future
         with self._changed:
             self._jobs = [one for one in self._jobs if one.num_waiting]  # without those that were cancelled
-            if not is_accepted:
+            if not is_accepted or self._is_closed:
                 self._check(len(texts), client)
             self._jobs.append(job)
             self._submitted_at = time.monotonic()
@@ -205,6 +206,7 @@ class Batcher:
         """Stop, and return when all that waits is computed."""
         self.stop()
         with self._changed:
+            self._is_closed = True
             self._changed.notify()
         if self._thread is not None:
             self._thread.join()
@@ -213,7 +215,8 @@ class Batcher:
         while batch := self._next():
             start = time.monotonic()
             self._compute(batch)
-            self._last_requests, self._last_s = len({part.job for part in batch}), time.monotonic() - start
+            self._ended_at = time.monotonic()
+            self._last_requests, self._last_s = len({part.job for part in batch}), self._ended_at - start
             newest = self._last_s / len(batch)
             self._seconds_per_text += (newest - self._seconds_per_text) * (_NEWEST if self.num_batches else 1.0)
             self.num_batches += 1
@@ -230,7 +233,7 @@ class Batcher:
                     self._gather()
                     if batch := self._take():  # unless all were cancelled
                         return batch
-                if self._is_stopping:
+                if self._is_closed:
                     return []
                 self._changed.wait()
 
@@ -241,10 +244,10 @@ class Batcher:
         otherwise be computed alone.
         """
         pause = min(_LONGEST_PAUSE_S, _PAUSE * self._last_s)
-        began, self._num_awaited = time.monotonic(), self._last_requests
+        self._num_awaited = self._last_requests
         while self._num_requests() < self._last_requests and not self._is_stopping:
-            left = min(began + _GATHERING * self._last_s, max(began, self._submitted_at) + pause) - time.monotonic()
-            if left <= 0:
+            end = min(self._ended_at + _GATHERING * self._last_s, max(self._ended_at, self._submitted_at) + pause)
+            if (left := end - time.monotonic()) <= 0:
                 break
             self._changed.wait(left)
         self._num_awaited = 1
