@@ -143,5 +143,6 @@ def test_a_second_interrupt_ends_it_at_once(babbler: Path) -> None:
     assert process.process.poll() is None, "it answers what it has accepted"
     status, err = process.stop(signal.SIGINT)
     thread.join(30)
-    assert (status, err.splitlines()[-1], answers) == (130, "interrupted", [])
+    assert (status, err.splitlines()[-1]) == (130, "interrupted")
+    assert answers in ([503], [])
     assert "Traceback" not in err

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 from transformer.errors import ConfigError, UserError, one_line
-from transformer.serving.batching import ClientBusyError, RefusedError
+from transformer.serving.batching import ClientBusyError, RefusedError, StoppingError
 from transformer.serving.models import NoSuchModelError
 from transformer.serving.page import content_security_policy, page
 from transformer.serving.request_body import BoundedBody
@@ -156,6 +156,8 @@ async def _answered(request: "Request", pending: Pending[Any]) -> Any:
             if await request.is_disconnected():
                 raise HTTPException(_GONE, "the client has gone")
         return pending.finish(results.result())
+    except asyncio.CancelledError:  # the server waits no longer
+        raise StoppingError("the server is stopping", 1) from None
     finally:
         results.cancel()
 
