@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import sys
 from collections.abc import Callable
@@ -73,6 +74,14 @@ def test_what_happened_to_sentences_is_printed(call: Call, tmp_path: Path, capsy
     assert "1 sentence is translated again without placeholders" in err
 
 
+def test_what_is_cut_or_unknown_is_printed(call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "page.html").write_text("<p>A man is sleeping on a bench.</p><p>здесь</p>", encoding="utf-8")
+    assert call(tmp_path / "page.html", "--max-source-length", 5, "--too-long", "truncate") == 0
+    messages = capsys.readouterr().err.splitlines()
+    assert "1 of 2 sentences without a known word: left as in the source" in messages
+    assert "1 of 2 sentences beyond the limit: cut" in messages
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -99,6 +108,14 @@ def test_options_that_do_not_go_together_are_an_error(
 def test_a_text_is_a_line(call: Call) -> None:
     with pytest.raises(ConfigError, match=r"^--format html is of FILE; --text is a line$"):
         call("--text", "A", "--format", "html")
+
+
+def test_a_compressed_document_is_not_taken_for_lines(call: Call, tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "film.srt.gz", "wt") as stream:
+        stream.write(SUBTITLES)
+    with pytest.raises(ConfigError, match=r"film\.srt\.gz: unpack it first, or choose --format lines"):
+        call(tmp_path / "film.srt.gz")
+    assert call(tmp_path / "film.srt.gz", "--format", "lines") == 0
 
 
 def test_the_output_is_not_the_input(call: Call, tmp_path: Path) -> None:

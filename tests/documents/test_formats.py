@@ -7,10 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pretended_translators import identity
+from pretended_translators import identity, upper
 
 from transformer.documents import formats
-from transformer.documents.formats import FORMATS, Translated, format_of, translate_document, translate_with
+from transformer.documents.formats import FORMATS, Translated, format_of, functions_of, translate_document
 from transformer.errors import ConfigError, DataError
 from transformer.inference.alignment import word_alignment
 from transformer.inference.translator import Translator
@@ -53,23 +53,59 @@ def translator(babbler: Path) -> Translator:
     return Translator.load(babbler, device="cpu")
 
 
-def test_a_translator_gives_its_best_translations_with_their_alignment(translator: Translator) -> None:
+def test_a_translator_is_asked_for_its_best_translations_and_their_alignment(translator: Translator) -> None:
     sentences = ["A man is sleeping.", "здесь", "", "Two dogs."]
-    found = translate_with(translator, alignment_layer=1)(sentences)
-    assert [one.text for one in found] == translator.translate(sentences)
-    links = word_alignment(translator, [sentences[0]], [found[0].text], layer=1)[0]
-    assert list(found[0].links) == links != []
-    assert found[1:3] == [Translated("здесь", ()), Translated("", ())]
+    translate, align = functions_of(translator, alignment_layer=1)
+    found = translate(sentences)
+    assert found == [Translated(one) for one in translator.translate(sentences)]
+    assert align is not None
+    links = align(sentences[:1], [found[0].text])
+    assert links == word_alignment(translator, sentences[:1], [found[0].text], layer=1) != [[]]
 
 
 def test_an_ensemble_has_no_alignment() -> None:
-    member = SimpleNamespace(text="Katze", ids=(5,))
-    ensemble: Any = SimpleNamespace(members=(1, 2), translate_nbest=lambda texts, **_: [[member] for _ in texts])
-    assert translate_with(ensemble)(["cat"]) == [Translated("Katze", ())]
+    ensemble: Any = SimpleNamespace(members=(1, 2), translate=lambda texts, **_: ["Katze" for _ in texts])
+    translate, align = functions_of(ensemble)
+    assert (translate(["cat"]), align) == ([Translated("Katze")], None)
+
+
+@pytest.mark.parametrize(
+    ("page", "aligned"),
+    [
+        ("<p>A cat. A dog.</p><p>A bird.</p>", []),
+        ("<p><b>A cat.</b> A dog.</p><img><p><a href=x>A bird.</a></p>", []),  # tags at the edges of sentences
+        ("<p>A <b>cat</b>. A dog.</p>", ["A cat."]),
+        ("<p>A cat.<p>A<br>cat.", ["A cat."]),
+        ("<p><b>A cat. A</b> dog.", ["A cat.", "A dog."]),
+        ("<p>Use {x}, Tom.", ["Use, Tom."]),  # the translation has lost it
+        ("<p>Use {y}, Tom.", []),
+        ("<p>The <i>same</i> thing.", []),  # it is not changed
+    ],
+)
+def test_only_what_needs_an_alignment_is_aligned(page: str, aligned: list[str]) -> None:
+    seen: list[str] = []
+
+    def translate(sentences: list[str]) -> list[Translated]:
+        return [Translated(one if "same" in one else one.upper().replace("{Y}", "{y}")) for one in sentences]
+
+    def align(sentences: list[str], translations: list[str]) -> list[list[tuple[int, int]]]:
+        assert translations == [one.upper() for one in sentences]
+        assert not seen  # once
+        seen.extend(sentences)
+        return [[(i, i) for i in range(len(one.split()))] for one in sentences]
+
+    found = translate_document(page.encode(), "html", translate, align, languages=("en", "de"))
+    assert found == translate_document(page.encode(), "html", upper, languages=("en", "de")) or "same" in page
+    assert seen == aligned
+
+
+def test_another_number_of_alignments_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"^align returned 0 alignments of 1 sentences$"):
+        translate_document(b"A <b>cat</b>.", "html", lambda _: [Translated("Eine Katze.")], lambda *_: [])
 
 
 def test_a_sentence_that_cannot_be_translated_is_quoted(translator: Translator) -> None:
-    translate = translate_with(translator)
+    translate, _ = functions_of(translator)
     long = "word " * 2000
     with pytest.raises(DataError, match=r"^the sentence 'word word .*' has \d+ pieces, more than the limit of 1024: "):
         translate(["A man is sleeping.", long.strip()])
@@ -77,7 +113,7 @@ def test_a_sentence_that_cannot_be_translated_is_quoted(translator: Translator) 
 
 def test_documents_of_a_model_keep_their_tags(translator: Translator) -> None:
     page = "<p>A <b>man</b> is <i>sleeping</i>. Two <a href=x>dogs</a> play.</p>"
-    found = translate_document(page.encode(), "html", translate_with(translator), languages=("en", "de")).decode()
+    found = translate_document(page.encode(), "html", *functions_of(translator), languages=("en", "de")).decode()
     assert found != page
     for tag in ("<p>", "<b>", "</b>", "<i>", "</i>", "<a href=x>", "</a>", "</p>"):
         assert found.count(tag) == 1

@@ -98,3 +98,14 @@ def test_text_that_would_be_read_as_a_tag_loses_what_begins_one() -> None:
     tag = Tag("<br>")
     assert written_in_text(["a < b", tag, "c > d, {x}"]) == "a < b<br>c > d, {x}"
     assert written_in_text(["a <i", tag, "c> d {\\an8}"]) == "a i<br>c> d an8}"
+
+
+def test_a_model_reads_no_soft_hyphens() -> None:
+    assert shown(flatten([["hy\u00adphen", Tag("x"), "\u00adated"]])) == "hyphen|ated"
+
+
+def test_gaps_between_columns_are_tags() -> None:
+    content = tags_of("a \t b   c  d")
+    assert [one if isinstance(one, str) else one.source for one in content] == ["a", " \t ", "b", "   ", "c  d"]
+    assert flatten([content]).text == "a b c d"
+    assert all(one.divides for one in content if isinstance(one, Tag))

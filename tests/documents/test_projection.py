@@ -15,7 +15,7 @@ from transformer.documents.passages import DocumentNotes, translate_passages
 
 
 def translated(text: str, translate: Translate) -> str:
-    (lines,) = translate_passages([[tags_of(text)]], translate, ("en", "de"))
+    (lines,) = translate_passages([[tags_of(text)]], translate, languages=("en", "de"))
     return text if lines is None else written_in_text(lines[0])
 
 
@@ -161,7 +161,7 @@ def test_a_placeholder_that_is_lost_is_put_back_by_alignment() -> None:
     notes = DocumentNotes()
     passage = [tags_of("Hello {name}, you have %d messages.")]
     translate = fixed("Hallo [name], du hast viele.", "0-0 1-1 2-2 3-3", "Hallo, du hast Nachrichten.")
-    (lines,) = translate_passages([passage], translate, ("en", "de"), notes)
+    (lines,) = translate_passages([passage], translate, languages=("en", "de"), notes=notes)
     assert lines is not None
     assert written_in_text(lines[0]) == "Hallo {name}, du hast %d Nachrichten."
     assert (notes.num_sentences, notes.num_repeated) == (1, 1)
@@ -206,7 +206,7 @@ def test_equal_sentences_are_translated_once() -> None:
         return upper(sentences)
 
     passages = [[["A cat. A dog."]], [["A dog."]]]
-    assert translate_passages(passages, translate, ("en", "de")) == [[["A CAT. A DOG."]], [["A DOG."]]]
+    assert translate_passages(passages, translate, languages=("en", "de")) == [[["A CAT. A DOG."]], [["A DOG."]]]
     assert seen == ["A cat.", "A dog."]
 
 
@@ -216,7 +216,7 @@ def test_an_empty_translation_leaves_the_source() -> None:
     def translate(sentences: list[str]) -> list[Translated]:
         return [Translated("" if "cat" in one else one.upper()) for one in sentences]
 
-    found = translate_passages([[["A cat. A dog."]]], translate, ("en", "de"), notes)
+    found = translate_passages([[["A cat. A dog."]]], translate, languages=("en", "de"), notes=notes)
     assert found == [[["A cat. A DOG."]]]
     assert notes.messages() == ["1 sentence is left as in the source: the translation is empty"]
 
@@ -226,13 +226,13 @@ def test_sentences_are_joined_as_their_language_does() -> None:
         return [Translated(f"{i}。") for i, _ in enumerate(sentences, start=1)]
 
     passage = [["A cat. A dog."]]
-    assert translate_passages([passage], translate, ("en", "zh")) == [[["1。2。"]]]
-    assert translate_passages([[["一只猫。一只狗。"]]], translate, ("zh", "en")) == [[["2。 1。"]]]
+    assert translate_passages([passage], translate, languages=("en", "zh")) == [[["1。2。"]]]
+    assert translate_passages([[["一只猫。一只狗。"]]], translate, languages=("zh", "en")) == [[["2。 1。"]]]
 
 
 def test_another_number_of_translations_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"translate returned 0 translations of 1 sentences"):
-        translate_passages([[["A cat."]]], lambda _: [], ("en", "de"))
+        translate_passages([[["A cat."]]], lambda _: [], languages=("en", "de"))
 
 
 def test_a_splitter_that_changes_the_text_splits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +243,7 @@ def test_a_splitter_that_changes_the_text_splits_nothing(monkeypatch: pytest.Mon
         seen.extend(sentences)
         return identity(sentences)
 
-    translate_passages([[["A cat. A dog."]]], translate, ("en", "de"))
+    translate_passages([[["A cat. A dog."]]], translate, languages=("en", "de"))
     assert seen == ["A cat. A dog."]
 
 
@@ -257,5 +257,5 @@ def test_no_sentence_ends_within_what_is_kept(monkeypatch: pytest.MonkeyPatch) -
         seen.extend(sentences)
         return identity(sentences)
 
-    translate_passages([[["Use {{ a. b }} here. Yes."]]], translate, ("en", "de"))
+    translate_passages([[["Use {{ a. b }} here. Yes."]]], translate, languages=("en", "de"))
     assert seen == ["Use {{ a. b }} here.", "Yes."]

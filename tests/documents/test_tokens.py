@@ -122,6 +122,8 @@ def test_a_kept_tag_may_have_several_words() -> None:
         ("{n} files", "Dateien", [(0, 0)], "{n} Dateien"),
         ("a{n}b c", "c ab", [(1, 0), (0, 1)], "c a{n}b"),
         ("see {url}", "siehe", [(0, 0)], "siehe {url}"),
+        ("see {url} now.", "siehe.", [(0, 0)], "siehe {url}."),
+        ("{name} (tree)", "(Baum)", [(0, 0)], "{name} (Baum)"),
         ("give {x} to {y} now", "gib jetzt zu", [(0, 0), (2, 1), (1, 2)], "gib {y} jetzt {x} zu"),
     ],
 )

@@ -2,13 +2,14 @@
 
 import argparse
 import sys
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from tqdm import tqdm
 
 from transformer.commands.engine import check_engine_options, check_engine_output, check_engine_search, load_engine
 from transformer.commands.search_options import apply_search_options, origins
 from transformer.commands.selection import report_checkpoint
+from transformer.data.compression import COMPRESSION_SUFFIXES
 from transformer.documents.formats import (
     FORMATS,
     MOST_BYTES,
@@ -16,13 +17,14 @@ from transformer.documents.formats import (
     Translate,
     Translated,
     format_of,
+    functions_of,
     translate_document,
-    translate_with,
 )
 from transformer.errors import ConfigError, DataError
 from transformer.files import write_atomic
 from transformer.inference.alignment import checked_layer, single_model
 from transformer.inference.line_input import file_input
+from transformer.inference.sources import InputNotes
 from transformer.inference.translator import Translator
 from transformer.training.device import tune_process
 from transformer.training.distributed import DistributedContext
@@ -47,6 +49,9 @@ def add_format_option(parser: argparse.ArgumentParser) -> None:
 def chosen_format(arguments: argparse.Namespace) -> str | None:
     """The format of a document, or None for lines. ConfigError for options that a document does not have."""
     form = arguments.format or format_of(arguments.file or "")
+    path = PurePath(arguments.file or "")
+    if form is None and path.suffix in COMPRESSION_SUFFIXES and format_of(path.stem) is not None:
+        raise ConfigError(f"{path}: unpack it first, or choose --format lines, with which each line of it is translated")
     if form is None or form == "lines":
         return None
     if arguments.text is not None:
@@ -83,17 +88,29 @@ def translate_file(arguments: argparse.Namespace, form: str, context: Distribute
     if context.is_main:
         for given, origin in zip([arguments.run, *arguments.ensemble], origins(translator), strict=True):
             report_checkpoint(given, origin)
-    notes = DocumentNotes()
-    translate = _with_progress(translator, translate_with(translator, alignment_layer=layer))
+    notes, read = DocumentNotes(), InputNotes()
+    translate, align = functions_of(translator, alignment_layer=layer)
+    translate = _watched(translator, translate, read)
     try:
-        made = translate_document(data, form, translate, languages=translator.languages, notes=notes)
+        made = translate_document(data, form, translate, align, languages=translator.languages, notes=notes)
     except DataError as error:
         raise DataError(f"{arguments.file or 'standard input'}: {error}") from None
     if context.is_main:
         _write(made, arguments.output)
-        for message in notes.messages():
+        for message in (*notes.messages(), *_messages(read)):
             print(message, file=sys.stderr)
     return 0
+
+
+def _messages(notes: InputNotes) -> list[str]:
+    """What a user should know of how sentences were read; their numbers would say nothing."""
+    kinds = {
+        "without a known word: left as in the source": notes.copied,
+        "of mostly unknown words: a doubtful translation": notes.doubtful,
+        "with unknown characters: translated with the unknown piece for them": notes.unknown,
+        "beyond the limit: cut": notes.truncated,
+    }
+    return [f"{len(numbers)} of {notes.num_lines} sentences {what}" for what, numbers in kinds.items() if numbers]
 
 
 def _read(file: str) -> bytes:
@@ -114,8 +131,8 @@ def _write(made: bytes, output: Path | None) -> None:
         sys.stdout.buffer.flush()
 
 
-def _with_progress(translator: Translator, translate: Translate) -> Translate:
-    """The same with a bar, on a terminal."""
+def _watched(translator: Translator, translate: Translate, notes: InputNotes) -> Translate:
+    """The same with notes of what is read, and with a bar on a terminal."""
 
     def shown(sentences: list[str]) -> list[Translated]:
         is_shown = translator.context.is_main and sys.stderr.isatty()
@@ -124,9 +141,9 @@ def _with_progress(translator: Translator, translate: Translate) -> Translate:
             def advance(number: int) -> None:
                 bar.update(number)
 
-            translator.progress = advance
+            translator.progress, translator.notes = advance, notes
             found = list(translate(sentences))
-            translator.progress = None
+            translator.progress = translator.notes = None
         return found
 
     return shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,7 +10,8 @@ from transformer.documents.docx import DocxDocument
 from transformer.documents.html import HtmlDocument
 from transformer.documents.inline import Content
 from transformer.documents.passages import DocumentNotes, Passage, translate_passages
-from transformer.documents.sentences import Translate, Translated
+from transformer.documents.sentences import Align, Translate, Translated
+from transformer.documents.tokens import Links
 from transformer.documents.srt import SrtDocument
 from transformer.documents.text import TextDocument
 from transformer.errors import ConfigError, DataError
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMATS",
     "MOST_BYTES",
+    "Align",
     "DocumentNotes",
     "Translate",
     "Translated",
     "format_of",
+    "functions_of",
     "translate_document",
-    "translate_with",
 ]
 
 MOST_BYTES = 64 << 20  # of a document
@@ -45,11 +47,12 @@ class Document(Protocol):
         """The document with the lines of each passage, or with None as it was."""
 
 
-_READERS: dict[str, type[Document]] = {
-    "text": TextDocument,
-    "srt": SrtDocument,
+# From bytes and the languages of source and target.
+_READERS: dict[str, Callable[[bytes, tuple[str, str]], Document]] = {
+    "text": lambda data, _: TextDocument(data),
+    "srt": lambda data, _: SrtDocument(data),
     "html": HtmlDocument,
-    "docx": DocxDocument,
+    "docx": lambda data, _: DocxDocument(data),
 }
 FORMATS = tuple(_READERS)
 _SUFFIXES = {".srt": "srt", ".html": "html", ".htm": "html", ".xhtml": "html", ".docx": "docx"}
@@ -64,6 +67,7 @@ def translate_document(
     data: bytes,
     form: str,
     translate: Translate,
+    align: Align | None = None,
     *,
     languages: tuple[str, str] = ("", ""),
     notes: DocumentNotes | None = None,
@@ -76,27 +80,31 @@ def translate_document(
     Args:
         data: the content of the file.
         form: one of `FORMATS`.
-        translate: from sentences to translations, called twice at most; as of `translate_with`.
+        translate: from sentences to translations, called twice at most.
+        align: from sentences and translations to word alignments, called once at most, for those of which tags or line
+            breaks need one and `translate` gave none. Without any, tags are placed and lines end by length.
         languages: codes of source and target, by which sentences are split and joined.
         notes: counts what a user should know of.
 
     Raises:
         ConfigError: there is no such format.
         DataError: the document is damaged, hostile or larger than 64 MiB, or an optional package is not installed.
-        ValueError: `translate` returned another number of translations than it got sentences.
+        ValueError: `translate` or `align` returned another number than it got sentences.
     """
     if form not in _READERS:
         raise ConfigError(f"format={form!r} must be one of {', '.join(FORMATS)}")
     if len(data) > MOST_BYTES:
         raise DataError(f"has {len(data)} bytes, more than {MOST_BYTES}: split it")
-    document = _READERS[form](data)  # type: ignore[call-arg]
-    return document.written(translate_passages(document.passages, translate, languages, notes))
+    document = _READERS[form](data, languages)
+    found = translate_passages(document.passages, translate, align, languages=languages, notes=notes)
+    return document.written(found)
 
 
-def translate_with(translator: Translator, *, alignment_layer: int | None = None) -> Translate:
-    """The best translations of a model, aligned by its attention; not those of an ensemble or of another engine.
+def functions_of(translator: Translator, *, alignment_layer: int | None = None) -> tuple[Translate, Align | None]:
+    """How `translate_document` asks a model: for its best translations, and for alignments by its attention.
 
-    The function raises DataError, which quotes the sentence, as of `Translator.translate`.
+    An ensemble and another engine have no attention of their own, and no second function. The first one raises DataError as of
+    `Translator.translate`, which quotes the sentence.
 
     Args:
         alignment_layer: of the decoder, from 1; by default the last.
@@ -105,19 +113,15 @@ def translate_with(translator: Translator, *, alignment_layer: int | None = None
 
     def translate(sentences: list[str]) -> list[Translated]:
         try:
-            found = [best for (best,) in translator.translate_nbest(sentences, nbest=1, split_sentences=False)]
+            return [Translated(one) for one in translator.translate(sentences, split_sentences=False)]
         except DataError:
             _name_sentence(translator, sentences)
             raise
-        if not has_attention(translator):
-            return [Translated(one.text) for one in found]
-        searched = [i for i, one in enumerate(found) if one.ids]
-        sources, targets = [sentences[i] for i in searched], [found[i].text for i in searched]
-        links = word_alignment(translator, sources, targets, layer=alignment_layer, too_long="skip")
-        of_sentence = dict(zip(searched, links, strict=True))
-        return [Translated(one.text, of_sentence.get(i, ())) for i, one in enumerate(found)]
 
-    return translate
+    def align(sentences: list[str], translations: list[str]) -> list[Links]:
+        return [*word_alignment(translator, sentences, translations, layer=alignment_layer, too_long="skip")]
+
+    return translate, align if has_attention(translator) else None
 
 
 def _name_sentence(translator: Translator, sentences: Sequence[str]) -> None:

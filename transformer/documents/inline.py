@@ -18,6 +18,7 @@ from transformer.documents.placeholders import find_placeholders
 Content = list[Union["Tag", str]]  # text and tags, in order
 
 _WHITE_SPACE = re.compile(r"(\s+)")
+_SOFT_HYPHEN = "\u00ad"  # with which no model knows a word
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Tag:
         children: of a span.
         text: of a kept tag.
         separates: words, as a line break does.
+        divides: sentences too, as a tab does.
     """
 
     source: Any
@@ -38,10 +40,19 @@ class Tag:
     children: Content = field(default_factory=list)
     text: str = ""
     separates: bool = False
+    divides: bool = False
 
     def around(self, children: Content) -> Tag:
         """The same tag around other children."""
         return dataclasses.replace(self, children=children)
+
+
+def add_text(content: Content, text: str) -> None:
+    """Put text at the end."""
+    if content and isinstance(content[-1], str):
+        content[-1] += text
+    else:
+        content.append(text)
 
 
 @dataclass
@@ -122,7 +133,7 @@ class _Flattener:
                 self._tag(one, parent)
 
     def _text(self, text: str) -> None:
-        for part in _WHITE_SPACE.split(text):
+        for part in _WHITE_SPACE.split(text.replace(_SOFT_HYPHEN, "")):
             if part.isspace():
                 self._space()
                 self._owes_space = self._length > 0

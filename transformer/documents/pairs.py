@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
-from transformer.documents.inline import Content, Tag
+from transformer.documents.inline import Content, Tag, add_text
 
 _MOST_NESTED = 100
 _NO_CONTENT = {"br", "hr", "img", "wbr"}  # of the tags that people write into text
+# And the gaps between columns.
 _TAG_IN_TEXT = re.compile(
-    r"<(?P<end>/?)(?P<name>[A-Za-z][\w:-]*)(?P<rest>[^<>\n]{0,500})> | \{\\[^{}\n]{0,200}\}", re.VERBOSE
+    r"""<(?P<end>/?)(?P<name>[A-Za-z][\w:-]*)(?P<rest>[^<>\n]{0,500})> | \{\\[^{}\n]{0,200}\}
+      | [ ]*\t[ \t]* | [ ]{3,}""",
+    re.VERBOSE,
 )
 
 
@@ -23,23 +27,19 @@ class PairBuilder:
 
     def __init__(self) -> None:
         self._content: Content = []
-        self._open: list[tuple[str, str, Content]] = []  # name, source, and the content around it
+        self._open: list[tuple[str, Any, Content]] = []  # name, source, and the content around it
         self._too_deep: Counter[str] = Counter()
 
     def text(self, text: str) -> None:
         """Add text."""
-        if not text:
-            return
-        if self._content and isinstance(self._content[-1], str):
-            self._content[-1] += text
-        else:
-            self._content.append(text)
+        if text:
+            add_text(self._content, text)
 
     def tag(self, tag: Tag) -> None:
         """Add a tag that has no partner."""
         self._content.append(tag)
 
-    def start(self, name: str, source: str) -> None:
+    def start(self, name: str, source: Any) -> None:
         """Add an opening tag."""
         if len(self._open) >= _MOST_NESTED:
             self._too_deep[name] += 1
@@ -48,7 +48,7 @@ class PairBuilder:
             self._open.append((name, source, self._content))
             self._content = []
 
-    def end(self, name: str, source: str) -> None:
+    def end(self, name: str, source: Any) -> None:
         """Add a closing tag."""
         if self._too_deep[name]:
             self._too_deep[name] -= 1
@@ -75,13 +75,14 @@ class PairBuilder:
 
 
 def tags_of(text: str) -> Content:
-    """The content of a line of text with tags such as `<i>`, `<br/>` and `{\\an8}`."""
+    """The content of a line of text with tags such as `<i>`, `<br/>` and `{\\an8}`, and gaps between columns."""
     builder, position = PairBuilder(), 0
     for match in _TAG_IN_TEXT.finditer(text):
         builder.text(text[position : match.start()])
         position, name = match.end(), (match["name"] or "").lower()
         if not name or name in _NO_CONTENT or match["rest"].endswith("/"):
-            builder.tag(Tag(match[0], separates=name == "br"))
+            is_gap = match[0].isspace()
+            builder.tag(Tag(match[0], separates=is_gap or name == "br", divides=is_gap))
         elif match["end"]:
             builder.end(name, match[0])
         else:
@@ -90,11 +91,12 @@ def tags_of(text: str) -> Content:
     return builder.content()
 
 
-def written(content: Content, escape: Callable[[str], str] = str) -> str:
+def written(content: Content, escape: Callable[[str], str] = str, source: Callable[[Any], str] = str) -> str:
     """Text and tags as a document has them; the source of a span is a pair.
 
     Args:
         escape: for text, and for kept tags that are text.
+        source: gives what is written for the source of a tag.
     """
     parts = []
     for one in content:
@@ -102,9 +104,9 @@ def written(content: Content, escape: Callable[[str], str] = str) -> str:
             parts.append(escape(one))
         elif one.kind == "span":
             opening, closing = one.source
-            parts += [opening, written(one.children, escape), closing]
+            parts += [source(opening), written(one.children, escape, source), source(closing)]
         else:
-            parts.append(escape(one.text) if one.source is None else one.source)
+            parts.append(escape(one.text) if one.source is None else source(one.source))
     return "".join(parts)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-from transformer.documents.inline import Content, Flat, Tag, flatten
+from transformer.documents.inline import Content, Flat, add_text, flatten
 from transformer.documents.line_breaks import break_lines
 from transformer.documents.projection import project
-from transformer.documents.sentences import Sentence, Translate, Translated, sentence_ranges
+from transformer.documents.sentences import Align, Sentence, Translate, Translated, sentence_ranges
 from transformer.documents.tokens import NONE, SourceToken, Token, source_tokens
 from transformer.inference.sentences import separator
 
@@ -35,6 +36,8 @@ class DocumentNotes:
     def messages(self) -> list[str]:
         """A line for each kind that occurred."""
         lines = []
+        if not self.num_sentences:
+            lines.append("nothing is translated: no sentence was found")
         if self.num_repeated:
             lines.append(
                 f"{_sentences(self.num_repeated)} translated again without placeholders, which were lost or changed, "
@@ -48,6 +51,8 @@ class DocumentNotes:
 def translate_passages(
     passages: Sequence[Passage],
     translate: Translate,
+    align: Align | None = None,
+    *,
     languages: tuple[str, str] = ("", ""),
     notes: DocumentNotes | None = None,
 ) -> list[list[Content] | None]:
@@ -57,6 +62,8 @@ def translate_passages(
 
     Args:
         translate: called twice at most.
+        align: called once at most, for the sentences with tags or over several lines that `translate` has not aligned.
+            Without an alignment, tags are placed and lines end by length.
         languages: codes of source and target, by which sentences are split and joined.
 
     Returns:
@@ -64,18 +71,18 @@ def translate_passages(
 
     Raises:
         DataError: `sentencex` is not installed.
-        ValueError: `translate` returned another number of translations than it got sentences.
+        ValueError: `translate` or `align` returned another number than it got sentences.
     """
     notes = DocumentNotes() if notes is None else notes
     sources = [_Source.read(passage, languages) for passage in passages]
     sentences = [one for source in sources for group in source.groups for one in group.sentences if one.has_words]
     found = _translated({one.text() for one in sentences}, translate)
-    for one in sentences:
-        one.take(found[one.text()])
-    lost = [one for one in sentences if one.tokens is None]
+    lost = [one for one in sentences if not one.take(found[one.text()])]
     again = _translated({one.text(with_kept=False) for one in lost}, translate)
     for one in lost:
-        one.take_without_kept(again[one.text(with_kept=False)])
+        one.take(again[one.text(with_kept=False)], has_kept=False)
+    if align is not None:
+        _align([*lost, *(one for source in sources for one in source.divided())], align)
     notes.num_sentences += len(found)
     notes.num_repeated += len({one.text() for one in lost})
     notes.num_empty += len({one.text() for one in sentences if one.is_empty})
@@ -89,6 +96,18 @@ def _translated(texts: set[str], translate: Translate) -> dict[str, Translated]:
     if len(found) != len(ordered):
         raise ValueError(f"translate returned {len(found)} translations of {len(ordered)} sentences")
     return dict(zip(ordered, found, strict=True))
+
+
+def _align(sentences: Sequence[Sentence], align: Align) -> None:
+    """Give sentences the links that they do not have."""
+    without = [one for one in sentences if one.is_changed and one.links is None]
+    pairs = sorted({one.pair for one in without})
+    links = align([source for source, _ in pairs], [target for _, target in pairs]) if pairs else []
+    if len(links) != len(pairs):
+        raise ValueError(f"align returned {len(links)} alignments of {len(pairs)} sentences")
+    of_pair = dict(zip(pairs, links, strict=True))
+    for one in without:
+        one.links = of_pair[one.pair]
 
 
 @dataclass
@@ -105,6 +124,12 @@ class _Group:
     @property
     def end(self) -> int:
         return self.sentences[-1].source[-1].end
+
+    def is_divided(self, flat: Flat) -> bool:
+        """Whether a tag, but for kept ones, begins or ends inside of it, or a line does."""
+        tags = [mark for m in self.marks if (mark := flat.marks[m]).tag.kind != "kept"]
+        places = [place for mark in tags for place in (mark.start, mark.end)]
+        return any(self.start < place < self.end for place in (*places, flat.lines[flat.line_of(self.start)][1]))
 
 
 @dataclass
@@ -139,6 +164,12 @@ class _Source:
                 groups.append(_Group([sentence]))
         return cls(flat, groups, _assign_marks(flat, groups), spaces)
 
+    def divided(self) -> Iterator[Sentence]:
+        """The sentences for which it matters which words translate which."""
+        for group in self.groups:
+            if group.is_divided(self.flat):
+                yield from group.sentences
+
     def translated(self) -> list[Content] | None:
         """The lines of the translation; None if no sentence has changed."""
         if not any(one.is_changed for group in self.groups for one in group.sentences):
@@ -159,7 +190,7 @@ class _Source:
         source: list[SourceToken] = []
         tokens: list[Token] = []
         for sentence in group.sentences:
-            found = sentence.done()
+            found = sentence.tokens()
             for token in found:
                 token.link += len(source) * (token.link != NONE)
             if tokens and found:
@@ -225,21 +256,21 @@ def _assign_marks(flat: Flat, groups: Sequence[_Group]) -> list[int]:
 
 def _extend(line: Content, content: Content, *, has_space: bool) -> None:
     """Put the words and tags of a further sentence on a line."""
-    ends_line = line and isinstance(line[-1], Tag) and line[-1].separates
-    if has_space and line and not ends_line:
-        _append_text(line, " ")
+    if has_space and line and not (_separates(line, -1) or _separates(content, 0)):
+        add_text(line, " ")
     for one in content:
         if isinstance(one, str):
-            _append_text(line, one)
+            add_text(line, one)
         else:
             line.append(one)
 
 
-def _append_text(line: Content, text: str) -> None:
-    if line and isinstance(line[-1], str):
-        line[-1] += text
-    else:
-        line.append(text)
+def _separates(content: Content, edge: Literal[0, -1]) -> bool:
+    """Whether a tag that separates words is at an edge."""
+    one = content[edge] if content else ""
+    if isinstance(one, str):
+        return False
+    return _separates(one.children, edge) if one.kind == "span" else one.separates
 
 
 def _sentences(number: int) -> str:

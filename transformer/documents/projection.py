@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from transformer.documents.inline import Content, Flat, Mark
+from transformer.documents.inline import Content, Flat, Mark, add_text
 from transformer.documents.tokens import NONE, Anchors, SourceToken, Token
 
 _KEPT = 1000  # weight of a kept tag, which must stay inside the tags around it
@@ -274,7 +274,7 @@ class _Writer:
         for j in range(start, end):
             if text := self._projection.token(j).text:
                 self._space_before(out, j)
-                _append(out, text)
+                add_text(out, text)
                 self._is_spaced = False
 
     def _space_before(self, out: Content, j: int) -> None:
@@ -287,15 +287,8 @@ class _Writer:
 
     def _space(self, out: Content) -> None:
         if not self._is_spaced:
-            _append(out, " ")
+            add_text(out, " ")
         self._is_spaced = True
-
-
-def _append(out: Content, text: str) -> None:
-    if out and isinstance(out[-1], str):
-        out[-1] += text
-    else:
-        out.append(text)
 
 
 def _take(free: list[Range], run: Range | None, m: int, place: dict[int, Range]) -> None:

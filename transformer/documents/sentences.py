@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -30,14 +31,19 @@ _BEGINS_PLACEHOLDER = re.compile("[<{%&]")
 
 
 class Translated(NamedTuple):
-    """A translation of a sentence, with pairs (source word, target word): what white space separates, from 0."""
+    """A translation of a sentence, with its word alignment: pairs (source word, target word), from 0.
+
+    Words are what white space separates. None where the alignment is not known.
+    """
 
     text: str
-    links: Links = ()
+    links: Links | None = None
 
 
 # From sentences to a translation of each, in order.
 Translate = Callable[[list[str]], Sequence[Translated]]
+# From sentences and their translations to the alignment of each, in order.
+Align = Callable[[list[str], list[str]], Sequence[Links]]
 
 
 def sentence_ranges(flat: Flat, language: str) -> list[tuple[int, int]]:
@@ -57,7 +63,18 @@ def sentence_ranges(flat: Flat, language: str) -> list[tuple[int, int]]:
         found.append((start, position))
     if not found or flat.text[position:].strip():
         found = [(len(flat.text) - len(flat.text.lstrip()), len(flat.text.rstrip()))]
-    return _outside_kept(found, flat)
+    return _outside_kept(list(_divided(found, flat)), flat)
+
+
+def _divided(found: Sequence[tuple[int, int]], flat: Flat) -> Iterator[tuple[int, int]]:
+    """The same, cut where a tag divides sentences."""
+    places = [mark.start for mark in flat.marks if mark.tag.divides]
+    for start, end in found:
+        inside = places[bisect.bisect_right(places, start) : bisect.bisect_left(places, end)]
+        for a, b in itertools.pairwise((start, *inside, end)):
+            part = flat.text[a:b]
+            if part.strip():
+                yield b - len(part.lstrip()), a + len(part.rstrip())
 
 
 def _outside_kept(found: Sequence[tuple[int, int]], flat: Flat) -> list[tuple[int, int]]:
@@ -80,16 +97,21 @@ class Sentence:
     """A sentence of a passage, and its translation once it has one.
 
     Attributes:
-        tokens: of the translation. None before, and after one that has lost or changed a placeholder.
-        is_changed: whether it differs from the source.
+        is_changed: whether the translation differs from the source.
         is_empty: whether the translation was, so that the source stands for it.
+        pair: the text that was translated last, and its translation.
+        links: of their words; None where they are not known.
     """
 
     flat: Flat
     source: list[SourceToken]
-    tokens: list[Token] | None = None
     is_changed: bool = False
     is_empty: bool = False
+    pair: tuple[str, str] = ("", "")
+    links: Links | None = None
+    _has_kept: bool = True
+    _words: list[str] = field(default_factory=list)  # of the translation
+    _places: list[tuple[int, int, int]] | None = None  # characters of it, and the kept source token that they are
     _texts: dict[bool, tuple[str, list[list[int]]]] = field(default_factory=dict)
 
     @property
@@ -102,46 +124,40 @@ class Sentence:
         """The text to translate, with what is kept or without."""
         return self._text_and_words(with_kept)[0]
 
-    def take(self, found: Translated) -> None:
-        """Take a translation of the text with what is kept, unless that is not in it as it should be."""
-        text, source_words = self._text_and_words(True)
-        words = _clean(found.text, text)
-        if self._stays(words, text):
-            return
-        kept = [i for i, one in enumerate(self.source) if one.mark != NONE]
-        places = occurrences(" ".join(words), [self._text_of(i) for i in kept])
-        if places is not None:
-            source = SourceWords(self.source, source_words, self.flat.text)
-            marked = sorted((start, end, index) for (start, end), index in zip(places, kept, strict=True))
-            self.tokens = target_tokens(words, found.links, source, marked)
+    def take(self, found: Translated, *, has_kept: bool = True) -> bool:
+        """Take a translation of the text with what is kept, or without.
 
-    def take_without_kept(self, found: Translated) -> None:
-        """Take a translation of the text without what is kept, and put that back."""
-        text, source_words = self._text_and_words(False)
-        words = _clean(found.text, text)
-        if not self._stays(words, text):
-            tokens = target_tokens(words, found.links, SourceWords(self.source, source_words, self.flat.text))
-            self.tokens = insert_kept(tokens, self.source, self.flat.text)
+        Returns whether what should be kept is in it as it should be.
+        """
+        text = self.text(with_kept=has_kept)
+        self.pair, self.links, self._has_kept = (text, found.text), found.links, has_kept
+        self._words = _clean(found.text, text)
+        words = " ".join(filter(None, self._words))
+        self.is_empty, self.is_changed = not words, words not in ("", text)
+        self._places = self._kept_places() if has_kept and self.is_changed else []
+        return self._places is not None
 
-    def done(self) -> list[Token]:
-        """The translation; of a sentence without words itself."""
-        return copied_tokens(self.source, self.flat.text) if self.tokens is None else self.tokens
-
-    def _stays(self, words: Sequence[str], text: str) -> bool:
-        """Whether the translation is the source, or nothing, for which the source stands."""
-        translation = " ".join(filter(None, words))
-        self.is_empty, self.is_changed = not translation, translation not in ("", text)
+    def tokens(self) -> list[Token]:
+        """The translation; of a sentence without words, or without a translation, itself."""
         if not self.is_changed:
-            self.tokens = copied_tokens(self.source, self.flat.text)
-        return not self.is_changed
+            return copied_tokens(self.source, self.flat.text)
+        source = SourceWords(self.source, self._text_and_words(self._has_kept)[1], self.flat.text)
+        tokens = target_tokens(self._words, self.links or (), source, self._places or ())
+        return tokens if self._has_kept else insert_kept(tokens, self.source, self.flat.text)
+
+    def _kept_places(self) -> list[tuple[int, int, int]] | None:
+        """Where what is kept stands in the translation; None unless it is there as often as in the source."""
+        kept = [i for i, one in enumerate(self.source) if one.mark != NONE]
+        texts = [self.flat.text[self.source[i].start : self.source[i].end] for i in kept]
+        places = occurrences(" ".join(self._words), texts)
+        if places is None:
+            return None
+        return sorted((start, end, index) for (start, end), index in zip(places, kept, strict=True))
 
     def _text_and_words(self, with_kept: bool) -> tuple[str, list[list[int]]]:
         if with_kept not in self._texts:
             self._texts[with_kept] = words_of(self.source, self.flat.text, with_kept=with_kept)
         return self._texts[with_kept]
-
-    def _text_of(self, index: int) -> str:
-        return self.flat.text[self.source[index].start : self.source[index].end]
 
 
 def _clean(text: str, source: str) -> list[str]:

@@ -297,8 +297,9 @@ def insert_kept(tokens: Sequence[Token], source: Sequence[SourceToken], text: st
         has_space = bool(found) and (source[index].space or index == 0)
         part = text[source[index].start : source[index].end]
         found.append(Token(part, has_space, index, source[index].mark, has_space))
-        if place < len(tokens):
-            tokens[place].space |= tokens[place].is_word and not _is_glued(source, index)
+        if place < len(tokens) and not _is_glued(source, index):
+            # Before a word, and before punctuation that was there in the source.
+            tokens[place].space |= tokens[place].is_word or tokens[place].link == index + 1
             tokens[place].may_break |= tokens[place].space
     return [*found, *tokens[position:]]
 
