@@ -10,6 +10,7 @@ import pytest
 from pretended_translators import TRANSLATORS, identity, reverse, upper
 from word_documents import NAMESPACES, body, document, parts, run
 
+from transformer.documents import word_parts
 from transformer.documents.formats import Translate, Translated, translate_document
 from transformer.errors import DataError
 
@@ -147,6 +148,102 @@ def test_text_without_a_run_of_its_own_goes_to_the_run_before() -> None:
     assert "".join(texts(found)).replace("<u>", "").replace("</u>", "") == "vor das Handbuch"
 
 
+def test_text_is_not_lost_where_no_run_is_left_for_it() -> None:
+    found = translated(document(body(f"{LINK}{LINK}")), lambda _: [Translated("…!", [(0, 7)])])
+    assert "".join(texts(found)).replace("<u>", "").replace("</u>", "") == "…!"
+
+
+def seen_by(data: bytes) -> list[str]:
+    seen: list[str] = []
+
+    def translate(sentences: list[str]) -> list[Translated]:
+        seen.extend(sentences)
+        return reverse(sentences)
+
+    found = translated(data, translate)
+    assert elements(found) == elements(data)
+    assert order(found) == order(data)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("between", "sentences"),
+    [
+        ("<w:r><w:tab/></w:r>", ["One", "two"]),  # columns
+        ("<w:r><w:rPr><w:b/></w:rPr><w:tab/><w:tab/></w:r>", ["One", "two"]),
+        ("<w:r><w:br/></w:r>", ["One two"]),
+        ('<w:r><w:lastRenderedPageBreak/><w:br w:type="page"/></w:r>', ["One two"]),
+        (run("", extra="<w:cr/>"), ["One two"]),
+        ("<w:r><w:softHyphen/></w:r>", ["Onetwo"]),
+        ('<w:proofErr w:type="spellStart"/>', ["Onetwo"]),
+        ('<w:moveFrom w:id="1"><w:r><w:t>gone</w:t></w:r></w:moveFrom>', ["Onetwo"]),
+        ('<w:del w:id="1"><w:r><w:delText>gone</w:delText></w:r></w:del>', ["Onetwo"]),
+        ("<m:oMath xmlns:m='x'><m:r><m:t>x</m:t></m:r></m:oMath>", ["Onetwo"]),
+    ],
+)
+def test_what_is_in_a_run_of_its_own_separates_words_or_does_not(between: str, sentences: list[str]) -> None:
+    assert seen_by(document(body(f"{run('One')}{between}{run('two')}"))) == sentences
+
+
+def test_columns_are_translated_one_by_one() -> None:
+    data = document(body(f"{run('Sold cars')}<w:r><w:tab/></w:r>{run('big house', BOLD, '<w:tab/>')}{run('10')}"))
+    assert texts(translated(data, reverse)) == ["CARS SOLD<b>HOUSE BIG</b>10"]
+
+
+# Fields
+
+
+def field_of(instruction: str, *result: str) -> str:
+    """A field as Word writes it, in runs of their own."""
+    marks = [f'<w:r><w:fldChar w:fldCharType="{kind}"/></w:r>' for kind in ("begin", "separate", "end")]
+    instruction = f'<w:r><w:instrText xml:space="preserve"> {instruction} </w:instrText></w:r>'
+    return "".join([marks[0], instruction, marks[1], *result, marks[2]])
+
+
+ADDRESS = 'HYPERLINK "https://example.org/a" \\o "A title"'
+
+
+def test_the_text_of_a_link_that_is_a_field_is_translated() -> None:
+    link = field_of(ADDRESS, run("the", "<w:u/>"), "<w:proofErr/>", run(" big", "<w:u/>"), run(" manual", BOLD))
+    data = document(body(f"{run('Read ')}{link}{run(' now.')}"))
+    assert seen_by(data) == ["Read the big manual now."]
+    assert texts(translated(data, upper)) == ["READ <u>THE</u><u> BIG </u><b>MANUAL</b> NOW."]
+
+
+def test_a_link_that_is_a_field_moves_with_its_words() -> None:
+    data = document(body(f"{run('Read ')}{field_of(ADDRESS, run('this manual', '<w:u/>'))}{run(' now')}"))
+    found = translated(data, lambda _: [Translated("jetzt Handbuch dies lesen", [(3, 0), (2, 1), (1, 2), (0, 3)])])
+    assert texts(found) == ["jetzt <u>Handbuch dies</u> lesen"]
+    (paragraph,) = main_of(found).iter(f"{W}p")
+    shown = [one.get(f"{W}fldCharType") or one.text for one in paragraph.iter(f"{W}fldChar", f"{W}t")]
+    assert shown == ["jetzt ", "begin", "separate", "Handbuch dies", "end", " lesen"]
+
+
+def test_a_link_in_a_simple_field_is_translated_and_another_one_is_kept() -> None:
+    simple = '<w:fldSimple w:instr=" {} ">' + run("this page") + "</w:fldSimple>"
+    data = document(body(f"{run('See ')}{simple.format('hyperlink x')}", f"{run('See ')}{simple.format('REF x')}"))
+    assert texts(translated(data, upper)) == ["SEE THIS PAGE", "SEE this page"]
+
+
+def test_an_entry_of_a_table_of_contents_keeps_its_page() -> None:
+    entry = run("The first part") + "<w:r><w:tab/></w:r>" + field_of("PAGEREF _Toc1", run("3"))
+    first = field_of("TOC", f'<w:hyperlink w:anchor="_Toc1">{entry}</w:hyperlink>').rpartition("<w:r>")[0]
+    last = '<w:r><w:fldChar w:fldCharType="end"/></w:r>'
+    data = document(body(first, f'<w:hyperlink w:anchor="_Toc1">{entry}</w:hyperlink>', last))
+    assert seen_by(data) == ["The first part"]  # equal ones are translated once
+    assert texts(translated(data, upper))[:2] == ["THE FIRST PART3"] * 2
+
+
+def test_a_field_inside_of_a_run_leaves_its_text_to_translate() -> None:
+    mark = '<w:fldChar w:fldCharType="{}"/>'
+    inside = f"{mark.format('begin')}<w:instrText>PAGE</w:instrText>{mark.format('end')}"
+    data = document(body(run("The page ", extra=f"{inside}<w:t> is here</w:t>")))
+    assert seen_by(data) == ["The page is here"]
+    shown = f"{mark.format('begin')}<w:instrText>PAGE</w:instrText>{mark.format('separate')}<w:t>page</w:t>"
+    data = document(body(run("On ", extra=f"{shown}{mark.format('end')}")))
+    assert translated(data, upper) == data  # what it shows cannot be told from text around it
+
+
 def test_spaces_at_the_edges_of_a_run_are_kept() -> None:
     (first, *_) = main_of(translated(DOCUMENT, upper)).iter(f"{W}t")
     assert (first.text, first.get("{http://www.w3.org/XML/1998/namespace}space")) == ("A ", "preserve")
@@ -227,6 +324,12 @@ EXTERNAL = '<!DOCTYPE w:document [<!ENTITY x SYSTEM "file:///etc/passwd">'
 def test_hostile_xml_is_an_error(main: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         translated(document(main), identity)
+
+
+def test_a_document_of_too_many_elements_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(word_parts, "_MOST_TAGS", 99)
+    with pytest.raises(DataError, match=r"^has \d+ tags, more than 99: split it$"):
+        translated(document(body("<w:r/>" * 99)), identity)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ class Field:
 def fields_and_elements(children: Sequence[Element]) -> list[Field | Element]:
     """Elements beside each other, those of a field together.
 
-    A field that does not end among them is left apart.
+    A field that does not end among them is left apart, and so is one without a result in a run of its own.
     """
     found: list[Field | Element] = []
     begins: list[int] = []  # of fields that are open, places in `found`
@@ -65,7 +65,8 @@ def fields_and_elements(children: Sequence[Element]) -> list[Field | Element]:
                 begins.append(len(found) - 1)
             elif kind == "end" and begins:
                 start = begins.pop()
-                if not begins:  # of fields inside of each other, the outer one
+                is_shown = start < len(found) - 1 or "separate" in _marks(child)
+                if is_shown and not begins:  # of fields inside of each other, the outer one
                     found[start:] = [_field(found[start:])]
     return found
 

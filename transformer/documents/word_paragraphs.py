@@ -23,7 +23,8 @@ def _names(names: str) -> frozenset[str]:
 _SPACE = "{http://www.w3.org/XML/1998/namespace}space"
 _CONTAINERS = _names("bdo customXml dir fldSimple hyperlink ins moveTo sdt smartTag")
 _HEADS = _names("pPr rPr smartTagPr customXmlPr fldData")  # they describe the element that they are in
-_SEPARATORS = _names("br cr ptab tab")  # between words, in a run
+_TABS = _names("ptab tab")
+_SEPARATORS = _TABS | _names("br cr")  # between words, in a run
 _NO_FORMAT = _names("lang noProof")
 _DEEPEST = 50
 _LONGEST_RESULT = 100  # of a field that is read as a part of the sentence, in characters
@@ -146,7 +147,8 @@ def _read_other(part: Field | Element, depth: int) -> Tag:
         return _kept(_Whole(part.elements), part.text)
     inner = _inner(part)
     if inner is None or depth >= _DEEPEST:
-        return Tag(_Whole([part]))
+        names = {local_name(child) for child in part}  # a tab or a line break often has a run of its own
+        return Tag(_Whole([part]), separates=not names.isdisjoint(_SEPARATORS), divides=not names.isdisjoint(_TABS))
     if local_name(part) == "fldSimple" and not Field.links(part.get(f"{part.tag[: part.tag.index('}') + 1]}instr", "")):
         return _kept(_Whole([part]), Field([part], [part], "").text)
     place = _Place.of(part, inner)
@@ -186,7 +188,7 @@ def _items(run: Element) -> Iterator[Tag | str]:
             text = child.text or ""
             yield text if child.get(_SPACE) == "preserve" else text.strip(" \t\r\n")
         elif name != "rPr":
-            yield Tag(_InRun(child), separates=name in _SEPARATORS)
+            yield Tag(_InRun(child), separates=name in _SEPARATORS, divides=name in _TABS)
 
 
 class _Writer:
@@ -197,15 +199,14 @@ class _Writer:
 
     def __init__(self) -> None:
         self._last: Element | None = None  # the run that was written last
+        self._first: Element | None = None  # of all runs
         self._early: list[Tag | str] = []  # what comes before any run
 
     def paragraph(self, place: _Place, content: Content) -> None:
         """Write the content of a paragraph."""
         self._place(place, content)
-        if self._early:  # all runs are empty
-            run = next(one for one in place.element.iter() if local_name(one) == "r" and _is_free(one))
-            for item in self._early:
-                _add(run, item)
+        for item in self._early:  # all runs are empty
+            _add(self._first, item)
 
     def _place(self, place: _Place, content: Content) -> list[Element]:
         """Write the content of a place; returns what it is in the place around it."""
@@ -221,6 +222,7 @@ class _Writer:
         """The children for some content, with all of the runs among them."""
         found: list[Element] = []
         left, current = deque(runs), None
+        self._first = runs[0] if self._first is None and runs else self._first
         for run in runs:
             for child in list(run):
                 if local_name(child) != "rPr":
@@ -254,11 +256,6 @@ class _Writer:
             self._early.append(item)
         else:
             _add(self._last, item)
-
-
-def _is_free(run: Element) -> bool:
-    """Whether a run has nothing but its format."""
-    return all(local_name(child) == "rPr" for child in run)
 
 
 def _add(run: Element, item: Tag | str) -> None:

@@ -11,6 +11,7 @@ _WORD = (
     "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}",
     "{http://purl.oclc.org/ooxml/wordprocessingml/main}",  # of "strict" documents
 )
+_MOST_TAGS = 5_000_000  # of all parts, each of some hundred bytes once it is read
 _TYPES = "[Content_Types].xml"
 _MAIN = (
     "application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml",
@@ -27,9 +28,11 @@ _WITH_TEXT = {
 
 
 def text_parts(parts: Mapping[str, bytes]) -> list[str]:
-    """The names of the parts that have text. DataError if this is no Word document."""
+    """The names of the parts that have text. DataError if this is no Word document, or one with too many elements."""
     if _TYPES not in parts:
         raise DataError(f"is no Word document: it has no {_TYPES}")
+    if (number := sum(content.count(b"<") for content in parts.values())) > _MOST_TAGS:
+        raise DataError(f"has {number} tags, more than {_MOST_TAGS}: split it")
     types, defaults = {}, {}
     for entry in parsed(_TYPES, parts[_TYPES]):
         kind = entry.get("ContentType", "")
