@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
+import re
 from typing import NamedTuple
 
 from transformer.errors import DataError
 
 _MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+_DECLARED = re.compile(
+    rb"""  <meta\b [^>]{0,500}? \bcharset \s* = \s* ["']? \s* ([\w.:-]+)
+         | \A \s* <\?xml\b [^>]{0,200}? \bencoding \s* = \s* ["'] ([\w.-]+)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_DECLARED_WITHIN = 1024  # bytes, by the HTML standard
+# Of the Encoding Standard, in Python's names; and those that browsers read by a larger one.
+_ENCODINGS = {
+    *"utf-8 cp866 koi8-r koi8-u mac-roman mac-cyrillic cp874 gbk gb18030 big5 big5hkscs euc_jp iso2022_jp".split(),
+    *(f"iso8859-{part}" for part in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)),
+    *(f"cp{page}" for page in (932, 949, *range(1250, 1259))),
+}
+_READ_BY = {
+    **{"ascii": "cp1252", "iso8859-1": "cp1252", "iso8859-9": "cp1254", "iso8859-11": "cp874", "tis-620": "cp874"},
+    **{"gb2312": "gbk", "shift_jis": "cp932", "euc_kr": "cp949"},
+}
 
 
 class Decoded(NamedTuple):
@@ -33,8 +51,6 @@ def decoded(data: bytes, declared: str | None = None) -> Decoded:
     try:
         text = body.decode(encoding)
         is_kept = text.encode(encoding) == body
-    except LookupError:
-        raise DataError(f"its encoding {encoding!r} is unknown; save it as UTF-8") from None
     except UnicodeError as error:
         place = f"byte {error.start + len(mark) + 1}" if isinstance(error, UnicodeDecodeError) else "its end"
         raise DataError(f"is not {encoding} ({place}); save it as UTF-8") from None
@@ -43,3 +59,18 @@ def decoded(data: bytes, declared: str | None = None) -> Decoded:
     if "\0" in text:
         raise DataError("has null characters: it is not text")
     return Decoded(text, mark, encoding)
+
+
+def declared_encoding(data: bytes) -> str | None:
+    """The encoding that a page declares, as browsers take it; None if it does not. DataError for an unknown one."""
+    match = _DECLARED.search(data[:_DECLARED_WITHIN])
+    if match is None or data.startswith(codecs.BOM_UTF8):
+        return None
+    name = (match[1] or match[2]).decode("ascii", "replace").lower()
+    if name.startswith("utf-16"):  # in which this declaration could not have been read
+        return None
+    with contextlib.suppress(LookupError):
+        known = codecs.lookup(name).name
+        if (known := _READ_BY.get(known, known)) in _ENCODINGS:
+            return known
+    raise DataError(f"its encoding {name!r} is unknown; save it as UTF-8")

@@ -20,16 +20,18 @@ _ATTRIBUTE = re.compile(rf"[{_SPACE}/]*(=?[^{_SPACE}/>=]*)[{_SPACE}]*")
 _UNQUOTED = re.compile(rf"[^{_SPACE}>]*")
 _SPACES = re.compile(rf"[{_SPACE}]*")
 _COMMENT = re.compile(r"<!--(?:-?>|.*?--!?>|.*)", re.DOTALL)
+Range = tuple[int, int]
+_NO_ATTRIBUTES: Mapping[str, Range] = {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class HtmlToken:
     """Characters [start, end) of a page.
 
     Attributes:
         kind: a "start" or "end" tag, "text", a "title", other "raw" content, or "other", such as a comment.
         name: of a tag, in lower case.
-        attributes: of a start tag; the first value of each name.
+        attributes: of a start tag, by name in lower case: characters of the first value, its quotes included.
         closes_itself: whether a start tag ends with />.
     """
 
@@ -37,8 +39,14 @@ class HtmlToken:
     start: int
     end: int
     name: str = ""
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, Range] = field(default_factory=lambda: _NO_ATTRIBUTES)
     closes_itself: bool = False
+
+    def value(self, page: str, name: str) -> str:
+        """Of an attribute, as it is written; empty if there is none."""
+        start, end = self.attributes.get(name, (0, 0))
+        text = page[start:end]
+        return text[1:].removesuffix(text[0]) if text.startswith(('"', "'")) else text
 
 
 def is_xml(page: str) -> bool:
@@ -86,14 +94,16 @@ def _markup(page: str, position: int, *, as_xml: bool) -> HtmlToken | None:
 
 def _tag(page: str, start: int, name: re.Match[str]) -> HtmlToken:
     """A tag, to the end of the page if it is not closed."""
-    attributes: dict[str, str] = {}
+    attributes: dict[str, Range] = {}
     position, kind = name.end(), "end" if page.startswith("</", start) else "start"
     while position < len(page) and page[position] != ">":
         match = _ATTRIBUTE.match(page, position)
         assert match  # it matches nothing too
-        key, position, value = match[1].lower(), match.end(), ""
+        key, position = match[1].lower(), match.end()
+        value = (position, position)
         if key and page.startswith("=", position):
-            value, position = _value(page, position + 1)
+            value = _value(page, position + 1)
+            position = value[1]
         if key:
             attributes.setdefault(key, value)
     end = min(position + 1, len(page))
@@ -103,18 +113,16 @@ def _tag(page: str, start: int, name: re.Match[str]) -> HtmlToken:
     return HtmlToken("start", start, end, name[1].lower(), attributes, is_closed)
 
 
-def _value(page: str, position: int) -> tuple[str, int]:
-    """The value of an attribute, and where it ends."""
+def _value(page: str, position: int) -> Range:
+    """Characters of the value of an attribute, its quotes included."""
     spaces = _SPACES.match(page, position)
     position = spaces.end() if spaces else position
     quote = page[position : position + 1]
     if quote and quote in "\"'":
         end = page.find(quote, position + 1)
-        end = len(page) if end < 0 else end
-        return page[position + 1 : end], min(end + 1, len(page))
+        return position, len(page) if end < 0 else end + 1
     match = _UNQUOTED.match(page, position)
-    end = match.end() if match else position
-    return page[position:end], end
+    return position, match.end() if match else position
 
 
 def _raw_end(page: str, token: HtmlToken) -> int:
