@@ -7,7 +7,7 @@ import random
 import pytest
 from pretended_translators import HOSTILE, TRANSLATORS, identity, upper
 
-from transformer.documents.formats import Translate, Translated, translate_document
+from transformer.documents.formats import DocumentNotes, Translate, Translated, translate_document
 
 
 def translated(text: str, translate: Translate) -> str:
@@ -104,3 +104,47 @@ def test_a_short_translation_leaves_the_last_lines_of_its_block_blank() -> None:
 def test_more_lines_than_a_paragraph_has_are_not_joined() -> None:
     text = "x" * 41 + "\n"
     assert translated(text * 250, upper) == text.upper() * 250
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "seen"),
+    [
+        ("Name\tAge of it\t\t42\n", "NAME\tAGE OF IT\t\t42\n", ["Age of it", "Name"]),
+        ("Total sum:      12 euros  now\n", "TOTAL SUM:      12 EUROS NOW\n", ["12 euros now", "Total sum:"]),
+        ("a \t b\n", "A \t B\n", ["a", "b"]),
+        ("<b>a\tb</b> c\n", "<b>A\tB</b> C\n", ["a", "b c"]),
+        ("\tindented, with  two  spaces\n", "\tINDENTED, WITH TWO SPACES\n", ["indented, with two spaces"]),
+    ],
+)
+def test_columns_stay_columns_and_are_translated_one_by_one(text: str, expected: str, seen: list[str]) -> None:
+    read: list[str] = []
+
+    def translate(sentences: list[str]) -> list[Translated]:
+        read.extend(sentences)
+        return upper(sentences)
+
+    assert translated(text, translate) == expected
+    assert read == seen
+
+
+def test_a_quoted_paragraph_is_translated_together() -> None:
+    quoted = "".join(f"> {line}\n" for line in WRAPPED.splitlines())
+    text = f"{quoted}>\n{quoted}> > deeper\n"
+    seen: list[str] = []
+
+    def translate(sentences: list[str]) -> list[Translated]:
+        seen.extend(sentences)
+        return upper(sentences)
+
+    assert translated(text, translate) == text.upper()
+    assert seen == [
+        "Its second sentence begins on the second line and ends here.",
+        "This is a paragraph that somebody has broken at a width of some sixty characters.",
+        "deeper",
+    ]
+
+
+def test_a_text_without_a_sentence_is_noted() -> None:
+    notes = DocumentNotes()
+    assert translate_document(b"42\n\n---\n", "text", upper, notes=notes) == b"42\n\n---\n"
+    assert notes.messages() == ["nothing is translated: no sentence was found"]

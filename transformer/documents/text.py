@@ -18,7 +18,7 @@ from transformer.documents.tokens import is_unspaced
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r|\Z)")
 # Bullets, dashes of speakers, numbers, and the marks of headings and quotations.
-_MARKER = re.compile(r"\s*(?:(?:[-*•‣–—♪]|\#{1,6}|>{1,9}|\d{1,3}[.)])\s+)*")
+_MARKER = re.compile(r"\s*(?:(?:[-*•‣–—♪]|\#{1,6}|>{1,9}|\d{1,3}[.)])(?:\s+|\Z))*")
 _NARROWEST = 40  # characters; nobody breaks a paragraph at fewer
 _MOST_LINES = 100  # that are translated together
 
@@ -116,15 +116,18 @@ def _chains(lines: Sequence[Line], block: Sequence[int]) -> Iterator[list[int]]:
     width = max(_NARROWEST, *(len(lines[i].lead + lines[i].text) for i in block))
     chain: list[int] = []
     for i in block:
-        is_next = bool(chain) and not lines[i].has_marker and len(chain) < _MOST_LINES
-        if chain and not (is_next and _is_full(lines[chain[-1]], lines[i], width)):
+        if chain and not (len(chain) < _MOST_LINES and _goes_on(lines[chain[-1]], lines[i], width)):
             yield chain
             chain = []
         chain.append(i)
     yield chain
 
 
-def _is_full(line: Line, following: Line, width: int) -> bool:
+def _goes_on(line: Line, following: Line, width: int) -> bool:
+    """Whether a line was ended at a width, not by a paragraph or by the next item of a list."""
+    is_quoted = following.lead == line.lead and not following.lead.strip("> \t")
+    if following.has_marker and not is_quoted:
+        return False
     word = following.text.split(maxsplit=1)[0] if following.text else ""
     needed = 0 if is_unspaced(word) else len(word)  # without spaces, lines end after any character
     return len(line.lead) + len(line.text) + 1 + needed > width
