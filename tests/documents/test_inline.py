@@ -21,7 +21,7 @@ def shown(flat: Flat) -> str:
 
 
 def test_white_space_is_one_space() -> None:
-    assert shown(flatten([tags_of(" \n A<i>  red \t</i>cat<u></u> ")])) == "A[ red] cat|"
+    assert shown(flatten([tags_of(" \n A<i>  red \n</i>cat<u></u> ")])) == "A[ red] cat|"
 
 
 def test_a_break_separates_words_and_another_single_tag_does_not() -> None:

@@ -51,7 +51,9 @@ def chosen_format(arguments: argparse.Namespace) -> str | None:
     form = arguments.format or format_of(arguments.file or "")
     path = PurePath(arguments.file or "")
     if form is None and path.suffix in COMPRESSION_SUFFIXES and format_of(path.stem) is not None:
-        raise ConfigError(f"{path}: unpack it first, or choose --format lines, with which each line of it is translated")
+        raise ConfigError(
+            f"{path}: unpack it first, or choose --format lines, with which each line of it is translated"
+        )
     if form is None or form == "lines":
         return None
     if arguments.text is not None:

@@ -18,7 +18,8 @@ _DECLARED = re.compile(
 _DECLARED_WITHIN = 1024  # bytes, by the HTML standard
 # Of the Encoding Standard, in Python's names; and those that browsers read by a larger one.
 _ENCODINGS = {
-    *"utf-8 cp866 koi8-r koi8-u mac-roman mac-cyrillic cp874 gbk gb18030 big5 big5hkscs euc_jp iso2022_jp".split(),
+    *("utf-8", "cp866", "cp874", "koi8-r", "koi8-u", "mac-roman", "mac-cyrillic", "iso2022_jp", "euc_jp"),
+    *("gbk", "gb18030", "big5", "big5hkscs"),
     *(f"iso8859-{part}" for part in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)),
     *(f"cp{page}" for page in (932, 949, *range(1250, 1259))),
 }

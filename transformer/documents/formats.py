@@ -11,9 +11,9 @@ from transformer.documents.html import HtmlDocument
 from transformer.documents.inline import Content
 from transformer.documents.passages import DocumentNotes, Passage, translate_passages
 from transformer.documents.sentences import Align, Translate, Translated
-from transformer.documents.tokens import Links
 from transformer.documents.srt import SrtDocument
 from transformer.documents.text import TextDocument
+from transformer.documents.tokens import Links
 from transformer.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

@@ -10,7 +10,10 @@ from collections.abc import Iterator
 
 from transformer.documents.html_tokens import HtmlToken, Range
 
-_OF_ANY = {"title", *(f"aria-{name}" for name in ("description", "label", "placeholder", "roledescription", "valuetext"))}
+_OF_ANY = {
+    "title",
+    *(f"aria-{name}" for name in ("description", "label", "placeholder", "roledescription", "valuetext")),
+}
 _OF = {
     "abbr": ("th",),
     "alt": ("area", "img", "input"),
