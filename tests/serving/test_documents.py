@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from transformer.documents.formats import Translated, translate_document, translate_with
+from transformer.documents.formats import Translated, functions_of, translate_document
 from transformer.errors import DataError
 from transformer.inference.translator import Translation, Translator
 from transformer.serving.batching import Batcher, QueueFullError, StoppingError
@@ -65,8 +65,10 @@ def answer(service: Service, **fields: Any) -> Any:
 def test_pages_are_those_of_the_library(service: Service) -> None:
     pytest.importorskip("sentencex")
     (model,) = service.models
-    translate = translate_with(model.translator)
-    expected = [translate_document(page.encode(), "html", translate, languages=("en", "de")).decode() for page in PAGES]
+    functions = functions_of(model.translator)
+    expected = [
+        translate_document(page.encode(), "html", *functions, languages=("en", "de")).decode() for page in PAGES
+    ]
     assert answer(service, q=PAGES).translatedText == expected
     assert expected[0].count("<b>") == 1
     assert expected[2] == PAGES[2]
@@ -164,7 +166,10 @@ def test_alignments_are_those_of_the_model(service: Service) -> None:
     (model,) = service.models
     lines = ["A man is sleeping.", "Two small dogs are playing."]
     found = in_batches(model, service.batcher, "client", lambda translate: list(translate(lines)))
-    assert found.result(60) == translate_with(model.translator)(lines)
+    translate, align = functions_of(model.translator)
+    texts = [one.text for one in translate(lines)]
+    assert align is not None
+    assert found.result(60) == [Translated(*one) for one in zip(texts, align(lines, texts), strict=True)]
     assert all(one.links for one in found.result())
 
 

@@ -103,7 +103,7 @@ def translate_document(
 def functions_of(translator: Translator, *, alignment_layer: int | None = None) -> tuple[Translate, Align | None]:
     """How `translate_document` asks a model: for its best translations, and for alignments by its attention.
 
-    An ensemble and another engine have no attention of their own, and no second function. The first one raises DataError as of
+    An ensemble and another engine have no attention, and so no second function. The first one raises DataError as of
     `Translator.translate`, which quotes the sentence.
 
     Args:
