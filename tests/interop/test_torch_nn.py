@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from transformer.config import ModelConfig
 from transformer.interop.torch_nn import from_torch, to_torch
 from transformer.model.alternatives.build import build_model
+from transformer.model.alternatives.embeddings import BiasedTransformer
 from transformer.model.alternatives.layers import PreNormLayer
 from transformer.model.attention import MultiHeadAttention, causal_mask, padding_mask
 from transformer.model.layers import FeedForward, Layer
@@ -26,6 +27,8 @@ SOURCE_PADDING = torch.arange(SOURCE) >= torch.tensor([9, 2, 1])[:, None]  # Tru
 SUBSEQUENT = ~causal_mask(TARGET)[0, 0]
 norm_first = pytest.mark.parametrize("norm_first", [False, True], ids=["post", "pre"])
 bias = pytest.mark.parametrize("bias", [False, True], ids=["plain", "bias"])
+# Without them, layers of torch take another path, if they have biases and ReLU or GELU.
+gradients = pytest.mark.parametrize("gradients", [False, True], ids=["inference", "gradients"])
 
 
 @torch.no_grad()
@@ -84,16 +87,20 @@ def test_keys_and_values_of_another_size_than_the_queries() -> None:
 
 @norm_first
 @bias
+@gradients
 @pytest.mark.parametrize("activation", [F.relu, F.gelu, nn.PReLU(dtype=torch.float64)], ids=["relu", "gelu", "prelu"])
-def test_encoder_and_decoder_layers_of_torch(norm_first: bool, bias: bool, activation: Any) -> None:
+def test_encoder_and_decoder_layers_of_torch(norm_first: bool, bias: bool, activation: Any, gradients: bool) -> None:
     more = options(batch_first=True, norm_first=norm_first, activation=activation, bias=bias)
     source, target = vectors(3, SOURCE), vectors(3, TARGET)
     encoder = randomised(nn.TransformerEncoderLayer(D_MODEL, HEADS, D_FF, **more))
     ours = from_torch(encoder)
-    expected = encoder(source, src_key_padding_mask=SOURCE_PADDING)
     real = ~SOURCE_PADDING
-    # At padding the fast path of theirs writes zeros.
-    assert_close(ours(source, real[:, None, None])[0][real], expected[real])
+    with torch.set_grad_enabled(gradients):
+        expected = encoder(source, src_key_padding_mask=SOURCE_PADDING)
+        found = ours(source, real[:, None, None])[0]
+        assert_close(found[real], expected[real])
+        causal = encoder(source, src_mask=~causal_mask(SOURCE)[0, 0])
+        assert_close(ours(source, causal_mask(SOURCE))[0], causal)
     check_equal_to_the_bit(to_torch(ours), encoder)
     decoder = randomised(nn.TransformerDecoderLayer(D_MODEL, HEADS, D_FF, **more))
     ours = from_torch(decoder)
@@ -103,18 +110,21 @@ def test_encoder_and_decoder_layers_of_torch(norm_first: bool, bias: bool, activ
 
 @norm_first
 @bias
+@gradients
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor")
-def test_transformer_of_torch(norm_first: bool, bias: bool, batch_first: bool) -> None:
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_transformer_of_torch(norm_first: bool, bias: bool, batch_first: bool, gradients: bool) -> None:
     more = options(norm_first=norm_first, bias=bias, batch_first=batch_first)
     theirs = randomised(nn.Transformer(D_MODEL, HEADS, 2, 3, D_FF, **more))
     encoder, decoder = from_torch(theirs)
     source, target = vectors(3, SOURCE), vectors(3, TARGET)
     masks = {"src_key_padding_mask": SOURCE_PADDING, "memory_key_padding_mask": SOURCE_PADDING, "tgt_mask": SUBSEQUENT}
-    if batch_first:
-        expected = theirs(source, target, **masks)
-    else:
-        expected = theirs(source.transpose(0, 1), target.transpose(0, 1), **masks).transpose(0, 1)
+    with torch.set_grad_enabled(gradients):
+        if batch_first:
+            expected = theirs(source, target, **masks)
+        else:
+            expected = theirs(source.transpose(0, 1), target.transpose(0, 1), **masks).transpose(0, 1)
     real = ~SOURCE_PADDING[:, None, None]
     state = DecoderState(encoder(source, real), real)
     assert_close(decoder(target, state)[0], expected)
@@ -125,17 +135,45 @@ def test_transformer_of_torch(norm_first: bool, bias: bool, batch_first: bool) -
     assert_close(torch.cat(steps, dim=1), expected)
 
 
-def test_gradients_are_those_of_torch() -> None:
-    theirs = randomised(nn.TransformerDecoderLayer(D_MODEL, HEADS, D_FF, **options(batch_first=True, dropout=0.0)))
+def with_gradients_as_weights(module: Any) -> Any:
+    """A copy, so that a conversion of it is one of the gradients."""
+    copied = copy.deepcopy(module)
+    for parameter, original in zip(copied.parameters(), module.parameters(), strict=True):
+        parameter.data = original.grad
+    return copied
+
+
+@norm_first
+@bias
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+def test_gradients_are_those_of_torch(norm_first: bool, bias: bool, training: bool) -> None:
+    more = options(norm_first=norm_first, bias=bias, batch_first=True, dropout=0.0, activation=F.gelu)
+    theirs = randomised(nn.Transformer(D_MODEL, HEADS, 2, 1, D_FF, **more)).train(training)
+    encoder, decoder = from_torch(theirs)
+    inputs = [vectors(3, length).requires_grad_() for length in (SOURCE, TARGET, SOURCE, TARGET)]
+    direction, real = vectors(3, TARGET), ~SOURCE_PADDING[:, None, None]
+    masks = {"src_key_padding_mask": SOURCE_PADDING, "memory_key_padding_mask": SOURCE_PADDING, "tgt_mask": SUBSEQUENT}
+    for mine, other in zip(inputs[2:], inputs[:2], strict=True):
+        mine.data = other.data.clone()
+    (theirs(*inputs[:2], **masks) * direction).sum().backward()
+    (decoder(inputs[3], DecoderState(encoder(inputs[2], real), real))[0] * direction).sum().backward()
+    for mine, other in zip(inputs[2:], inputs[:2], strict=True):
+        assert_close(mine.grad, other.grad)
+    expected = from_torch(with_gradients_as_weights(theirs))
+    for mine, other in zip((encoder, decoder), expected, strict=True):
+        assert_close(with_gradients_as_weights(mine).state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_dtypes_go_along_each_by_itself(dtype: torch.dtype) -> None:
+    theirs = nn.TransformerDecoderLayer(D_MODEL, HEADS, D_FF, batch_first=True).to(dtype)
+    theirs.norm3.float()
     ours = from_torch(theirs)
-    target, memory, weight = vectors(3, TARGET), vectors(3, SOURCE), vectors(3, TARGET)
-    (theirs(target, memory, tgt_mask=SUBSEQUENT) * weight).sum().backward()
-    (ours(target, causal_mask(TARGET), memory=memory)[0] * weight).sum().backward()
-    names = {"linear1": "feed_forward.w_1", "norm2": "norm_cross", "self_attn.out_proj": "self_attention.w_o"}
-    for old, new in names.items():
-        assert_close(ours.get_parameter(f"{new}.weight").grad, theirs.get_parameter(f"{old}.weight").grad)
-    stacked = [ours.self_attention.get_parameter(f"{name}.weight").grad for name in ("w_q", "w_k", "w_v")]
-    assert_close(torch.cat(stacked), theirs.self_attn.in_proj_weight.grad)
+    assert {name: parameter.dtype for name, parameter in ours.named_parameters()} == {
+        name: torch.float32 if name.startswith("norm_2.") else dtype for name, _ in ours.named_parameters()
+    }
+    check_equal_to_the_bit(to_torch(ours), theirs)
 
 
 # To torch.nn
@@ -143,7 +181,8 @@ def test_gradients_are_those_of_torch() -> None:
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
 @pytest.mark.parametrize("attention_bias", [False, True], ids=["plain", "bias"])
-def test_a_transformer_of_ours_in_torch(norm: str, attention_bias: bool) -> None:
+@gradients
+def test_a_transformer_of_ours_in_torch(norm: str, attention_bias: bool, gradients: bool) -> None:
     model = small(norm, attention_bias=attention_bias, activation="gelu", attention_dropout=0.3)
     theirs = to_torch(model)
     assert (theirs.d_model, theirs.nhead, theirs.batch_first) == (D_MODEL, HEADS, True)
@@ -152,12 +191,53 @@ def test_a_transformer_of_ours_in_torch(norm: str, attention_bias: bool) -> None
     source, target = (positions(model.embedding(ids)) for positions, ids in
                       ((model.source_positions, src), (model.target_positions, tgt)))  # fmt: skip
     masks = {"src_key_padding_mask": src == 0, "memory_key_padding_mask": src == 0, "tgt_mask": SUBSEQUENT}
-    expected = model(src, tgt)
-    assert_close(model.logits(theirs(source, target, **masks)), expected)
+    with torch.set_grad_enabled(gradients):
+        expected = model(src, tgt)
+        assert_close(model.logits(theirs(source, target, **masks)), expected)
     again = copy.deepcopy(model)
     again.encoder, again.decoder = from_torch(theirs)
     check_equal_to_the_bit(again, model)
-    assert_close(again(src, tgt), expected, rtol=0, atol=0)
+    with torch.set_grad_enabled(gradients):
+        assert_close(again(src, tgt), expected, rtol=0, atol=0)
+
+
+def test_a_model_with_an_output_bias_as_marians_gives_its_stacks() -> None:
+    model = small(output_bias=True)
+    assert type(model) is BiasedTransformer
+    encoder, decoder = from_torch(to_torch(model))
+    check_equal_to_the_bit(encoder, model.encoder)
+    check_equal_to_the_bit(decoder, model.decoder)
+
+
+class Twice(nn.Linear):
+    """Stands for a layer with an adapter: its weight is not all that it computes with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+# What the fast path of torch would leave out, compute as something else, or stumble over.
+PARTS: dict[str, Callable[[Layer], Any]] = {
+    "none": lambda _: None,
+    "tanh": lambda layer: setattr(layer.feed_forward, "activation", nn.GELU(approximate="tanh")),
+    "adapter": lambda layer: setattr(layer.feed_forward, "w_1", Twice(D_MODEL, D_FF)),
+    "biases": lambda layer: setattr(layer.feed_forward, "w_2", nn.Linear(D_FF, D_MODEL, bias=False)),
+    "rms": lambda layer: setattr(layer, "norm_1", nn.RMSNorm(D_MODEL, 1e-6)),
+    "norm": lambda layer: setattr(layer, "norm_2", nn.LayerNorm(D_MODEL, 1e-6, elementwise_affine=False)),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("kind", [Layer, PreNormLayer])
+@gradients
+def test_other_parts_of_a_layer_compute_in_torch_what_they_compute_here(
+    part: str, kind: type[Layer], gradients: bool
+) -> None:
+    layer = kind(MultiHeadAttention(D_MODEL, HEADS, bias=True), FeedForward(D_MODEL, D_FF, activation=F.gelu))
+    PARTS[part](layer)
+    layer, x = randomised(layer.double()), vectors(3, SOURCE)
+    with torch.set_grad_enabled(gradients):
+        assert_close(to_torch(layer)(x), layer(x)[0])
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -207,6 +287,11 @@ class Subclass(nn.TransformerEncoderLayer):
     """May compute anything."""
 
 
+def hooked(module: nn.Module, name: str) -> nn.Module:
+    module.get_submodule(name).register_forward_hook(lambda *_: None)
+    return module
+
+
 def tied(stack: nn.TransformerEncoder) -> nn.TransformerEncoder:
     stack.layers[1] = stack.layers[0]
     return stack
@@ -218,6 +303,12 @@ FROM: dict[str, tuple[Callable[[], nn.Module], type[Exception], str]] = {
     "bias_kv": (lambda: nn.MultiheadAttention(2, 1, add_bias_kv=True), ValueError, "with add_bias_kv or add_zero_attn"),
     "zero": (lambda: nn.MultiheadAttention(2, 1, add_zero_attn=True), ValueError, "attends to a key that ours lacks$"),
     "sizes": (lambda: nn.MultiheadAttention(2, 1, kdim=3, vdim=5), ValueError, "^kdim=3 and vdim=5 differ; ours are "),
+    "one": (lambda: nn.MultiheadAttention(2, 1, dropout=1.0), ValueError, r"^dropout=1\.0 is not in "),
+    "hook": (
+        lambda: hooked(nn.TransformerEncoderLayer(2, 1, 3), "linear1"),
+        ValueError,
+        "^linear1 has hooks, which its counterpart would not have; remove them first$",
+    ),
     "dropout": (
         lambda: with_dropout(nn.TransformerEncoderLayer(2, 1, 3)),
         ValueError,
@@ -268,7 +359,7 @@ TO: dict[str, tuple[Callable[[], nn.Module], type[Exception], str]] = {
     "adapter": (
         lambda: changed(lambda layer: setattr(layer.self_attention, "w_v", nn.Sequential())),
         TypeError,
-        "^w_v is a Sequential, not nn.Linear; merge adapters into it first$",
+        "^w_v is a Sequential, not nn.Linear; merge adapters first, and convert before prepacking$",
     ),
     "biases": (
         lambda: changed(lambda layer: setattr(layer.self_attention, "w_o", nn.Linear(6, 6))),
@@ -284,6 +375,11 @@ TO: dict[str, tuple[Callable[[], nn.Module], type[Exception], str]] = {
         lambda: changed(lambda layer: setattr(layer, "feed_forward", nn.Identity()), PreNormLayer),
         TypeError,
         "^feed_forward is a Identity; a layer of torch.nn has a FeedForward only$",
+    ),
+    "hook": (
+        lambda: hooked(MultiHeadAttention(6, 2), ""),
+        ValueError,
+        "^this MultiHeadAttention has hooks, which its counterpart would not have; remove them first$",
     ),
     "empty": (lambda: Encoder([]), ValueError, "^Encoder has no layers, and a stack of torch.nn at least one$"),
     "decoder_only": (
@@ -320,3 +416,29 @@ def test_the_masks_of_both_sides_are_each_others_opposite() -> None:
     theirs = randomised(nn.MultiheadAttention(D_MODEL, HEADS, batch_first=True, **options()))
     x = vectors(1, 3)
     assert_close(from_torch(theirs)(x, mask=padding_mask(ids)), theirs(x, x, x, key_padding_mask=ids == 0)[0])
+
+
+@pytest.mark.parametrize(
+    ("mask", "ours"),
+    [
+        (~causal_mask(TARGET)[0, 0], causal_mask(TARGET)),
+        (nn.Transformer.generate_square_subsequent_mask(TARGET, dtype=torch.float64), causal_mask(TARGET)),
+        (~causal_mask(TARGET).expand(3 * HEADS, 1, -1, -1)[:, 0], causal_mask(TARGET).expand(3, HEADS, -1, -1)),
+    ],
+    ids=["bool", "float", "head"],
+)
+def test_all_forms_of_torchs_masks_have_one_here(mask: Tensor, ours: Tensor) -> None:
+    theirs = randomised(nn.MultiheadAttention(D_MODEL, HEADS, batch_first=True, **options()))
+    x = vectors(3, TARGET)
+    assert_close(from_torch(theirs)(x, mask=ours), theirs(x, x, x, attn_mask=mask)[0])
+    said_on_the_page = mask == 0 if mask.dtype != torch.bool else ~mask
+    said_on_the_page = said_on_the_page.unflatten(0, (3, HEADS)) if mask.dim() == 3 else said_on_the_page
+    assert torch.equal(said_on_the_page.expand(ours.shape), ours)
+
+
+def test_a_query_without_any_key_is_nan_there_and_zero_here() -> None:
+    theirs = randomised(nn.MultiheadAttention(D_MODEL, HEADS, batch_first=True, **options()))
+    ours, x = from_torch(theirs), vectors(1, TARGET)
+    nothing = torch.zeros(1, 1, 1, TARGET, dtype=torch.bool)
+    assert theirs(x, x, x, key_padding_mask=~nothing[0, 0])[0].isnan().all()
+    assert_close(ours(x, mask=nothing), ours.w_o.bias.expand(1, TARGET, -1))

@@ -1,8 +1,9 @@
 """Modules of torch.nn made into ours and ours into theirs, with copies of their weights.
 
-Outputs and gradients are equal up to rounding, and there and back all weights are the same to the bit. Masks are not
-part of a module: in torch.nn, True means "masked", here "may attend" (docs/PORTING.md). Layers of ours are
-post-norm `Layer` or `PreNormLayer`; attention is that of equation 1.
+Outputs and gradients are equal up to rounding, but for the random masks of dropout in training, and there and back all
+weights are the same to the bit. Masks of attention are not part of a module: in torch.nn, True means "masked", here
+"may attend" (docs/PORTING.md). Layers of ours are post-norm `Layer` or `PreNormLayer`; attention is that of
+equation 1.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from transformer.model.alternatives.embeddings import BiasedTransformer
 from transformer.model.alternatives.layers import PreNormLayer
 from transformer.model.attention import DotProductAttention, MultiHeadAttention
 from transformer.model.layers import FeedForward, Layer
@@ -41,7 +44,7 @@ def from_torch(module: nn.Module) -> Any:
     Raises:
         TypeError: another class, such as a subclass, which may compute something else.
         ValueError: `add_bias_kv`, `add_zero_attn`, keys and values of different sizes, sub-layers of one layer with
-            different dropout, or weights that several modules share.
+            different dropout, a dropout of 1, hooks, or weights that several modules share.
     """
     return _converted(module, _FROM_TORCH)
 
@@ -61,14 +64,14 @@ def to_torch(module: nn.Module) -> nn.Module: ...
 def to_torch(module: nn.Module) -> nn.Module:
     """The module of torch.nn, batch first, that computes what ours does, with copies of its weights.
 
-    Of a `Transformer` the two stacks: its embeddings, positions and output matrix have no counterpart in
+    Of a `Transformer` the two stacks: its embeddings, positions and output layer have no counterpart in
     `nn.Transformer`, which maps vectors to vectors.
 
     Raises:
-        TypeError: another class, such as grouped-query attention or an adapter around a projection.
+        TypeError: another class, such as grouped-query attention or an adapter around a projection of attention.
         ValueError: attention other than equation 1's, d_k or d_v other than d_model / h, biases in some of the four
-            projections, a stack without layers, a decoder without cross-attention, or weights that several modules
-            share.
+            projections, a stack without layers, a decoder without cross-attention, hooks, or weights that several
+            modules share.
     """
     return _converted(module, _TO_TORCH)
 
@@ -78,6 +81,7 @@ def _converted(module: nn.Module, conversions: dict[type, Callable[[Any], Any]])
     if convert is None:
         names = ", ".join(cls.__name__ for cls in conversions)
         raise TypeError(f"{type(module).__name__} is none of {names}; a subclass may compute something else")
+    _check_without_hooks(module)
     converted = convert(module)
     parts = converted if isinstance(converted, tuple) else (converted,)
     for part in parts:
@@ -86,6 +90,15 @@ def _converted(module: nn.Module, conversions: dict[type, Callable[[Any], Any]])
     if _numel(before) != _numel(parts):
         raise ValueError(f"modules of this {type(module).__name__} share weights, and their copies would not")
     return converted
+
+
+def _check_without_hooks(module: nn.Module) -> None:
+    """ValueError for hooks, which may change results, and which most of the converted modules would not have."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    for name, part in module.named_modules():
+        if any(getattr(part, kind) for kind in kinds):
+            place = name or f"this {type(module).__name__}"
+            raise ValueError(f"{place} has hooks, which its counterpart would not have; remove them first")
 
 
 def _numel(modules: Sequence[Any]) -> int:
@@ -147,7 +160,8 @@ def _attention_to_torch(ours: MultiHeadAttention) -> nn.MultiheadAttention:
     projections = (ours.w_q, ours.w_k, ours.w_v, ours.w_o)
     for name, linear in zip(("w_q", "w_k", "w_v", "w_o"), projections, strict=True):
         if type(linear) is not nn.Linear:
-            raise TypeError(f"{name} is a {type(linear).__name__}, not nn.Linear; merge adapters into it first")
+            found = type(linear).__name__
+            raise TypeError(f"{name} is a {found}, not nn.Linear; merge adapters first, and convert before prepacking")
     if type(ours.attention) is not DotProductAttention:
         raise ValueError(f"torch.nn has no {type(ours.attention).__name__}, only equation 1: DotProductAttention")
     d_model, h = ours.w_o.out_features, ours.num_heads
@@ -188,7 +202,23 @@ def _layer_to_torch(ours: Layer) -> nn.Module:
     if cross_attention is not None:
         theirs.multihead_attn = to_torch(cross_attention)
         theirs.norm2, theirs.norm3 = copy.deepcopy(ours.norm_cross), theirs.norm2
+    elif not _suits_the_fast_path(theirs):
+        theirs.activation_relu_or_gelu = 0  # which is how torch itself says that it has no fast path for a layer
     return theirs
+
+
+def _suits_the_fast_path(theirs: nn.TransformerEncoderLayer) -> bool:
+    """Whether the fast path of torch, in eval mode without gradients, computes the same as the parts of the layer.
+
+    It knows two activations, calls none of the modules, and reads their weights and biases, all of which must be there.
+    """
+    activation: Any = theirs.activation
+    is_gelu = activation is F.gelu or (type(activation) is nn.GELU and activation.approximate == "none")
+    if not is_gelu and activation is not F.relu and type(activation) is not nn.ReLU:
+        return False
+    parts: list[tuple[Any, type]] = [(part, nn.Linear) for part in (theirs.linear1, theirs.linear2)]
+    parts += [(part, nn.LayerNorm) for part in (theirs.norm1, theirs.norm2)]
+    return all(type(part) is kind and part.weight is not None and part.bias is not None for part, kind in parts)
 
 
 def _stack_to_torch(ours: Encoder | Decoder) -> nn.TransformerEncoder | nn.TransformerDecoder:
@@ -234,6 +264,7 @@ _TO_TORCH: dict[type, Callable[[Any], Any]] = {
     Encoder: _stack_to_torch,
     Decoder: _stack_to_torch,
     Transformer: _stacks_to_torch,
+    BiasedTransformer: _stacks_to_torch,
 }
 
 
