@@ -1,7 +1,8 @@
 """Pages of Markdown as HTML: anchors as GitHub makes them, links within the site, code and equations.
 
-Beyond CommonMark and tables: a block ```math is an equation in LaTeX, which becomes MathML, and the comment
-<!-- source: NAME ... --> becomes the source of these names.
+Beyond CommonMark and tables: a block ```math is an equation in LaTeX, which becomes MathML, and a paragraph of links
+[`NAME`](PATH/transformer/FILE.py "source"), between commas, becomes the source of these names. Without a site, as on
+GitHub, both are readable too.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from pygments.util import ClassNotFound
 from website.executed import SUFFIXES, Output
 from website.sources import api_address, code_of
 
-_SOURCE = re.compile(r"<!-- source: (.+?) -->")
+_SOURCE = re.compile(r'\[`([\w.]+)`\]\([./]*(transformer/[\w/]+)\.py "source"\)')
+_SOURCES = re.compile(rf"{_SOURCE.pattern}(?:,\s+{_SOURCE.pattern})*")
 _ATTRIBUTE = re.compile(r'\b(href|src|srcset)="([^"]+)"')
 
 
@@ -87,6 +89,11 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
+def sources_of(text: str) -> list[str]:
+    """The full names, such as transformer.model.layers.Layer.forward, of which Markdown wants the source."""
+    return [f"{file.replace('/', '.')}.{name}" for name, file in _SOURCE.findall(text)]
+
+
 def _anchored(tokens: Sequence[Token]) -> Iterator[Heading]:
     """Give every heading its anchor; of equal ones, the second has -1."""
     counts: dict[str, int] = {}
@@ -113,11 +120,13 @@ def _lead(token: Token, link: Callable[[str], str]) -> None:
 
 def _completed(tokens: Sequence[Token], places: Places, outputs: Iterator[Output]) -> Iterator[Token]:
     """Equations and sources in their places, outputs below their blocks."""
-    for token in tokens:
+    for number, token in enumerate(tokens):
         if token.type == "fence" and token.info.strip() == "math":
             yield _html(equation(token.content))
-        elif token.type == "html_block" and (found := _SOURCE.search(token.content)):
-            yield _html("".join(_source(name, places.api) for name in found[1].split()))
+        elif token.type == "inline" and _SOURCES.fullmatch(token.content):
+            for end in (tokens[number - 1], tokens[number + 1]):  # of the paragraph, which cannot hold a figure
+                end.hidden = True
+            yield _html("".join(_source(name, places.api) for name in sources_of(token.content)))
         else:
             yield token
             if token.type == "fence" and token.info == "python" and (output := next(outputs, None)) is not None:

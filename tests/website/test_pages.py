@@ -8,7 +8,7 @@ from pathlib import Path
 
 from website.executed import Output
 from website.notebook import render_notebook
-from website.pages import Heading, Places, render, slug
+from website.pages import Heading, Places, render, slug, sources_of
 
 PLACES = Places(lambda link: f"<{link}>", "../api/", "pictures/")
 
@@ -64,7 +64,9 @@ def test_an_equation_becomes_mathml_for_a_line_of_its_own() -> None:
 
 
 def test_a_source_is_shown_with_a_link_to_its_description() -> None:
-    html = content("<!-- source: transformer.model.attention.padding_mask transformer.training.schedule.noam_lr -->\n")
+    mask = '[`padding_mask`](../transformer/model/attention.py "source")'
+    text = f'{mask},\n[`noam_lr`](transformer/training/schedule.py "source")\n'
+    html = content(text)
     links = re.findall(r'<a href="([^"]*)">([^<]*)</a>', html)
     assert links == [
         ("../api/transformer/model/attention.html#padding_mask", "model.attention.padding_mask"),
@@ -72,6 +74,15 @@ def test_a_source_is_shown_with_a_link_to_its_description() -> None:
     ]
     assert html.count('<pre class="code">') == 2
     assert "Mask out padding keys" not in html
+    assert "<p>" not in html, "a paragraph cannot hold a figure"
+    assert sources_of(text) == ["transformer.model.attention.padding_mask", "transformer.training.schedule.noam_lr"]
+
+
+def test_other_links_to_files_stay() -> None:
+    link = "[`padding_mask`](../transformer/model/attention.py)"
+    titled = '[`padding_mask`](../transformer/model/attention.py "source")'
+    for text in (link, f"See {titled}", f"{titled} {titled}", f"{titled}, {link}"):
+        assert "figure" not in content(text) and content(text).startswith("<p>")
 
 
 def test_other_comments_stay() -> None:
