@@ -189,6 +189,30 @@ def test_code_md_has_every_public_name_with_its_arguments() -> None:
             assert not default or known[key].default == ast.literal_eval(default), f"{name}({argument})"
 
 
+def files_in_the_list(text: str) -> set[str]:
+    """The modules of the package that CODE.md lists, as paths; rooms are told by the indent."""
+    found, rooms = set(), [""]
+    for line in text.partition("\ntransformer/\n")[2].partition("\ntests/")[0].splitlines():
+        level = (len(line) - len(line.lstrip())) // 2
+        head = line.split()[0]
+        if head.endswith("/"):
+            rooms[level:] = [head]
+        found |= {"".join(rooms[1:level]) + name for name in re.findall(r"\w+\.py\b", line)}
+    return found
+
+
+def test_code_md_lists_every_module_and_no_other() -> None:
+    listed = files_in_the_list(TEXT[ROOT / "docs" / "CODE.md"])
+    package = ROOT / "transformer"
+    files = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if path.stem[:2] != "__"}
+    assert listed - files == set()
+    # These rooms have a line each, and `transformer --help` lists the commands.
+    described = {name for name in files if name.startswith(("parsing/", "sections/"))}
+    commands = [name for name in files if name.startswith("commands/")]
+    described |= {name for name in commands if "def main(" in (package / name).read_text("utf-8")}
+    assert files - listed - described == set()
+
+
 @pytest.mark.parametrize("word", SEARCHED)
 def test_a_word_that_users_search_for_is_found(word: str) -> None:
     assert any(word.lower() in text.lower() for page, text in TEXT.items() if page.parent.name == "docs")

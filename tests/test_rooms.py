@@ -41,7 +41,7 @@ ROOMS = [
 CORE = ("attention", "layers", "embeddings", "transformer")
 
 
-# Of `interop`: what reads models from elsewhere, of which training is one user. The others write them.
+# Of `interop`: what reads models from elsewhere, of which training is one user. The others write or convert models.
 READERS = {
     *("foreign", "generation_settings", "local_files", "opus_release"),
     *("marian_directory", "marian_model", "marian_vocabulary", "marian_weights"),

@@ -22,19 +22,20 @@ from website.executed import execute
 from website.links import dead_links, loaded_from_elsewhere, parse
 from website.notebook import render_notebook
 from website.pages import Places, Rendered, code_block, render
+from website.search import write_search
 
 ROOT = Path(__file__).parents[2]
 _GENERATOR = "scripts/build_site.py of attention-is-all-you-need"
 _WALKTHROUGH = "docs/WALKTHROUGH.md"  # the page whose blocks are run
 _PICTURES = "walkthrough"  # their pictures, beside it
-# Pages in their order of reading; those that are named nowhere come last.
+# Pages in their order of reading. Those that are named nowhere come last; a test wants a place for each.
 GROUPS = {
     "Begin": ["README", "docs/first_steps", "docs/FAQ"],
     "Train": ["docs/TRAINING", "docs/DATA", "docs/TOKENIZERS", "docs/CONFIGURATION", "docs/LOGGING", "docs/GPU"],
-    "Translate and score": ["docs/SEARCH", "docs/SCORING", "docs/EVALUATION"],
-    "In your own code": ["docs/PORTING", "docs/RECIPES", "docs/CODE", "CONTRIBUTING"],
+    "Translate and score": ["docs/SEARCH", "docs/DOCUMENTS", "docs/SERVING", "docs/SCORING", "docs/EVALUATION"],
+    "With other tools": ["docs/INTEROP", "docs/PORTING", "docs/RECIPES"],
     "The paper": [_WALKTHROUGH[:-3], "docs/PAPER", "docs/MULTI30K", "docs/WMT14", "docs/TABLE3", "docs/FIGURES"],
-    "More": ["docs/PERFORMANCE", "docs/RELIABILITY", "CHANGELOG"],
+    "The project": ["docs/CODE", "CONTRIBUTING", "docs/PERFORMANCE", "docs/RELIABILITY", "CHANGELOG"],
 }
 _MAX_BYTES = 1 << 20  # of a file that is shown
 
@@ -98,6 +99,7 @@ class _Site:
             self._write(self.targets[source], page, titles)
         for name, target in self.shown.items():
             self._write(target, Rendered(name, f"<h1>{html.escape(name)}</h1>\n{_shown(ROOT / name)}", []), titles)
+        write_search(self.directory, {self.targets[source]: page for source, page in rendered.items()})
         options = {theme: THEMES[theme] for theme in THEMES}
         code = {f"{theme}_code": HtmlFormatter(style=style).get_style_defs("pre.code")
                 for theme, style in (("light", "default"), ("dark", "github-dark"))}  # fmt: skip
@@ -158,11 +160,12 @@ class _Site:
         path.write_text(text, encoding="utf-8")
 
     def _groups(self) -> Iterator[tuple[str, list[str]]]:
+        *_, last = GROUPS
         stems = {str(Path(source).with_suffix("")): target for source, target in self.targets.items()}
         listed = {stem for group in GROUPS.values() for stem in group}
         for group, members in GROUPS.items():
             pages = [stems[stem] for stem in members if stem in stems]
-            yield group, pages + ([stems[stem] for stem in stems if stem not in listed] if group == "More" else [])
+            yield group, pages + ([stems[stem] for stem in stems if stem not in listed] if group == last else [])
 
 
 def _target(source: Path) -> str:
