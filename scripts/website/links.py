@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
+
+# The colours of code: most of the elements of a site, and the parser takes as long for each of them as for any other.
+_COLOURS = re.compile(r'</span>|<span class="[^"]*">')
 
 
 class _Reference(NamedTuple):
@@ -21,7 +25,7 @@ class _File(HTMLParser):
         super().__init__()
         self.anchors: set[str] = set()
         self.references: list[_Reference] = []
-        self.feed(text)
+        self.feed(_COLOURS.sub("", text))
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

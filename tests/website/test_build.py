@@ -1,4 +1,4 @@
-"""The site is built by one command, has no dead link, and loads nothing from elsewhere (test_whole_site.py: as it is)."""
+"""One command builds the site, without a dead link or anything from elsewhere (test_whole_site.py: as it is)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/WALKTHROUGH.md: each section has its equation, lines of the package and a program (test_whole_site.py runs it)."""
+"""docs/WALKTHROUGH.md: each section has an equation, lines of the package, a program (test_whole_site.py runs it)."""
 
 from __future__ import annotations
 
