@@ -146,21 +146,23 @@ def test_searches_find_what_generate_finds(kind: HuggingFace, beam: int, alpha: 
     order = read_model(kind.directory).vocabularies[1].order()
     texts, limit = [source for source, _ in pairs("test", 13)], 23
     batch = kind.tokenizer([f">>deu<< {text}" for text in texts], return_tensors="pt", padding=True)
-    # Without a penalty, both rules are the same, and `False` is faster.
+    # Without a penalty, a search is over when the best has ended, by either rule.
     options = {"num_beams": beam, "do_sample": False, "length_penalty": alpha}
     options |= {"early_stopping": "never" if alpha else False}
     options |= {"max_length": limit + 1, "min_length": 0, "bad_words_ids": [[order[BOS_ID]], [order[1]]]}
     with torch.no_grad():  # out of the softmax, as in Marian itself and here
         kind.model.float().final_logits_bias[0, order[BOS_ID]] = -100.0
-    generated = kind.model.generate(**batch, **options)
+    generated = kind.model.generate(**batch, **options, return_dict_in_generate=True, output_scores=True)
     search: Any = {"length_penalty": "power" if alpha else "none", "alpha": alpha, "max_length": limit}
     found = translator.translate_nbest(texts, nbest=1, beam=beam, **search)
     end, num_ended = order[EOS_ID], 0
-    for row, (best,) in zip(generated.tolist(), found, strict=True):
+    for number, (row, (best,)) in enumerate(zip(generated.sequences.tolist(), found, strict=True)):
         row = row[1 : row.index(end, 1) + 1] if end in row[1:] else row[1:]
         ours = [order[id_] for id_ in best.ids]
         is_cut = max(len(row), len(ours)) >= limit  # there, the last piece is then </s>, for nothing
-        if beam == 1 or not is_cut:
+        if alpha and not is_cut and ours != row:  # it goes on after `beam` have ended, which has to pay off
+            assert generated.sequences_scores[number] > best.score
+        elif beam == 1 or not is_cut:
             assert ours[: limit - 1] == row[: limit - 1]
         num_ended += not is_cut
     assert num_ended > (0 if alpha else 2)
