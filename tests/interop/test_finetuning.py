@@ -145,23 +145,23 @@ def test_a_tuned_model_goes_back_and_translates_there_as_here(
     theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "back", dtype=torch.float32).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
     ours = Translator.load(run, device="cpu", precision="fp32")
-    texts, num_ended = [source for source, _ in pairs("test", 13)], 0
+    texts = [source for source, _ in pairs("test", 13)]
     batch = tokenizer(texts, return_tensors="pt", padding=True)
-    assert batch["input_ids"].tolist() == pad([[*ids, EOS_ID] for ids in ours.tokenizer.source.encode(texts)]).tolist()
+    src = pad([[*ids, EOS_ID] for ids in ours.tokenizer.source.encode(texts)])
+    tgt = torch.tensor([[BOS_ID, 5, 19, 11]] * len(texts))
+    assert torch.equal(batch["input_ids"], src)
+    with torch.no_grad():
+        logits = theirs(**batch, decoder_input_ids=tgt).logits
+        assert_close(load_model(run).eval()(src, tgt), logits, rtol=1e-4, atol=1e-4)
     for beam in (1, 3):
         options = {"num_beams": beam, "length_penalty": 0.0, "early_stopping": False, "max_length": limit + 1}
         rows = theirs.generate(**batch, **options).tolist()
         found = ours.translate_nbest(texts, nbest=1, beam=beam, length_penalty="none", max_length=limit)
-        shown = tokenizer.batch_decode(rows, skip_special_tokens=True)
-        for row, text, (best,) in zip(rows, shown, found, strict=True):
+        for row, (best,) in zip(rows, found, strict=True):
             row = row[1 : row.index(EOS_ID) + 1] if EOS_ID in row else row[1:]
             is_cut = max(len(row), len(best.ids)) >= limit
             if beam == 1 or not is_cut:
                 assert list(best.ids)[: limit - 1] == row[: limit - 1]
-            if not is_cut:
-                assert text == best.text
-                num_ended += 1
-    assert num_ended > 2
 
 
 def test_training_from_what_was_exported_is_training_from_the_original(
