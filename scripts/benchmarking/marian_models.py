@@ -29,7 +29,7 @@ SIZES = ModelConfig(
 )
 # Engines by the formats that `transformer export` writes for them.
 FORMATS = {"transformers": "hf", "ctranslate2": "ct2"}
-_SENTENCEPIECE_SIZE = 1000  # enough for words of the built-in corpus, a piece or two each
+_SENTENCEPIECE_SIZE = 500  # for words of the built-in corpus, a piece or two each
 _SPECIALS = ["<pad>", "<unk>", "<s>", "</s>"]
 _NEVER = -100.0  # the output bias of padding and start, as in models that were imported
 
@@ -54,7 +54,7 @@ def make_tokenizer(num_pieces: int) -> Tokenizer:
     """A SentencePiece model with a vocabulary of this many pieces, most of which it never makes."""
     sentences = (side for pair in builtin_pairs("train", 5_000) for side in pair)
     size = min(_SENTENCEPIECE_SIZE, num_pieces)
-    trained = Tokenizer.train(sentences, size, tokenizer_type="unigram")
+    trained = Tokenizer.train(sentences, size)
     pieces = trained.pieces(range(EOS_ID + 1, len(trained)))
     unused = (f"unused{number}" for number in range(num_pieces - len(trained)))
     return VocabularyTokenizer(VocabularyTokenizer.pack(trained.model, [*_SPECIALS, *pieces, *unused]))
