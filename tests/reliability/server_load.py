@@ -35,11 +35,16 @@ EVERY_S = 0.5
 
 
 class ServerProcess:
-    """`transformer serve` in a process, once it listens."""
+    """`transformer serve` in a process, once it listens.
 
-    def __init__(self, *arguments: object, port: int = 0) -> None:
+    Args:
+        num_threads: that compute, unless OMP_NUM_THREADS is set; None: as many as the command finds right.
+    """
+
+    def __init__(self, *arguments: object, port: int = 0, num_threads: int | None = 1) -> None:
         command = [sys.executable, "-m", "transformer.commands", "serve", *map(str, arguments), "--port", str(port)]
-        environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+        limit = {} if num_threads is None else {"OMP_NUM_THREADS": str(num_threads)}
+        environment = {**limit, **os.environ}
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 (a pipe could fill up)
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment)
         assert self.process.stdout is not None
@@ -184,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     texts = [source for source, _ in builtin_pairs("test", NUM_TEXTS)]
     translator = Translator.load(arguments.run, device="cpu", precision="fp32")
     expected = dict(zip(texts, translator.translate(texts), strict=True))
-    server = ServerProcess(arguments.run, "--device", "cpu", "--precision", "fp32")
+    server = ServerProcess(arguments.run, "--device", "cpu", "--precision", "fp32", num_threads=None)
     try:
         is_well = _loaded(server, expected, arguments.clients, arguments.seconds)
         is_well &= _attacked(server, expected, arguments.hostile)

@@ -143,7 +143,7 @@ def _run(service: Service, listener: socket.socket) -> None:
             logging.disable()
 
     server.handle_exit = stop
-    # What is there now stays: a full garbage collection need not look at the objects of torch, half a million.
+    # What is there now stays: full garbage collections need not look at all the objects of torch.
     gc.collect()
     gc.freeze()
     with _noted_signals():
