@@ -143,7 +143,7 @@ def text_of(data: bytes, form: str) -> str:
 def tags_of(data: bytes, form: str) -> Counter[str]:
     """All that is not text, as often as it is there: tags, line ends of text, elements and parts of Word documents."""
     if form != "docx":
-        patterns = {"html": r"<[^>]*>", "text": r"</?[a-z][^<>\n]*>|[\r\n]", "srt": r"\{\\an8\}|-->|[\r\n]"}
+        patterns = {"html": r"<[^>]*>", "text": r"</?[a-z][^<>\r\n]*>|[\r\n]", "srt": r"\{\\an8\}|-->|[\r\n]"}
         return Counter(re.findall(rf"\{{name\}}|{patterns[form]}", data.decode()))
     found: Counter[str] = Counter()
     for name, content in parts(data).items():

@@ -127,8 +127,9 @@ def test_three_dots_go_on_before_a_small_letter() -> None:
     assert seen_by(subtitles("Well...", "then she left")) == ["Well... then she left"]
 
 
-def test_what_would_be_read_as_times_is_not_written() -> None:
-    found = translated(subtitles("A text."), lambda _: [Translated("00:00:05,000 --> 00:00:06,000")])
+@pytest.mark.parametrize("arrow", ["-->", "--->", "----->"])
+def test_what_would_be_read_as_times_is_not_written(arrow: str) -> None:
+    found = translated(subtitles("A text."), lambda _: [Translated(f"00:00:05,000 {arrow} 00:00:06,000")])
     assert found == subtitles("00:00:05,000 -> 00:00:06,000")
 
 

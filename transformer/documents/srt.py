@@ -19,6 +19,7 @@ from transformer.errors import DataError
 _TIME = r"(\d{1,3}):(\d\d):(\d\d)[,.](\d{1,3})"
 _TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?")
 _ALMOST_TIMES = re.compile(r"\s*[\d:.,]+\s*-->")
+_ARROW = re.compile("--+>")
 _NUMBER = re.compile(r"\s*\d+\s*")
 _LONGEST = 10_000  # characters of a subtitle
 _LONGEST_PAUSE = 3.0  # seconds within a sentence
@@ -59,7 +60,7 @@ class SrtDocument:
         texts = {i: line.text for i, line in self._lines.items()}
         for chain, found in zip(self._of_passages, translations, strict=True):
             for i, content in zip(chain, found or (), strict=found is not None):
-                texts[i] = written_in_text(content).replace("-->", "->")  # which would be read as times
+                texts[i] = _ARROW.sub("->", written_in_text(content))  # or it would be read as times
         out = list(self._raw)
         for subtitle in self._subtitles:
             lines = [self._lines[i] for i in subtitle.lines]

@@ -163,7 +163,7 @@ def prepack_model(model: Transformer, *, quantize: bool = False) -> PrepackedLin
         return None
     linear = QuantizedLinear if quantize else PrepackedLinear
     prepack_linears(model.requires_grad_(False), linear)
-    packed = [
+    packed: list[tuple[nn.Module, str]] = [
         (module, name)
         for module in model.modules()
         if isinstance(module, PrepackedLinear)
