@@ -50,7 +50,8 @@ class _Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if not self._in_equation:
-            self.sections[-1][2 if self._heading is None else 1].append(data)
+            _, heading, text = self.sections[-1]
+            (text if self._heading is None else heading).append(data)
 
 
 def sections(content: str) -> list[Section]:

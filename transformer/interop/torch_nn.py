@@ -216,9 +216,9 @@ def _suits_the_fast_path(theirs: nn.TransformerEncoderLayer) -> bool:
     is_gelu = activation is F.gelu or (type(activation) is nn.GELU and activation.approximate == "none")
     if not is_gelu and activation is not F.relu and type(activation) is not nn.ReLU:
         return False
-    parts: list[tuple[Any, type]] = [(part, nn.Linear) for part in (theirs.linear1, theirs.linear2)]
-    parts += [(part, nn.LayerNorm) for part in (theirs.norm1, theirs.norm2)]
-    return all(type(part) is kind and part.weight is not None and part.bias is not None for part, kind in parts)
+    parts: list[nn.Module] = [theirs.linear1, theirs.linear2, theirs.norm1, theirs.norm2]
+    are_plain = all(type(part) in (nn.Linear, nn.LayerNorm) for part in parts)
+    return are_plain and all(getattr(part, name) is not None for part in parts for name in ("weight", "bias"))
 
 
 def _stack_to_torch(ours: Encoder | Decoder) -> nn.TransformerEncoder | nn.TransformerDecoder:

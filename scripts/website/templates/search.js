@@ -37,7 +37,8 @@
     // Some text around the first word that occurs, with all words marked.
     function snippet(section, words) {
         const places = words.map((word) => section.lowerText.indexOf(word)).filter((place) => place >= 0);
-        const first = Math.max(0, Math.min(...places, section.text.length) - BEFORE);
+        const near = Math.min(...places, section.text.length) - BEFORE;
+        const first = near > 0 ? section.text.indexOf(" ", near) + 1 : 0;
         const text = section.text.slice(places.length ? first : 0).slice(0, LENGTH), lower = text.toLowerCase();
         const parts = [];
         let at = 0;
