@@ -19,8 +19,8 @@ from transformer.commands import end_summary
 ROOT = Path(__file__).parents[2]
 MODULES = {path.stem for path in (ROOT / "transformer" / "commands").glob("*.py")}
 PARTS = {
-    *("__init__", "__main__", "also", "comparison_options", "end_summary", "engine", "error_analysis"),
-    "evaluation_options",
+    *("__init__", "__main__", "also", "comparison_options", "document_files", "end_summary", "engine"),
+    *("error_analysis", "evaluation_options"),
     *("json_lines", "long_run", "outputs", "overfit_check", "scored_texts", "search_options", "selection", "two_files"),
 }
 COMMANDS = sorted(MODULES - PARTS)

@@ -19,7 +19,8 @@ from transformer.errors import CheckpointError, ConfigError
 from transformer.inference.ensemble import Ensemble
 from transformer.inference.translator import Translator
 from transformer.interop import foreign
-from transformer.interop.foreign import converted, is_foreign
+from transformer.interop.foreign import converted
+from transformer.interop.local_files import is_foreign
 from transformer.training.checkpoint import load_model, locate_checkpoint, save_checkpoint
 
 TEXTS = ["A man is sleeping.", "Two dogs are playing in the park."]

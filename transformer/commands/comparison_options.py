@@ -16,7 +16,7 @@ from transformer.errors import ConfigError
 from transformer.hub import is_model_id
 from transformer.inference.significance import NUM_RESAMPLES, NUM_TRIALS
 from transformer.inspection.report import NUM_EXAMPLES
-from transformer.interop.foreign import is_foreign
+from transformer.interop.local_files import is_foreign
 
 _TRANSLATION = {**SEARCH_DEFAULTS, "device": "auto", "precision": "auto"}
 _SAMPLES = {"bootstrap": NUM_RESAMPLES, "randomization": NUM_TRIALS}

@@ -15,7 +15,7 @@ from transformer.commands.scored_texts import (
 from transformer.commands.search_options import SEARCH_DEFAULTS
 from transformer.errors import ConfigError
 from transformer.hub import is_model_id
-from transformer.interop.foreign import is_foreign
+from transformer.interop.local_files import is_foreign
 
 # Options of the translation, which --hyp replaces, with their defaults.
 _TRANSLATION = {

@@ -15,7 +15,8 @@ from transformer.data.tags import list_languages
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import ConfigError, warn
 from transformer.hub import fetch_model, is_model_id
-from transformer.interop.foreign import is_foreign, read_model
+from transformer.interop.foreign import read_model
+from transformer.interop.local_files import is_foreign
 from transformer.training.checkpoint import save_checkpoint
 
 

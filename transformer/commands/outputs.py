@@ -9,7 +9,7 @@ from transformer.data.compression import COMPRESSION_SUFFIXES
 from transformer.errors import ConfigError
 from transformer.files import check_not_input, check_replaceable
 from transformer.hub import is_model_id
-from transformer.interop.foreign import is_foreign
+from transformer.interop.local_files import is_foreign
 from transformer.sections.validation_set import name_and_corpus
 from transformer.training.run_directory import CHECKSUMS, RUN_DIRECTORIES, find_checkpoint, is_run
 

@@ -22,23 +22,14 @@ from transformer.errors import CheckpointError, warn
 from transformer.files import write_atomic
 from transformer.hub import check_home
 from transformer.interop import marian_directory, opus_release
+from transformer.interop.local_files import DECODER
 from transformer.interop.marian_model import MarianModel
 
 # Writes a checkpoint atomically: `save_checkpoint`, which is in a room above.
 Save = Callable[[Path, Config, Tokenizer, dict[str, Tensor]], None]
 _FORMAT = 1  # of what is kept; another number for another conversion of the same files
 _CACHE = "attention-is-all-you-need"
-_CHECKPOINT_FILES = ("config.yaml", "checkpoints", "best")
 _SUFFIXES = (".json", ".spm", ".safetensors", ".npz", ".yml", ".yaml", ".zip", ".md")
-
-
-def is_foreign(path: str | Path) -> bool:
-    """Whether a path is a model in another format than ours, readable or not."""
-    path = Path(path)
-    if path.is_dir():
-        is_ours = any((path / name).exists() for name in _CHECKPOINT_FILES)
-        return not is_ours and any((path / name).is_file() for name in ("config.json", opus_release.DECODER))
-    return path.suffix == ".zip" and path.is_file()
 
 
 def converted(path: Path, save: Save) -> Path:
@@ -84,7 +75,7 @@ def read_model(path: Path) -> MarianModel:
         with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=_cache()) as directory:
             opus_release.unpack(path, Path(directory))
             return opus_release.read_release(Path(directory), str(path))
-    if (path / opus_release.DECODER).is_file() and not (path / marian_directory.WEIGHTS).is_file():
+    if (path / DECODER).is_file() and not (path / marian_directory.WEIGHTS).is_file():
         return opus_release.read_release(path, str(path))
     return marian_directory.read_directory(path)
 

@@ -1,4 +1,7 @@
-"""Files of models from elsewhere: regular ones, within their directory, and not too large."""
+"""Files of models from elsewhere: which they are, and what is read: regular, in their directory, not too large.
+
+Imports no torch, for commands that only ask which file they got.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,17 @@ from transformer.files import is_special_file
 
 # Of configurations, vocabularies and SentencePiece models; the largest that are known have a few megabytes.
 _MAX_BYTES = 64 << 20
+DECODER = "decoder.yml"  # of OPUS-MT's releases
+_OUR_FILES = ("config.yaml", "checkpoints", "best")
+
+
+def is_foreign(path: str | Path) -> bool:
+    """Whether a path is a model in another format than ours, readable or not."""
+    path = Path(path)
+    if path.is_dir():
+        is_ours = any((path / name).exists() for name in _OUR_FILES)
+        return not is_ours and any((path / name).is_file() for name in ("config.json", DECODER))
+    return path.suffix == ".zip" and path.is_file()
 
 
 def read_bytes(path: Path, name: str | None = None, *, most: int = _MAX_BYTES) -> bytes:

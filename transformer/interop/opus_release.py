@@ -20,12 +20,11 @@ from torch import Tensor
 
 from transformer.config_file import parse_yaml
 from transformer.errors import CheckpointError
-from transformer.interop.local_files import read_bytes
+from transformer.interop.local_files import DECODER, read_bytes
 from transformer.interop.marian_model import LONGEST_SOURCE, UNKNOWN_LANGUAGE, MarianModel, as_float
 from transformer.interop.marian_vocabulary import PADDING, parse_yaml_vocabulary, vocabulary
 from transformer.interop.marian_weights import OUTPUT_BIAS, SHARED, SOURCE, TARGET
 
-DECODER = "decoder.yml"
 _SPM = ("source.spm", "target.spm")
 _README = "README.md"
 _OPTIONS = "special:model.yml"
@@ -175,7 +174,7 @@ def _arrays(path: Path, name: str) -> dict[str, npt.NDArray[Any]]:
         raise CheckpointError(f"{name}: is missing")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
+            if not isinstance(archive, np.lib.npyio.NpzFile) or archive.zip is None:
                 raise CheckpointError(f"{name}: not an .npz archive")
             for info in archive.zip.infolist():
                 _check_size(name, info)

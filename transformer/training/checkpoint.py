@@ -24,7 +24,8 @@ from transformer.data.vocabulary_tokenizer import load_tokenizer
 from transformer.errors import CheckpointError
 from transformer.files import fsync, remove_atomic
 from transformer.hub import check_links, fetch_model, is_model_id
-from transformer.interop.foreign import converted, is_foreign
+from transformer.interop.foreign import converted
+from transformer.interop.local_files import is_foreign
 from transformer.model.alternatives.build import build_model
 from transformer.model.transformer import Transformer
 from transformer.training import integrity
