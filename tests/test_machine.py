@@ -146,6 +146,7 @@ def test_threads_sleep_if_other_programs_need_the_cpus(
     monkeypatch.setattr(machine, "num_cpus", lambda: 5)
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
     monkeypatch.setattr(machine, "_LOAD", tmp_path / "loadavg")
+    monkeypatch.setattr(machine, "_OWN_THREADS", tmp_path)  # others of this process may run
     if load:
         (tmp_path / "loadavg").write_text(f"{load}\n")
     machine.let_threads_sleep()

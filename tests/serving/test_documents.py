@@ -177,4 +177,4 @@ def test_the_translations_of_an_ensemble_have_no_alignment(upper_case: UpperCase
     assert not model_of(upper_case).has_attention
     upper_case.gate.set()
     found = in_batches(model_of(upper_case), Batcher(), "", lambda translate: translate(["a"]))
-    assert found.result(10) == [Translated("A", ())]
+    assert found.result(10) == [Translated("A")]

@@ -381,6 +381,8 @@ def test_option_names_occur_in_the_configuration_and_in_build_only() -> None:
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         name = str(path.relative_to(PACKAGE))
+        if name.startswith("interop/"):  # which says what each option is called elsewhere
+            continue
         words = compared(ast.parse(path.read_text(encoding="utf-8"))) & options
         if words:
             found[name] = words
