@@ -21,9 +21,10 @@ def read_lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").split("\n")[:-1]
 
 
+# Words without spaces, from right to left, with combining marks, of composed syllables: 15 seconds each.
 @pytest.mark.slow
 @pytest.mark.longest
-@pytest.mark.parametrize("language", corpora.LANGUAGES)
+@pytest.mark.parametrize("language", ["zh", "ar", "hi", "ko"])
 def test_a_model_learns_to_write_the_language_exactly(
     tmp_path: Path, language: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

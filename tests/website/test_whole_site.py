@@ -16,7 +16,7 @@ from website.executed import SUFFIXES, Executed, Output, execute
 
 import transformer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.longest]
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WALK = (ROOT / "docs" / "WALKTHROUGH.md").read_text(encoding="utf-8")
 
