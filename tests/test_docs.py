@@ -250,23 +250,23 @@ def test_the_fine_tuning_example_trains_a_finished_run(
     assert len(Translator.load("runs/tuned", device="cpu").translate(["A man is walking."])) == 1
 
 
-def test_the_examples_of_the_questions_run_on_a_finished_run(
-    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def finished_run(trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A current directory in which runs/my is a finished run."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "my").symlink_to(trained_run)
+
+
+@pytest.mark.usefixtures("finished_run")
+def test_the_examples_of_the_questions_run_on_a_finished_run(capsys: pytest.CaptureFixture[str]) -> None:
     for program in (*python_blocks("docs/FAQ.md"), *python_blocks("docs/SEARCH.md")):
         exec(program, {})
     assert capsys.readouterr().out.count("[") > 7
 
 
-def test_the_example_of_scoring_runs_on_a_finished_run(
-    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "my").symlink_to(trained_run)
+@pytest.mark.usefixtures("finished_run")
+def test_the_example_of_scoring_runs_on_a_finished_run(capsys: pytest.CaptureFixture[str]) -> None:
     (program,) = python_blocks("docs/SCORING.md")
     exec(program, {})
     log_prob, perplexity, *ranks = capsys.readouterr().out.split()
@@ -274,12 +274,8 @@ def test_the_example_of_scoring_runs_on_a_finished_run(
     assert len(ranks) > 3
 
 
-def test_the_examples_of_documents_run_on_a_finished_run(
-    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "my").symlink_to(trained_run)
+@pytest.mark.usefixtures("finished_run")
+def test_the_examples_of_documents_run_on_a_finished_run(capsys: pytest.CaptureFixture[str]) -> None:
     for program in python_blocks("docs/DOCUMENTS.md"):
         exec(program, {})
     assert capsys.readouterr().out.endswith("<p>A <b>MAN</b> IS SLEEPING.</p>\n")
