@@ -17,7 +17,7 @@ from torch import Tensor
 from transformer.errors import CheckpointError
 from transformer.interop.generation_settings import read_settings
 from transformer.interop.local_files import read_bytes
-from transformer.interop.marian_model import UNKNOWN_LANGUAGE, MarianModel, as_float
+from transformer.interop.marian_model import UNKNOWN_LANGUAGE, MarianModel, as_float, sizes_of
 from transformer.interop.marian_vocabulary import PADDING, parse_json, vocabulary
 from transformer.interop.marian_weights import SHARED, SOURCE, TARGET
 
@@ -166,12 +166,7 @@ def _model_keys(file: str, config: dict[str, Any]) -> dict[str, Any]:
         "num_heads": "encoder_attention_heads",
         "d_ff": "encoder_ffn_dim",
     }
-    for name in names.values():
-        if type(config.get(name)) is not int:
-            raise CheckpointError(f"{file}: {name}={config.get(name)!r} must be a whole number")
-    keys: dict[str, Any] = {ours: config[theirs] for ours, theirs in names.items()}
-    if keys["num_decoder_layers"] == keys["num_layers"]:
-        keys["num_decoder_layers"] = None
+    keys = sizes_of(config, names, file)
     for name in ("dropout", "attention_dropout", "activation_dropout"):
         if type(value := config.get(name, 0.0)) in (int, float):
             keys[name] = as_float(value)

@@ -7,7 +7,7 @@ decoder, so it is our <s>; our padding is a row of zeros that Marian does not ha
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
 
@@ -197,6 +197,16 @@ class MarianModel:
                 )
             if not found.is_floating_point() or not found.isfinite().all():
                 raise CheckpointError(f"{self.name}: {name} contains values that are no finite numbers")
+
+
+def sizes_of(values: Mapping[str, Any], names: Mapping[str, str], file: str) -> dict[str, Any]:
+    """Keys of our model from theirs, such as `{"d_model": "dim-emb"}`. CheckpointError for one that is not an int."""
+    for name in names.values():
+        if type(values.get(name)) is not int:
+            raise CheckpointError(f"{file}: {name}={values.get(name)!r} must be a whole number")
+    keys = {ours: values[theirs] for ours, theirs in names.items()}
+    is_equal = keys["num_decoder_layers"] == keys["num_layers"]
+    return keys | {"num_decoder_layers": None} if is_equal else keys
 
 
 def as_float(number: float) -> float:

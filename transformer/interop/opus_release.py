@@ -21,7 +21,7 @@ from torch import Tensor
 from transformer.config_file import parse_yaml
 from transformer.errors import CheckpointError
 from transformer.interop.local_files import DECODER, read_bytes
-from transformer.interop.marian_model import LONGEST_SOURCE, UNKNOWN_LANGUAGE, MarianModel, as_float
+from transformer.interop.marian_model import LONGEST_SOURCE, UNKNOWN_LANGUAGE, MarianModel, as_float, sizes_of
 from transformer.interop.marian_vocabulary import PADDING, parse_yaml_vocabulary, vocabulary
 from transformer.interop.marian_weights import OUTPUT_BIAS, SHARED, SOURCE, TARGET
 
@@ -216,14 +216,9 @@ def _model_keys(options: dict[str, Any], name: str) -> dict[str, Any]:
         "num_heads": "transformer-heads",
         "d_ff": "transformer-dim-ffn",
     }
-    for key in names.values():
-        if type(options.get(key)) is not int:
-            raise CheckpointError(f"{name}: {key}={options.get(key)!r} must be a whole number")
-    keys: dict[str, Any] = {ours: options[key] for ours, key in names.items()}
+    keys = sizes_of(options, names, name)
     if options.get("transformer-decoder-dim-ffn") not in (None, 0, keys["d_ff"]):
         raise CheckpointError(f"{name}: transformer-decoder-dim-ffn differs from transformer-dim-ffn")
-    if keys["num_decoder_layers"] == keys["num_layers"]:
-        keys["num_decoder_layers"] = None
     return keys | {"activation": options.get("transformer-ffn-activation", "swish")}
 
 
