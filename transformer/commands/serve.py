@@ -7,7 +7,6 @@ or SIGTERM ends it after the requests that it has accepted. It needs the extra `
 
 import argparse
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -143,9 +142,6 @@ def _run(service: Service, listener: socket.socket) -> None:
             logging.disable()
 
     server.handle_exit = stop
-    # What is there now stays: full garbage collections need not look at all the objects of torch.
-    gc.collect()
-    gc.freeze()
     with _noted_signals():
         server.run(sockets=[listener])
     if server.force_exit:  # by a second Ctrl-C; Python cannot end the thread that translates
