@@ -123,7 +123,7 @@ def _write_ctranslate2(exported: Exported, directory: Path, precision: str) -> l
     )
     _write_tokenizers(exported, directory)
     notes = _notes_on_tags(exported)
-    if search.length_penalty == "gnmt" and search.alpha and search.beam > 1:
+    if exported.ranks_otherwise:
         notes.append(
             f"CTranslate2 divides log P by |Y|^alpha, not by ((5 + |Y|) / 6)^{search.alpha:g} as this model's search: "
             "give its users an alpha, or train and score with search.length_penalty=power"

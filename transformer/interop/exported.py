@@ -55,6 +55,12 @@ class Exported:
         return dataclasses.replace(self.config, run_dir=Config().run_dir, data=data)
 
     @property
+    def ranks_otherwise(self) -> bool:
+        """Whether its search ranks beams by a length penalty that no other engine has."""
+        search = self.config.search
+        return search.length_penalty == "gnmt" and search.alpha != 0 and search.beam > 1
+
+    @property
     def num_positions(self) -> int:
         """The longest input or output that a format with a table of positions should allow."""
         search = self.config.search

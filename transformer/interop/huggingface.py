@@ -179,7 +179,7 @@ def _notes(exported: Exported, parts: Parts) -> list[str]:
             f"model.norm_eps is {parts.norm_eps:g} here, and {_NORM_EPS:g} in transformers, which cannot be told: "
             "logits differ in the fifth digit"
         )
-    if search.length_penalty == "gnmt" and search.alpha and search.beam > 1:
+    if exported.ranks_otherwise:
         notes.append(
             f"generate() divides log P by |Y|^{search.alpha:g}, not by ((5 + |Y|) / 6)^{search.alpha:g}: translations "
             "may differ from those of search.length_penalty=gnmt, not from those of power"

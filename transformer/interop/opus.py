@@ -165,6 +165,6 @@ def _notes(exported: Exported, parts: Parts) -> list[str]:
             f"model.norm_eps is {parts.norm_eps:g} here, and fixed in each engine that reads this form: logits differ "
             "in the fifth digit"
         )
-    if search.length_penalty == "gnmt" and search.alpha and search.beam > 1:
+    if exported.ranks_otherwise:
         notes.append(f"Marian divides log P by |Y|^{search.alpha:g}, not by ((5 + |Y|) / 6)^{search.alpha:g}")
     return notes
