@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import runpy
 import shutil
@@ -24,7 +25,7 @@ import value_mutators
 from ablation.report import as_rows, markdown
 from ablation.runs import read_results
 from command_lines import COMMANDS, end_of
-from harness import Case, InvariantError
+from harness import Case, InvariantError, Stats, fuzz
 from safetensors.torch import load_file, save_file
 
 from transformer.commands import tokenizer as tokenizer_command
@@ -64,6 +65,14 @@ class Target:
     share: int  # of a thousand cases
     limit_s: float = 20.0  # per case
     memory: int = 2 << 30  # bytes
+
+
+def fuzz_target(name: str, cases: int, directory: Path) -> Stats:
+    """Run the first cases of one target, with all files and caches in `directory`, in a process of their own."""
+    os.environ |= {"HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(directory / "cached")}
+    os.chdir(directory)
+    target = Targets(directory / "files").all()[name]
+    return fuzz(name, target.case, range(cases), seed=7, limit_s=target.limit_s, memory=target.memory)
 
 
 class Targets:
