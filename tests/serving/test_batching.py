@@ -229,37 +229,6 @@ def test_the_requests_of_a_batch_are_ended_together(work: UpperCase) -> None:
         futures[2].result(0)
 
 
-def test_clients_that_were_answered_together_are_waited_for_a_little(
-    work: UpperCase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batching, "_LONGEST_PAUSE_S", 10)
-    batcher = Batcher()
-    occupy(batcher, work)
-    both = [batcher.submit(work, texts) for texts in (["a"], ["b", "c"])]
-    work.gate.set()
-    results(*both)
-    until(lambda: batcher.num_batches == 2)
-    batcher._last_s = 1000.0
-    again = [batcher.submit(work, ["d", "e", "f"])]
-    time.sleep(0.05)  # in which it would be computed alone
-    again.append(batcher.submit(work, ["g"]))
-    assert results(*again) == [["D", "E", "F"], ["G"]]
-    assert work.batches[2:] == [["d", "g", "e", "f"]]
-
-
-def test_a_client_is_not_waited_for_that_does_not_come(work: UpperCase) -> None:
-    batcher = Batcher()
-    occupy(batcher, work)
-    both = [batcher.submit(work, [text]) for text in ("a", "b")]
-    work.gate.set()
-    results(*both)
-    until(lambda: batcher.num_batches == 2)
-    batcher._last_s = 1000.0
-    start = time.monotonic()
-    assert results(batcher.submit(work, ["c"])) == [["C"]]
-    assert time.monotonic() - start < 5
-
-
 def test_what_follows_an_accepted_request_is_never_refused(work: UpperCase) -> None:
     batcher = Batcher(max_waiting=1, max_client_requests=1)
     occupy(batcher, work)
@@ -305,17 +274,3 @@ def test_after_a_stop_the_rest_of_an_accepted_request_is_computed_until_the_end(
     batcher.close()
     with pytest.raises(StoppingError, match="the server is stopping"):
         batcher.submit(work, ["c"], is_accepted=True)
-
-
-def test_a_request_long_after_a_batch_of_several_waits_for_nobody(
-    work: UpperCase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batching, "_LONGEST_PAUSE_S", 30)
-    batcher = Batcher()
-    occupy(batcher, work)
-    both = [batcher.submit(work, [text]) for text in ("a", "b")]
-    work.gate.set()
-    results(*both)
-    until(lambda: batcher.num_batches == 2)
-    batcher._last_s, batcher._ended_at = 1000.0, time.monotonic() - 501
-    assert results(batcher.submit(work, ["c"])) == [["C"]]

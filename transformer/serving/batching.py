@@ -14,10 +14,6 @@ from typing import Any, Protocol
 
 _LONGEST_WAIT_S = 60  # that a client is told to wait
 _NEWEST = 0.2  # the newest batch's share of the running mean of seconds per text
-# 16 clients that got their answers together ask again within milliseconds of each other. The longest pause between two
-# of their requests, and the longest time until all are there, as parts of the time of the last batch.
-_PAUSE, _GATHERING = 0.1, 0.5
-_LONGEST_PAUSE_S = 0.02
 # Of a batch of several texts: as much as is searched at a time, so that long texts do not hold up others for longer.
 _MOST_CHARACTERS = 16_384
 _BATCHES_BETWEEN_RESTS = 256  # some seconds of small batches
@@ -138,12 +134,9 @@ class Batcher:
         self._rest = rest
         self._jobs: list[_Job] = []  # the next one first
         self._changed = threading.Condition()
-        self._num_awaited = 1  # waiting requests, for which the thread is woken up
-        self._submitted_at = 0.0
         self._is_stopping = self._is_closed = False
         self._thread: threading.Thread | None = None
         self._seconds_per_text = 0.0
-        self._last_requests, self._last_s, self._ended_at = 0, 0.0, 0.0  # of the last batch
 
     @property
     def is_stopping(self) -> bool:
@@ -177,12 +170,10 @@ class Batcher:
             if not is_accepted or self._is_closed:
                 self._check(len(texts), client)
             self._jobs.append(job)
-            self._submitted_at = time.monotonic()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="translation", daemon=True)
                 self._thread.start()
-            if self._num_requests() >= self._num_awaited:
-                self._changed.notify()
+            self._changed.notify()
         return job.future
 
     def _check(self, num_texts: int, client: str) -> None:
@@ -215,9 +206,7 @@ class Batcher:
         while batch := self._next():
             start = time.monotonic()
             self._compute(batch)
-            self._ended_at = time.monotonic()
-            self._last_requests, self._last_s = len({part.job for part in batch}), self._ended_at - start
-            newest = self._last_s / len(batch)
+            newest = (time.monotonic() - start) / len(batch)
             self._seconds_per_text += (newest - self._seconds_per_text) * (_NEWEST if self.num_batches else 1.0)
             self.num_batches += 1
             self.num_texts += len(batch)
@@ -229,34 +218,14 @@ class Batcher:
         """The next batch, as soon as there is one; empty at the end."""
         with self._changed:
             while True:
-                if self._num_waiting():
-                    self._gather()
-                    if batch := self._take():  # unless all were cancelled
-                        return batch
+                if batch := self._take():  # none if all were cancelled
+                    return batch
                 if self._is_closed:
                     return []
                 self._changed.wait()
 
-    def _gather(self) -> None:
-        """Wait a little for the clients of the last batch, if there were more than wait now.
-
-        They have just got their answers, and many ask again at once, one after the other. The first one's request would
-        otherwise be computed alone.
-        """
-        pause = min(_LONGEST_PAUSE_S, _PAUSE * self._last_s)
-        self._num_awaited = self._last_requests
-        while self._num_requests() < self._last_requests and not self._is_stopping:
-            end = min(self._ended_at + _GATHERING * self._last_s, max(self._ended_at, self._submitted_at) + pause)
-            if (left := end - time.monotonic()) <= 0:
-                break
-            self._changed.wait(left)
-        self._num_awaited = 1
-
     def _num_waiting(self) -> int:
         return sum(job.num_waiting for job in self._jobs)
-
-    def _num_requests(self) -> int:
-        return sum(job.num_waiting > 0 for job in self._jobs)
 
     def _take(self) -> list[_Part]:
         self._jobs = [job for job in self._jobs if job.num_waiting]
