@@ -67,7 +67,7 @@ def measure(path: str, src: Path | None, ref: Path | None, num_sentences: int, m
     assert given.sources is not None  # both ways have them
     texts, references = given.sources[:num_sentences], [side[:num_sentences] for side in given.references]
     scorer, ours = Scorer(), Translator.load(path, device="cpu", precision="fp32")
-    report: dict[str, Any] = {"run": exported.origin, "sentences": len(texts), "searches": [], "logits": {}}
+    report: dict[str, Any] = {"run": Path(path).name, "sentences": len(texts), "searches": [], "logits": {}}
     with tempfile.TemporaryDirectory(prefix="engines-") as directory:
         for to in ("hf", "ct2", "onnx"):
             stage(f"exporting to {to}")
@@ -166,7 +166,7 @@ def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
 def markdown(report: dict[str, Any]) -> str:
     """The tables of a report."""
     lines = [
-        f"| {report['sentences']:,} sentences | beam | alpha | the same translation | BLEU | BLEU of the run |",
+        f"| {report['run']}, {report['sentences']:,} sentences | beam | alpha | the same translation | BLEU | BLEU of the run |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in report["searches"]:

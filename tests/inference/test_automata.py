@@ -48,27 +48,27 @@ def test_a_phrase_that_must_occur_twice_does_not_overlap_with_itself() -> None:
     assert walk([[1, 2, 1], [1, 2, 1]], [1, 2, 1, 2, 1]) == [0, 1, 2, 3, 3, 4]
 
 
-@pytest.mark.parametrize("seed", range(101))
-def test_all_tokens_are_met_exactly_where_each_phrase_occurs_often_enough(seed: int) -> None:
-    rng = random.Random(seed)
-    phrases = random_phrases(rng)
-    ids = [rng.randrange(4) for _ in range(29)]
-    total = sum(map(len, phrases))
-    for t, progress in enumerate(walk(phrases, ids)):
-        assert (progress == total) == is_met(phrases, ids[:t])
+def test_all_tokens_are_met_exactly_where_each_phrase_occurs_often_enough() -> None:
+    for seed in range(101):
+        rng = random.Random(seed)
+        phrases = random_phrases(rng)
+        ids = [rng.randrange(4) for _ in range(29)]
+        total = sum(map(len, phrases))
+        for t, progress in enumerate(walk(phrases, ids)):
+            assert (progress == total) == is_met(phrases, ids[:t]), seed
 
 
-@pytest.mark.parametrize("seed", range(101))
-def test_some_token_always_raises_the_progress_until_all_are_met(seed: int) -> None:
-    rng = random.Random(seed)
-    phrases = random_phrases(rng)
-    automata = Automata.of([phrases], 5)
-    states, width = automata.starts[:, None], automata.alphabet.size(1) + 1
-    for _ in range(31):
-        progress = int(automata.progress(states))
-        reached = automata.progress(automata.after(states))[0, 0]
-        assert int(reached.max()) > progress or progress == int(automata.totals)
-        states = automata.after(states)[:, :, rng.randrange(width)]
+def test_some_token_always_raises_the_progress_until_all_are_met() -> None:
+    for seed in range(101):
+        rng = random.Random(seed)
+        phrases = random_phrases(rng)
+        automata = Automata.of([phrases], 5)
+        states, width = automata.starts[:, None], automata.alphabet.size(1) + 1
+        for _ in range(31):
+            progress = int(automata.progress(states))
+            reached = automata.progress(automata.after(states))[0, 0]
+            assert int(reached.max()) > progress or progress == int(automata.totals), seed
+            states = automata.after(states)[:, :, rng.randrange(width)]
 
 
 def test_sentences_with_fewer_phrases_are_filled_up_and_kept_apart() -> None:
