@@ -34,7 +34,7 @@ from transformer.progress import stage
 
 _BATCH = 50
 Texts = Sequence[str]
-Translate = Callable[[Texts, int, float], list[str]]  # with a beam and alpha
+Translate = Callable[[Texts, int, float], list[tuple[str, bool]]]  # with a beam and alpha: text, whether it was cut
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,18 +44,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--ref", type=Path, metavar="FILE", help="their references")
     parser.add_argument("--sentences", type=int, default=1000, metavar="N", help="at most (default: %(default)s)")
     parser.add_argument("--max-length", type=int, default=100, metavar="N", help="of outputs (default: %(default)s)")
+    parser.add_argument("--tokenize", default="13a", metavar="NAME", help="of sacreBLEU (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     arguments = parser.parse_args(argv)
     if (arguments.src is None) != (arguments.ref is None):
         raise ConfigError("--src and --ref belong together: give both")
     if arguments.sentences < 1 or arguments.max_length < 1:
         raise ConfigError("--sentences and --max-length must be at least 1")
-    report = measure(arguments.run, arguments.src, arguments.ref, arguments.sentences, arguments.max_length)
+    names = ("src", "ref", "sentences", "max_length", "tokenize")
+    report = measure(arguments.run, **{name: getattr(arguments, name) for name in names})
     print(json.dumps(report, indent=1) if arguments.json else markdown(report))
     return 0
 
 
-def measure(path: str, src: Path | None, ref: Path | None, num_sentences: int, max_length: int) -> dict[str, Any]:
+def measure(
+    path: str, *, src: Path | None, ref: Path | None, sentences: int, max_length: int, tokenize: str
+) -> dict[str, Any]:
     """Translations, scores and logits of all engines beside those of the run."""
     exported = Exported.load(path)
     config = exported.config
@@ -65,8 +69,8 @@ def measure(path: str, src: Path | None, ref: Path | None, num_sentences: int, m
         else EvaluationSet.from_files(src, [ref])
     )
     assert given.sources is not None  # both ways have them
-    texts, references = given.sources[:num_sentences], [side[:num_sentences] for side in given.references]
-    scorer, ours = Scorer(), Translator.load(path, device="cpu", precision="fp32")
+    texts, references = given.sources[:sentences], [side[:sentences] for side in given.references]
+    scorer, ours = Scorer(tokenize), Translator.load(path, device="cpu", precision="fp32")
     report: dict[str, Any] = {"run": Path(path).name, "sentences": len(texts), "searches": [], "logits": {}}
     with tempfile.TemporaryDirectory(prefix="engines-") as directory:
         for to in ("hf", "ct2", "onnx"):
@@ -79,18 +83,22 @@ def measure(path: str, src: Path | None, ref: Path | None, num_sentences: int, m
         }
         for beam, alpha in ((1, 0.0), (config.search.beam, 0.0), (config.search.beam, config.search.alpha)):
             stage(f"beam {beam}, alpha {alpha}")
-            wanted = _ours(ours, max_length)(texts, beam, alpha)
-            rows = {name: translate(texts, beam, alpha) for name, translate in engines.items()}
+            wanted, _ = zip(*_ours(ours, max_length)(texts, beam, alpha), strict=True)
+            rows = {
+                name: tuple(zip(*translate(texts, beam, alpha), strict=True)) for name, translate in engines.items()
+            }
             report["searches"] += [
                 {
                     "engine": name,
                     "beam": beam,
                     "alpha": alpha,
                     "same": sum(map(str.__eq__, wanted, found)),
+                    "cut": sum(cut),
+                    "same_of_ended": sum(a == b for a, b, is_cut in zip(wanted, found, cut, strict=True) if not is_cut),
                     "bleu": scorer.score(found, references)["bleu"].score,
                     "our_bleu": scorer.score(wanted, references)["bleu"].score,
                 }
-                for name, found in rows.items()
+                for name, (found, cut) in rows.items()
             ]
         stage("logits")
         report["logits"] = _logit_differences(exported, Path(directory), texts[:_BATCH], wanted[:_BATCH])
@@ -98,9 +106,10 @@ def measure(path: str, src: Path | None, ref: Path | None, num_sentences: int, m
 
 
 def _ours(translator: Translator, max_length: int) -> Translate:
-    def translate(texts: Texts, beam: int, alpha: float) -> list[str]:
+    def translate(texts: Texts, beam: int, alpha: float) -> list[tuple[str, bool]]:
         limits: Any = {"max_length": max_length, "max_length_offset": max_length, "allow_unknown": False}
-        return translator.translate(texts, beam=beam, alpha=alpha, length_penalty="power", **limits)
+        found = translator.translate_nbest(texts, nbest=1, beam=beam, alpha=alpha, length_penalty="power", **limits)
+        return [(best.text, best.ids[-1:] not in ((), (EOS_ID,))) for (best,) in found]
 
     return translate
 
@@ -112,14 +121,17 @@ def _huggingface(directory: Path, max_length: int) -> Translate:
     model = AutoModelForSeq2SeqLM.from_pretrained(directory, dtype=torch.float32).eval()
 
     @torch.inference_mode()
-    def translate(texts: Texts, beam: int, alpha: float) -> list[str]:
+    def translate(texts: Texts, beam: int, alpha: float) -> list[tuple[str, bool]]:
         # Without a penalty, the best is found once it has ended; with one, a longer output may still be better.
         rule = "never" if alpha and beam > 1 else False
         options = {"num_beams": beam, "length_penalty": alpha, "early_stopping": rule, "max_length": max_length + 1}
-        found: list[str] = []
+        found: list[tuple[str, bool]] = []
         for first in range(0, len(texts), _BATCH):
             inputs = tokenizer(list(texts[first : first + _BATCH]), return_tensors="pt", padding=True)
-            found += tokenizer.batch_decode(model.generate(**inputs, **options), skip_special_tokens=True)
+            rows = model.generate(**inputs, **options)
+            ended = (rows[:, 1:] == tokenizer.eos_token_id).any(1).tolist()
+            outputs = tokenizer.batch_decode(rows, skip_special_tokens=True)
+            found += [(text, not has_ended) for text, has_ended in zip(outputs, ended, strict=True)]
         return found
 
     return translate
@@ -165,13 +177,16 @@ def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
 
 def markdown(report: dict[str, Any]) -> str:
     """The tables of a report."""
+    name = f"{report['run']}, {report['sentences']:,} sentences"
     lines = [
-        f"| {report['run']}, {report['sentences']:,} sentences | beam | alpha | the same translation | BLEU | BLEU of the run |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        f"| {name} | beam | alpha | the same translation | cut at the limit | BLEU | BLEU of the run |",
+        f"| --- |{' ---: |' * 6}",
     ]
     for row in report["searches"]:
         scores = f"{row['bleu']:.2f} | {row['our_bleu']:.2f}"
-        lines.append(f"| {row['engine']} | {row['beam']} | {row['alpha']:g} | {row['same']:,} | {scores} |")
+        lines.append(
+            f"| {row['engine']} | {row['beam']} | {row['alpha']:g} | {row['same']:,} | {row['cut']:,} | {scores} |"
+        )
     kept = "the same bits" if report["same_weights"] else "other bits"
     differences = [f"{name} {value:.1e}" for name, value in report["logits"].items()]
     logits = f"Largest difference of a logit: {', '.join(differences)}."

@@ -34,12 +34,12 @@ def test_all_engines_translate_as_the_run_does(
 
 
 def test_the_table_has_a_row_for_each_engine_and_search() -> None:
-    row = {"engine": "CTranslate2", "beam": 4, "alpha": 0.6, "same": 1234, "bleu": 95.941, "our_bleu": 95.9}
+    row = {"engine": "CTranslate2", "beam": 4, "alpha": 0.6, "same": 1234, "cut": 5, "bleu": 95.941, "our_bleu": 95.9}
     logits = {"ONNX Runtime": 1.23e-6}
     report = {"run": "mine", "sentences": 1500, "searches": [row], "same_weights": False, "logits": logits}
     *table, _, last = engines.markdown(report).splitlines()
     assert table[0].startswith("| mine, 1,500 sentences | ") and table[2:] == [
-        "| CTranslate2 | 4 | 0.6 | 1,234 | 95.94 | 95.90 |"
+        "| CTranslate2 | 4 | 0.6 | 1,234 | 5 | 95.94 | 95.90 |"
     ]
     assert re.search(r"other bits\. Largest difference of a logit: ONNX Runtime 1\.2e-06\.$", last)
 
