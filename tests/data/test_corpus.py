@@ -420,6 +420,7 @@ def test_a_published_test_set_is_fetched_once(statmt: Path) -> None:
     assert list(aligned_lines(source, *references)) == [("A dog.", "Ein Hund."), ("Two cats.", "Zwei Katzen.")]
     statmt.unlink()
     assert published_test_set("wmt14/full", "en", "de") == (source, references)
+    assert published_test_set("wmt14/full", "eng", "deu") == (source, references), "the same languages"
 
 
 def test_a_test_set_that_cannot_be_fetched_is_one_line_that_names_the_way_out(

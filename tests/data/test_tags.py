@@ -6,8 +6,16 @@ import pytest
 
 from transformer.data.builtin import builtin_pairs
 from transformer.data.pairs import Corpus
-from transformer.data.tags import begins_with_other_tag, changes_text, num_tag_pieces, split_tag, tagged
+from transformer.data.tags import (
+    begins_with_other_tag,
+    changes_text,
+    num_tag_pieces,
+    split_tag,
+    tag_of_language,
+    tagged,
+)
 from transformer.data.tokenizer import Tokenizer
+from transformer.errors import ConfigError
 
 TAGS = ["<2de>", "<bt>"]
 
@@ -47,6 +55,46 @@ def test_only_a_known_tag_at_the_beginning_is_one(text: str, expected: tuple[str
 )
 def test_what_looks_like_a_tag_and_is_none_is_found(text: str, expected: bool) -> None:
     assert begins_with_other_tag(text, TAGS) is expected
+
+
+def test_without_tags_only_a_code_looks_like_one() -> None:
+    for text, expected in ((">>deu<< A", True), (" >>deu<<A", True), ("<b>A</b>", False), (">> A <<", False)):
+        assert begins_with_other_tag(text, []) is expected
+
+
+@pytest.mark.parametrize(
+    ("language", "tags", "only", "expected"),
+    [
+        ("de", [">>deu<<", ">>nld<<"], "", ">>deu<<"),
+        ("deu", ["<2de>", "<2nl>"], "", "<2de>"),
+        ("pt_BR", [">>por<<", ">>por_BR<<"], "", ">>por_BR<<"),
+        ("ara", [">>ara<<", ">>arb<<"], "", ">>ara<<"),
+        ("lit", [">>lit<<"], "lt", ">>lit<<"),
+        ("lit", [], "lt", None),
+        ("LT", [], "lit", None),
+        ("pt-BR", [], "por_BR", None),
+        ("de", ["<bt>"], "de", None),
+    ],
+)
+def test_a_language_is_known_by_either_of_its_codes(
+    language: str, tags: list[str], only: str, expected: str | None
+) -> None:
+    assert tag_of_language(language, tags, only) == expected
+
+
+@pytest.mark.parametrize(
+    ("language", "tags", "only", "message"),
+    [
+        ("ar", [">>ara<<", ">>arb<<", ">>deu<<"], "", "which are: ara, arb$"),
+        ("pt", [">>por_BR<<"], "", "which are: por_BR$"),
+        ("de", [">>nld<<"], "de", "which are: nld$"),
+        ("fr", [], "de", "'fr' is not that of the model, de, which has no tag for others$"),
+        ("fr", [], "und", "'fr' cannot be chosen: the model has no tags of languages$"),
+    ],
+)
+def test_another_language_is_an_error(language: str, tags: list[str], only: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tag_of_language(language, tags, only)
 
 
 def test_every_source_with_text_gets_one_tag() -> None:

@@ -277,6 +277,13 @@ def test_the_language_of_a_page_becomes_that_of_the_translation(page: str, expec
     )
 
 
+@pytest.mark.parametrize("languages", [("en", "pt_BR"), ("eng", "por_BR")])
+def test_the_language_of_a_page_is_known_by_either_code(languages: tuple[str, str]) -> None:
+    for code in ("en", "EN-gb", "eng"):
+        found = translate_document(f'<html lang="{code}"><p>a'.encode(), "html", upper, languages=languages)
+        assert found == b'<html lang="pt-BR"><p>A'
+
+
 @pytest.mark.parametrize("name", TRANSLATORS)
 def test_tags_that_cross_passages_keep_their_order(name: str) -> None:
     page = "<p>One <b>two <i>three</p><p>four</i> five</b> six <u>seven</p><p>eight</u></p>"

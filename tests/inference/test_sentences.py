@@ -88,6 +88,12 @@ def test_a_text_is_split_by_the_rules_of_its_language(asked: list[tuple[str, str
     assert [language for language, _ in asked] == ["pt", "zh"]
 
 
+def test_a_language_by_its_longer_code_has_the_same_rules(asked: list[tuple[str, str]]) -> None:
+    for code in ("deu", "de", "por_BR", "cmn_Hans", "tlh"):
+        split_sentences("One", code)
+    assert [language for language, _ in asked] == ["de", "de", "pt", "zh", "tlh"]
+
+
 @pytest.mark.parametrize("text", ["", " ", "|", "\udcff|a"])
 def test_there_is_at_least_one_sentence(asked: list[tuple[str, str]], text: str) -> None:
     assert split_sentences(text, "de") == [text]

@@ -118,6 +118,8 @@ def test_a_multilingual_model_asks_for_a_language(
     files = ("--src", src, "--ref", ref, "--max-length", 9)
     status, out, _ = call("evaluate", directory, *files, "--target-language", "nld", "--json")
     assert status == 0 and json.loads(out)["tag"] == ">>nld<<"
+    status, _, err = call("evaluate", directory, "--test-set", "wmt14/full", "--target-language", "nld")
+    assert status == 2 and "sacreBLEU has no test set 'wmt14/full' for en-nl" in err, "not that of another language"
     assert call("compare", directory, ref, *files, "--target-language", "nld")[0] == 0
     status, _, err = call("compare", directory, ref, *files, "--target-language", "fra")
     assert status == 2 and "which are: deu, nld" in err

@@ -179,6 +179,31 @@ def test_a_multilingual_model_needs_a_language(multilingual: Path) -> None:
         translator.choose_language("fra")
 
 
+def test_the_only_code_of_a_vocabulary_is_there_for_those_who_ask(
+    make_hugging_face: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = make_hugging_face("one", languages=[">>lit<<"])
+    translator = Translator.load(one.directory, device="cpu", precision="fp32")
+    assert "one code of a language, >>lit<<, and texts are read without" in capsys.readouterr().err
+    without = translator.encode(TEXTS)
+    assert [x[:1] for x in translator.encode([f">>lit<< {text}" for text in TEXTS])] != [x[:1] for x in without]
+    written = translator.encode([f">>lit<< {text}" for text in TEXTS])
+    for language in ("lit", "lt"):
+        translator.choose_language(language)
+        assert (translator.encode(TEXTS), translator.languages) == (written, ("en", "lit"))
+    assert [len(ids) for ids in written] == [1 + len(ids) for ids in without]
+
+
+def test_a_model_of_one_language_takes_its_name(hugging_face: HuggingFace) -> None:
+    translator = Translator.load(hugging_face.directory, device="cpu", precision="fp32")
+    before = translator.encode(TEXTS)
+    for language in ("de", "deu"):
+        translator.choose_language(language)
+        assert (translator.encode(TEXTS), translator.languages, translator.tag) == (before, ("en", "de"), None)
+    with pytest.raises(ConfigError, match=r"^the target language 'lit' is not that of the model, de, "):
+        translator.choose_language("lit")
+
+
 def test_an_ensemble_of_multilingual_models_needs_a_language_too(multilingual: Path) -> None:
     ensemble = Ensemble.load([multilingual, multilingual], device="cpu", precision="fp32")
     with pytest.raises(ConfigError, match="several languages"):

@@ -80,7 +80,6 @@ def test_codes_of_several_languages_are_the_target_tags(make_hugging_face: Any) 
     assert config.data.target_tags == LANGUAGES == tuple(config.data.tags)
     assert config.data.tag is None
     assert [len(tokenizer.source.encode([tag])[0]) for tag in LANGUAGES] == [1, 1]
-    assert checkpoint(make_hugging_face("one", languages=LANGUAGES[:1]).directory)[0].data.target_tags == ()
 
 
 def test_what_a_directory_may_lack(directory: Path) -> None:

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from transformer.serving.languages import language_name, short_code
+from transformer.data.languages import language_name, short_code
 from transformer.serving.models import NoSuchModelError, language_of, served
 
 
 def translator(source: str, target: str, *tags: str, tag: str | None = None) -> Any:
     search = SimpleNamespace(beam=3)
-    return SimpleNamespace(languages=(source, target), tags=tags, tag=tag, search=search, members=[None])
+    return SimpleNamespace(
+        languages=(source, target), tags=tags, tag=tag, needs_tag=False, search=search, members=[None]
+    )
 
 
 @pytest.fixture
@@ -58,6 +60,15 @@ def test_codes_of_opus_become_those_of_clients() -> None:
         assert models.find("eng", wanted).translator.tag == ">>deu<<"
     for wanted in ("pt-BR", "por_BR", "pt_br"):
         assert models.find(target=wanted).translator.tag == ">>por_BR<<"
+
+
+def test_a_model_that_may_do_without_its_only_tag_does() -> None:
+    one = translator("eng", "und", ">>lit<<")
+    (model,) = served([("/runs/opus", one)])
+    assert (model.source, model.target, model.translator.tag) == ("en", "lt", None)
+    one.needs_tag = True
+    (model,) = served([("/runs/opus", one)])
+    assert (model.target, model.translator.tag) == ("lt", ">>lit<<")
 
 
 def test_languages_with_the_same_short_code_keep_their_own() -> None:

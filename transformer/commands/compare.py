@@ -174,7 +174,7 @@ def _read_system(given: str, name: str, arguments: argparse.Namespace) -> _Syste
         known = ", ".join(config.data.tags) or "none"
         raise ConfigError(f"--tag {arguments.tag}: is not one of the tags of {given}, which are: {known}")
     if arguments.target_language is not None:
-        tag_of_language(arguments.target_language, config.data.tags)  # likewise
+        tag_of_language(arguments.target_language, config.data.tags, config.data.tgt_lang)  # likewise
     return _System(name, given, checkpoint=checkpoint, origin=origin, data=config.data)
 
 

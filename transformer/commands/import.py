@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     model = read_model(source)
     config, tokenizer, weights = model.to_checkpoint()
-    for note in model.notes:
+    for note in model.messages:
         warn(f"{name}: {note}")
     if languages is not None:
         data = dataclasses.replace(config.data, src_lang=languages[0], tgt_lang=languages[1])

@@ -9,6 +9,7 @@ from typing import Any
 from transformer.commands import search_options
 from transformer.commands.selection import report_checkpoint
 from transformer.config import DataConfig
+from transformer.data.languages import UNKNOWN_LANGUAGE
 from transformer.data.tags import language_of, tag_of_language
 from transformer.errors import ConfigError, warn
 from transformer.hub import is_model_id
@@ -18,7 +19,7 @@ from transformer.inference.evaluation_set import EvaluationSet, check_distinct
 from transformer.inference.scoring import METRICS
 from transformer.inference.sources import InputNotes
 from transformer.inference.translator import Translator
-from transformer.interop.marian_model import UNKNOWN_CORPUS, UNKNOWN_LANGUAGE
+from transformer.interop.marian_model import UNKNOWN_CORPUS
 from transformer.progress import no_stage, stage
 from transformer.training.distributed import DistributedContext
 
@@ -87,7 +88,8 @@ def read_texts(arguments: argparse.Namespace, run: str | None, data: DataConfig 
         return EvaluationSet.from_files(arguments.src, arguments.ref)
     assert run is not None and data is not None  # without RUN there is --ref
     if arguments.test_set is not None:
-        return EvaluationSet.published(arguments.test_set, data.src_lang, data.tgt_lang)
+        target = scored_language(arguments, data) or data.tgt_lang
+        return EvaluationSet.published(arguments.test_set, data.src_lang, target)
     if data.corpus == UNKNOWN_CORPUS:
         raise ConfigError(f"{run}: the corpus of an imported model is not known; give --test-set, or --src and --ref")
     if is_model_id(run) and data.corpus not in ("builtin", "treebank"):
@@ -104,7 +106,8 @@ def scored_language(arguments: argparse.Namespace, data: DataConfig | None) -> s
     if data is None:
         return arguments.lang or None
     if arguments.target_language is not None:
-        return language_of(tag_of_language(arguments.target_language, data.tags))
+        tag = tag_of_language(arguments.target_language, data.tags, data.tgt_lang)
+        return data.tgt_lang if tag is None else language_of(tag)
     return language_of(arguments.tag) if arguments.tag in data.target_tags else data.tgt_lang
 
 

@@ -12,6 +12,7 @@ from transformer.config_file import plain_name
 from transformer.data.builtin import builtin_pairs
 from transformer.data.compression import COMPRESSION_SUFFIXES, inner_suffix
 from transformer.data.hub_dataset import hub_pairs
+from transformer.data.languages import short_code
 from transformer.data.new_words import NAME as NEW_WORDS
 from transformer.data.new_words import with_new_words
 from transformer.data.pairs import Corpus
@@ -146,13 +147,14 @@ def read_split(data: DataConfig, split: str) -> Corpus:
 def published_test_set(name: str, src_lang: str, tgt_lang: str) -> tuple[Path, list[Path]]:
     """Source and references of one of sacreBLEU's test sets, such as `wmt14/full`, downloaded to `~/.sacrebleu`.
 
-    DataError if it does not exist for these languages, cannot be downloaded, or has no reference.
+    Codes of ISO 639-3 are those of ISO 639-1 there. DataError if it does not exist for these languages, cannot be
+    downloaded, or has no reference.
     """
     if "SACREBLEU" not in os.environ:
         check_home("SACREBLEU")
     from sacrebleu.dataset import DATASETS
 
-    direction = f"{src_lang}-{tgt_lang}"
+    direction = f"{short_code(src_lang)}-{short_code(tgt_lang)}"
     known = [known for known, test_set in DATASETS.items() if direction in test_set.langpairs]
     if name not in known:
         raise DataError(f"sacreBLEU has no test set {name!r} for {direction}; it has {', '.join(known) or 'none'}")

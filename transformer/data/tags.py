@@ -8,6 +8,7 @@ import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 
+from transformer.data.languages import UNKNOWN_LANGUAGE, is_same_language
 from transformer.data.normalization import is_blank
 from transformer.data.pairs import Corpus
 from transformer.data.tokenizer import Tokenizer
@@ -15,6 +16,7 @@ from transformer.errors import ConfigError
 
 _TAG_LIKE = re.compile(r"\s*(<[^<>\s]+>|>>[^<>\s]+<<)")
 _CODE = re.compile(r"\s*(>>[^<>\s]+<<)")
+_OF_LANGUAGE = re.compile(r"<2[^<>\s]+>|>>[^<>\s]+<<")
 
 
 def split_tag(text: str, tags: Sequence[str]) -> tuple[str | None, str]:
@@ -28,8 +30,11 @@ def split_tag(text: str, tags: Sequence[str]) -> tuple[str | None, str]:
 
 
 def begins_with_other_tag(text: str, tags: Sequence[str]) -> bool:
-    """Whether a text begins with what looks like a tag, but is none of these or no word of its own."""
-    return split_tag(text, tags)[0] is None and _TAG_LIKE.match(text) is not None
+    """Whether a text begins with what looks like a tag, but is none of these or no word of its own.
+
+    Where a model has no tags, only a code such as `>>deu<<` does: `<b>` is text.
+    """
+    return split_tag(text, tags)[0] is None and (_TAG_LIKE if tags else _CODE).match(text) is not None
 
 
 def tagged(corpus: Corpus, tag: str | None, tags: Sequence[str]) -> Corpus:
@@ -62,12 +67,28 @@ def changes_text(tokenizer: Tokenizer, tag: str) -> bool:
     return tagged_text != alone + text
 
 
-def tag_of_language(language: str, tags: Sequence[str]) -> str:
-    """The tag that asks for a language, as `>>deu<<` or `<2deu>` for `deu`. ConfigError if there is none."""
+def tag_of_language(language: str, tags: Sequence[str], only: str = "") -> str | None:
+    """The tag that asks for a language, as `>>deu<<` or `<2deu>` for `deu` and for `de`.
+
+    None where no tag asks for any, and the language is that of all translations. ConfigError if it is none of them.
+
+    Args:
+        only: into which a model without tags of languages translates.
+    """
     for tag in tags:
         if language in (tag, language_of(tag)):
             return tag
-    raise ConfigError(f"the target language {language!r} is not one of the model's, which are: {list_languages(tags)}")
+    alike = [tag for tag in tags if is_same_language(language, language_of(tag))]
+    if len(alike) == 1:
+        return alike[0]
+    if any(map(_OF_LANGUAGE.fullmatch, tags)) or not only:
+        known = list_languages(alike or tags)
+        raise ConfigError(f"the target language {language!r} is not one of the model's, which are: {known}")
+    if is_same_language(language, only):
+        return None
+    if only == UNKNOWN_LANGUAGE:
+        raise ConfigError(f"the target language {language!r} cannot be chosen: the model has no tags of languages")
+    raise ConfigError(f"the target language {language!r} is not that of the model, {only}, which has no tag for others")
 
 
 def list_languages(tags: Sequence[str]) -> str:

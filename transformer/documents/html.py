@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
+from transformer.data.languages import short_code
 from transformer.documents.encoded import Decoded, declared_encoding, decoded
 from transformer.documents.html_attributes import LANGUAGES, attributes_to_read, is_in_language, quoted
 from transformer.documents.html_tokens import HtmlToken, Range, html_tokens, is_xml
@@ -82,7 +83,7 @@ class HtmlDocument:
                 yield (start, end), quoted(text, page[start:end])
         for start, end in self._reader.languages if is_changed and target else ():
             if is_in_language(page[start:end].strip("\"' "), source):
-                yield (start, end), quoted(target.replace("_", "-"), page[start:end])
+                yield (start, end), quoted(short_code(target), page[start:end])
 
 
 def _with_values(page: str, values: Iterable[tuple[Range, str]]) -> Callable[[Range], str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from transformer.data.languages import short_code
 from transformer.documents.html_tokens import HtmlToken, Range
 
 _OF_ANY = {
@@ -43,8 +44,9 @@ def _is_shown(page: str, token: HtmlToken, name: str) -> bool:
 
 
 def is_in_language(tag: str, language: str) -> bool:
-    """Whether a language tag, such as en-GB, is of a language, such as en."""
-    return bool(language) and tag.lower().split("-")[0] == language.lower().replace("_", "-").split("-")[0]
+    """Whether a language tag, such as en-GB, is of a language, such as en or eng."""
+    base, wanted = (short_code(code).lower().split("-")[0] for code in (tag, language))
+    return bool(language) and base == wanted
 
 
 def quoted(text: str, before: str) -> str:

@@ -54,7 +54,7 @@ class CTranslate2Translator(Translator):
         self.search, self.origin, self._directory = config.search, str(directory), directory
         self.languages = config.data.src_lang, config.data.tgt_lang
         self.tag, self.tags = config.data.tag, config.data.tags
-        self.needs_tag = bool(config.data.target_tags)
+        self.needs_tag = len(config.data.target_tags) > 1
         self.context = SINGLE_PROCESS
         limit = described.get("max_positions")
         self._max_length = limit if isinstance(limit, int) else config.search.max_source_length

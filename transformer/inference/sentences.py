@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 
+from transformer.data.languages import short_code
 from transformer.errors import DataError
 
 # A mark that ends a sentence, quotes and brackets that close with it, and the first letter or digit of the next. After
@@ -55,7 +56,7 @@ def split_sentences(text: str, language: str) -> list[str]:
     """The sentences of a text by `sentencex`, an optional package with rules for many languages.
 
     Args:
-        language: its code, as `de` or `pt-BR`; for an unknown one, general rules hold.
+        language: its code, as `de`, `deu` or `pt-BR`; for an unknown one, general rules hold.
 
     Returns:
         At least one; without the white space between them. DataError if the package is not installed.
@@ -119,4 +120,5 @@ def _last_fitting(text: str, cuts: Sequence[int], num_pieces: Callable[[str], in
 
 
 def _base(language: str) -> str:
-    return re.split("[-_]", language.lower(), maxsplit=1)[0]
+    """The code without region or script, by ISO 639-1 where there is one: `sentencex` knows no other of a language."""
+    return short_code(re.split("[-_]", language.lower(), maxsplit=1)[0])

@@ -171,8 +171,8 @@ class SourceReader:
         return tag, text
 
     def has_other_tag(self, text: str) -> bool:
-        """Whether it begins with what looks like a tag, in a model that has some, but not this one."""
-        return bool(self.tags) and isinstance(text, str) and begins_with_other_tag(text, self.tags)
+        """Whether it begins with what looks like a tag, and is none of the model's."""
+        return isinstance(text, str) and begins_with_other_tag(text, self.tags)
 
     def _prefix(self, tag: str | None) -> list[int]:
         return [] if tag is None else self.tokenizer.source.encode([tag])[0]

@@ -116,7 +116,7 @@ class Translator(Pretrained):
             translator.prepack(quantize=precision == "int8")
         translator.origin, translator.languages = origin, (config.data.src_lang, config.data.tgt_lang)
         translator.tag, translator.tags = config.data.tag, config.data.tags
-        translator.needs_tag = bool(config.data.target_tags)
+        translator.needs_tag = len(config.data.target_tags) > 1
         return translator
 
     def prepack(self, *, quantize: bool = False) -> None:
@@ -130,9 +130,12 @@ class Translator(Pretrained):
         self.logits = prepack_model(self.model, quantize=quantize) or self.logits
 
     def choose_language(self, language: str) -> None:
-        """Translate into one of several languages, such as `deu`. ConfigError if it is none of the model's."""
-        self.tag = tag_of_language(language, self.tags)
-        self.languages = (self.languages[0], language_of(self.tag))
+        """Translate into one of several languages, such as `deu` or `de`. ConfigError if it is none of the model's.
+
+        A model of one language keeps to it.
+        """
+        if (tag := tag_of_language(language, self.tags, self.languages[1])) is not None:
+            self.tag, self.languages = tag, (self.languages[0], language_of(tag))
 
     def translate(
         self,

@@ -27,7 +27,7 @@ from transformer.interop.marian_model import MarianModel
 
 # Writes a checkpoint atomically: `save_checkpoint`, which is in a room above.
 Save = Callable[[Path, Config, Tokenizer, dict[str, Tensor]], None]
-_FORMAT = 1  # of what is kept; another number for another conversion of the same files
+_FORMAT = 2  # of what is kept; another number for another conversion of the same files
 _CACHE = "attention-is-all-you-need"
 _SUFFIXES = (".json", ".spm", ".safetensors", ".npz", ".yml", ".yaml", ".zip", ".md")
 
@@ -46,7 +46,7 @@ def converted(path: Path, save: Save) -> Path:
         with FileLock(cache / f".{checkpoint.name}.lock"):
             if not _is_complete(checkpoint):
                 model = read_model(path)
-                write_atomic(_notes_file(checkpoint), "\n".join(model.notes))
+                write_atomic(_notes_file(checkpoint), "\n".join(model.messages))
                 save(checkpoint, *model.to_checkpoint())
     _print_notes(_notes_file(checkpoint), str(path))
     return checkpoint

@@ -14,10 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from transformer.data.languages import UNKNOWN_LANGUAGE
 from transformer.errors import CheckpointError
 from transformer.interop.generation_settings import read_settings
 from transformer.interop.local_files import read_bytes
-from transformer.interop.marian_model import UNKNOWN_LANGUAGE, MarianModel, as_float, sizes_of
+from transformer.interop.marian_model import MarianModel, as_float, sizes_of
 from transformer.interop.marian_vocabulary import PADDING, parse_json, vocabulary
 from transformer.interop.marian_weights import SHARED, SOURCE, TARGET
 

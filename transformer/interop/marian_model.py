@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from transformer.config import Config, DataConfig, ModelConfig, SearchConfig
+from transformer.data.languages import UNKNOWN_LANGUAGE
 from transformer.data.sentencepiece_model import read_pieces
 from transformer.data.tokenizer import BOS_ID, PAD_ID, Tokenizer, load_processor
 from transformer.data.vocabulary_tokenizer import VocabularyTokenizer
@@ -33,7 +34,6 @@ from transformer.model.alternatives.build import build_model
 from transformer.sections.types import NormalizationRule, TokenizerType
 
 UNKNOWN_CORPUS = "unknown"  # `data.corpus` of imported models: no format says what they were trained on
-UNKNOWN_LANGUAGE = "und"
 NORM_EPS = 1e-5  # in all of Marian's models, by Hugging Face and CTranslate2; no format says it
 LONGEST_SOURCE = 512  # pieces of input, </s> included, of all of OPUS-MT's models
 _SPECIALS = ["<pad>", "<unk>", "<s>", "</s>"]
@@ -90,6 +90,23 @@ class MarianModel:
     def is_shared(self) -> bool:
         """Whether one matrix is of both sides."""
         return SHARED in self.tensors
+
+    @property
+    def _codes(self) -> tuple[str, ...]:
+        """The codes of languages that its sources may begin with."""
+        return tuple(sorted({piece for piece in self.vocabularies[0].pieces if _CODE.fullmatch(piece)}))
+
+    @property
+    def messages(self) -> list[str]:
+        """What a user should know: the notes, and how the only code of a language is used."""
+        codes = self._codes
+        if len(codes) != 1:
+            return [*self.notes]
+        how = f"if the model's card begins texts with it, choose it by --target-language {codes[0].strip('<>')}"
+        return [
+            *self.notes,
+            f"its vocabulary has one code of a language, {codes[0]}, and texts are read without: {how}",
+        ]
 
     def to_checkpoint(self) -> tuple[Config, Tokenizer, dict[str, Tensor]]:
         """The parts of a checkpoint of ours. CheckpointError if the model's parts do not fit each other."""
@@ -153,7 +170,6 @@ class MarianModel:
             norm_eps=NORM_EPS,
             tie="all" if self.is_shared else "decoder",
         )
-        codes = sorted({piece for piece in self.vocabularies[0].pieces if _CODE.fullmatch(piece)})
         values: dict[str, Any] = {"vocab_size": len(tokenizer), "source_vocab_size": tokenizer.sizes[1]}
         kinds = {
             "tokenizer_type": (tokenizer.type, TokenizerType),
@@ -165,7 +181,7 @@ class MarianModel:
             subset=None,
             src_lang=self.languages[0],
             tgt_lang=self.languages[1],
-            target_tags=tuple(codes) if len(codes) > 1 else (),
+            target_tags=self._codes,
             separate_vocabularies=tokenizer.is_separate,
             **values,
         )

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from transformer.config_file import parse_yaml
+from transformer.data.languages import UNKNOWN_LANGUAGE
 from transformer.errors import CheckpointError
 from transformer.interop.local_files import DECODER, read_bytes
-from transformer.interop.marian_model import LONGEST_SOURCE, UNKNOWN_LANGUAGE, MarianModel, as_float, sizes_of
+from transformer.interop.marian_model import LONGEST_SOURCE, MarianModel, as_float, sizes_of
 from transformer.interop.marian_vocabulary import PADDING, parse_yaml_vocabulary, vocabulary
 from transformer.interop.marian_weights import OUTPUT_BIAS, SHARED, SOURCE, TARGET
 

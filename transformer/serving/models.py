@@ -9,17 +9,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from transformer.data.languages import UNKNOWN_LANGUAGE, short_code
 from transformer.errors import UserError
 from transformer.hub import is_model_id
 from transformer.inference.alignment import Links, align_translations
 from transformer.inference.translator import Translation, Translator
 from transformer.inspection.attention import sentence_attention, weights_json
-from transformer.serving.languages import short_code
 
 # A tag that asks for a language, in the form of Johnson et al. (2017) or of OPUS-MT.
 _LANGUAGE_TAG = re.compile(r"<2(?P<code>[^<>\s]+)>|>>(?P<opus>[^<>\s]+)<<")
-# Codes of ISO 639-2: of what a model reads that does not say it, undetermined, or that reads many languages.
-UNKNOWN_LANGUAGE, MANY_LANGUAGES = "und", "mul"
+MANY_LANGUAGES = "mul"  # which a model reads, by ISO 639-2
 
 
 class NoSuchModelError(UserError):
@@ -105,6 +104,8 @@ def served(translators: Sequence[tuple[str, Translator]], *, is_tag_chosen: bool
         name = _name(given, paths)
         tags = [translator.tag or ""] if is_tag_chosen else translator.tags
         targets = _targets(tags)
+        if len(targets) == 1 and not translator.needs_tag and translator.tag is None:  # it reads texts without, too
+            target, targets = next(iter(targets)) if target == UNKNOWN_LANGUAGE else target, {}
         for code, tag in targets.items():
             models.append(ServedModel(name, source, code, _with_tag(translator, tag, code)))
         if not targets:

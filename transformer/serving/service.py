@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from transformer.data.languages import language_name
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import UserError
 from transformer.inference.alignment import Links
@@ -15,7 +16,6 @@ from transformer.inference.json_line import finite_or_none
 from transformer.inference.translator import Translation
 from transformer.serving.batching import Batcher, StoppingError, Work
 from transformer.serving.documents import in_batches, translate_pages
-from transformer.serving.languages import language_name
 from transformer.serving.models import Attend, ServedModel, ServedModels, Translate, TranslateAndAlign
 from transformer.serving.schemas import (
     AttentionRequest,

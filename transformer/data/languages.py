@@ -1,5 +1,6 @@
-"""Languages by their codes: of ISO 639-1, as LibreTranslate's clients know them, and of ISO 639-3."""
+"""Languages by their codes: of ISO 639-1, as most programs know them, and of ISO 639-3, as OPUS-MT names them."""
 
+UNKNOWN_LANGUAGE = "und"  # undetermined, by ISO 639-2
 # The codes of OPUS-MT's models are those of ISO 639-3, some of them of the language that is meant by a group's.
 _LANGUAGES = """
 af afr Afrikaans, am amh Amharic, ar ara/arb Arabic, az aze Azerbaijani, be bel Belarusian, bg bul Bulgarian,
@@ -30,6 +31,11 @@ def short_code(code: str) -> str:
     base, _, region = code.replace("_", "-").partition("-")
     base = _SHORT_OF.get(base.lower(), base)
     return f"{base}-{region}" if region else base
+
+
+def is_same_language(one: str, other: str) -> bool:
+    """Whether two codes are of one language and region, in whichever form: `de` and `deu`, `pt_BR` and `por-BR`."""
+    return short_code(one).lower() == short_code(other).lower()
 
 
 def language_name(code: str) -> str:
