@@ -91,6 +91,8 @@ def test_a_page_is_utf8_whatever_it_declares(upper_case: UpperCase) -> None:
 def test_a_page_that_is_no_text_is_an_error(service: Service) -> None:
     with pytest.raises(DataError, match="document: has null characters: it is not text"):
         answer(service, q="a\0b")
+    with pytest.raises(DataError, match="text 2 contains surrogates, which UTF-8 cannot encode"):
+        answer(service, q=["a", "b\ud800c"])
 
 
 def test_too_much_is_refused_before_a_page_is_read(service: Service) -> None:

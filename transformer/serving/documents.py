@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
+from transformer.data.normalization import text_error
 from transformer.documents.formats import Translate as TranslateSentences
 from transformer.documents.formats import Translated, translate_document
 from transformer.errors import DataError
@@ -24,6 +25,8 @@ def translate_pages(model: ServedModel, pages: Sequence[str], translate: Transla
     languages = model.translator.languages
     try:
         found = [translate_document(_MARK + page.encode(), "html", translate, languages=languages) for page in pages]
+    except UnicodeEncodeError:
+        raise text_error(pages) from None
     except DataError as error:
         raise DataError(f"document: {error}") from None
     return [page.removeprefix(_MARK).decode() for page in found]

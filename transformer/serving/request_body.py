@@ -53,6 +53,8 @@ class BoundedBody:
             if body is None:  # the client has gone
                 return
             kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+            if scope.get("method") == "POST":
+                _check(body, kind)
             if kind == _FORM:
                 body, kind = _form_as_json(body), _JSON
                 replaced = (b"content-type", b"content-length")
@@ -85,9 +87,25 @@ class BoundedBody:
         return _RejectedError(413, f"the body of the request has more than {self.max_bytes} bytes")
 
 
+def _check(body: bytes, kind: bytes) -> None:
+    """_RejectedError for a body of another kind, or JSON that says that it is a form, as curl's does by itself."""
+    is_json = kind == _JSON or kind.endswith(b"+json")
+    if body and not is_json and kind != _FORM:
+        name = kind.decode("ascii", "replace") or "missing"
+        raise _RejectedError(422, f"Content-Type is {name}: send {_JSON.decode()}, or a form ({_FORM.decode()})")
+    if kind == _FORM and body.lstrip()[:1] in (b"{", b"["):
+        raise _RejectedError(422, f"this is JSON, but its Content-Type is of a form: it must be {_JSON.decode()}")
+    if is_json:
+        try:
+            body.decode(json.detect_encoding(body))
+        except UnicodeDecodeError:
+            raise _RejectedError(422, "the body of the request is not UTF-8") from None
+
+
 def _form_as_json(body: bytes) -> bytes:
+    options: Any = {"keep_blank_values": True, "max_num_fields": _MOST_FIELDS, "errors": "strict"}
     try:
-        fields = urllib.parse.parse_qs(body.decode("utf-8"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+        fields = urllib.parse.parse_qs(body.decode("utf-8"), **options)
     except ValueError:  # UnicodeDecodeError is one
         raise _RejectedError(422, f"the form is not UTF-8, or has more than {_MOST_FIELDS} fields") from None
     return json.dumps({name: values[0] if len(values) == 1 else values for name, values in fields.items()}).encode()
