@@ -325,6 +325,17 @@ def test_a_byte_order_mark_counts_more_than_a_declaration() -> None:
     assert translate_document(page, "html", identity) == page
 
 
+def test_a_declaration_in_a_comment_is_none() -> None:
+    for comment in ("<!-- <meta charset=latin1> -->", "<!--><!-- charset=latin1 --!>", "<!-- <meta charset=klingon>"):
+        page = f"{comment}<p>größer</p>"
+        found = translate_document(page.encode(), "html", identity, languages=("de", "en"))
+        assert found == page.encode()
+    seen: list[str] = []
+    page = '<!-- <meta charset="latin1"> --><meta charset="iso-8859-2"><p>kůň</p>'
+    translate_document(page.encode("iso-8859-2"), "html", lambda texts: seen.extend(texts) or identity(texts))
+    assert seen == ["kůň"]
+
+
 def test_the_declared_encoding_is_kept() -> None:
     page = '<meta charset="iso-8859-2"><p>Žluťoučký kůň</p>'.encode("iso-8859-2")
     found = translate_document(page, "html", upper)

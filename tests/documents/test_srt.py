@@ -127,6 +127,11 @@ def test_three_dots_go_on_before_a_small_letter() -> None:
     assert seen_by(subtitles("Well...", "then she left")) == ["Well... then she left"]
 
 
+@pytest.mark.parametrize("text", ["2 -> 3", "10:30 -> 11:00", "Look --> here", "From 1:2:3 to 4:5:6", "->"])
+def test_arrows_between_other_numbers_are_text(text: str) -> None:
+    assert "is not as" not in translated(subtitles(text), identity)
+
+
 @pytest.mark.parametrize("arrow", ["-->", "--->", "----->"])
 def test_what_would_be_read_as_times_is_not_written(arrow: str) -> None:
     found = translated(subtitles("A text."), lambda _: [Translated(f"00:00:05,000 {arrow} 00:00:06,000")])
@@ -138,6 +143,11 @@ def test_what_would_be_read_as_times_is_not_written(arrow: str) -> None:
     [
         ("A text without times.\n", "has no line as 00:00:01,000 --> 00:00:02,500: these are no subtitles"),
         ("1\n00:00:01 --> 00:00:02\nA\n", "line 2: '00:00:01 --> 00:00:02' is not as 00:00:01,000"),
+        ("1\n00:00:01,000 -> 00:00:02,000\nA\n\n" + subtitles("B"), "line 2: '00:00:01,000 -> 00:00:02,000' is not as"),
+        (subtitles("B") + "\n00:00:01,000 –> 00:00:02,000\nA\n", "line 5: '00:00:01,000 –> 00:00:02,000' is not as"),
+        (subtitles("B") + "\n00:01.000 → 00:02.000\nA\n", "line 5: '00:01.000 → 00:02.000' is not as"),
+        (subtitles("B") + "\n-0:00:01,5 --> 0:00:02,5\nA\n", "line 5: '-0:00:01,5 --> 0:00:02,5' is not as"),
+        (subtitles("B") + "\n00 : 00 : 01 , 0 -- > 00:00:02,0\nA\n", "line 5: '00 : 00 : 01 , 0 -- > 00:00:02,0' is"),
         ("1\n00:00:01,000 --> \nA\n", "line 2: '00:00:01,000 -->' is not as"),
         (f"1\n00:00:01,000 --> 00:00:02,000\n{'word ' * 3000}", "line 2: a subtitle of more than 10000 characters"),
         ("1\n00:00:01,000 --> 00:00:02,000\n\0", "has null characters: it is not text"),

@@ -16,6 +16,7 @@ _DECLARED = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _DECLARED_WITHIN = 1024  # bytes, by the HTML standard
+_COMMENT = re.compile(rb"<!--(?:-?>|.*?--!?>|.*)", re.DOTALL)
 # Of the Encoding Standard, in Python's names; and those that browsers read by a larger one.
 _ENCODINGS = {
     *("utf-8", "cp866", "cp874", "koi8-r", "koi8-u", "mac-roman", "mac-cyrillic", "iso2022_jp", "euc_jp"),
@@ -64,7 +65,7 @@ def decoded(data: bytes, declared: str | None = None) -> Decoded:
 
 def declared_encoding(data: bytes) -> str | None:
     """The encoding that a page declares, as browsers take it; None if it does not. DataError for an unknown one."""
-    match = _DECLARED.search(data[:_DECLARED_WITHIN])
+    match = _DECLARED.search(_COMMENT.sub(b"", data[:_DECLARED_WITHIN]))
     if match is None or data.startswith(codecs.BOM_UTF8):
         return None
     name = (match[1] or match[2]).decode("ascii", "replace").lower()

@@ -18,7 +18,10 @@ from transformer.errors import DataError
 
 _TIME = r"(\d{1,3}):(\d\d):(\d\d)[,.](\d{1,3})"
 _TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?")
-_ALMOST_TIMES = re.compile(r"\s*[\d:.,]+\s*-->")
+# Also with another arrow, or white space inside: hours, minutes and seconds on both sides are no text.
+_ALMOST_TIMES = re.compile(
+    r"\s*[\d:.,]+\s*-->|\s*[-+]?\d+(?:\s*[:.,]\s*\d+){2,3}\s*(?:[-–—−=]\s*)*[>→➔»]\s*[-+]?\d+(?:\s*[:.,]\s*\d+){2,3}"
+)
 _ARROW = re.compile("--+>")
 _NUMBER = re.compile(r"\s*\d+\s*")
 _LONGEST = 10_000  # characters of a subtitle
