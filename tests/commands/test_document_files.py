@@ -118,6 +118,25 @@ def test_a_compressed_document_is_not_taken_for_lines(call: Call, tmp_path: Path
     assert call(tmp_path / "film.srt.gz", "--format", "lines") == 0
 
 
+@pytest.mark.parametrize("name", ["film.vtt", "film.ASS", "strings.po", "report.odt", "report.doc", "paper.pdf"])
+def test_documents_that_are_not_read_are_not_taken_for_lines(call: Call, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("WEBVTT\n\n00:01.000 --> 00:02.000\nA man is sleeping.\n")
+    with pytest.raises(ConfigError, match=r"documents of this kind are not read, .* choose --format lines"):
+        call(tmp_path / name)
+    assert call(tmp_path / name, "--format", "lines") == 0
+
+
+def test_lines_do_not_become_a_document_by_the_name_of_the_output(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("A man is sleeping.\n")
+    output = tmp_path / "out.docx"
+    for source in ((tmp_path / "in.txt",), ("--text", "A man.")):
+        with pytest.raises(ConfigError, match=r"out\.docx: the input is read as lines; give --format docx if it is a"):
+            call(*source, "--output", output)
+    assert not output.exists()
+    assert call(tmp_path / "in.txt", "--output", output, "--format", "lines") == 0
+    assert output.read_text().count("\n") == 1
+
+
 def test_the_output_is_not_the_input(call: Call, tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text(PAGE)
     with pytest.raises(ConfigError, match=r"is the same file as the input"):

@@ -24,6 +24,8 @@ from transformer.inference.translator import Translator
         ("a.htm", "html"),
         ("x/a.xhtml", "html"),
         ("a.docx", "docx"),
+        ("a.docm", "docx"),
+        ("a.DOTX", "docx"),
         ("a.txt", None),
         ("a.html.gz", None),
         ("html", None),

@@ -18,6 +18,7 @@ from transformer.documents.formats import (
     Translated,
     format_of,
     functions_of,
+    is_unread,
     translate_document,
 )
 from transformer.errors import ConfigError, DataError
@@ -42,7 +43,7 @@ def add_format_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         choices=("lines", *FORMATS),
-        help="of FILE: lines, or a document; default: as the name says, .srt, .html, .htm, .xhtml or .docx, else lines",
+        help="of FILE: lines, or a document; default: as the name says, .srt, .html, .docx and the like, else lines",
     )
 
 
@@ -53,6 +54,16 @@ def chosen_format(arguments: argparse.Namespace) -> str | None:
     if form is None and path.suffix in COMPRESSION_SUFFIXES and format_of(path.stem) is not None:
         raise ConfigError(
             f"{path}: unpack it first, or choose --format lines, with which each line of it is translated"
+        )
+    if form is None and (arguments.text is None and is_unread(str(path))):
+        raise ConfigError(
+            f"{path}: documents of this kind are not read, only .srt, .html and .docx; save it as one of them, or "
+            "choose --format lines, with which each line of it is translated"
+        )
+    if form is None and arguments.output is not None and (made := format_of(str(arguments.output))) is not None:
+        raise ConfigError(
+            f"--output {arguments.output}: the input is read as lines; give --format {made} if it is a document, and "
+            "--format lines if it is not"
         )
     if form is None or form == "lines":
         return None

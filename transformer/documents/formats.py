@@ -28,6 +28,7 @@ __all__ = [
     "Translated",
     "format_of",
     "functions_of",
+    "is_unread",
     "translate_document",
 ]
 
@@ -55,12 +56,25 @@ _READERS: dict[str, Callable[[bytes, tuple[str, str]], Document]] = {
     "docx": lambda data, _: DocxDocument(data),
 }
 FORMATS = tuple(_READERS)
-_SUFFIXES = {".srt": "srt", ".html": "html", ".htm": "html", ".xhtml": "html", ".docx": "docx"}
+_SUFFIXES = {
+    **{".srt": "srt", ".html": "html", ".htm": "html", ".xhtml": "html"},
+    **dict.fromkeys((".docx", ".docm", ".dotx", ".dotm"), "docx"),
+}
+# Files with more than text, of which each line would be translated with its marks, or which are no text.
+_UNREAD = {
+    *(".ass", ".sbv", ".ssa", ".sub", ".ttml", ".vtt", ".po", ".pot", ".tmx", ".xlf", ".xliff", ".xml"),
+    *(".doc", ".dot", ".epub", ".odp", ".ods", ".odt", ".pdf", ".ppt", ".pptx", ".rtf", ".xls", ".xlsx"),
+}
 
 
 def format_of(path: str) -> str | None:
     """The format that a file name says; None for plain lines, of which each is translated alone."""
     return _SUFFIXES.get(PurePath(path).suffix.lower())
+
+
+def is_unread(path: str) -> bool:
+    """Whether a file name says a format of documents that is not read here, such as .vtt."""
+    return PurePath(path).suffix.lower() in _UNREAD
 
 
 def translate_document(
