@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -192,6 +193,17 @@ def test_the_only_code_of_a_vocabulary_is_there_for_those_who_ask(
         translator.choose_language(language)
         assert (translator.encode(TEXTS), translator.languages) == (written, ("en", "lit"))
     assert [len(ids) for ids in written] == [1 + len(ids) for ids in without]
+
+
+def test_a_cache_that_cannot_be_written_is_named(directory: Path, cache: Path) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(
+        OSError, match=r"No space left on device \(converted models are kept in XDG_CACHE_HOME\)"
+    ) as error:
+        converted(directory, full)
+    assert error.value.filename == str(cache)
 
 
 def test_a_model_of_one_language_takes_its_name(hugging_face: HuggingFace) -> None:

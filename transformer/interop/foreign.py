@@ -39,13 +39,25 @@ def converted(path: Path, save: Save) -> Path:
     content of their files. CheckpointError as of `read_model`; ConfigError without a home directory; OSError.
     """
     cache = _cache()
+    try:
+        return _converted(path, cache, save)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        place = error.filename or cache
+        raise OSError(error.errno, f"{reason} (converted models are kept in XDG_CACHE_HOME)", str(place)) from None
+
+
+def _converted(path: Path, cache: Path, save: Save) -> Path:
     check_links(path)
     name = re.sub(r"[^\w.-]+", "-", _name_of(path))[:64]
-    checkpoint = cache / f"{name}-{_digest(path, _stamps(path))}"
+    stamps = _stamps(path)
+    checkpoint = cache / f"{name}-{_digest(path, stamps)}"
     if not _is_complete(checkpoint):
         with FileLock(cache / f".{checkpoint.name}.lock"):
             if not _is_complete(checkpoint):
                 model = read_model(path)
+                if _stamps(path) != stamps:  # or it would be kept for what was there before
+                    raise CheckpointError(f"{path}: was changed while it was read; try again")
                 write_atomic(_notes_file(checkpoint), "\n".join(model.messages))
                 save(checkpoint, *model.to_checkpoint())
     _print_notes(_notes_file(checkpoint), str(path))
