@@ -462,6 +462,22 @@ def test_more_or_fewer_checkpoints_than_there_are_cannot_be_averaged(tmp_path: P
         last_checkpoints(tmp_path, number)
 
 
+@pytest.mark.parametrize(
+    ("described", "message"),
+    [
+        ('{"format": "ct2"}', "is a model for CTranslate2; `transformer translate` reads it with --engine ctranslate2"),
+        ('{"format": "onnx"}', r"is an export for other programs \(--to onnx\), which its README.md describes"),
+        ('["format"]', "contains no checkpoint; train first"),
+        ("{}", "contains no checkpoint; train first"),
+        ("no JSON", "contains no checkpoint; train first"),
+    ],
+)
+def test_an_export_for_other_engines_is_said_to_be_one(tmp_path: Path, described: str, message: str) -> None:
+    (tmp_path / "export.json").write_text(described)
+    with pytest.raises(CheckpointError, match=message):
+        find_checkpoint(tmp_path)
+
+
 def test_a_checkpoint_is_found_in_the_order_of_preference(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()

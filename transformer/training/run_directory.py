@@ -253,7 +253,20 @@ def find_checkpoint(run: str | Path) -> Path:
             return path
     if not run.exists():
         raise CheckpointError(f"{run}: no such run or checkpoint directory")
-    raise CheckpointError(f"{run}: contains no checkpoint; train first, or name a directory with model.safetensors")
+    raise CheckpointError(f"{run}: {_why_no_checkpoint(run)}")
+
+
+def _why_no_checkpoint(run: Path) -> str:
+    """What a directory is that has no checkpoint: an export for other engines, or a run without one."""
+    try:
+        kind = json.loads((run / "export.json").read_text(encoding="utf-8"))["format"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return "contains no checkpoint; train first, or name a directory with model.safetensors"
+    if kind == "ct2":
+        return (
+            "is a model for CTranslate2; `transformer translate` reads it with --engine ctranslate2, no other command"
+        )
+    return f"is an export for other programs (--to {kind}), which its README.md describes; name the run, or --to own"
 
 
 def record_start(run: Path, step: int, device: "torch.device", data: Mapping[str, str], pairs: int) -> None:
