@@ -49,6 +49,13 @@ def known(babbler: Path) -> list[str]:
 Run = Callable[..., tuple[list[str], list[str]]]
 
 
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_the_file_may_stand_before_and_after_options(run: Run, known: list[str], tmp_path: Path, place: int) -> None:
+    (tmp_path / "in.txt").write_text("".join(f"{line}\n" for line in KNOWN))
+    options: list[object] = ["--engine", "torch", "--nbest", "1"]
+    assert run(*options[:place], tmp_path / "in.txt", *options[place:])[0] == known
+
+
 @pytest.fixture
 def run(babbler: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """Calls the command; returns the lines of standard output and error."""
