@@ -120,7 +120,7 @@ def test_nothing_is_left_of_an_export_that_fails(make: Make, tmp_path: Path, mon
 
 
 def test_what_a_killed_export_left_is_removed(tmp_path: Path) -> None:
-    (tmp_path / ".model.tmp").mkdir()
+    (tmp_path / ".model.tmp" / "directory").mkdir(parents=True)
     (tmp_path / ".model.tmp" / "half").touch()
     with new_directory(tmp_path / "model") as directory:
         (directory / "whole").touch()
@@ -175,3 +175,17 @@ def test_every_format_says_how_it_is_used(make: Make, tmp_path: Path) -> None:
     assert "PLACE" not in text
     described = json.loads((tmp_path / "model" / "export.json").read_text())
     assert described["ids"] == {"pad": 0, "unk": 1, "bos": 2, "eos": 3}
+
+
+def test_two_exports_do_not_write_the_same_directory(tmp_path: Path) -> None:
+    with new_directory(tmp_path / "model") as directory:
+        (directory / "a").touch()
+        with (
+            pytest.raises(ExportError, match=r"model: is being written by another process$"),
+            new_directory(tmp_path / "model"),
+        ):
+            pass
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["a"]
+    with pytest.raises(ExportError, match="model: exists"), new_directory(tmp_path / "model"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

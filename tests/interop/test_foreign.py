@@ -195,6 +195,22 @@ def test_the_only_code_of_a_vocabulary_is_there_for_those_who_ask(
     assert [len(ids) for ids in written] == [1 + len(ids) for ids in without]
 
 
+def test_a_model_that_changes_while_it_is_read_is_not_kept(
+    directory: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_late(path: Path) -> Any:
+        change_json(path / "generation_config.json", num_beams=2)
+        return read_model(path)
+
+    read_model = foreign.read_model
+    with monkeypatch.context() as late:
+        late.setattr(foreign, "read_model", read_late)
+        with pytest.raises(CheckpointError, match=r"was changed while it was read; try again$"):
+            converted(directory, save_checkpoint)
+    assert not [*cache.glob("*/SHA256SUMS")]
+    assert Translator.load(directory, device="cpu").search.beam == 2
+
+
 def test_a_cache_that_cannot_be_written_is_named(directory: Path, cache: Path) -> None:
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

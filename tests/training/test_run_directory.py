@@ -465,7 +465,10 @@ def test_more_or_fewer_checkpoints_than_there_are_cannot_be_averaged(tmp_path: P
 @pytest.mark.parametrize(
     ("described", "message"),
     [
-        ('{"format": "ct2"}', "is a model for CTranslate2; `transformer translate` reads it with --engine ctranslate2"),
+        (
+            '{"format": "ct2"}',
+            "is a model for CTranslate2; only `transformer translate` reads it, with --engine ctranslate2",
+        ),
         ('{"format": "onnx"}', r"is an export for other programs \(--to onnx\), which its README.md describes"),
         ('["format"]', "contains no checkpoint; train first"),
         ("{}", "contains no checkpoint; train first"),

@@ -82,16 +82,40 @@ def new_directory(path: Path) -> Iterator[Path]:
     """
     if os.path.lexists(path) and not (path.is_dir() and not path.is_symlink() and not any(path.iterdir())):
         raise ExportError(f"{path}: exists; remove it or choose another directory")
-    temporary = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
+    with _empty_directory(path.with_name(f".{path.name}.tmp"), path) as temporary:
+        try:
+            yield temporary
+            for file in (*temporary.rglob("*"), temporary):
+                fsync(file)
+            if path.is_dir():
+                path.rmdir()
+            temporary.rename(path)
+            fsync(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _empty_directory(temporary: Path, path: Path) -> Iterator[Path]:
+    """A directory of this process alone, without what one that was killed has left in it.
+
+    ExportError if another process writes `path`.
+    """
+    temporary.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError):  # on Windows
+            import fcntl
+
+            descriptor = os.open(temporary, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Whoever held the lock before may have put it in its place meanwhile.
+                is_own = os.path.samestat(os.fstat(descriptor), temporary.stat())
+            except (BlockingIOError, FileNotFoundError):
+                is_own = False
+            if not is_own:
+                raise ExportError(f"{path}: is being written by another process")
+        for left in temporary.iterdir():
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         yield temporary
-        for file in (*temporary.rglob("*"), temporary):
-            fsync(file)
-        if path.is_dir():
-            path.rmdir()
-        temporary.rename(path)
-        fsync(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

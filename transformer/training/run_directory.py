@@ -263,9 +263,7 @@ def _why_no_checkpoint(run: Path) -> str:
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return "contains no checkpoint; train first, or name a directory with model.safetensors"
     if kind == "ct2":
-        return (
-            "is a model for CTranslate2; `transformer translate` reads it with --engine ctranslate2, no other command"
-        )
+        return "is a model for CTranslate2; only `transformer translate` reads it, with --engine ctranslate2"
     return f"is an export for other programs (--to {kind}), which its README.md describes; name the run, or --to own"
 
 
