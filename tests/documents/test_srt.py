@@ -132,10 +132,10 @@ def test_arrows_between_other_numbers_are_text(text: str) -> None:
     assert "is not as" not in translated(subtitles(text), identity)
 
 
-@pytest.mark.parametrize("arrow", ["-->", "--->", "----->"])
+@pytest.mark.parametrize("arrow", ["-->", "--->", "----->", "->", "–>", "- - >", "→"])
 def test_what_would_be_read_as_times_is_not_written(arrow: str) -> None:
     found = translated(subtitles("A text."), lambda _: [Translated(f"00:00:05,000 {arrow} 00:00:06,000")])
-    assert found == subtitles("00:00:05,000 -> 00:00:06,000")
+    assert found == subtitles("00:00:05,000 - 00:00:06,000")
 
 
 @pytest.mark.parametrize(

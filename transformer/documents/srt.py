@@ -23,6 +23,7 @@ _ALMOST_TIMES = re.compile(
     r"\s*[\d:.,]+\s*-->|\s*[-+]?\d+(?:\s*[:.,]\s*\d+){2,3}\s*(?:[-–—−=]\s*)*[>→➔»]\s*[-+]?\d+(?:\s*[:.,]\s*\d+){2,3}"
 )
 _ARROW = re.compile("--+>")
+_ARROWHEAD = re.compile(r"\s*(?:[-–—−=]\s*)*[>→➔»]")
 _NUMBER = re.compile(r"\s*\d+\s*")
 _LONGEST = 10_000  # characters of a subtitle
 _LONGEST_PAUSE = 3.0  # seconds within a sentence
@@ -63,7 +64,7 @@ class SrtDocument:
         texts = {i: line.text for i, line in self._lines.items()}
         for chain, found in zip(self._of_passages, translations, strict=True):
             for i, content in zip(chain, found or (), strict=found is not None):
-                texts[i] = _ARROW.sub("->", written_in_text(content))  # or it would be read as times
+                texts[i] = _no_times(self._lines[i].lead, written_in_text(content))
         out = list(self._raw)
         for subtitle in self._subtitles:
             lines = [self._lines[i] for i in subtitle.lines]
@@ -127,6 +128,12 @@ def _subtitles(lines: Sequence[str]) -> Iterator[_Subtitle]:
         if sum(len(lines[i]) for i in body) > _LONGEST:
             raise DataError(f"line {head + 1}: a subtitle of more than {_LONGEST} characters")
         yield _Subtitle(body, start, end)
+
+
+def _no_times(lead: str, text: str) -> str:
+    """A text for a line with this lead that is not read as times."""
+    text = _ARROW.sub("->", text)
+    return _ARROWHEAD.sub(" -", text) if _ALMOST_TIMES.match(lead + text) else text
 
 
 def _seconds(time: Sequence[str]) -> float:
