@@ -185,6 +185,23 @@ def test_what_is_in_a_run_of_its_own_separates_words_or_does_not(between: str, s
     assert seen_by(document(body(f"{run('One')}{between}{run('two')}"))) == sentences
 
 
+def test_a_hyphen_at_which_no_line_breaks_is_a_letter_of_its_word() -> None:
+    inside = "<w:r><w:t>A well</w:t><w:noBreakHyphen/><w:t>known X</w:t><w:noBreakHyphen/><w:t>ray</w:t></w:r>"
+    own = [
+        f"{run('One')}<w:r>{format_}<w:noBreakHyphen/></w:r>{run('two')}" for format_ in ("", "<w:rPr><w:b/></w:rPr>")
+    ]
+    page = document(body(inside, *own))
+    seen: list[str] = []
+
+    def note(sentences: list[str]) -> list[Translated]:
+        seen.extend(sentences)
+        return upper(sentences)
+
+    assert texts(translated(page, note)) == ["A WELL-KNOWN X-RAY", "ONE-TWO", "ONE<b>-</b>TWO"]
+    assert seen == ["A well-known X-ray", "One-two"]
+    assert translated(page, identity) == page
+
+
 def test_columns_are_translated_one_by_one() -> None:
     data = document(body(f"{run('Sold cars')}<w:r><w:tab/></w:r>{run('big house', BOLD, '<w:tab/>')}{run('10')}"))
     assert texts(translated(data, reverse)) == ["CARS SOLD<b>HOUSE BIG</b>10"]

@@ -25,6 +25,7 @@ _CONTAINERS = _names("bdo customXml dir fldSimple hyperlink ins moveTo sdt smart
 _HEADS = _names("pPr rPr smartTagPr customXmlPr fldData")  # they describe the element that they are in
 _TABS = _names("ptab tab")
 _SEPARATORS = _TABS | _names("br cr")  # between words, in a run
+_HYPHEN = "noBreakHyphen"
 _NO_FORMAT = _names("lang noProof")
 _DEEPEST = 50
 _LONGEST_RESULT = 100  # of a field that is read as a part of the sentence, in characters
@@ -174,19 +175,21 @@ def _format(part: Field | Element) -> bytes | None:
     """What decides how a run with text looks, without language and spelling; None for anything else."""
     if isinstance(part, Field) or local_name(part) != "r":
         return None
-    if not any(local_name(child) == "t" and child.text for child in part):
+    if not any(local_name(child) == _HYPHEN or (local_name(child) == "t" and child.text) for child in part):
         return None
     properties = next((child for child in part if local_name(child) == "rPr"), ())
     return b"".join(serialized(one) for one in properties if local_name(one) not in _NO_FORMAT)
 
 
 def _items(run: Element) -> Iterator[Tag | str]:
-    """Text and elements of a run, in order."""
+    """Text and elements of a run, in order. A hyphen at which no line breaks becomes a plain one."""
     for child in run:
         name = local_name(child)
         if name == "t":
             text = child.text or ""
             yield text if child.get(_SPACE) == "preserve" else text.strip(" \t\r\n")
+        elif name == _HYPHEN:  # a letter of its word, which would be another word without it
+            yield "-"
         elif name != "rPr":
             yield Tag(_InRun(child), separates=name in _SEPARATORS, divides=name in _TABS)
 
