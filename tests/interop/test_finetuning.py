@@ -134,6 +134,15 @@ def test_a_multilingual_model_is_trained_with_a_tag_or_says_that_there_is_none(
     assert (translator.tag, list(translator.tags)) == (">>deu<<", [*LANGUAGES])
 
 
+def test_the_only_code_of_a_vocabulary_is_not_asked_for(
+    make_hugging_face: Any, tiny_corpus: str, tmp_path: Path
+) -> None:
+    one = make_hugging_face(languages=[">>lit<<"]).directory
+    config = tuning(tmp_path, tiny_corpus, one, "train.max_steps=2", "train.warmup_steps=1", "train.validate_steps=2")
+    assert config.data.target_tags == (">>lit<<",)
+    assert not [line for line in Trainer.from_config(config).data.counts() if "data.target_tags" in line]
+
+
 def test_a_tuned_model_goes_back_and_translates_there_as_here(
     hugging_face: HuggingFace, tiny_corpus: str, tmp_path: Path
 ) -> None:

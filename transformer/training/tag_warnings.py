@@ -31,8 +31,10 @@ def tag_warnings(
 
 def _without_language(tokenizer: Tokenizer, train: Side, target_tags: Sequence[str]) -> list[str]:
     """A warning if training sources do not say into which language they are translated."""
+    if len(target_tags) < 2:  # there is nothing to choose, and sources may have been without
+        return []
     begin = {id_ for tag in target_tags for id_ in tokenizer.source.encode([tag])[0][:1]}
-    number = int((~np.isin(train.ids[train.starts], [*begin])).sum()) if begin else 0
+    number = int((~np.isin(train.ids[train.starts], [*begin])).sum())
     if not number:
         return []
     return [
