@@ -46,6 +46,13 @@ def test_a_run_is_written_and_says_which_checkpoint(trained_run: Path, tmp_path:
     assert translate.main([str(tmp_path / "model"), "--text", "A cat."]) == 0
 
 
+def test_a_directory_that_exists_is_named_before_a_model_is_loaded(tmp_path: Path, plain_run: Path) -> None:
+    export.main([str(plain_run), "--to", "own", "--output", str(tmp_path / "model")])
+    for run in (str(plain_run), "no-such-run"):
+        with pytest.raises(ExportError, match=r"model: exists; remove it or choose another directory$"):
+            export.main([run, "--to", "own", "--output", str(tmp_path / "model")])
+
+
 def test_the_reason_of_a_refusal_is_one_line(trained_run: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"^CTranslate2 has no place for model\.d_k=7 and model\.d_v=5: both must be"):
         export.main([str(trained_run), "--to", "ct2", "--output", str(tmp_path / "model")])

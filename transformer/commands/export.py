@@ -21,7 +21,7 @@ from transformer.commands.selection import report_checkpoint
 from transformer.errors import ConfigError
 from transformer.interop.card import CardOptions, read_scores
 from transformer.interop.export import EXPORTERS, export
-from transformer.interop.exported import Exported
+from transformer.interop.exported import Exported, check_new
 from transformer.interop.publishing import check_repository, upload
 
 
@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_repository(arguments.push)
     elif arguments.private:
         raise ConfigError("--private needs --push")
+    check_new(arguments.output)  # before a model is loaded
     check_output_directory(arguments.output)
     exported = Exported.load(arguments.run)
     report_checkpoint(arguments.run, exported.origin)

@@ -74,14 +74,19 @@ def run_of(checkpoint: Path) -> Path | None:
     return next((path for path in parents if is_run(path)), None)
 
 
+def check_new(path: Path) -> None:
+    """ExportError if a file or a directory that is not empty is there."""
+    if os.path.lexists(path) and not (path.is_dir() and not path.is_symlink() and not any(path.iterdir())):
+        raise ExportError(f"{path}: exists; remove it or choose another directory")
+
+
 @contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
     """A temporary directory that becomes `path` at the end, unless something fails.
 
     ExportError if a file or a directory that is not empty is there, OSError if it cannot be written.
     """
-    if os.path.lexists(path) and not (path.is_dir() and not path.is_symlink() and not any(path.iterdir())):
-        raise ExportError(f"{path}: exists; remove it or choose another directory")
+    check_new(path)
     with _empty_directory(path.with_name(f".{path.name}.tmp"), path) as temporary:
         try:
             yield temporary
