@@ -256,6 +256,42 @@ def test_training_mode_dropout_and_frozen_weights_go_along(training: bool) -> No
     check_equal_to_the_bit(from_torch(theirs), layer)
 
 
+# Their names in torch.nn, and ours.
+PARTS_IN_EVAL = {
+    "layers.0": "layers.0",
+    "layers.1.self_attn": "layers.1.self_attention",
+    "layers.1.dropout": "layers.1.feed_forward.dropout",
+    "layers.1.norm1": "layers.1.norm_1",
+    "norm": "norm",
+}
+
+
+@pytest.mark.parametrize("name", PARTS_IN_EVAL)
+def test_each_part_keeps_its_training_mode_there_and_back(name: str) -> None:
+    layer = nn.TransformerEncoderLayer(D_MODEL, HEADS, D_FF, 0.5, batch_first=True)
+    theirs = nn.TransformerEncoder(layer, 2, nn.LayerNorm(D_MODEL), enable_nested_tensor=False)
+    theirs.get_submodule(name).eval()
+    ours = from_torch(theirs)
+    in_eval = {one for one, part in ours.named_modules() if not part.training}
+    whole = ours.get_submodule(PARTS_IN_EVAL[name])
+    assert in_eval == {one for one, part in ours.named_modules() if any(part is x for x in whole.modules())}
+    again = {one for one, part in to_torch(ours).named_modules() if not part.training}
+    assert again == {one for one, part in theirs.named_modules() if not part.training}
+
+
+def test_a_frozen_encoder_in_eval_mode_has_no_dropout_here_either() -> None:
+    theirs = nn.Transformer(D_MODEL, HEADS, 1, 1, D_FF, 0.5, batch_first=True)
+    theirs.encoder.eval()
+    encoder, decoder = from_torch(theirs)
+    x = vectors(3, 7).float()
+    assert torch.equal(encoder(x), encoder(x))
+    assert decoder.training
+    model = small().train()
+    model.encoder.eval()
+    stacks = to_torch(model)
+    assert (stacks.training, stacks.encoder.training, stacks.decoder.training) == (True, False, True)
+
+
 def test_converting_draws_no_random_numbers_and_copies() -> None:
     theirs = nn.Transformer(D_MODEL, HEADS, 1, 1, D_FF, batch_first=True)
     model = small()
@@ -292,6 +328,22 @@ def hooked(module: nn.Module, name: str) -> nn.Module:
     return module
 
 
+def with_part(module: nn.Module) -> nn.Module:
+    module.extra = nn.Linear(2, 3)
+    return module
+
+
+def with_forward(module: nn.Module, name: str) -> nn.Module:
+    part = module.get_submodule(name)
+    part.forward = part.forward  # as one that was wrapped
+    return module
+
+
+def with_dropout_in_eval(layer: nn.TransformerEncoderLayer) -> nn.TransformerEncoderLayer:
+    layer.dropout1.eval()
+    return layer
+
+
 def tied(stack: nn.TransformerEncoder) -> nn.TransformerEncoder:
     stack.layers[1] = stack.layers[0]
     return stack
@@ -313,6 +365,21 @@ FROM: dict[str, tuple[Callable[[], nn.Module], type[Exception], str]] = {
         lambda: with_dropout(nn.TransformerEncoderLayer(2, 1, 3)),
         ValueError,
         r"^the sub-layers have dropout 0\.1, 0\.3; a layer of ours has one$",
+    ),
+    "mode": (
+        lambda: with_dropout_in_eval(nn.TransformerEncoderLayer(2, 1, 3)),
+        ValueError,
+        r"^the sub-layers have dropout 0\.1 in eval mode, 0\.1; a layer of ours has one$",
+    ),
+    "forward": (
+        lambda: with_forward(nn.TransformerEncoderLayer(2, 1, 3), "linear1"),
+        ValueError,
+        "^linear1 has a forward of its own, which its counterpart would not have$",
+    ),
+    "part": (
+        lambda: with_part(nn.TransformerEncoderLayer(2, 1, 3)),
+        ValueError,
+        "^this TransformerEncoderLayer has weights for which its counterpart has no place$",
     ),
     "shared": (
         lambda: tied(nn.TransformerEncoder(nn.TransformerEncoderLayer(2, 1, 3), 2, enable_nested_tensor=False)),

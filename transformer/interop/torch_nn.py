@@ -38,13 +38,14 @@ def from_torch(module: nn.Module) -> Any: ...
 def from_torch(module: nn.Module) -> Any:
     """Our counterpart of a module of torch.nn, with copies of its weights.
 
-    Device, dtypes, dropout, frozen weights and training mode are those of `module`. Ours is batch first, whatever
-    `batch_first` says. `nn.Transformer` has neither embeddings nor a vocabulary, so it becomes two stacks.
+    Device, dtypes, dropout, frozen weights and training mode are those of `module`, part by part. Ours is batch first,
+    whatever `batch_first` says. `nn.Transformer` has neither embeddings nor a vocabulary, so it becomes two stacks.
 
     Raises:
         TypeError: another class, such as a subclass, which may compute something else.
         ValueError: `add_bias_kv`, `add_zero_attn`, keys and values of different sizes, sub-layers of one layer with
-            different dropout, a dropout of 1, hooks, or weights that several modules share.
+            different dropout, a dropout of 1, hooks, methods set on a module, or weights that several modules share
+            or that ours has no place for.
     """
     return _converted(module, _FROM_TORCH)
 
@@ -70,8 +71,8 @@ def to_torch(module: nn.Module) -> nn.Module:
     Raises:
         TypeError: another class, such as grouped-query attention or an adapter around a projection of attention.
         ValueError: attention other than equation 1's, d_k or d_v other than d_model / h, biases in some of the four
-            projections, a stack without layers, a decoder without cross-attention, hooks, or weights that several
-            modules share.
+            projections, a stack without layers, a decoder without cross-attention, hooks, methods set on a module, or
+            weights that several modules share or that torch.nn has no place for.
     """
     return _converted(module, _TO_TORCH)
 
@@ -81,24 +82,29 @@ def _converted(module: nn.Module, conversions: dict[type, Callable[[Any], Any]])
     if convert is None:
         names = ", ".join(cls.__name__ for cls in conversions)
         raise TypeError(f"{type(module).__name__} is none of {names}; a subclass may compute something else")
-    _check_without_hooks(module)
+    _check_as_classes(module)
     converted = convert(module)
     parts = converted if isinstance(converted, tuple) else (converted,)
-    for part in parts:
-        part.train(module.training)
     before = (module.encoder, module.decoder) if isinstance(module, Transformer | nn.Transformer) else (module,)
-    if _numel(before) != _numel(parts):
+    difference = _numel(before) - _numel(parts)
+    if difference > 0:
+        raise ValueError(f"this {type(module).__name__} has weights for which its counterpart has no place")
+    if difference < 0:
         raise ValueError(f"modules of this {type(module).__name__} share weights, and their copies would not")
     return converted
 
 
-def _check_without_hooks(module: nn.Module) -> None:
-    """ValueError for hooks, which may change results, and which most of the converted modules would not have."""
+def _check_as_classes(module: nn.Module) -> None:
+    """ValueError for hooks and methods of a module's own, which most of the converted modules would not have."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     for name, part in module.named_modules():
+        place = name or f"this {type(module).__name__}"
         if any(getattr(part, kind) for kind in kinds):
-            place = name or f"this {type(module).__name__}"
             raise ValueError(f"{place} has hooks, which its counterpart would not have; remove them first")
+        # Such as the `forward` that accelerate sets for mixed precision; that of `compile` computes the same.
+        own = {name for name, value in vars(part).items() if callable(value) and hasattr(type(part), name)}
+        if methods := sorted(own - {"_compiled_call_impl"}):
+            raise ValueError(f"{place} has a {methods[0]} of its own, which its counterpart would not have")
 
 
 def _numel(modules: Sequence[Any]) -> int:
@@ -121,35 +127,39 @@ def _attention_from_torch(theirs: nn.MultiheadAttention) -> MultiHeadAttention:
     ours.w_q, ours.w_k, ours.w_v = map(_linear, weights, biases)
     bias = theirs.out_proj.bias
     ours.w_o = _linear(_copied(theirs.out_proj.weight), None if bias is None else _copied(bias))
-    return ours
+    return ours.train(theirs.training)
 
 
 def _layer_from_torch(theirs: Any) -> Layer:
     is_decoder = isinstance(theirs, nn.TransformerDecoderLayer)
-    dropouts = [theirs.dropout1.p, theirs.dropout2.p, *([theirs.dropout3.p] if is_decoder else [])]
-    if len({*dropouts}) > 1:
-        raise ValueError(f"the sub-layers have dropout {', '.join(map(str, dropouts))}; a layer of ours has one")
+    dropouts = [theirs.dropout1, theirs.dropout2, *([theirs.dropout3] if is_decoder else [])]
+    if len({(dropout.p, dropout.training) for dropout in dropouts}) > 1:
+        found = ", ".join(f"{dropout.p}{' in eval mode' * (not dropout.training)}" for dropout in dropouts)
+        raise ValueError(f"the sub-layers have dropout {found}; a layer of ours has one")
     attention = from_torch(theirs.self_attn)
     cross_attention = from_torch(theirs.multihead_attn) if is_decoder else None
     sizes = (theirs.linear1.in_features, theirs.linear1.out_features)
     with torch.device("meta"):
         feed_forward = FeedForward(*sizes, activation=copy.deepcopy(theirs.activation), dropout=theirs.dropout.p)
         kind = PreNormLayer if theirs.norm_first else Layer
-        ours = kind(attention, feed_forward, cross_attention, dropout=dropouts[0])
+        ours = kind(attention, feed_forward, cross_attention, dropout=dropouts[0].p)
     feed_forward.w_1, feed_forward.w_2 = copy.deepcopy(theirs.linear1), copy.deepcopy(theirs.linear2)
     ours.norm_1 = copy.deepcopy(theirs.norm1)
     ours.norm_2 = copy.deepcopy(theirs.norm3 if is_decoder else theirs.norm2)
     if is_decoder:
         ours.norm_cross = copy.deepcopy(theirs.norm2)
+    # Not `train`, which would set the modes of all parts: attentions, linear maps and norms have their own.
+    ours.training = feed_forward.training = theirs.training
+    ours.norm_cross.train(theirs.norm2.training)
+    ours.dropout.train(dropouts[0].training)
+    feed_forward.dropout.train(theirs.dropout.training)
     return ours
 
 
-def _encoder_from_torch(theirs: nn.TransformerEncoder) -> Encoder:
-    return Encoder(map(from_torch, theirs.layers), copy.deepcopy(theirs.norm))
-
-
-def _decoder_from_torch(theirs: nn.TransformerDecoder) -> Decoder:
-    return Decoder(map(from_torch, theirs.layers), copy.deepcopy(theirs.norm))
+def _stack_from_torch(theirs: Any) -> Encoder | Decoder:
+    kind = Encoder if isinstance(theirs, nn.TransformerEncoder) else Decoder
+    ours = kind(map(from_torch, theirs.layers), copy.deepcopy(theirs.norm))
+    return _with_own_mode(ours, theirs)
 
 
 def _stacks_from_torch(theirs: nn.Transformer) -> tuple[Encoder, Decoder]:
@@ -182,7 +192,7 @@ def _attention_to_torch(ours: MultiHeadAttention) -> nn.MultiheadAttention:
     if bias:
         theirs.in_proj_bias = _joined([linear.bias for linear in projections[:3]])
         theirs.out_proj.bias = _copied(ours.w_o.bias)
-    return theirs
+    return theirs.train(ours.attention.dropout.training)  # by which it drops weights
 
 
 def _layer_to_torch(ours: Layer) -> nn.Module:
@@ -196,7 +206,11 @@ def _layer_to_torch(ours: Layer) -> nn.Module:
     arguments = (attention.embed_dim, attention.num_heads, w_1.out_features, ours.dropout.p, activation)
     norm_first = isinstance(ours, PreNormLayer)
     theirs = kind(*arguments, batch_first=True, norm_first=norm_first, device="meta")
+    theirs.training = ours.training
+    for dropout in (part for part in theirs.children() if type(part) is nn.Dropout):
+        dropout.train(ours.dropout.training)
     theirs.self_attn, theirs.dropout.p = attention, feed_forward.dropout.p
+    theirs.dropout.train(feed_forward.dropout.training)
     theirs.linear1, theirs.linear2 = copy.deepcopy(w_1), copy.deepcopy(w_2)
     theirs.norm1, theirs.norm2 = copy.deepcopy(ours.norm_1), copy.deepcopy(ours.norm_2)
     if cross_attention is not None:
@@ -236,7 +250,7 @@ def _stack_to_torch(ours: Encoder | Decoder) -> nn.TransformerEncoder | nn.Trans
     else:
         theirs = nn.TransformerEncoder(layers[0], 1, norm, enable_nested_tensor=False)  # type: ignore[arg-type]
     theirs.layers, theirs.num_layers = nn.ModuleList(layers), len(layers)  # it has copied the first
-    return theirs
+    return _with_own_mode(theirs, ours)
 
 
 def _stacks_to_torch(ours: Transformer) -> nn.Transformer:
@@ -246,6 +260,7 @@ def _stacks_to_torch(ours: Transformer) -> nn.Transformer:
     nothing: dict[str, Any] = {"custom_encoder": nn.Identity(), "custom_decoder": nn.Identity()}
     theirs = nn.Transformer(attention.embed_dim, attention.num_heads, batch_first=True, **nothing)
     theirs.encoder, theirs.decoder = encoder, decoder
+    theirs.training = ours.training
     return theirs
 
 
@@ -253,8 +268,8 @@ _FROM_TORCH: dict[type, Callable[[Any], Any]] = {
     nn.MultiheadAttention: _attention_from_torch,
     nn.TransformerEncoderLayer: _layer_from_torch,
     nn.TransformerDecoderLayer: _layer_from_torch,
-    nn.TransformerEncoder: _encoder_from_torch,
-    nn.TransformerDecoder: _decoder_from_torch,
+    nn.TransformerEncoder: _stack_from_torch,
+    nn.TransformerDecoder: _stack_from_torch,
     nn.Transformer: _stacks_from_torch,
 }
 _TO_TORCH: dict[type, Callable[[Any], Any]] = {
@@ -266,6 +281,14 @@ _TO_TORCH: dict[type, Callable[[Any], Any]] = {
     Transformer: _stacks_to_torch,
     BiasedTransformer: _stacks_to_torch,
 }
+
+
+def _with_own_mode(stack: Any, like: nn.Module) -> Any:
+    """A converted stack in the mode of another; its layers and its norm have theirs."""
+    stack.training = stack.layers.training = like.training
+    if isinstance(stack.norm, nn.Identity):
+        stack.norm.train(like.training)
+    return stack
 
 
 def _copied(parameter: Tensor) -> nn.Parameter:
