@@ -12,19 +12,25 @@ from marian_files import HuggingFace, change_json
 from transformer.interop.foreign import read_model
 
 
-def test_generation_settings_override_those_of_the_configuration(directory: Path) -> None:
+@pytest.mark.parametrize("has_file", [True, False], ids=["settings", "configuration alone"])
+def test_settings_are_those_that_transformers_generates_with(directory: Path, has_file: bool) -> None:
+    transformers = pytest.importorskip("transformers")
     change_json(directory / "config.json", num_beams=7, length_penalty=0.6, no_repeat_ngram_size=3, min_length=2)
+    change_json(directory / "config.json", max_length=53)
     change_json(directory / "generation_config.json", num_beams=5, max_length=41)
+    if not has_file:
+        (directory / "generation_config.json").unlink()
+    model = transformers.MarianMTModel.from_pretrained(directory)
+    theirs = model._prepare_generation_config(None)[0]  # with the defaults of what is not said
     search = read_model(directory).to_checkpoint()[0].search
     assert (search.beam, search.alpha, search.no_repeat_ngram, search.min_length, search.max_length) == (
-        5,
-        0.6,
-        3,
-        2,
-        40,
+        theirs.num_beams,
+        theirs.length_penalty,
+        theirs.no_repeat_ngram_size,
+        theirs.min_length,
+        theirs.max_length - 1,  # without the start
     )
-    (directory / "generation_config.json").unlink()
-    assert read_model(directory).to_checkpoint()[0].search.beam == 7
+    assert search.beam == (5 if has_file else 7)
 
 
 def test_settings_that_our_search_does_not_have_are_named(directory: Path) -> None:

@@ -39,7 +39,7 @@ def read_settings(
     """Our search, with what the settings of a model mean there.
 
     Args:
-        settings: of its `config.json` and `generation_config.json`.
+        settings: of its `generation_config.json`, or where there is none of its `config.json`.
         ids: by key, as `eos_token_id`, those that the model has.
         never: ids that are never an output here.
         unknown: the id of `<unk>`.

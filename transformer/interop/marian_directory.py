@@ -59,7 +59,9 @@ def read_directory(directory: Path) -> MarianModel:
     ids = {"eos_token_id": target.end, "decoder_start_token_id": target.start, "pad_token_id": padding}
     _check_ids(str(directory / "config.json"), known, target_file, ids)
     never = {target.start, target.padding}
-    settings = read_settings(config | generation, ids, never=never, unknown=target.unknown, is_marian=is_marian)
+    # As in transformers, the settings of the configuration are those of models without a file of settings.
+    chosen = generation if (directory / "generation_config.json").exists() else config
+    settings = read_settings(chosen, ids, never=never, unknown=target.unknown, is_marian=is_marian)
     return MarianModel(
         name=str(directory),
         tensors=tensors,
