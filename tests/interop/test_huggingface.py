@@ -148,6 +148,12 @@ def test_whether_unknown_pieces_are_outputs_comes_back(make: Make, tmp_path: Pat
         assert (model.notes, model.search["allow_unknown"]) == ((), allowed)
 
 
+def test_how_much_another_norm_eps_changes_is_said_as_it_is(make: Make, tmp_path: Path) -> None:
+    for norm_eps, said in ((1e-4, "logits differ in the fifth digit"), (0.1, "logits differ, and translations may")):
+        notes = export(make(norm_eps=norm_eps), "hf", tmp_path / f"{norm_eps}")
+        assert notes[0].endswith(f": {said}")
+
+
 def test_what_comes_back_has_the_norm_eps_that_transformers_computes_with(make: Make, tmp_path: Path) -> None:
     exported = make(norm_eps=0.01)
     theirs, tokenizer = exported_and_loaded(exported, tmp_path)

@@ -172,12 +172,17 @@ def _write_tokenizer(exported: Exported, order: Order, directory: Path, *, is_sh
     write_json(directory / "tokenizer_config.json", settings)
 
 
+def difference_of(norm_eps: float) -> str:
+    """What changes where this model's ε becomes 1e-5: it is added to variances of about 1."""
+    return "logits differ in the fifth digit" if norm_eps <= 1e-4 else "logits differ, and translations may"
+
+
 def _notes(exported: Exported, parts: Parts) -> list[str]:
     notes, search = [], exported.config.search
     if parts.norm_eps != _NORM_EPS:
         notes.append(
             f"model.norm_eps is {parts.norm_eps:g} here, and {_NORM_EPS:g} in transformers, which cannot be told: "
-            "logits differ in the fifth digit"
+            f"{difference_of(parts.norm_eps)}"
         )
     if exported.ranks_otherwise:
         notes.append(

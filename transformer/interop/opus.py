@@ -18,7 +18,7 @@ import yaml
 
 from transformer.errors import ExportError
 from transformer.interop.exported import Exported
-from transformer.interop.huggingface import marian_rows, starts_from_zero
+from transformer.interop.huggingface import difference_of, marian_rows, starts_from_zero
 from transformer.interop.marian_weights import OUTPUT_BIAS, SHARED, SOURCE, TARGET, Sizes, to_marian
 from transformer.interop.parts import Parts, matrices_of, parts_of
 from transformer.interop.tokenizer_files import numbered, piece_names, with_codes, write_sentencepiece
@@ -162,8 +162,8 @@ def _notes(exported: Exported, parts: Parts) -> list[str]:
     notes, search = [], exported.config.search
     if parts.norm_eps != _NORM_EPS:
         notes.append(
-            f"model.norm_eps is {parts.norm_eps:g} here, and fixed in each engine that reads this form: logits differ "
-            "in the fifth digit"
+            f"model.norm_eps is {parts.norm_eps:g} here, and fixed in each engine that reads this form: "
+            f"{difference_of(parts.norm_eps)}"
         )
     if exported.ranks_otherwise:
         notes.append(f"Marian divides log P by |Y|^{search.alpha:g}, not by ((5 + |Y|) / 6)^{search.alpha:g}")
