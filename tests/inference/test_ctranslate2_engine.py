@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -215,8 +215,22 @@ def test_it_has_no_model_of_ours(translator: CTranslate2Translator, model: Expor
         _ = translator.model
     with pytest.raises(AttributeError, match="has no model of this project"):
         translator.model = model.model
+    with pytest.raises(ConfigError, match="the weights are another engine's: save the model that was exported"):
+        translator.save_pretrained("never")
     translator.prepack()
     assert str(translator.device) == "cpu"
+
+
+@pytest.mark.parametrize("load", [CTranslate2Translator.load, CTranslate2Translator.from_pretrained])
+def test_it_loads_as_other_translators_do(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, load: Callable[..., CTranslate2Translator]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ctranslate2", SimpleNamespace(Translator=Engine))
+    loaded = load(directory, device=torch.device("cpu"), precision="fp32", prepack=False)
+    assert type(loaded) is CTranslate2Translator
+    assert (loaded.origin, loaded._engine.options["compute_type"]) == (str(directory), "float32")
+    with pytest.raises(DeviceError, match=r"^device=cuda:1: the engine ctranslate2 has auto, cpu and cuda$"):
+        load(directory, device="cuda:1")
 
 
 def test_devices_and_precisions_that_it_lacks_are_named(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

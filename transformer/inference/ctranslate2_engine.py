@@ -17,6 +17,7 @@ from transformer.config import SearchConfig, load_config
 from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from transformer.data.vocabulary_tokenizer import load_tokenizer
 from transformer.errors import CheckpointError, ConfigError, DataError, DeviceError, one_line
+from transformer.inference.arguments import path_of
 from transformer.inference.penalties import PENALTIES
 from transformer.inference.sampling import Sampling
 from transformer.inference.search_requests import Request
@@ -62,6 +63,18 @@ class CTranslate2Translator(Translator):
         source, target = self.tokenizer.source, self.tokenizer
         self._source_names = piece_names(source, range(len(source)))
         self._ids = {name: id_ for id_, name in enumerate(piece_names(target, range(len(target))))}
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        prepack: bool = True,  # noqa: ARG003
+    ) -> CTranslate2Translator:
+        """Load an export; arguments and errors as of the class. `prepack` changes nothing, as `prepack()`."""
+        return cls(path_of(path), device=str(device), precision=precision)
 
     @property
     def model(self) -> Transformer:
