@@ -770,6 +770,11 @@ def test_texts_may_come_from_a_generator(translator: Translator, notes: InputNot
     assert notes is None or notes.num_lines == len(TEXTS)
 
 
+def test_a_model_with_another_padding_than_the_tokenizers_is_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(DataError, match=r"^the model's pad_id is 5, and tokenizers fill up batches with 0$"):
+        Translator(Transformer(len(tokenizer), 22, 1, 2, 29, pad_id=5), tokenizer)
+
+
 def test_the_tokenizer_of_another_model_is_refused(translator: Translator) -> None:
     other = Tokenizer.train(TEXTS, 53)
     with pytest.raises(DataError, match=r"^the tokenizer has 53 pieces, and the model 211: take the tokenizer that"):

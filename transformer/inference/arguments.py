@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from transformer.data.tokenizer import Tokenizer
+from transformer.data.tokenizer import PAD_ID, Tokenizer
 from transformer.errors import CheckpointError, ConfigError, DataError, DeviceError
 from transformer.files import expand_home
 from transformer.model.transformer import Transformer
@@ -45,8 +45,10 @@ def check_count(name: str, value: int, most: float = math.inf, of: str = "") -> 
         raise ConfigError(f"{name}={value!r} must be a whole number {limits}")
 
 
-def check_sizes(model: Transformer, tokenizer: Tokenizer) -> None:
-    """DataError if model and tokenizer have different numbers of pieces, of source or target."""
+def check_fit(model: Transformer, tokenizer: Tokenizer) -> None:
+    """DataError if model and tokenizer have different numbers of pieces, of source or target, or another padding."""
+    if model.pad_id != PAD_ID:  # it would attend to the padding of a batch
+        raise DataError(f"the model's pad_id is {model.pad_id}, and tokenizers fill up batches with {PAD_ID}")
     output_weight, source = model.embedding.output_weight, tokenizer.source
     if len(tokenizer) != len(output_weight):
         raise DataError(

@@ -15,7 +15,7 @@ from transformer.data.batching import pad
 from transformer.data.tags import language_of, tag_of_language
 from transformer.data.tokenizer import BOS_ID, EOS_ID, Tokenizer
 from transformer.errors import ConfigError
-from transformer.inference.arguments import check_count, check_precision, check_sizes, device_of, path_of, text_list
+from transformer.inference.arguments import check_count, check_fit, check_precision, device_of, path_of, text_list
 from transformer.inference.exchange import to_device
 from transformer.inference.hypotheses import Hypothesis
 from transformer.inference.phrases import TextConstraints
@@ -82,7 +82,7 @@ class Translator(Pretrained):
 
     @model.setter
     def model(self, model: Transformer) -> None:
-        check_sizes(model, self.tokenizer)
+        check_fit(model, self.tokenizer)
         self._model = model.eval()
         self.logits: Callable[[Tensor], Tensor] = model.logits
 
