@@ -115,7 +115,7 @@ def test_the_outline_of_every_configuration_imports_no_compiler() -> None:
 import sys
 from transformer.config import load_config
 from transformer.shipped import shipped_configs
-from transformer.training.checkpoint import outline
+from transformer.training.description import outline
 for name in shipped_configs():
     outline((53, None), load_config(name).model)
 print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])

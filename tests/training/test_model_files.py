@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,47 @@ def test_a_configuration_that_describes_another_model_is_refused(tmp_path: Path,
     with pytest.raises(ValueError, match="the configuration does not describe the model"):
         save_model(model, tmp_path / "model", ModelConfig(**SIZES))
     assert not (tmp_path / "model").exists()
+
+
+def tied_afterwards(model: Transformer) -> None:
+    model.embedding.target_weight = model.embedding.weight  # type: ignore[assignment]
+
+
+def without_values(model: Transformer) -> None:
+    model.decoder.to("meta")
+
+
+def diverged(model: Transformer) -> None:
+    with torch.no_grad():
+        next(iter(model.encoder.layers)).feed_forward.w_1.weight[2, 3] = float("nan")
+
+
+def quantized(model: Transformer) -> None:
+    next(iter(model.encoder.layers)).feed_forward.w_1 = torch.ao.nn.quantized.dynamic.Linear(22, 29)  # type: ignore[assignment]
+
+
+WEIGHTS: dict[Any, str] = {
+    tied_afterwards: r"^embedding\.weight and embedding\.target_weight share their memory, and the configuration has ",
+    without_values: r"^decoder\.layers\.0\.\S+ has no values: the model is on the device meta$",
+    diverged: r"^encoder\.layers\.0\.feed_forward\.w_1\.weight contains non-finite values, and would not be loaded$",
+    quantized: "the configuration does not describe the model",
+}
+
+
+@pytest.mark.parametrize("change", WEIGHTS)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_weights_that_would_not_come_back_are_not_saved(tmp_path: Path, change: Callable[[Transformer], None]) -> None:
+    model = build_model(V, ModelConfig(**SIZES, tie="decoder"))
+    change(model)
+    with pytest.raises(ValueError, match=WEIGHTS[change]):
+        save_model(model, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_without_a_whole_configuration_corpus_and_languages_are_unknown(tmp_path: Path) -> None:
+    save_model(build_model(V, ModelConfig(**SIZES)), tmp_path / "model")
+    data = load_config(tmp_path / "model" / "config.yaml").data
+    assert (data.corpus, data.subset, data.src_lang, data.tgt_lang) == ("unknown", None, "und", "und")
 
 
 def test_a_directory_with_other_files_is_not_replaced(tmp_path: Path) -> None:

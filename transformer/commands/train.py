@@ -29,7 +29,7 @@ from transformer.inference.text_checks import signs_of_other_words
 from transformer.inference.validation_bleu import ValidationBleu
 from transformer.progress import stage
 from transformer.training.callbacks import OnLog
-from transformer.training.checkpoint import outline
+from transformer.training.description import outline
 from transformer.training.device import tune_process
 from transformer.training.distributed import SINGLE_PROCESS, DistributedContext, init_distributed
 from transformer.training.freezing import frozen_names

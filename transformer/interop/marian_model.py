@@ -34,6 +34,8 @@ from transformer.model.alternatives.build import build_model
 from transformer.sections.types import NormalizationRule, TokenizerType
 
 UNKNOWN_CORPUS = "unknown"  # `data.corpus` of imported models: no format says what they were trained on
+# The section `data` of a model of which nothing else is known: its defaults would say that it is of WMT 2014.
+UNKNOWN_DATA = DataConfig(corpus=UNKNOWN_CORPUS, subset=None, src_lang=UNKNOWN_LANGUAGE, tgt_lang=UNKNOWN_LANGUAGE)
 NORM_EPS = 1e-5  # in all of Marian's models, by Hugging Face and CTranslate2; no format says it
 LONGEST_SOURCE = 512  # pieces of input, </s> included, of all of OPUS-MT's models
 _SPECIALS = ["<pad>", "<unk>", "<s>", "</s>"]

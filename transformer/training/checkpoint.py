@@ -7,16 +7,13 @@ SHA256SUMS                                         checksums of the other files
 """
 
 import dataclasses
-import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.overrides import TorchFunctionMode
 
 from transformer.config import Config, ModelConfig, load_config
 from transformer.data.tokenizer import SOURCE_FILE, TARGET_FILE, Tokenizer
@@ -26,10 +23,11 @@ from transformer.files import fsync, remove_atomic
 from transformer.hub import check_links, fetch_model, is_model_id
 from transformer.interop.foreign import converted
 from transformer.interop.local_files import is_foreign
-from transformer.model.alternatives.build import build_model
+from transformer.interop.marian_model import UNKNOWN_DATA
 from transformer.model.transformer import Transformer
 from transformer.training import integrity
 from transformer.training.averaging import MovingAverage
+from transformer.training.description import Sizes, check_described, outline, shapes_of
 from transformer.training.freezing import frozen_names
 from transformer.training.rng import RNGState
 from transformer.training.run_directory import CHECKSUMS, checkpoints, find_checkpoint, saved_config, step_of
@@ -147,26 +145,27 @@ def save_model(
     """Write weights and configuration, as `load_model` reads them; with a tokenizer, as `Translator.load` does.
 
     `config` is by default that of `build_model` or `load_model`. Sections `data` and `search`, from which `Translator`
-    has languages and defaults, are those of a whole `Config`, or of the checkpoint from which the model was loaded.
-    ConfigError if the model is limited to fewer than 2 positions. ValueError if the configuration is missing or does
-    not describe the model, or the directory holds something else than a model. OSError.
+    has languages and defaults, are those of a whole `Config`, or of the checkpoint from which the model was loaded;
+    without either, languages and corpus are unknown. ConfigError if the model is limited to fewer than 2 positions.
+    ValueError if the configuration is missing or does not describe the model, weights are not finite, or the directory
+    holds something else than a model. OSError.
     """
-    whole: Config = config if isinstance(config, Config) else getattr(model, _LOADED_WITH, Config())
+    whole: Config = config if isinstance(config, Config) else getattr(model, _LOADED_WITH, Config(data=UNKNOWN_DATA))
     config = config.model if isinstance(config, Config) else config or getattr(model, "config", None)
     if config is None:
         raise ValueError("the model does not know its configuration: give config=ModelConfig(...)")
     directory, weights = Path(directory), model.state_dict()
     if directory.exists() and not {path.name for path in directory.iterdir()} <= {*integrity.FILES, CHECKSUMS}:
         raise ValueError(f"{directory}: holds other files than a model's, which would be replaced")
-    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    shapes = shapes_of(model)
     if tokenizer is None:
         target_size, source_size = _rows(shapes, is_separate=True)
         is_separate = whole.data.separate_vocabularies or source_size not in (None, target_size)
     else:
         is_separate = tokenizer.is_separate
-    described = outline(_rows(shapes, is_separate=is_separate), config)
-    if _description(model) != _description(described):
-        raise ValueError("the configuration does not describe the model: a part, a size or an option differs")
+    check_described(model, _rows(shapes, is_separate=is_separate), config)
+    if others := [name for name, weight in weights.items() if not weight.isfinite().all()]:
+        raise ValueError(f"{others[0]} contains non-finite values, and would not be loaded")
     limit = max(2, model.max_length or whole.data.max_length)
     data = dataclasses.replace(
         whole.data,
@@ -177,18 +176,10 @@ def save_model(
     save_checkpoint(directory, Config(model=config, data=data, search=whole.search), tokenizer, weights)
 
 
-def _description(model: Transformer) -> tuple[Any, ...]:
-    """Everything but weights: modules with their sizes, shapes of weights, padding, activations."""
-    shapes = {name: weight.shape for name, weight in model.state_dict().items()}
-    return repr(model), shapes, model.pad_id, [getattr(module, "activation", None) for module in model.modules()]
-
-
 # An attribute of loaded models: `save_model` keeps their languages and search.
 _LOADED_WITH = "loaded_with"
 # Of the weights with a row per target token, the first that a model has.
 _NAMES = ("embedding.target_weight", "embedding.weight")
-# Pieces of the target, and of the source if it has a vocabulary of its own.
-Sizes = tuple[int, int | None]
 
 
 def _read_config(directory: Path, *required: str) -> Config:
@@ -213,21 +204,6 @@ def _load(directory: Path, sizes: Sizes, config: Config) -> Transformer:
     load_weights(model, directory, assign=True)
     setattr(model, _LOADED_WITH, config)
     return model
-
-
-class _SkipInit(TorchFunctionMode):
-    """Leaves out in-place functions: they give values, and on the meta device take a second of imports."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if re.fullmatch(r"[a-z]\w*[a-z0-9]_", func.__name__) and func.__name__ != "requires_grad_":
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
-
-
-def outline(sizes: Sizes, config: ModelConfig) -> Transformer:
-    """A model of names and shapes, without memory."""
-    with torch.device("meta"), _SkipInit():
-        return build_model(sizes[0], config, source_vocab_size=sizes[1])
 
 
 def load_weights(model: Transformer, directory: Path, *, assign: bool = False) -> None:
