@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import pytest
 import torch
+import torch.nn.functional as F
 
+from transformer.config import CorpusEntry
 from transformer.errors import ConfigError, ExportError
 from transformer.inference.ensemble import Ensemble
 from transformer.inference.translator import Translator
@@ -34,8 +38,6 @@ def test_what_is_saved_loads_and_translates_the_same(translator: Translator, tmp
 
 
 def test_the_search_that_was_chosen_is_saved(translator: Translator, tmp_path: Path) -> None:
-    import dataclasses
-
     translator.search = dataclasses.replace(translator.search, beam=7)
     translator.save_pretrained(tmp_path / "model")
     assert Translator.from_pretrained(tmp_path / "model").search.beam == 7
@@ -98,3 +100,76 @@ def test_a_model_is_pushed_with_its_card(translator: Translator, monkeypatch: py
     assert asked == [("org/tiny", None), ("org/tiny", "First", files)]
     with pytest.raises(ExportError, match="give owner/name"):
         translator.push_to_hub("tiny")
+
+
+def gelu(model: Transformer) -> None:
+    for layer in model.encoder.layers:
+        layer.feed_forward.activation = F.gelu
+
+
+def wide(model: Transformer) -> None:
+    next(iter(model.decoder.layers)).norm_1.eps = 0.1
+
+
+def half(model: Transformer) -> None:
+    model.encoder.half()
+
+
+CHANGES = {
+    gelu: "the configuration does not describe the model",
+    wide: "the configuration does not describe the model",
+    half: "the weights are in float16, not as they were trained",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_model_that_computes_otherwise_than_its_configuration_says_is_not_saved(
+    translator: Translator, tmp_path: Path, change: Callable[[Transformer], None]
+) -> None:
+    change(translator.model)
+    with pytest.raises(ConfigError, match=CHANGES[change]):
+        translator.save_pretrained(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_a_model_in_memory_no_corpus_and_no_language_is_claimed(translator: Translator, tmp_path: Path) -> None:
+    model = build_model(len(translator.tokenizer), translator.model.config)  # type: ignore[arg-type]
+    Translator(model, translator.tokenizer).save_pretrained(tmp_path / "model")
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "- what it was trained on is not known" in card
+    assert "wmt" not in card and "from `und` to `und`" in card
+    assert Translator.load(tmp_path / "model").languages == ("und", "und")
+
+
+def with_tags(translator: Translator, **data: Any) -> Translator:
+    """As if the model had been loaded with this section `data`."""
+    whole = translator.model.loaded_with  # type: ignore[attr-defined]
+    section = dataclasses.replace(whole.data, **data)
+    translator.model.loaded_with = dataclasses.replace(whole, data=section)  # type: ignore[assignment]
+    translator.tag, translator.tags, translator.needs_tag = section.tag, section.tags, bool(section.target_tags)
+    return translator
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"target_tags": ("<2de>", "<2fr>")},
+        {"tag": "<2de>", "target_tags": ("<2fr>",)},
+        {"tag": "<2de>", "corpora": (CorpusEntry(path="builtin", tag="<2fr>"),)},
+    ],
+    ids=str,
+)
+def test_the_language_that_was_chosen_is_saved_beside_the_others(
+    translator: Translator, tmp_path: Path, data: dict[str, Any]
+) -> None:
+    with_tags(translator, **data).choose_language("fr")
+    translator.save_pretrained(tmp_path / "model")
+    again = Translator.from_pretrained(tmp_path / "model")
+    assert (again.tag, [*again.tags], again.languages[1]) == ("<2fr>", ["<2de>", "<2fr>"], "fr")
+
+
+def test_a_language_that_the_configuration_has_no_place_for_is_refused(translator: Translator, tmp_path: Path) -> None:
+    entries = (CorpusEntry(path="builtin", tag="<2de>"), CorpusEntry(path="builtin", tag="<2fr>"))
+    with_tags(translator, tag="<2de>", corpora=entries, hold_out=("validation",)).choose_language("fr")
+    with pytest.raises(ConfigError, match=r"^the model cannot be saved with tag=<2fr>: data\.tag=<2fr> must be "):
+        translator.save_pretrained(tmp_path / "model")

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from transformer.config import Config, DataConfig
+from transformer.config import Config, DataConfig, ModelConfig
 from transformer.errors import CheckpointError, ConfigError
 from transformer.inference.prepacked import PrepackedLinear
 from transformer.interop.card import CardOptions
 from transformer.interop.export import export
 from transformer.interop.exported import Exported, run_of
+from transformer.interop.marian_model import UNKNOWN_DATA
 from transformer.interop.publishing import check_repository, upload
 from transformer.model.transformer import Transformer
+from transformer.training.description import check_described
 from transformer.training.integrity import load_tensors
 
 if TYPE_CHECKING:
@@ -35,7 +38,8 @@ class Pretrained:
     def save_pretrained(self, directory: str | Path, options: CardOptions | None = None) -> None:
         """Write model, tokenizer, search and a model card into a new directory, which loads without a network.
 
-        ConfigError unless the weights are there as they were trained: load with `precision="fp32"` and `prepack=False`.
+        Languages and tag are those of the translator. ConfigError unless the weights are there as they were trained,
+        and the model computes with them what its configuration says: load with `precision="fp32"` and `prepack=False`.
         ExportError if the directory exists.
 
         Args:
@@ -73,32 +77,59 @@ class Pretrained:
         translator: Any = self
         if len(translator.members) > 1:
             raise ConfigError("an ensemble cannot be saved as one model: save its members")
-        model: Transformer = translator.model
-        dtype = str(model.embedding.weight.dtype).removeprefix("torch.")
-        if dtype != "float32" or isinstance(translator.logits, PrepackedLinear):
-            raise ConfigError(
-                f"the weights are {'prepacked' if dtype == 'float32' else f'in {dtype}'}, not as they were trained: "
-                "load the model with precision='fp32' and prepack=False to save it"
-            )
-        if getattr(model, "config", None) is None:
-            raise ConfigError("the model does not know its configuration: make it by build_model or load_model")
+        model: Transformer | None = getattr(translator, "model", None)
+        if model is None:
+            raise ConfigError("the weights are another engine's: save the model that was exported to it")
+        _check_as_trained(model, translator)
         checkpoint = _unchanged(model, translator.origin)
         run = None if checkpoint is None else run_of(checkpoint)
         origin = str(translator.origin or "a model in memory")
         return Exported(_config(translator), translator.tokenizer, model.eval(), origin, checkpoint, run)
 
 
+def _check_as_trained(model: Transformer, translator: Any) -> None:
+    """ConfigError unless a model's weights, and what it computes with them, are as its configuration says."""
+    weights = [weight for weight in model.state_dict().values() if isinstance(weight, Tensor)]
+    dtypes = {str(weight.dtype).removeprefix("torch.") for weight in weights}
+    others = ["prepacked"] if isinstance(translator.logits, PrepackedLinear) else []
+    others += [f"in {dtype}" for dtype in sorted(dtypes - {"float32"})]
+    if others:
+        raise ConfigError(
+            f"the weights are {others[-1]}, not as they were trained: load the model with precision='fp32' and "
+            "prepack=False to save it"
+        )
+    config: ModelConfig | None = getattr(model, "config", None)
+    if config is None:
+        raise ConfigError("the model does not know its configuration: make it by build_model or load_model")
+    try:
+        check_described(model, translator.tokenizer.sizes, config)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
 def _config(translator: Any) -> Config:
     """The configuration with which a model was loaded, or as much as is known of one that was not."""
-    model, tokenizer = translator.model, translator.tokenizer
-    languages = zip(("src_lang", "tgt_lang"), translator.languages, strict=True)
-    known: dict[str, Any] = {key: value for key, value in languages if value}
+    model: Any = translator.model
     whole: Config | None = getattr(model, "loaded_with", None)
-    if whole is not None:
-        return dataclasses.replace(whole, data=dataclasses.replace(whole.data, **known), search=translator.search)
-    longest = min(DataConfig().max_length, max(2, model.max_length or DataConfig().max_length))
-    data = DataConfig(max_length=longest, separate_vocabularies=tokenizer.is_separate, **known)
-    return Config(model=model.config, data=data, search=translator.search)
+    if whole is None:
+        longest = min(UNKNOWN_DATA.max_length, max(2, model.max_length or UNKNOWN_DATA.max_length))
+        is_separate = translator.tokenizer.is_separate
+        data = dataclasses.replace(UNKNOWN_DATA, max_length=longest, separate_vocabularies=is_separate)
+        whole = Config(model=model.config, data=data)
+    return dataclasses.replace(whole, data=_chosen(whole.data, translator), search=translator.search)
+
+
+def _chosen(data: DataConfig, translator: Any) -> DataConfig:
+    """The section `data` with the languages and the tag that a translator was given since."""
+    languages = zip(("src_lang", "tgt_lang"), translator.languages, strict=True)
+    changed: dict[str, Any] = {key: value for key, value in languages if value}
+    try:
+        chosen = dataclasses.replace(data, tag=translator.tag, **changed)
+        if others := sorted({*data.tags, *translator.tags} - {*chosen.tags}):
+            chosen = dataclasses.replace(chosen, target_tags=(*chosen.target_tags, *others))
+    except ConfigError as error:
+        raise ConfigError(f"the model cannot be saved with tag={translator.tag}: {error}") from None
+    return chosen
 
 
 def _unchanged(model: Transformer, origin: str | None) -> Path | None:
