@@ -274,3 +274,59 @@ def test_after_a_stop_the_rest_of_an_accepted_request_is_computed_until_the_end(
     batcher.close()
     with pytest.raises(StoppingError, match="the server is stopping"):
         batcher.submit(work, ["c"], is_accepted=True)
+
+
+class Unequal(UpperCase):
+    """Cannot be compared with other works."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("not comparable")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def exits(*_: Any) -> list[str]:
+    raise SystemExit(3)
+
+
+def broken(*_: Any) -> None:
+    raise ValueError("the loop is closed")
+
+
+@pytest.mark.parametrize("cause", ["work", "comparison", "hand_over", "rest"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_requests_fail_with_the_thread_and_the_next_one_starts_another(
+    work: UpperCase, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    monkeypatch.setattr(batching, "_BATCHES_BETWEEN_RESTS", 1 if cause == "rest" else 10**6)
+    batcher = Batcher(rest=broken)
+    occupied = occupy(batcher, work)
+    if cause == "hand_over":
+        batcher.hand_over = broken
+    others = [batcher.submit(exits if cause == "work" else Unequal() if cause == "comparison" else work, ["a"])]
+    others.append(batcher.submit(work, ["b"]))
+    work.gate.set()
+    reason = {"work": "SystemExit: 3", "comparison": "ValueError: not comparable"}
+    expected = reason.get(cause, "ValueError: the loop is closed")
+    for future in [*others, *([occupied] if cause == "hand_over" else [])]:
+        with pytest.raises(RuntimeError, match=f"^the thread that translates has ended by {expected}$"):
+            future.result(10)
+    batcher.hand_over = lambda end_requests: end_requests()
+    monkeypatch.setattr(batching, "_BATCHES_BETWEEN_RESTS", 10**6)
+    assert batcher.submit(work, ["c"]).result(10) == ["C"]
+    batcher.close()
+
+
+def test_texts_are_those_of_the_request_whatever_becomes_of_its_list(work: UpperCase) -> None:
+    batcher = Batcher()
+    occupy(batcher, work)
+    texts = ["a", "b"]
+    waiting = batcher.submit(work, texts)
+    texts[0] = "changed"
+    texts.append("more")
+    work.gate.set()
+    assert waiting.result(10) == ["A", "B"]
+    assert batcher.submit(work, (text for text in texts)).result(10) == ["CHANGED", "B", "MORE"]  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="must be a list of sentences, not one string"):
+        batcher.submit(work, "abc")
+    batcher.close()

@@ -12,6 +12,8 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from transformer.inference.arguments import text_list
+
 _LONGEST_WAIT_S = 60  # that a client is told to wait
 _NEWEST = 0.2  # the newest batch's share of the running mean of seconds per text
 # Of a batch of several texts: as much as is searched at a time, so that long texts do not hold up others for longer.
@@ -133,6 +135,7 @@ class Batcher:
         self.num_batches, self.num_texts = 0, 0
         self._rest = rest
         self._jobs: list[_Job] = []  # the next one first
+        self._batch: list[_Part] = []  # that is being computed
         self._changed = threading.Condition()
         self._is_stopping = self._is_closed = False
         self._thread: threading.Thread | None = None
@@ -160,7 +163,9 @@ class Batcher:
         Raises:
             StoppingError: after `stop`.
             QueueFullError, ClientBusyError: as many texts, or requests of this client, wait as may.
+            TypeError: `texts` is one string, or one of them is not text.
         """
+        texts = text_list(texts)  # a copy: the caller's list may change while they wait
         job = _Job(work, texts, client)
         if not texts:
             job.future.set_result([])
@@ -199,18 +204,39 @@ class Batcher:
         with self._changed:
             self._is_closed = True
             self._changed.notify()
-        if self._thread is not None:
-            self._thread.join()
+        if (thread := self._thread) is not None:
+            thread.join()
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            self._break_off(error)
+            raise
+
+    def _break_off(self, error: BaseException) -> None:
+        """Fail all requests when the thread ends, or they would wait for ever; the next one starts another.
+
+        It ends by what a work does not raise for a text, such as SystemExit, and by errors of `hand_over` and `rest`.
+        """
+        with self._changed:
+            self._thread = None
+            jobs, self._jobs = {*self._jobs, *(part.job for part in self._batch)}, []
+        failure = RuntimeError(f"the thread that translates has ended by {type(error).__name__}: {error}")
+        failure.__cause__ = error
+        for job in jobs:
+            job.fail(failure)
+
+    def _work(self) -> None:
         while batch := self._next():
+            self._batch = batch
             start = time.monotonic()
             self._compute(batch)
             newest = (time.monotonic() - start) / len(batch)
             self._seconds_per_text += (newest - self._seconds_per_text) * (_NEWEST if self.num_batches else 1.0)
             self.num_batches += 1
             self.num_texts += len(batch)
-            del batch  # or its texts and results would be kept until there is another
+            self._batch = batch = []  # or its texts and results would be kept until there is another
             if self.num_batches % _BATCHES_BETWEEN_RESTS == 0:
                 self._rest()
 
