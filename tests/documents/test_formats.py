@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -119,3 +120,52 @@ def test_documents_of_a_model_keep_their_tags(translator: Translator) -> None:
     assert found != page
     for tag in ("<p>", "<b>", "</b>", "<i>", "</i>", "<a href=x>", "</a>", "</p>"):
         assert found.count(tag) == 1
+
+
+PAGE = b"<p>A <b>man</b> is sleeping.</p><p>Two dogs are playing.</p>"
+SHOUTED = b"<p>A <b>MAN</b> IS SLEEPING.</p><p>TWO DOGS ARE PLAYING.</p>"
+# Functions that say the same as `upper`, in other forms.
+FORMS: dict[str, Callable[[list[str]], Any]] = {
+    "text": lambda sentences: [one.upper() for one in sentences],
+    "a generator": lambda sentences: (one.upper() for one in sentences),
+    "a tuple": lambda sentences: tuple(upper(sentences)),
+    "links once": lambda sentences: [Translated(one.text, iter(one.links or ())) for one in upper(sentences)],  # type: ignore[arg-type]
+    "its own list": lambda sentences: [sentences.pop(0).upper() for _ in range(len(sentences))],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_translations_may_have_any_form_that_has_an_order(form: str) -> None:
+    pytest.importorskip("sentencex")
+    assert (
+        translate_document(PAGE, "html", FORMS[form], lambda one, _: ([(i, i) for i in range(9)] for _ in one))
+        == SHOUTED
+    )
+
+
+# What a function might return, of which some would be taken for other translations.
+OTHERS: dict[str, tuple[Callable[[list[str]], Any], str]] = {
+    "nothing": (lambda _: None, "^translate returned a NoneType, not a list$"),
+    "one text": (lambda _: "ab", "^translate returned a str, not a list$"),
+    "a dictionary": (lambda sentences: dict(zip(sentences, sentences, strict=True)), "returned a dict, not a list$"),
+    "a set": (lambda sentences: {*sentences}, "^translate returned a set, not a list$"),
+    "pairs": (
+        lambda sentences: [(one, None) for one in sentences],
+        r"^translate returned \('A .* for a sentence, which",
+    ),
+    "no text": (lambda sentences: [Translated(None) for _ in sentences], "neither text nor a Translated$"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_are_no_translations_is_named(kind: str) -> None:
+    pytest.importorskip("sentencex")
+    translate, message = OTHERS[kind]
+    with pytest.raises(TypeError, match=message):
+        translate_document(PAGE, "html", translate)
+
+
+def test_what_are_no_alignments_is_named() -> None:
+    pytest.importorskip("sentencex")
+    with pytest.raises(TypeError, match=r"^align returned a dict, not a list$"):
+        translate_document(PAGE, "html", FORMS["text"], lambda *_: {})

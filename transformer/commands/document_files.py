@@ -147,7 +147,7 @@ def _write(made: bytes, output: Path | None) -> None:
 def _watched(translator: Translator, translate: Translate, notes: InputNotes) -> Translate:
     """The same with notes of what is read, and with a bar on a terminal."""
 
-    def shown(sentences: list[str]) -> list[Translated]:
+    def shown(sentences: list[str]) -> list[Translated | str]:
         is_shown = translator.context.is_main and sys.stderr.isatty()
         with tqdm(total=len(sentences), unit=" sentences", dynamic_ncols=True, disable=not is_shown) as bar:
 

@@ -94,7 +94,7 @@ def translate_document(
     Args:
         data: the content of the file.
         form: one of `FORMATS`.
-        translate: from sentences to translations, called twice at most.
+        translate: from sentences to translations, each a `Translated` or text alone; called twice at most.
         align: from sentences and translations to word alignments, called once at most, for those of which tags or line
             breaks need one and `translate` gave none. Without any, tags are placed and lines end by length.
         languages: codes of source and target, by which sentences are split and joined.
@@ -103,6 +103,7 @@ def translate_document(
     Raises:
         ConfigError: there is no such format.
         DataError: the document is damaged, hostile or larger than 64 MiB, or an optional package is not installed.
+        TypeError: they returned something else, such as a dict.
         ValueError: `translate` or `align` returned another number than it got sentences.
     """
     if form not in _READERS:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from transformer.documents.inline import Content, Flat, add_text, flatten
 from transformer.documents.line_breaks import break_lines
@@ -71,6 +71,7 @@ def translate_passages(
 
     Raises:
         DataError: `sentencex` is not installed.
+        TypeError: they returned something else, such as a dict.
         ValueError: `translate` or `align` returned another number than it got sentences.
     """
     notes = DocumentNotes() if notes is None else notes
@@ -92,20 +93,35 @@ def translate_passages(
 def _translated(texts: set[str], translate: Translate) -> dict[str, Translated]:
     """The translation of each text; they are passed in an order that depends on nothing else."""
     ordered = sorted(texts)
-    found = translate(ordered) if ordered else []
+    found = [_as_translated(one) for one in _listed(translate([*ordered]), "translate")] if ordered else []
     if len(found) != len(ordered):
         raise ValueError(f"translate returned {len(found)} translations of {len(ordered)} sentences")
     return dict(zip(ordered, found, strict=True))
+
+
+def _as_translated(found: Any) -> Translated:
+    """A translation with its links as a list; text alone has none. TypeError for anything else."""
+    found = Translated(found) if isinstance(found, str) else found
+    if not isinstance(found, Translated) or not isinstance(found.text, str):
+        raise TypeError(f"translate returned {repr(found)[:80]} for a sentence, which is neither text nor a Translated")
+    return found._replace(links=None if found.links is None else [*found.links])
+
+
+def _listed(found: Any, name: str) -> list[Any]:
+    """What a function returned, in order. TypeError for what has no order, and for one text."""
+    if not isinstance(found, Iterable) or isinstance(found, str | bytes | Mapping | Set):
+        raise TypeError(f"{name} returned a {type(found).__name__}, not a list")
+    return [*found]
 
 
 def _align(sentences: Sequence[Sentence], align: Align) -> None:
     """Give sentences the links that they do not have."""
     without = [one for one in sentences if one.is_changed and one.links is None]
     pairs = sorted({one.pair for one in without})
-    links = align([source for source, _ in pairs], [target for _, target in pairs]) if pairs else []
+    links = _listed(align([source for source, _ in pairs], [target for _, target in pairs]), "align") if pairs else []
     if len(links) != len(pairs):
         raise ValueError(f"align returned {len(links)} alignments of {len(pairs)} sentences")
-    of_pair = dict(zip(pairs, links, strict=True))
+    of_pair = {pair: None if found is None else [*found] for pair, found in zip(pairs, links, strict=True)}
     for one in without:
         one.links = of_pair[one.pair]
 

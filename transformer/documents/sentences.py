@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -40,10 +40,10 @@ class Translated(NamedTuple):
     links: Links | None = None
 
 
-# From sentences to a translation of each, in order.
-Translate = Callable[[list[str]], Sequence[Translated]]
-# From sentences and their translations to the alignment of each, in order.
-Align = Callable[[list[str], list[str]], Sequence[Links]]
+# From sentences to a translation of each, in order; one without an alignment may be text alone.
+Translate = Callable[[list[str]], Iterable[Translated | str]]
+# From sentences and their translations to the alignment of each, in order; None where it is not known.
+Align = Callable[[list[str], list[str]], Iterable[Links | None]]
 
 
 def sentence_ranges(flat: Flat, language: str) -> list[tuple[int, int]]:
