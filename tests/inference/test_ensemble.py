@@ -18,6 +18,7 @@ from transformer.config import ModelConfig, SearchConfig
 from transformer.data.builtin import builtin_pairs
 from transformer.data.tokenizer import EOS_ID, Tokenizer
 from transformer.errors import ConfigError, DataError, DeviceError
+from transformer.inference.ctranslate2_engine import CTranslate2Translator
 from transformer.inference.ensemble import Ensemble, EnsembleState, mean_probabilities
 from transformer.inference.forced import score_ids
 from transformer.inference.prepacked import can_prepack, can_quantize
@@ -178,6 +179,9 @@ def test_other_vocabularies_languages_and_devices_are_refused(
         Ensemble([])
     with pytest.raises(ConfigError, match=r"^an ensemble cannot be a member of another: give the models themselves$"):
         Ensemble([members[0], Ensemble(members)])
+    other = CTranslate2Translator.__new__(CTranslate2Translator)
+    with pytest.raises(ConfigError, match=r"^an ensemble is of models of this project: "):
+        Ensemble([members[0], other])
 
 
 def pickled(x: Ensemble) -> Ensemble:

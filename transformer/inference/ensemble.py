@@ -60,7 +60,7 @@ class Ensemble(Translator):
         search: defaults for the arguments of `translate`.
 
     Raises:
-        ConfigError: there are no members, or one of them is an ensemble itself.
+        ConfigError: there are no members, or one of them is an ensemble itself, or of another engine.
         DataError: they have other vocabularies, or translate between other languages or with another tag.
         DeviceError: they are on several devices.
     """
@@ -69,6 +69,8 @@ class Ensemble(Translator):
         members = list(members)
         if not members:
             raise ConfigError("an ensemble needs at least one model")
+        if any(getattr(member, "model", None) is None for member in members):
+            raise ConfigError("an ensemble is of models of this project: one of its members is another engine's")
         if any(isinstance(member, Ensemble) for member in members):
             raise ConfigError("an ensemble cannot be a member of another: give the models themselves")
         first = members[0]
