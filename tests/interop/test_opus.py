@@ -117,6 +117,12 @@ def test_fixed_constants_are_noted(make: Make, tmp_path: Path) -> None:
     assert penalty == "Marian divides log P by |Y|^0.6, not by ((5 + |Y|) / 6)^0.6"
 
 
+def test_limits_that_the_decoder_does_not_have_are_noted(make: Make, tmp_path: Path) -> None:
+    search = {"length_penalty": "power", "max_length": 31, "no_repeat_ngram": 3}
+    notes = export(zero_start(make(norm_eps=1e-5, search=search)), "opus", tmp_path / "opus")
+    assert notes == ["decoder.yml has no place for search.max_length=31, search.no_repeat_ngram=3"]
+
+
 @pytest.mark.parametrize("options", [{}, {"attention_bias": True, "output_bias": True, "activation": "swish"}])
 def test_what_is_read_back_has_the_weights_to_the_bit(make: Make, tmp_path: Path, options: dict[str, Any]) -> None:
     exported = zero_start(make(**options))

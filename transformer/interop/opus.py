@@ -165,6 +165,11 @@ def _notes(exported: Exported, parts: Parts) -> list[str]:
             f"model.norm_eps is {parts.norm_eps:g} here, and fixed in each engine that reads this form: "
             f"{difference_of(parts.norm_eps)}"
         )
+    lacking = {"max_length": None, "min_length": 0, "no_repeat_ngram": 0}
+    if given := [
+        f"search.{name}={getattr(search, name)}" for name, none in lacking.items() if getattr(search, name) != none
+    ]:
+        notes.append(f"{_DECODER} has no place for {', '.join(given)}")
     if exported.ranks_otherwise:
         notes.append(f"Marian divides log P by |Y|^{search.alpha:g}, not by ((5 + |Y|) / 6)^{search.alpha:g}")
     return notes
