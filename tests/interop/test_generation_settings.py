@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from marian_files import HuggingFace, change_json
 
+from transformer.errors import CheckpointError
 from transformer.interop.foreign import read_model
 
 
@@ -76,3 +77,18 @@ def test_limits_without_the_start_are_taken_over(directory: Path) -> None:
     change_json(directory / "generation_config.json", max_new_tokens=31, min_new_tokens=4)
     search = read_model(directory).search
     assert (search["max_length"], search["min_length"]) == (31, 5)
+
+
+def test_a_setting_out_of_all_ranges_is_refused(directory: Path) -> None:
+    change_json(directory / "generation_config.json", length_penalty=10**400)
+    with pytest.raises(CheckpointError, match=r"search\.alpha=1e\+300"):
+        read_model(directory).to_checkpoint()
+
+
+def test_a_setting_that_is_no_number_is_named(directory: Path) -> None:
+    change_json(directory / "generation_config.json", num_beams="6", length_penalty="0.5", min_length=True)
+    model = read_model(directory)
+    assert model.notes == (
+        "its generation settings num_beams='6', min_length=True, length_penalty='0.5' are not taken over",
+    )
+    assert (model.search["beam"], model.search["alpha"], model.search["min_length"]) == (4, 1.0, 0)

@@ -168,6 +168,12 @@ def test_what_our_search_does_not_have_is_named(release: Path) -> None:
     model = read_model(release)
     assert model.search["allow_unknown"] is True
     assert model.notes == ("decoder.yml: word-penalty=0.2 is not taken over",)
+    values = {"word-penalty": 0, "output-sampling": True, "beam-size": "4", "normalize": "0.6", "max-length-factor": 2}
+    change_decoder(release, **values)
+    model = read_model(release)
+    del values["word-penalty"]
+    assert {*model.notes} == {f"decoder.yml: {name}={value!r} is not taken over" for name, value in values.items()}
+    assert (model.search["beam"], model.search["alpha"]) == (12, 0.0)
 
 
 def test_what_the_decoder_file_leaves_out_is_as_marian_has_it(release: Path) -> None:

@@ -24,6 +24,12 @@ _NOT_TAKEN: dict[str, tuple[Any, ...]] = {
     "begin_suppress_tokens": ([], None),
     "guidance_scale": (1, None),
 }
+# Settings that it has, and what they must be.
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("num_beams", "max_length", "max_new_tokens", "min_length", "min_new_tokens"), (int,)),
+    "no_repeat_ngram_size": (int,),
+    "length_penalty": (int, float),
+}
 
 
 class SearchSettings(NamedTuple):
@@ -51,9 +57,10 @@ def read_settings(
     single = _single_ids(banned)
     if single is None or not single <= {*never, unknown}:
         others.append("bad_words_ids")
+    others += [f"{name}={settings[name]!r}" for name, kinds in _KINDS.items() if _is_other(settings.get(name), kinds)]
     search = {
         "beam": _number(settings, "num_beams", 4),
-        "alpha": as_float(_number(settings, "length_penalty", 1.0, (int, float))),
+        "alpha": as_float(_number(settings, "length_penalty", 1.0)),
         "length_penalty": "power",
         "max_length": _max_length(settings),
         "min_length": _min_length(settings),
@@ -86,6 +93,11 @@ def _min_length(settings: dict[str, Any]) -> int:
     return length
 
 
-def _number(settings: dict[str, Any], name: str, default: Any, kinds: tuple[type, ...] = (int,)) -> Any:
+def _number(settings: dict[str, Any], name: str, default: Any) -> Any:
     value = settings.get(name)
-    return value if type(value) in kinds else default
+    return default if value is None or _is_other(value, _KINDS[name]) else value
+
+
+def _is_other(value: Any, kinds: tuple[type, ...]) -> bool:
+    """Whether a setting is given, and no number of these kinds."""
+    return value is not None and type(value) not in kinds

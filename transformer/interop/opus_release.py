@@ -47,6 +47,14 @@ _REQUIRED: dict[str, tuple[Any, ...]] = {
     "ulr": (False,),
     "lemma-dim-emb": (0,),
 }
+# Options of the decoder that are taken over, and what they must be.
+_TAKEN: dict[str, Any] = {"beam-size": int, "normalize": int | float}
+# Those that change outputs and are not, with the values that change none.
+_NOT_TAKEN: dict[str, tuple[Any, ...]] = {
+    "word-penalty": (None, 0),
+    "output-sampling": (None, False, []),
+    "max-length-factor": (None, 3),  # Marian's default
+}
 _DTYPES = (np.float16, np.float32, np.float64)  # in the byte order of this machine
 # Marian's gelu is another function than that of Hugging Face and torch.
 _ACTIVATIONS = ("relu", "swish")
@@ -253,20 +261,27 @@ def _hugging_face_name(key: str, name: str) -> str:
 
 def _search_keys(decoder: dict[str, Any]) -> dict[str, Any]:
     """Our search, with what Marian's options for its decoder mean there; those left out have Marian's defaults."""
-    beam, alpha = decoder.get("beam-size"), decoder.get("normalize")
+    beam, alpha = (decoder.get(name) if _is_number(decoder.get(name), kind) else None for name, kind in _TAKEN.items())
     return {
-        "beam": beam if type(beam) is int else 12,
-        "alpha": as_float(alpha) if isinstance(alpha, int | float) else 0.0,
+        "beam": 12 if beam is None else beam,
+        "alpha": 0.0 if alpha is None else as_float(alpha),
         "length_penalty": "power",
         "allow_unknown": decoder.get("allow-unk") is True,
         "max_source_length": LONGEST_SOURCE,
     }
 
 
+def _is_number(value: Any, kind: Any) -> bool:
+    """`normalize: true` is 1; no other option is a truth value."""
+    return isinstance(value, kind) and (kind is not int or not isinstance(value, bool))
+
+
 def _notes(decoder: dict[str, Any]) -> tuple[str, ...]:
-    """Options that our search does not have."""
-    penalty = decoder.get("word-penalty")
-    return () if penalty in (None, 0) else (f"{DECODER}: word-penalty={penalty!r} is not taken over",)
+    """Options that our search does not have, and values that are none."""
+    others = [name for name, same in _NOT_TAKEN.items() if decoder.get(name) not in same]
+    given = {name: decoder[name] for name in _TAKEN if decoder.get(name) is not None}
+    others += [name for name, value in given.items() if not _is_number(value, _TAKEN[name])]
+    return tuple(f"{DECODER}: {name}={decoder[name]!r} is not taken over" for name in others)
 
 
 def _languages(readme: Path) -> tuple[str, str]:
