@@ -21,8 +21,10 @@ from transformer.errors import ExportError
 from transformer.interop.ctranslate2 import quantized, variables, write_model
 from transformer.interop.export import export
 from transformer.interop.exported import Exported
+from transformer.interop.tokenizer_files import piece_names
 from transformer.model.alternatives.build import build_model
 from transformer.model.alternatives.embeddings import BiasedEmbedding
+from transformer.model.layers import Layer
 from transformer.model.transformer import Transformer
 
 WORDS = ["<pad>", "<unk>", "<s>", "</s>", *map(str, range(4, 11))]
@@ -158,9 +160,53 @@ def a_last_norm(model: Transformer) -> None:
     model.decoder.norm = nn.LayerNorm(34)
 
 
+def first_layer(model: Transformer) -> Layer:
+    return next(iter(model.encoder.layers))
+
+
+class Adapted(nn.Linear):
+    """Adds something to its product, as adapters do."""
+
+
+def an_adapter(model: Transformer) -> None:
+    first_layer(model).feed_forward.w_1 = Adapted(34, 23)
+
+
+def a_hook(model: Transformer) -> None:
+    model.decoder.register_forward_hook(lambda *_: None)
+
+
+def a_method(model: Transformer) -> None:
+    attention = first_layer(model).self_attention
+    attention.forward = attention.forward  # type: ignore[method-assign]
+
+
+def another_eps(model: Transformer) -> None:
+    first_layer(model).norm_2.eps = 0.5
+
+
+def another_norm(model: Transformer) -> None:
+    first_layer(model).norm_2 = nn.RMSNorm(34)  # type: ignore[assignment]
+
+
+def a_norm_without_bias(model: Transformer) -> None:
+    first_layer(model).norm_1 = nn.LayerNorm(34, bias=False)
+
+
+def another_padding(model: Transformer) -> None:
+    model.pad_id = 5
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (an_adapter, "has no place for a Adapted: merge adapters first"),
+        (a_hook, "has no place for hooks, which decoder has"),
+        (a_method, "has no place for a forward of its own, which encoder.layers.0.self_attention has"),
+        (another_eps, "has no place for layers of different norm_eps: 0.5, 1e-06"),
+        (another_norm, "has no place for other norms than LayerNorm with weight and bias: RMSNorm"),
+        (a_norm_without_bias, "has no place for other norms than LayerNorm with weight and bias: LayerNorm"),
+        (another_padding, "has no place for pad_id=5: batches are filled up with 0"),
         (gelu_in_the_decoder, "has no place for layers of different activations: gelu, relu"),
         (another_activation, "has no place for the activation tanh"),
         (another_embedding, "has no place for a Embedding"),
@@ -174,6 +220,19 @@ def test_what_would_be_written_as_something_else_is_refused(
     change(model)
     with pytest.raises(ExportError, match=f"^CTranslate2 {message}"):
         write_model(model, WORDS, WORDS, tmp_path)
+
+
+@pytest.mark.parametrize("is_int8", [False, True])
+def test_weights_that_are_no_numbers_are_refused(model: Transformer, tmp_path: Path, is_int8: bool) -> None:
+    with torch.no_grad():
+        first_layer(model).feed_forward.w_2.weight[3, 5] = float("nan")
+    with pytest.raises(ExportError, match=r"^encoder\.layers\.0\.\S+\.w_2\.weight contains non-finite values$"):
+        write_model(model, WORDS, WORDS, tmp_path, is_int8=is_int8)
+
+
+def test_more_or_fewer_pieces_than_rows_are_refused(model: Transformer, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"^10 pieces are given for the 11 rows of their matrix$"):
+        write_model(model, WORDS, WORDS[:-1], tmp_path)
 
 
 def test_a_bias_that_the_model_does_not_add_is_refused(model: Transformer, tmp_path: Path) -> None:
@@ -266,6 +325,17 @@ def test_the_engine_computes_the_probabilities_of_the_model(make: Make, tmp_path
     exported = make(**ENGINE[variant])
     export(exported, "ct2", tmp_path / "ct2")
     for ours, theirs in zip(log_probs(exported, TARGETS), scored(exported, tmp_path / "ct2", TARGETS), strict=True):
+        assert theirs == pytest.approx(ours, abs=2e-5)
+
+
+def test_the_engine_adds_the_biases_that_only_some_products_have(make: Make, tmp_path: Path) -> None:
+    exported = make()
+    for layer in (*exported.model.encoder.layers, *exported.model.decoder.layers):
+        for attention in filter(None, (layer.self_attention, layer.cross_attention)):
+            attention.w_v.bias = nn.Parameter(torch.randn(22))
+        layer.feed_forward.w_2.bias = None
+    write_model(exported.model, *[piece_names(exported.tokenizer, range(len(exported.tokenizer)))] * 2, tmp_path)
+    for ours, theirs in zip(log_probs(exported, TARGETS), scored(exported, tmp_path, TARGETS), strict=True):
         assert theirs == pytest.approx(ours, abs=2e-5)
 
 

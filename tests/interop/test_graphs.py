@@ -17,7 +17,16 @@ from transformer.inference.translator import Translator
 from transformer.interop import graphs
 from transformer.interop.export import export
 from transformer.interop.exported import Exported
-from transformer.interop.graphs import DecoderGraph, EncoderGraph, Sizes, check_graphs, checked_sizes, decoder_inputs
+from transformer.interop.graphs import (
+    DecoderGraph,
+    EncoderGraph,
+    Sizes,
+    check_graphs,
+    checked_sizes,
+    decoder_inputs,
+    write_onnx,
+    write_torch,
+)
 from transformer.model.transformer import Transformer
 
 # Of source and past: below and above the lengths at which eager kernels change, and the first step.
@@ -121,6 +130,12 @@ def test_onnx_says_which_extra_it_needs(make: Make, tmp_path: Path, monkeypatch:
 
 
 # The check that every export passes
+
+
+@pytest.mark.parametrize("write", [write_torch, write_onnx])
+def test_another_padding_than_that_of_the_tokenizers_is_refused(tmp_path: Path, write: Callable[..., None]) -> None:
+    with pytest.raises(ExportError, match=r"has no place for pad_id=3: batches are filled up with 0$"):
+        write(Transformer(11, 6, 1, 2, 7, pad_id=3), tmp_path)
 
 
 def test_graphs_that_compute_something_else_are_refused(make: Make) -> None:

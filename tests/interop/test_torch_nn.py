@@ -374,7 +374,7 @@ FROM: dict[str, tuple[Callable[[], nn.Module], type[Exception], str]] = {
     "forward": (
         lambda: with_forward(nn.TransformerEncoderLayer(2, 1, 3), "linear1"),
         ValueError,
-        "^linear1 has a forward of its own, which its counterpart would not have$",
+        "^linear1 has a forward of its own, which its counterpart would not have; remove them first$",
     ),
     "part": (
         lambda: with_part(nn.TransformerEncoderLayer(2, 1, 3)),

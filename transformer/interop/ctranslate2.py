@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from transformer.errors import ExportError
 from transformer.interop.parts import matrices_of, parts_of
 from transformer.interop.tokenizer_files import numbered, write_json
 from transformer.model.alternatives import embeddings
@@ -55,10 +56,14 @@ def write_model(
         never: ids that are no output.
 
     Raises:
-        ExportError: CTranslate2 has no place for a part of the model, or two pieces have one name.
+        ExportError: CTranslate2 has no place for a part of the model, two pieces have one name, or there are more or
+            fewer pieces than rows of their matrix.
     """
     names = [list(numbered(pieces)) for pieces in (source_pieces, target_pieces)]
     values = dict(variables(model, num_positions, never))
+    for pieces, matrix in zip(names, matrices_of(model)[:2], strict=True):
+        if len(pieces) != len(matrix):
+            raise ExportError(f"{len(pieces)} pieces are given for the {len(matrix)} rows of their matrix")
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "model.bin").open("wb") as file:
         _write_variables(file, values, is_int8=is_int8)
@@ -152,7 +157,7 @@ def _layer(layer: Layer) -> Iterator[tuple[str, Array]]:
     yield from _norm("ffn", layer.norm_2)
     for number, linear in enumerate((layer.feed_forward.w_1, layer.feed_forward.w_2)):
         yield f"ffn/linear_{number}/weight", _array(linear.weight)
-        yield f"ffn/linear_{number}/bias", _array(linear.bias)
+        yield f"ffn/linear_{number}/bias", _bias_of(linear)
 
 
 def _attention(
@@ -163,9 +168,14 @@ def _attention(
     for number, parts in enumerate(products):
         linears = [getattr(attention, part) for part in parts]
         yield f"{name}/linear_{number}/weight", np.concatenate([_array(linear.weight) for linear in linears])
-        if linears[0].bias is not None:
-            yield f"{name}/linear_{number}/bias", np.concatenate([_array(linear.bias) for linear in linears])
+        if any(linear.bias is not None for linear in linears):
+            yield f"{name}/linear_{number}/bias", np.concatenate([_bias_of(linear) for linear in linears])
     yield from _norm(name, norm)
+
+
+def _bias_of(linear: nn.Linear) -> Array:
+    """The bias of a product; zeros where it has none."""
+    return np.zeros(linear.out_features, np.float32) if linear.bias is None else _array(linear.bias)
 
 
 def _norm(name: str, norm: nn.Module) -> Iterator[tuple[str, Array]]:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from transformer.data.tokenizer import EOS_ID, PAD_ID
 from transformer.errors import ExportError
+from transformer.interop.parts import check_padding
 from transformer.model.attention import KeyValue
 from transformer.model.transformer import DecoderState, Transformer
 
@@ -156,6 +157,7 @@ def write_torch(model: Transformer, directory: Path) -> None:
     ExportError if torch cannot export a part, or the graphs do not hold for all lengths.
     """
     title = "torch.export"
+    check_padding(model, title)
     with torch.no_grad():
         programs = [
             _exported(module, inputs, shapes, title)
@@ -183,6 +185,7 @@ def write_onnx(model: Transformer, directory: Path) -> None:
     ExportError if packages are missing, or as of `write_torch`.
     """
     title = "ONNX"
+    check_padding(model, title)
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from transformer.data.tokenizer import PAD_ID
 from transformer.errors import ExportError
 from transformer.model.alternatives.embeddings import BiasedTransformer
 from transformer.model.attention import DotProductAttention, MultiHeadAttention
@@ -69,11 +70,12 @@ class Matrices(NamedTuple):
 def parts_of(model: Transformer, title: str, others: Collection[type] = ()) -> Parts:
     """Sizes and options of a model, for the format called `title`.
 
-    ExportError if a part is neither the paper's nor of one of the classes `others`, or the layers differ in more than
-    their weights.
+    ExportError if a part is neither the paper's nor of one of the classes `others`, or computes something else than its
+    class; if the layers differ in more than their weights, or weights are not finite; for another padding than 0.
     """
     layers = [*model.encoder.layers, *model.decoder.layers]
     attentions = [x for layer in layers for x in (layer.self_attention, layer.cross_attention) if x is not None]
+    _check_as_classes(model, title)
     found: list[nn.Module] = [x.attention for x in attentions]
     found += [*attentions, *layers, model.embedding, model.source_positions, model.target_positions]
     found += [*(layer.feed_forward for layer in layers), model, model.encoder, model.decoder]
@@ -90,6 +92,7 @@ def parts_of(model: Transformer, title: str, others: Collection[type] = ()) -> P
                 f"{title} has no place for model.d_k={x.d_k} and model.d_v={x.d_v}: both must be model.d_model / "
                 f"model.num_heads, here {d_model} / {x.num_heads}"
             )
+    _check_weights(model, layers, title)
     is_pre_norm = type(layers[0]) is not Layer
     for stack in (model.encoder, model.decoder):
         if isinstance(stack.norm, nn.LayerNorm) != is_pre_norm:
@@ -101,9 +104,60 @@ def parts_of(model: Transformer, title: str, others: Collection[type] = ()) -> P
         num_layers=len(model.encoder.layers),
         num_decoder_layers=len(model.decoder.layers),
         activation=_same("activations", [_activation(x.feed_forward.activation, title) for x in layers], title),
-        norm_eps=_same("norm_eps", [x.norm_1.eps for x in layers], title),
+        norm_eps=_same("norm_eps", [x.eps for x in _norms(model)], title),
         is_pre_norm=is_pre_norm,
     )
+
+
+def own_behaviour(module: nn.Module) -> tuple[str, str] | None:
+    """A part that does not compute what its class says, and what changes it; None if there is none.
+
+    Its name is empty if it is the module itself.
+    """
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    for name, part in module.named_modules():
+        if any(getattr(part, kind) for kind in kinds):
+            return name, "hooks"
+        # Such as the `forward` that accelerate sets for mixed precision; that of `compile` computes the same.
+        own = {key for key, value in vars(part).items() if callable(value) and hasattr(type(part), key)}
+        if methods := sorted(own - {"_compiled_call_impl"}):
+            return name, f"a {methods[0]} of its own"
+    return None
+
+
+def check_padding(model: Transformer, title: str) -> None:
+    """ExportError unless batches are filled up with 0, as all formats expect."""
+    if model.pad_id != PAD_ID:
+        raise ExportError(f"{title} has no place for pad_id={model.pad_id}: batches are filled up with {PAD_ID}")
+
+
+def _check_as_classes(model: Transformer, title: str) -> None:
+    check_padding(model, title)
+    if changed := own_behaviour(model):
+        name, what = changed
+        raise ExportError(f"{title} has no place for {what}, which {name or 'the model'} has")
+
+
+def _check_weights(model: Transformer, layers: Sequence[Layer], title: str) -> None:
+    """ExportError for products and norms of other classes, and for weights that are no numbers."""
+    attentions = [x for layer in layers for x in (layer.self_attention, layer.cross_attention) if x is not None]
+    products = [getattr(x, name) for x in attentions for name in ("w_q", "w_k", "w_v", "w_o")]
+    products += [product for layer in layers for product in (layer.feed_forward.w_1, layer.feed_forward.w_2)]
+    for product in products:
+        if type(product) is not nn.Linear:
+            raise ExportError(f"{title} has no place for a {type(product).__name__}: merge adapters first")
+    for norm in _norms(model):
+        if type(norm) is not nn.LayerNorm or norm.weight is None or norm.bias is None:
+            raise ExportError(f"{title} has no place for other norms than LayerNorm with weight and bias: {norm}")
+    for name, weight in model.state_dict().items():
+        if not weight.isfinite().all():
+            raise ExportError(f"{name} contains non-finite values")
+
+
+def _norms(model: Transformer) -> list[Any]:
+    names = ("norm", "norm_1", "norm_2", "norm_cross")
+    found = (part for name, part in model.named_modules() if name.rpartition(".")[2] in names)
+    return [part for part in found if not isinstance(part, nn.Identity)]
 
 
 def matrices_of(model: Transformer) -> Matrices:

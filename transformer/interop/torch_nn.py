@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from transformer.interop.parts import own_behaviour
 from transformer.model.alternatives.embeddings import BiasedTransformer
 from transformer.model.alternatives.layers import PreNormLayer
 from transformer.model.attention import DotProductAttention, MultiHeadAttention
@@ -82,7 +83,9 @@ def _converted(module: nn.Module, conversions: dict[type, Callable[[Any], Any]])
     if convert is None:
         names = ", ".join(cls.__name__ for cls in conversions)
         raise TypeError(f"{type(module).__name__} is none of {names}; a subclass may compute something else")
-    _check_as_classes(module)
+    if changed := own_behaviour(module):
+        place, what = changed[0] or f"this {type(module).__name__}", changed[1]
+        raise ValueError(f"{place} has {what}, which its counterpart would not have; remove them first")
     converted = convert(module)
     parts = converted if isinstance(converted, tuple) else (converted,)
     before = (module.encoder, module.decoder) if isinstance(module, Transformer | nn.Transformer) else (module,)
@@ -92,19 +95,6 @@ def _converted(module: nn.Module, conversions: dict[type, Callable[[Any], Any]])
     if difference < 0:
         raise ValueError(f"modules of this {type(module).__name__} share weights, and their copies would not")
     return converted
-
-
-def _check_as_classes(module: nn.Module) -> None:
-    """ValueError for hooks and methods of a module's own, which most of the converted modules would not have."""
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    for name, part in module.named_modules():
-        place = name or f"this {type(module).__name__}"
-        if any(getattr(part, kind) for kind in kinds):
-            raise ValueError(f"{place} has hooks, which its counterpart would not have; remove them first")
-        # Such as the `forward` that accelerate sets for mixed precision; that of `compile` computes the same.
-        own = {name for name, value in vars(part).items() if callable(value) and hasattr(type(part), name)}
-        if methods := sorted(own - {"_compiled_call_impl"}):
-            raise ValueError(f"{place} has a {methods[0]} of its own, which its counterpart would not have")
 
 
 def _numel(modules: Sequence[Any]) -> int:
