@@ -115,7 +115,13 @@ def half(model: Transformer) -> None:
     model.encoder.half()
 
 
+def diverged(model: Transformer) -> None:
+    with torch.no_grad():
+        model.embedding.weight[7] = float("nan")
+
+
 CHANGES = {
+    diverged: r"^embedding\.weight contains non-finite values, and would not be loaded$",
     gelu: "the configuration does not describe the model",
     wide: "the configuration does not describe the model",
     half: "the weights are in float16, not as they were trained",

@@ -164,8 +164,6 @@ def save_model(
     else:
         is_separate = tokenizer.is_separate
     check_described(model, _rows(shapes, is_separate=is_separate), config)
-    if others := [name for name, weight in weights.items() if not weight.isfinite().all()]:
-        raise ValueError(f"{others[0]} contains non-finite values, and would not be loaded")
     limit = max(2, model.max_length or whole.data.max_length)
     data = dataclasses.replace(
         whole.data,

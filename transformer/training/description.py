@@ -33,13 +33,15 @@ def outline(sizes: Sizes, config: ModelConfig) -> Transformer:
 
 
 def check_described(model: Transformer, sizes: Sizes, config: ModelConfig) -> None:
-    """ValueError unless a configuration says what a model computes with its weights, and these are there."""
+    """ValueError unless a configuration says what a model computes with its weights, and these are numbers."""
     if _description(model) != _description(outline(sizes, config)):
         raise ValueError("the configuration does not describe the model: a part, a size or an option differs")
     owners: dict[int, str] = {}
     for name, weight in model.state_dict().items():
         if weight.is_meta:
             raise ValueError(f"{name} has no values: the model is on the device meta")
+        if not weight.isfinite().all():
+            raise ValueError(f"{name} contains non-finite values, and would not be loaded")
         if type(weight) is not Tensor or not weight.numel():  # such as one that is distributed over processes
             continue
         if (owner := owners.setdefault(weight.data_ptr(), name)) != name:
