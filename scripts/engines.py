@@ -122,9 +122,7 @@ def _huggingface(directory: Path, max_length: int) -> Translate:
 
     @torch.inference_mode()
     def translate(texts: Texts, beam: int, alpha: float) -> list[tuple[str, bool]]:
-        # Without a penalty, the best is found once it has ended; with one, a longer output may still be better.
-        rule = "never" if alpha and beam > 1 else False
-        options = {"num_beams": beam, "length_penalty": alpha, "early_stopping": rule, "max_length": max_length + 1}
+        options = {"num_beams": beam, "length_penalty": alpha, "max_length": max_length + 1}
         found: list[tuple[str, bool]] = []
         for first in range(0, len(texts), _BATCH):
             inputs = tokenizer(list(texts[first : first + _BATCH]), return_tensors="pt", padding=True)

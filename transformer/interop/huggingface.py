@@ -140,7 +140,9 @@ def _generation(exported: Exported, order: Order) -> dict[str, Any]:
         "bad_words_ids": [[id_] for id_ in never],
         "num_beams": search.beam,
         "length_penalty": 0.0 if search.length_penalty == "none" else search.alpha,
-        "early_stopping": "never" if search.beam > 1 else False,
+        # Like here, a sentence is over when nothing better is in sight. "never" goes on as far as the limit, and with
+        # length_penalty above 1, outputs that were cut there then win.
+        "early_stopping": False,
         "max_length": min(exported.num_positions, (search.max_length or exported.num_positions) + 1),  # with <s>
         "min_length": search.min_length,
         "no_repeat_ngram_size": search.no_repeat_ngram,
