@@ -18,6 +18,7 @@ _COMMANDS = {
     "import": "keep a copy of a Marian model, such as OPUS-MT's, as a checkpoint",
     "parse": "parse sentences with a model trained on trees",
     "attend": "draw the attention of a translation",
+    "inspect": "look into a model: predictions by layer, gradients, spectra, heads",
     "serve": "serve models over HTTP, with a page to try them",
     "plot": "print or draw learning curves; draw positions and learning rates",
     "runs": "list runs with their state, scores and time",

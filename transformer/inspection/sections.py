@@ -1,0 +1,160 @@
+"""The sections of `transformer inspect`: what each computes, as data that JSON can hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from transformer.data.batching import Batch
+from transformer.errors import ConfigError
+from transformer.inference.alignment import single_model
+from transformer.inference.scoring import Scorer
+from transformer.inference.translator import Translator
+from transformer.inspection import ablation, components, gradients, heads, jacobians, lens, probe, spectra, stream
+from transformer.inspection.examples import example_batches
+from transformer.progress import Stage, no_stage
+
+# Within a minute of CPU on a model of a million parameters.
+CHEAP = ("lens", "stream", "gradients", "jacobians", "spectra", "components", "heads")
+_JACOBIAN_SENTENCES = 4
+_DIGITS = 6  # significant ones in JSON
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is looked into, and on what.
+
+    Attributes:
+        translator: of a single model, not prepacked.
+        sources, references: sentences, and one reference of each at least.
+        label_smoothing: of the loss whose gradients are measured.
+        scorer, beam: of head ablation.
+        word, senses: of the probe: (sense, sentence).
+        stage: shows the progress of head ablation.
+    """
+
+    translator: Translator
+    sources: Sequence[str] = ()
+    references: Sequence[Sequence[str]] = ((),)
+    label_smoothing: float = 0.1
+    scorer: Scorer | None = None
+    beam: int = 1
+    word: str | None = None
+    senses: Sequence[tuple[str, str]] = ()
+    stage: Stage = no_stage
+
+    def batches(self, number: int | None = None) -> list[Batch]:
+        """The first pairs, by default all, as `example_batches` makes them."""
+        return example_batches(self.translator, self.sources[:number], self.references[0][:number])
+
+
+def inspect_section(name: str, subject: Subject) -> dict[str, Any]:
+    """Compute one section, with numbers of six digits; ConfigError for a name that is none of `SECTIONS`."""
+    if name not in SECTIONS:
+        raise ConfigError(f"{name!r} is not one of the sections {', '.join(SECTIONS)}")
+    single_model(subject.translator)
+    found: dict[str, Any] = _rounded(SECTIONS[name](subject))
+    return found
+
+
+def _lens(subject: Subject) -> dict[str, Any]:
+    translator, model = subject.translator, subject.translator.model
+    (first,) = example_batches(translator, *_first_pair(subject))
+    pieces = translator.tokenizer.pieces
+    layers = [
+        {**dataclasses.asdict(reading), "choices": pieces(reading.choices)}
+        for reading in lens.read_sentence(model, first)
+    ]
+    return {
+        "is_pre_norm": _is_pre_norm(model.decoder.norm),
+        "depths": [dataclasses.asdict(depth) for depth in lens.logit_lens(model, subject.batches())],
+        "example": {
+            "source": " ".join(_first_pair(subject)[0]),
+            "read": pieces(first.tgt_in[0].tolist()),
+            "reference": pieces(first.tgt_out[0].tolist()),
+            "layers": layers,
+        },
+    }
+
+
+def _first_pair(subject: Subject) -> tuple[list[str], list[str]]:
+    """The first pair of which both sides have text."""
+    pairs = zip(subject.sources, subject.references[0], strict=True)
+    return next((([a], [b]) for a, b in pairs if a.strip() and b.strip()), ([], []))
+
+
+def _stream(subject: Subject) -> dict[str, Any]:
+    return dataclasses.asdict(stream.residual_stream(subject.translator.model, subject.batches()))
+
+
+def _gradients(subject: Subject) -> dict[str, Any]:
+    smoothing = subject.label_smoothing
+    found = gradients.gradient_norms(subject.translator.model, subject.batches(), label_smoothing=smoothing)
+    return {**dataclasses.asdict(found), "label_smoothing": smoothing}
+
+
+def _jacobians(subject: Subject) -> dict[str, Any]:
+    batches = subject.batches(_JACOBIAN_SENTENCES)
+    found = jacobians.jacobian_rows(subject.translator.model, batches[0])
+    return {"sentences": len(batches[0].src), "rows": [dataclasses.asdict(row) for row in found]}
+
+
+def _spectra(subject: Subject) -> dict[str, Any]:
+    return {"rows": [dataclasses.asdict(row) for row in spectra.weight_spectra(subject.translator.model)]}
+
+
+def _components(subject: Subject) -> dict[str, Any]:
+    return {"rows": [dataclasses.asdict(row) for row in components.component_rows(subject.translator.model)]}
+
+
+def _heads(subject: Subject) -> dict[str, Any]:
+    translator = subject.translator
+    found = heads.head_statistics(translator.model, subject.batches(), translator.tokenizer)
+    return {"rows": [dataclasses.asdict(row) for row in found]}
+
+
+def _ablation(subject: Subject) -> dict[str, Any]:
+    translator, scorer = subject.translator, subject.scorer or Scorer()
+    names = ablation.list_heads(translator.model)
+    with subject.stage("ablating", "heads", len(names)) as advance:
+        found = ablation.ablate_heads(
+            translator, subject.sources, subject.references, scorer, heads=names, advance=advance, beam=subject.beam
+        )
+    return {**dataclasses.asdict(found), "beam": subject.beam}
+
+
+def _probe(subject: Subject) -> dict[str, Any]:
+    if subject.word is None:
+        raise ConfigError("the section probe needs a word: --probe WORD")
+    return dataclasses.asdict(probe.probe_word(subject.translator, subject.word, subject.senses))
+
+
+SECTIONS: dict[str, Callable[[Subject], dict[str, Any]]] = {
+    "lens": _lens,
+    "stream": _stream,
+    "gradients": _gradients,
+    "jacobians": _jacobians,
+    "spectra": _spectra,
+    "components": _components,
+    "heads": _heads,
+    "ablation": _ablation,
+    "probe": _probe,
+}
+
+
+def _is_pre_norm(norm: nn.Module) -> bool:
+    return not isinstance(norm, nn.Identity)
+
+
+def _rounded(value: Any) -> Any:
+    """The same with numbers of six digits, and None for those that JSON has not."""
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    return [_rounded(one) for one in value] if isinstance(value, (list, tuple)) else value
