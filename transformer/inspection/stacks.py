@@ -31,7 +31,7 @@ class LayerCall:
         rest: its arguments but the first, the input: masks, past, memory.
         options: its arguments by name.
         writes: what each sub-layer returned, (B, L, D), by its name in `SUBLAYERS`.
-        norm_inputs: what each norm was given, (B, L, D), by its name.
+        norm_inputs, norm_outputs: what each norm was given and returned, (B, L, D), by its name.
         output: (B, L, D).
     """
 
@@ -41,6 +41,7 @@ class LayerCall:
     options: dict[str, Any]
     writes: dict[str, Tensor] = field(default_factory=dict)
     norm_inputs: dict[str, Tensor] = field(default_factory=dict)
+    norm_outputs: dict[str, Tensor] = field(default_factory=dict)
     output: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
@@ -116,8 +117,8 @@ def _hooks(layer: Layer, calls: list[LayerCall]) -> Iterator[Any]:
         def write(_: nn.Module, __: tuple[Any, ...], output: Tensor, name: str = name) -> None:
             calls[-1].writes[name] = output
 
-        def normalise(_: nn.Module, inputs: tuple[Any, ...], __: Tensor, norm: str = norm) -> None:
-            calls[-1].norm_inputs[norm] = inputs[0]
+        def normalise(_: nn.Module, inputs: tuple[Any, ...], output: Tensor, norm: str = norm) -> None:
+            calls[-1].norm_inputs[norm], calls[-1].norm_outputs[norm] = inputs[0], output
 
         yield sublayer.register_forward_hook(write)
         yield getattr(layer, norm).register_forward_hook(normalise)

@@ -104,8 +104,8 @@ def decompose(call: StackCall) -> Decomposition:
     largest = final[call.is_piece].abs().max().clamp_min(torch.finfo(final.dtype).tiny)
     error = float((values.sum(dim=0) - final)[call.is_piece].abs().max() / largest)
     if not error <= _TOLERANCE:
-        kind = type(call.layers[-1].layer).__name__
-        raise ValueError(f"the writes of the {call.name} do not add up to its state: {kind} combines them otherwise")
+        kinds = ", ".join(sorted({type(layer.layer).__name__ for layer in call.layers}))
+        raise ValueError(f"the writes of the {call.name} do not add up to its state: its layers ({kinds}) add otherwise")
     if is_post:  # biases last
         place = terms.index(Term(0, "norm_biases"))
         order = [*(i for i in range(len(terms)) if i != place), place]
@@ -177,5 +177,4 @@ def _state_after(layer: LayerCall, name: str, before: Tensor, write: Tensor, rea
     """The state behind a sub-layer: (N, D)."""
     if isinstance(layer.layer, PreNormLayer):
         return before + write
-    norm: nn.LayerNorm = getattr(layer.layer, SUBLAYERS[name])
-    return norm(layer.norm_inputs[SUBLAYERS[name]][real]).double()
+    return layer.norm_outputs[SUBLAYERS[name]][real].double()
