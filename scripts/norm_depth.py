@@ -38,13 +38,13 @@ from transformer.training.trainer import Trainer
 
 NORMS = ("post", "pre")
 _INITIAL_DEPTHS = (2, 6, 12, 24)
-_SEEDS = (1, 2, 3)
+_SEEDS = (1, 2, 3, 4, 5)
 _SIZES = {"d_model": 64, "num_heads": 4, "d_ff": 256}
 _VOCAB_SIZE, _SENTENCES, _LENGTH = 211, 7, 13  # of random ids
-_TRAINED_DEPTHS, _UPDATES, _WARMUP = (2, 6, 12), 200, 100
+_TRAINED_DEPTHS, _UPDATES, _WARMUP = (2, 6, 12), 150, 75
 _TRAIN = (
     *(f"model.{name}={value}" for name, value in _SIZES.items()),
-    *("data.builtin_size=10000", "train.tokens_per_update=1024", "train.precision=fp32", "train.schedule=constant"),
+    *("data.builtin_size=10000", "train.tokens_per_update=512", "train.precision=fp32", "train.schedule=constant"),
     *("train.learning_rate=0.002", "train.validation_bleu=false", "train.save_steps=null"),
 )
 
@@ -95,17 +95,18 @@ def _measure(config: ModelConfig, seed: int) -> tuple[list[float], list[float]]:
 def configurations(
     out: Path, updates: int, depths: Sequence[int], overrides: Sequence[str] = ()
 ) -> Iterator[tuple[dict[str, Any], Config]]:
-    """What is trained: norm, depth and warm-up, with the configuration; all with the tokenizer of the first."""
-    first: Path | None = None
+    """What is trained: norm, depth and warm-up, with the configuration."""
     for depth, norm, warmup in itertools.product(depths, NORMS, (0, _WARMUP)):
-        place = out / f"{norm}_{depth}_{warmup}"
         chosen = [f"model.norm={norm}", f"model.num_layers={depth}", f"train.warmup_steps={max(1, warmup)}"]
-        chosen += [f"train.max_steps={updates}", f"train.validate_steps={max(1, updates // 4)}", f"run_dir={place}"]
-        if first is not None:
-            chosen.append(f"data.tokenizer={first / 'tokenizer.model'}")
-        first = first or place
-        row = {"norm": norm, "depth": depth, "warmup": warmup}
-        yield row, load_config("quickstart", [*_TRAIN, *chosen, *overrides])
+        chosen += [
+            f"train.max_steps={updates}",
+            f"train.validate_steps={max(1, updates // 4)}",
+            f"run_dir={out}/{norm}_{depth}_{warmup}",
+        ]
+        yield (
+            {"norm": norm, "depth": depth, "warmup": warmup},
+            load_config("quickstart", [*_TRAIN, *chosen, *overrides]),
+        )
 
 
 def trained(out: Path, updates: int, depths: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -126,11 +127,10 @@ def markdown(report: dict[str, Any]) -> str:
 def initial_table(rows: Sequence[dict[str, Any]]) -> str:
     """Gradients of W_2 by depth, and the growth of the stream."""
     header = ["", "N", "first layer", "middle", "last layer", "last : first", "‖x_1‖²/d", "‖x_N‖²/d"]
-    cells = (
-        [f"{row['norm']}-norm", row["depth"], row["first"], row["middle"], row["last"], row["last"] / row["first"]]
-        + [row["stream"][0], row["stream"][-1]]
-        for row in rows
-    )
+    cells: list[list[object]] = []
+    for row in rows:
+        ends, ratio = (row["stream"][0], row["stream"][-1]), row["last"] / row["first"]
+        cells.append([f"{row['norm']}-norm", row["depth"], row["first"], row["middle"], row["last"], ratio, *ends])
     return table(header, cells)
 
 
@@ -160,7 +160,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--updates", type=int, default=_UPDATES, metavar="N", help="of each run; default: %(default)s")
     parser.add_argument("--depths", type=int, nargs="+", default=_TRAINED_DEPTHS, metavar="N", help="of trained models")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 if __name__ == "__main__":

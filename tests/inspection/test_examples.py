@@ -43,7 +43,9 @@ def test_pairs_without_text_or_beyond_the_limits_are_left_out(translator: Transl
     assert rows(example_batches(translator, sources, targets)) == rows(
         example_batches(translator, ["A man."], ["Ein Mann."])
     )
-    with pytest.raises(DataError, match=r"^there is no sentence pair to look at: sides are empty or beyond the limits$"):
+    with pytest.raises(
+        DataError, match=r"^there is no sentence pair to look at: sides are empty or beyond the limits$"
+    ):
         example_batches(translator, ["", long], ["x", "x"])
 
 

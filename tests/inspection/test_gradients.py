@@ -32,7 +32,9 @@ def test_norms_of_parameters_are_those_of_autograd(any_model: Transformer, batch
 
 def test_parts_of_layers_have_all_their_parameters(any_model: Transformer, batch: Batch) -> None:
     found = gradient_norms(any_model, [batch])
-    assert [(row.stack, row.layer) for row in found.layers] == [(x, i) for x in ("encoder", "decoder") for i in range(4)]
+    assert [(row.stack, row.layer) for row in found.layers] == [
+        (x, i) for x in ("encoder", "decoder") for i in range(4)
+    ]
     for row in found.layers:
         names = [name for name in found.parameters if name.startswith(f"{row.stack}.layers.{row.layer - 1}.")]
         together = math.hypot(*(found.parameters[name] for name in names))

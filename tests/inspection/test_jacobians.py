@@ -32,7 +32,9 @@ def all_pieces(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("variant", ["paper", "rotary", "window"])
 @pytest.mark.parametrize("stack", [0, 1])
 @torch.no_grad()
-def test_the_largest_is_that_of_the_whole_jacobian(make_model: Make, pairs: list[Batch], variant: str, stack: int) -> None:
+def test_the_largest_is_that_of_the_whole_jacobian(
+    make_model: Make, pairs: list[Batch], variant: str, stack: int
+) -> None:
     call = record_stacks(make_model(variant, **TINY), pairs[2 - stack])[stack]
     for f, x in ((layer_map(call.layers[1]), call.states[1]), (stack_map(call, 2), call.states[0])):
         values = exact(f, x)
@@ -68,7 +70,9 @@ def test_hutchinsons_estimate_has_no_bias() -> None:
 
 
 @torch.no_grad()
-def test_padding_and_other_sentences_do_not_change_the_values(make_model: Make, pairs: list[Batch], batch: Batch) -> None:
+def test_padding_and_other_sentences_do_not_change_the_values(
+    make_model: Make, pairs: list[Batch], batch: Batch
+) -> None:
     model = make_model("pre", **TINY)
     padded, alone = record_stacks(model, batch)[0], record_stacks(model, pairs[2])[0]
     options = {"iterations": 60, "probes": 30}

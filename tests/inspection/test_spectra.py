@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -56,7 +55,7 @@ def test_every_matrix_of_any_model_is_there_once(any_model: Transformer) -> None
     assert len(found) == len(weight_spectra(any_model))
 
 
-def test_an_untrained_model_has_no_preferred_direction(make_model: Callable[..., Transformer]) -> None:
+def test_an_untrained_model_has_no_preferred_direction() -> None:
     torch.manual_seed(5)
     model = Transformer(211, d_model=64, num_layers=1, num_heads=4, d_ff=256)
     for row in weight_spectra(model):

@@ -120,6 +120,8 @@ def test_a_layer_that_combines_its_writes_otherwise_is_an_error(make_model: Make
     model = make_model("pre")
     layers: list[Layer] = list(model.encoder.layers)
     layers[1].__class__ = Halved
-    with pytest.raises(ValueError, match=r"^the writes of the encoder do not add up to its state: its layers \(Halved, Pre"):
+    with pytest.raises(
+        ValueError, match=r"^the writes of the encoder do not add up to its state: its layers \(Halved, Pre"
+    ):
         residual_stream(model, [batch])
     assert isinstance(layers[1], nn.Module)

@@ -21,7 +21,6 @@ from transformer.data.corpus import read_lines
 from transformer.errors import ConfigError, DataError
 from transformer.inference.arguments import DEVICES
 from transformer.inference.evaluation_set import EvaluationSet
-from transformer.inference.scoring import Scorer
 from transformer.inference.translator import Translator
 from transformer.inspection.canvas import THEMES, check_format, save, theme
 from transformer.inspection.section_figures import FIGURES
@@ -70,10 +69,10 @@ def _subject(
     texts: EvaluationSet | None,
     senses: list[tuple[str, str]],
 ) -> Subject:
-    """The model and its texts; UserError as of `Translator.load` and `Scorer`."""
-    scorer = None
+    """The model and its texts; UserError as of `Translator.load`."""
+    tokenize = "13a"
     if "ablation" in arguments.sections:
-        scorer = Scorer(choose_tokenizer(arguments, config.data, config.data.tgt_lang), ["bleu"])
+        tokenize = choose_tokenizer(arguments, config.data, config.data.tgt_lang)
     # In bf16 sums would not be exact; prepacked weights have no gradients and cannot be looked at.
     translator = Translator.load(checkpoint, device=arguments.device, precision="fp32", prepack=False)
     choose_tag(arguments, translator)
@@ -82,7 +81,7 @@ def _subject(
         texts.sources or [] if texts is not None else [],
         texts.references if texts is not None else [[]],
         label_smoothing=config.train.label_smoothing,
-        scorer=scorer,
+        tokenize=tokenize,
         beam=arguments.beam,
         word=arguments.probe,
         senses=senses,
@@ -149,7 +148,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--format", choices=_FORMATS, default="svg", help="of the figures, which need matplotlib")
     parser.add_argument("--theme", default="light", choices=tuple(THEMES), help="colours of the figures")
     parser.add_argument("--device", default="auto", choices=DEVICES)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     arguments.tokenize, arguments.metrics = None, ["bleu"]  # as of the run
     _check(arguments)
     return arguments

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from transformer.errors import ConfigError
-from transformer.inference.scoring import Scorer
+from transformer.inference.significance import paired_bootstrap
 from transformer.inference.translator import Translator
 from transformer.inspection.heads import USES
 from transformer.model.attention import MultiHeadAttention
@@ -34,6 +34,7 @@ class HeadAblation:
     Attributes:
         bleu: without the head.
         difference: from that of the whole model; negative if the head helps.
+        p: the probability of such a difference, up or down, if the head did not matter: paired bootstrap resampling.
         changed: the share of translations that are others.
     """
 
@@ -42,14 +43,16 @@ class HeadAblation:
     head: int
     bleu: float
     difference: float
+    p: float
     changed: float
 
 
 @dataclass(frozen=True)
 class Ablations:
-    """BLEU of the whole model, and without each head."""
+    """BLEU of the whole model, with half the width of its 95 % confidence interval, and without each head."""
 
     bleu: float
+    ci: float
     sentences: int
     heads: list[HeadAblation]
 
@@ -89,9 +92,9 @@ def ablate_heads(
     translator: Translator,
     sources: Sequence[str],
     references: Sequence[Sequence[str]],
-    scorer: Scorer,
     *,
     heads: Sequence[HeadName] | None = None,
+    tokenize: str = "13a",
     advance: Advance | None = None,
     **search: Any,
 ) -> Ablations:
@@ -99,27 +102,32 @@ def ablate_heads(
 
     Args:
         translator: of a single model that was not prepacked: `Translator.load(..., prepack=False)`.
-        sources, references: as of `Translator.translate` and `Scorer.score`.
-        scorer: with the metric `bleu`.
-        heads: to be ablated one by one; by default all.
+        sources, references: as of `Translator.translate` and `paired_bootstrap`.
+        heads: to be ablated one by one, at least one (else ConfigError); by default all.
+        tokenize: of BLEU.
         advance: called with 1 after each translation of all sources.
         search: arguments of `translate`, such as `beam=1`.
 
-    Errors as of `without_head`, `Translator.translate` and `Scorer.score`.
+    Other errors as of `without_head`, `Translator.translate` and `paired_bootstrap`.
     """
     heads = list_heads(translator.model) if heads is None else heads
     whole = translator.translate(sources, **search)
-    bleu = scorer.score(whole, references)["bleu"].score
-    rows = []
+    systems = {"whole": whole}
     for name in heads:
         with without_head(translator.model, name):
-            translations = translator.translate(sources, **search)
-        score = scorer.score(translations, references)["bleu"].score
-        changed = sum(a != b for a, b in zip(whole, translations, strict=True)) / len(whole)
-        rows.append(HeadAblation(name.use, name.layer, name.head, score, score - bleu, changed))
+            systems[str(name)] = translator.translate(sources, **search)
         if advance is not None:
             advance(1)
-    return Ablations(bleu, len(whole), rows)
+    scores = {
+        x.system: x for x in paired_bootstrap(systems, references, metrics=["bleu"], tokenize=tokenize)["bleu"].systems
+    }
+    rows = []
+    for name in heads:
+        score = scores[str(name)]
+        assert score.difference is not None and score.p is not None  # None of the baseline only
+        changed = sum(a != b for a, b in zip(whole, systems[str(name)], strict=True)) / len(whole)
+        rows.append(HeadAblation(name.use, name.layer, name.head, score.score, score.difference, score.p, changed))
+    return Ablations(scores["whole"].score, scores["whole"].ci, len(whole), rows)
 
 
 def _attentions(model: Transformer, use: str) -> list[MultiHeadAttention]:

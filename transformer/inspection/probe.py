@@ -76,7 +76,9 @@ def probe_word(
         DataError: there are fewer than two senses, or fewer sentences of one than folds.
     """
     model = single_model(translator)
-    distinct = {text: sense for sense, text in reversed(sentences)}  # of a repeated one, the first sense
+    distinct: dict[str, str] = {}
+    for sense, text in sentences:
+        distinct.setdefault(text, sense)
     found = [(sense, *place) for text, sense in distinct.items() if (place := _find(translator, word, text))]
     senses = sorted({sense for sense, *_ in found})
     counts = {sense: sum(one[0] == sense for one in found) for sense in senses}

@@ -151,11 +151,12 @@ def heads(data: Data) -> str:
 def ablation(data: Data) -> str:
     def rows() -> Iterator[Sequence[object]]:
         for row in data["heads"]:
-            bleu = (f"{row['bleu']:.2f}", f"{row['difference']:+.2f}", f"{row['changed']:.0%}")
+            bleu = (f"{row['bleu']:.2f}", f"{row['difference']:+.2f}", f"{row['p']:.3f}", f"{row['changed']:.0%}")
             yield row["use"], row["layer"], row["head"], *bleu
 
-    whole = f"Of the whole model: BLEU {data['bleu']:.2f} ({data['sentences']:,} sentences, beam {data['beam']})\n\n"
-    return whole + table(["without", "layer", "head", "BLEU", "difference", "other translations"], rows())
+    bleu, texts = f"{data['bleu']:.2f} ± {data['ci']:.2f}", f"{data['sentences']:,} sentences, beam {data['beam']}"
+    whole = f"Of the whole model: BLEU {bleu} (95 %; {texts})\n\n"
+    return whole + table(["without", "layer", "head", "BLEU", "difference", "p", "other translations"], rows())
 
 
 def probe(data: Data) -> str:

@@ -13,7 +13,6 @@ from torch import nn
 from transformer.data.batching import Batch
 from transformer.errors import ConfigError
 from transformer.inference.alignment import single_model
-from transformer.inference.scoring import Scorer
 from transformer.inference.translator import Translator
 from transformer.inspection import ablation, components, gradients, heads, jacobians, lens, probe, spectra, stream
 from transformer.inspection.examples import example_batches
@@ -33,7 +32,7 @@ class Subject:
         translator: of a single model, not prepacked.
         sources, references: sentences, and one reference of each at least.
         label_smoothing: of the loss whose gradients are measured.
-        scorer, beam: of head ablation.
+        tokenize, beam: BLEU's tokenizer and the beam size of head ablation.
         word, senses: of the probe: (sense, sentence).
         stage: shows the progress of head ablation.
     """
@@ -42,7 +41,7 @@ class Subject:
     sources: Sequence[str] = ()
     references: Sequence[Sequence[str]] = ((),)
     label_smoothing: float = 0.1
-    scorer: Scorer | None = None
+    tokenize: str = "13a"
     beam: int = 1
     word: str | None = None
     senses: Sequence[tuple[str, str]] = ()
@@ -119,11 +118,17 @@ def _heads(subject: Subject) -> dict[str, Any]:
 
 
 def _ablation(subject: Subject) -> dict[str, Any]:
-    translator, scorer = subject.translator, subject.scorer or Scorer()
+    translator = subject.translator
     names = ablation.list_heads(translator.model)
     with subject.stage("ablating", "heads", len(names)) as advance:
         found = ablation.ablate_heads(
-            translator, subject.sources, subject.references, scorer, heads=names, advance=advance, beam=subject.beam
+            translator,
+            subject.sources,
+            subject.references,
+            heads=names,
+            tokenize=subject.tokenize,
+            advance=advance,
+            beam=subject.beam,
         )
     return {**dataclasses.asdict(found), "beam": subject.beam}
 

@@ -105,7 +105,9 @@ def decompose(call: StackCall) -> Decomposition:
     error = float((values.sum(dim=0) - final)[call.is_piece].abs().max() / largest)
     if not error <= _TOLERANCE:
         kinds = ", ".join(sorted({type(layer.layer).__name__ for layer in call.layers}))
-        raise ValueError(f"the writes of the {call.name} do not add up to its state: its layers ({kinds}) add otherwise")
+        raise ValueError(
+            f"the writes of the {call.name} do not add up to its state: its layers ({kinds}) add otherwise"
+        )
     if is_post:  # biases last
         place = terms.index(Term(0, "norm_biases"))
         order = [*(i for i in range(len(terms)) if i != place), place]
