@@ -16,6 +16,7 @@ from typing import Any
 from ablation.report import table as ablation_table
 from benchmarking.peers import table as peers_table
 from finetuning import markdown
+from inspection_tables import blocks as inspection_blocks
 
 from transformer.cli import run
 from transformer.errors import ConfigError
@@ -315,7 +316,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         data_at_scale,
         marian,
     )
-}
+} | inspection_blocks(load)
 
 if __name__ == "__main__":
     run(main)

@@ -29,6 +29,7 @@ RUN_BY = {
     "docs/DOCUMENTS.md": "tests/test_docs.py",
     "docs/EVALUATION.md": "tests/test_docs.py",
     "docs/FAQ.md": "tests/test_docs.py",
+    "docs/INSPECTION.md": "tests/inspection/test_page.py",
     "docs/INTEROP.md": "tests/interop/test_commands.py tests/interop/test_usage.py",
     "docs/LOGGING.md": "tests/test_logging_recipes.py",
     "docs/PORTING.md": "tests/reuse/test_porting.py",

@@ -102,7 +102,7 @@ def decompose(call: StackCall) -> Decomposition:
                 values = _normalised(values, terms, layer, SUBLAYERS[name])
     final = call.layers[-1].output
     largest = final[call.is_piece].abs().max().clamp_min(torch.finfo(final.dtype).tiny)
-    error = float((values.sum(dim=0) - final)[call.is_piece].abs().max() / largest)
+    error = float(((values.sum(dim=0) - final)[call.is_piece].abs().max() / largest).detach())
     if not error <= _TOLERANCE:
         kinds = ", ".join(sorted({type(layer.layer).__name__ for layer in call.layers}))
         raise ValueError(
