@@ -7,6 +7,7 @@ or measured; docs/FIGURES.md has the commands that renew the results.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -16,10 +17,12 @@ from typing import Any
 from ablation.report import table as ablation_table
 from benchmarking.peers import table as peers_table
 from finetuning import markdown
-from inspection_tables import blocks as inspection_blocks
+from norm_depth import initial_table, trained_table
 
 from transformer.cli import run
 from transformer.errors import ConfigError
+from transformer.inspection.section_tables import TABLES
+from transformer.inspection.sections import CHEAP
 from transformer.progress import duration
 from transformer.training.display import metric_parts
 from transformer.training.metrics import read_metrics
@@ -292,6 +295,19 @@ def marian() -> str:
     return "\n".join([peers_table.machine(kept), table(header, rows())])
 
 
+def norm_depth_initial() -> str:
+    return initial_table(load("norm_depth.json")["initial"])
+
+
+def norm_depth_trained() -> str:
+    return trained_table(load("norm_depth.json")["trained"])
+
+
+def inspection(file: str, section: str) -> str:
+    """A section of a `transformer inspect --json`."""
+    return TABLES[section](load(f"inspection/{file}.json")[section])
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__: block
     for block in (
@@ -315,8 +331,16 @@ BLOCKS: dict[str, Callable[[], str]] = {
         loss,
         data_at_scale,
         marian,
+        norm_depth_initial,
+        norm_depth_trained,
     )
-} | inspection_blocks(load)
+} | {
+    f"inspection_{file if section == 'probe' else section}": functools.partial(inspection, file, section)
+    for file, section in (
+        *(("layers", section) for section in CHEAP),
+        *(("ablation", "ablation"), ("probe_looking", "probe"), ("probe_eating", "probe")),
+    )
+}
 
 if __name__ == "__main__":
     run(main)

@@ -242,6 +242,15 @@ def _attend(run: Path, rng: random.Random, directory: Path) -> list[str]:
     ]
 
 
+def _inspect(run: Path, rng: random.Random, directory: Path) -> list[str]:
+    file = _some_file(rng, directory)
+    names = ("lens", "stream", "gradients", "heads", "spectra", "components", "probe", value_mutators.word(rng))
+    texts = rng.choice((["--src", file, "--ref", file], ["--split", "test"], _options(rng, "--split", "--test-set")))
+    senses = rng.choice(([], ["--probe", value_mutators.word(rng), "--senses", file, *([file] * rng.randrange(2))]))
+    options = [*_options(rng, "--sentences", "--beam"), *rng.choice(([], ["--json"]))]
+    return [_some_run(run, rng, directory), *rng.sample(names, rng.randrange(1, 3)), *options, *texts, *senses]
+
+
 def _parse(run: Path, rng: random.Random, directory: Path) -> list[str]:
     (directory / "x.trees").write_text("\n".join([*builtin_trees("test", 2), mutators.tree(rng)]), encoding="utf-8")
     file = rng.choice((_some_file(rng, directory), f"{directory}/x.trees"))
@@ -284,6 +293,7 @@ COMMANDS: dict[str, Callable[[Path, random.Random, Path], list[str]]] = {
     "plot": _plot,
     "table3": _table3,
     "attend": _attend,
+    "inspect": _inspect,
     "parse": _parse,
     "tokenizer": _tokenizer,
     "benchmark": _benchmark,

@@ -28,6 +28,7 @@ from command_lines import COMMANDS, end_of
 from harness import Case, InvariantError, Stats, fuzz
 from safetensors.torch import load_file, save_file
 
+from transformer.commands import inspect as inspect_command
 from transformer.commands import tokenizer as tokenizer_command
 from transformer.commands.data import main as describe_data
 from transformer.config import Config, DataConfig, ModelConfig, SearchConfig, load_config
@@ -107,6 +108,7 @@ class Targets:
         (self.cache,) = (directory / "cache").iterdir()
         self.mains = {path.stem: runpy.run_path(str(path))["main"] for path in sorted(_SCRIPTS.glob("*.py"))}
         self.mains["data"] = describe_data  # has no script
+        self.mains["inspect"] = inspect_command.main  # has none either: its name is a module's that others import
         self.mains["tokenizer"] = tokenizer_command.main
 
     def all(self) -> dict[str, Target]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from transformer.data.builtin import builtin_pairs
-from transformer.errors import ConfigError
+from transformer.errors import ConfigError, DataError
 from transformer.inference.ensemble import Ensemble
 from transformer.inference.translator import Translator
 from transformer.inspection.canvas import save, theme
@@ -91,7 +91,7 @@ def test_every_section_is_drawn(found: dict[str, dict[str, Any]], tmp_path: Path
 
 def test_the_lens_shows_the_first_pair_with_text(subject: Subject) -> None:
     translator = subject.translator
-    moved = Subject(translator, ["", *SOURCES[:2]], [["", *REFERENCES[:2]]])
+    moved = Subject(translator, ["", "A man. " * 600, *SOURCES[:2]], [["", "x", *REFERENCES[:2]]])
     example = inspect_section("lens", moved)["example"]
     assert example["source"] == SOURCES[0]
     assert example["read"] == ["<s>", *example["reference"][:-1]]
@@ -130,5 +130,7 @@ def test_what_cannot_be_inspected_is_an_error(subject: Subject, babbler: Path) -
         inspect_section("nonsense", subject)
     with pytest.raises(ConfigError, match=r"^the section probe needs a word: --probe WORD$"):
         inspect_section("probe", Subject(subject.translator))
+    with pytest.raises(DataError, match=r"^there is no sentence pair to look at"):
+        inspect_section("lens", Subject(subject.translator, [""], [[""]]))
     with pytest.raises(ConfigError, match=r"^an ensemble of 2 models has no attention"):
         inspect_section("spectra", Subject(Ensemble.load([babbler, babbler], device="cpu")))

@@ -82,7 +82,7 @@ def principal_components(rows: Tensor) -> Components:
 
 @torch.no_grad()
 def component_rows(model: Transformer, *, num_positions: int = 512) -> list[ComponentsRow]:
-    """Components of the embedding tables and of the vectors that stand for positions, each distinct table once.
+    """Components of embedding tables and of the vectors for positions, each distinct table once.
 
     Embeddings are the rows of the matrices, without padding and before they are multiplied by √d_model. Positions that
     enter in attention, or not at all, add no vectors and have no row.
@@ -99,7 +99,7 @@ def component_rows(model: Transformer, *, num_positions: int = 512) -> list[Comp
 
 @torch.no_grad()
 def position_vectors(model: Transformer, side: str, length: int) -> Tensor:
-    """What is added to embeddings at positions 0 to length - 1 of the source or the target: (length, D)."""
+    """The vectors (length, D) that a side, source or target, adds to its embeddings from position 0 on."""
     positions = model.source_positions if side == "source" else model.target_positions
     weight = model.embedding.output_weight
     return positions(weight.new_zeros(1, length, weight.size(1)))[0]

@@ -113,7 +113,7 @@ def layer_map(call: LayerCall) -> Map:
 
 
 def stack_map(call: StackCall, depth: int) -> Map:
-    """The first `depth` layers as a function of the input of the stack."""
+    """The first `depth` layers as a function of their input."""
     maps: Sequence[Map] = [layer_map(layer) for layer in call.layers[:depth]]
 
     def run(x: Tensor) -> Tensor:

@@ -82,7 +82,10 @@ def logit_lens(model: Transformer, batches: Sequence[Batch]) -> list[Depth]:
 
 @torch.no_grad()
 def read_sentence(model: Transformer, batch: Batch) -> list[Reading]:
-    """The first choice of every depth at each position of a batch of one pair; ValueError for more."""
+    """The first choice of every depth at each position of a pair.
+
+    ValueError unless the batch has one pair.
+    """
     if len(batch.src) != 1:
         raise ValueError(f"give a batch of one pair; this one has {len(batch.src)}")
     _, _, call = record_decoding(model, batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from transformer.data.batching import Batch
-from transformer.errors import ConfigError
+from transformer.errors import ConfigError, DataError
 from transformer.inference.alignment import single_model
 from transformer.inference.translator import Translator
 from transformer.inspection import ablation, components, gradients, heads, jacobians, lens, probe, spectra, stream
@@ -63,7 +64,7 @@ def inspect_section(name: str, subject: Subject) -> dict[str, Any]:
 
 def _lens(subject: Subject) -> dict[str, Any]:
     translator, model = subject.translator, subject.translator.model
-    (first,) = example_batches(translator, *_first_pair(subject))
+    source, first = _first_pair(subject)
     pieces = translator.tokenizer.pieces
     layers = [
         {**dataclasses.asdict(reading), "choices": pieces(reading.choices)}
@@ -73,7 +74,7 @@ def _lens(subject: Subject) -> dict[str, Any]:
         "is_pre_norm": _is_pre_norm(model.decoder.norm),
         "depths": [dataclasses.asdict(depth) for depth in lens.logit_lens(model, subject.batches())],
         "example": {
-            "source": " ".join(_first_pair(subject)[0]),
+            "source": source,
             "read": pieces(first.tgt_in[0].tolist()),
             "reference": pieces(first.tgt_out[0].tolist()),
             "layers": layers,
@@ -81,10 +82,13 @@ def _lens(subject: Subject) -> dict[str, Any]:
     }
 
 
-def _first_pair(subject: Subject) -> tuple[list[str], list[str]]:
-    """The first pair of which both sides have text."""
+def _first_pair(subject: Subject) -> tuple[str, Batch]:
+    """The first source that can be looked at, and its batch. DataError if there is none."""
     pairs = zip(subject.sources, subject.references[0], strict=True)
-    return next((([a], [b]) for a, b in pairs if a.strip() and b.strip()), ([], []))
+    for source, reference in pairs:
+        with contextlib.suppress(DataError):  # empty, or too long
+            return source, example_batches(subject.translator, [source], [reference])[0]
+    return "", example_batches(subject.translator, [], [])[0]
 
 
 def _stream(subject: Subject) -> dict[str, Any]:

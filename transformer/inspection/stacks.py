@@ -66,11 +66,12 @@ def record_stacks(model: Transformer, batch: Batch) -> tuple[StackCall, StackCal
     Tensors belong to the graph if gradients are enabled. ValueError if hooks do not see every layer once, in order, as
     in compiled or wrapped models.
     """
-    return _as_stacks(model, batch, _run_with_hooks(model, lambda: model(batch.src, batch.tgt_in)))
+    _, encoder, decoder = record_decoding(model, batch)
+    return encoder, decoder
 
 
 def record_decoding(model: Transformer, batch: Batch) -> tuple[Tensor, StackCall, StackCall]:
-    """As `record_stacks`, without logits: the decoder's hidden states (B, T, D) first."""
+    """As `record_stacks`, with the decoder's hidden states (B, T, D) first."""
     hidden: list[Tensor] = []
     calls = _run_with_hooks(model, lambda: hidden.append(model.decode(batch.tgt_in, model.encode(batch.src))[0]))
     return (hidden[0], *_as_stacks(model, batch, calls))

@@ -84,7 +84,7 @@ class Stream:
 
 
 def decompose(call: StackCall) -> Decomposition:
-    """Write the final state of a stack as a sum of its embedding and its writes.
+    """Decompose the final state of a stack into its embedding and its writes.
 
     ValueError if they do not add up, as of layers of a class that combines them otherwise.
     """
