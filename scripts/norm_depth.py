@@ -41,11 +41,11 @@ _INITIAL_DEPTHS = (2, 6, 12, 24)
 _SEEDS = (1, 2, 3, 4, 5)
 _SIZES = {"d_model": 64, "num_heads": 4, "d_ff": 256}
 _VOCAB_SIZE, _SENTENCES, _LENGTH = 211, 7, 13  # of random ids
-_TRAINED_DEPTHS, _UPDATES, _WARMUP = (2, 6, 12), 150, 75
+_TRAINED_DEPTHS, _UPDATES, _WARMUP = (2, 6, 12), 200, 100
 _TRAIN = (
-    *(f"model.{name}={value}" for name, value in _SIZES.items()),
-    *("data.builtin_size=10000", "train.tokens_per_update=512", "train.precision=fp32", "train.schedule=constant"),
-    *("train.learning_rate=0.002", "train.validation_bleu=false", "train.save_steps=null"),
+    *("model.d_model=32", "model.num_heads=2", "model.d_ff=64", "data.builtin_size=3000", "data.vocab_size=300"),
+    *("train.tokens_per_update=256", "train.precision=fp32", "train.schedule=constant", "train.learning_rate=0.004"),
+    *("train.validation_bleu=false", "train.save_steps=null"),
 )
 
 
@@ -100,7 +100,7 @@ def configurations(
         chosen = [f"model.norm={norm}", f"model.num_layers={depth}", f"train.warmup_steps={max(1, warmup)}"]
         chosen += [
             f"train.max_steps={updates}",
-            f"train.validate_steps={max(1, updates // 4)}",
+            f"train.validate_steps={max(1, updates // 2)}",
             f"run_dir={out}/{norm}_{depth}_{warmup}",
         ]
         yield (

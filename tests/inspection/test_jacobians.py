@@ -74,12 +74,12 @@ def test_padding_and_other_sentences_do_not_change_the_values(
     make_model: Make, pairs: list[Batch], batch: Batch
 ) -> None:
     model = make_model("pre", **TINY)
-    padded, alone = record_stacks(model, batch)[0], record_stacks(model, pairs[2])[0]
+    padded, alone = record_stacks(model, batch)[0], record_stacks(model, pairs[1])[0]
     options = {"iterations": 60, "probes": 30}
     of_all = singular_values(stack_map(padded, 2), padded.states[0], padded.is_piece, **options)
     of_one = singular_values(stack_map(alone, 2), alone.states[0], alone.is_piece, **options)
-    assert_close(of_all.largest[2], of_one.largest[0], rtol=0.02, atol=0)
-    assert_close(of_all.rms[2], of_one.rms[0], rtol=0.3, atol=0)
+    assert_close(of_all.largest[1], of_one.largest[0], rtol=0.02, atol=0)
+    assert_close(of_all.rms[1], of_one.rms[0], rtol=0.25, atol=0)
 
 
 def test_rows_are_those_of_every_layer_of_any_model(any_model: Transformer, batch: Batch) -> None:
