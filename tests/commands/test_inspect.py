@@ -124,7 +124,8 @@ def test_alternatives_are_inspected_as_well(
     chosen = [f"model.{name}={value}" for name, value in {**sizes, **alternative}.items()]
     config = load_config("small", [*chosen, f"data.corpus={tiny_corpus}"])
     save_checkpoint(tmp_path / "other", config, tokenizer, build_model(len(tokenizer), config.model).state_dict())
-    status, out, _ = call(tmp_path / "other", *CHEAP, "--sentences", 3, "--device", "cpu")
+    sections = ("lens", "stream", "gradients", "components", "heads")
+    status, out, _ = call(tmp_path / "other", *sections, "--sentences", 3, "--device", "cpu")
     assert status == 0
     assert ("Pre-norm: " in out) is ("norm" in alternative)
     assert ("No vectors stand for positions" in out) is ("norm" in alternative)

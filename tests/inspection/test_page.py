@@ -39,6 +39,16 @@ def test_the_kept_results_show_what_the_page_says() -> None:
     assert first["current"]["first"] > 0.99 > last["reference"]["first"] > 0.9 > 0.01 > last["current"]["first"]
     assert sum(row["share"] for row in layers["stream"]["rows"]) == pytest.approx(2, abs=1e-4)
     assert all(row["effective_rank"] < row["random_effective_rank"] for row in layers["spectra"]["rows"])
+    trained = json.loads((RESULTS.parent / "norm_depth.json").read_text(encoding="utf-8"))["trained"]
+    losses = {(row["norm"], row["depth"], bool(row["warmup"])): [*row["nll"].values()] for row in trained}
+    for depth in (2, 6, 12):
+        assert (
+            max(losses["pre", depth, False][-1], losses["pre", depth, True][-1]) < losses["pre", depth, True][0] - 0.5
+        )
+        assert losses["pre", depth, False][-1] < losses["pre", depth, True][-1]
+    half, end = losses["post", 6, False]
+    assert half - end < 0.1 < losses["post", 6, True][0] - losses["post", 6, True][1]
+    assert losses["post", 12, True][0] - losses["post", 12, True][1] < 0.1 < 0.5 < losses["post", 2, False][0] - 3.5
     for word in ("looking", "eating"):
         rows = json.loads((RESULTS / f"probe_{word}.json").read_text(encoding="utf-8"))["probe"]["rows"]
         assert rows[0]["accuracy"] <= 0.5 < rows[2]["accuracy"], "only the context tells"
