@@ -125,3 +125,17 @@ def test_a_layer_that_combines_its_writes_otherwise_is_an_error(make_model: Make
     ):
         residual_stream(model, [batch])
     assert isinstance(layers[1], nn.Module)
+
+
+@torch.no_grad()
+def test_norms_without_gains_or_biases_are_decomposed_and_other_norms_are_an_error(
+    make_model: Make, batch: Batch
+) -> None:
+    model = make_model()
+    first, second, third = model.encoder.layers
+    first.norm_1, second.norm_2 = nn.LayerNorm(22, elementwise_affine=False), nn.LayerNorm(22, bias=False)
+    model.double()
+    assert residual_stream(model, [batch]).error <= 1e-12
+    third.norm_1 = nn.RMSNorm(22).double()  # type: ignore[assignment]
+    with pytest.raises(ValueError, match=r"^norm_1 is of class RMSNorm: only sums behind LayerNorm are decomposed$"):
+        residual_stream(model, [batch])

@@ -151,7 +151,12 @@ def heads(data: Data) -> str:
 def ablation(data: Data) -> str:
     def rows() -> Iterator[Sequence[object]]:
         for row in data["heads"]:
-            bleu = (f"{row['bleu']:.2f}", f"{row['difference']:+.2f}", f"{row['p']:.3f}", f"{row['changed']:.0%}")
+            bleu = (
+                f"{row['bleu']:.2f}",
+                f"{round(row['difference'], 2) + 0.0:+.2f}",
+                f"{row['p']:.3f}",
+                f"{row['changed']:.0%}",
+            )
             yield row["use"], row["layer"], row["head"], *bleu
 
     bleu, texts = f"{data['bleu']:.2f} ± {data['ci']:.2f}", f"{data['sentences']:,} sentences, beam {data['beam']}"

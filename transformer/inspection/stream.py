@@ -86,7 +86,8 @@ class Stream:
 def decompose(call: StackCall) -> Decomposition:
     """Decompose the final state of a stack into its embedding and its writes.
 
-    ValueError if they do not add up, as of layers of a class that combines them otherwise.
+    ValueError if they do not add up, as of layers of a class that combines them otherwise, and for post-norm by other
+    norms than LayerNorm.
     """
     terms, values = [Term(0, "embedding")], call.layers[0].input[None]  # (K, B, L, D)
     is_post = False
@@ -117,10 +118,15 @@ def decompose(call: StackCall) -> Decomposition:
 
 def _normalised(values: Tensor, terms: Sequence[Term], layer: LayerCall, norm_name: str) -> Tensor:
     """Each term behind a LayerNorm whose scale is held; its bias joins the term of biases."""
-    norm: nn.LayerNorm = getattr(layer.layer, norm_name)
+    norm: nn.Module = getattr(layer.layer, norm_name)
+    if not isinstance(norm, nn.LayerNorm):
+        raise ValueError(f"{norm_name} is of class {type(norm).__name__}: only sums behind LayerNorm are decomposed")
     scale = (layer.norm_inputs[norm_name].var(dim=-1, keepdim=True, correction=0) + norm.eps).sqrt()  # (B, L, 1)
-    values = (values - values.mean(dim=-1, keepdim=True)) / scale * norm.weight
-    values[terms.index(Term(0, "norm_biases"))] += norm.bias
+    values = (values - values.mean(dim=-1, keepdim=True)) / scale
+    if norm.elementwise_affine:
+        values = values * norm.weight
+    if norm.bias is not None:
+        values[terms.index(Term(0, "norm_biases"))] += norm.bias
     return values
 
 
