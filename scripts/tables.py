@@ -30,7 +30,7 @@ from transformer.training.metrics import read_metrics
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-_BLOCK = re.compile(r"(?<=<!-- results: )(\w+)( -->\n)(.*?)(?=<!-- end of results -->)", re.DOTALL)
+_BLOCK = re.compile(r"(?<=<!-- results: )([\w/]+)( -->\n)(.*?)(?=<!-- end of results -->)", re.DOTALL)
 # Of what the quickstart prints; the configuration and the progress are left out.
 _QUICKSTART_LINES = (
     r"(parameters|peak learning rate|training pairs|validation pairs|device|step \d+|best checkpoint|time): "
@@ -308,6 +308,11 @@ def inspection(file: str, section: str) -> str:
     return TABLES[section](load(f"inspection/{file}.json")[section])
 
 
+def example(name: str) -> str:
+    """What an example printed, as it is kept."""
+    return f"\n{(RESULTS / 'examples' / f'{name}.md').read_text(encoding='utf-8')}\n"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__: block
     for block in (
@@ -340,6 +345,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
         *(("layers", section) for section in CHEAP),
         *(("ablation", "ablation"), ("probe_looking", "probe"), ("probe_eating", "probe")),
     )
+}
+BLOCKS |= {
+    f"examples/{path.stem}": functools.partial(example, path.stem) for path in sorted(RESULTS.glob("examples/*.md"))
 }
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def test_tables_of_results_are_those_of_the_kept_results(path: Path) -> None:
 
 def test_every_kind_of_result_is_shown_once() -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in tables.DOCUMENTS)
-    assert sorted(re.findall(r"<!-- results: (\w+) -->", text)) == sorted(tables.BLOCKS)
+    assert sorted(re.findall(r"<!-- results: ([\w/]+) -->", text)) == sorted(tables.BLOCKS)
     assert text.count("<!-- end of results -->") == len(tables.BLOCKS)
 
 

@@ -61,6 +61,6 @@ def _program(words: list[str]) -> list[str] | None:
     for number, word in enumerate(words):
         if word == "transformer.commands":
             return ["transformer", *words[number + 1 :]]
-        if re.fullmatch(r"(scripts|tests)/(\w+/)*(?!test_)\w+\.py", word):
+        if re.fullmatch(r"(examples|scripts|tests)/(\w+/)*(?!test_)\w+\.py", word):
             return words[number:]
     return None
