@@ -111,8 +111,7 @@ def main(argv: list[str] | None = None) -> None:
 
         def loss(_: int) -> Tensor:
             batch = torch.randint(num_train, (size.batch,))
-            smoothed, _ = label_smoothed_cross_entropy(model(images[batch]), labels[batch], 0.1)
-            return smoothed / size.batch
+            return label_smoothed_cross_entropy(model(images[batch]), labels[batch], 0.1)[0] / size.batch
 
         fit(model, loss, size.updates, lr=2e-3, warmup_updates=size.updates // 10, weight_decay=0.05)
         with torch.no_grad():

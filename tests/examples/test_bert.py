@@ -149,8 +149,8 @@ def test_every_piece_is_as_likely_to_be_chosen_and_special_ones_never() -> None:
     assert ((counts - 1000 * rate).abs() < 4.5 * deviation).all()
 
 
-@pytest.mark.parametrize(("length", "number"), [(1, 1), (3, 1), (8, 2), (117, 18), (200, 20)])
-def test_at_least_one_and_at_most_twenty_pieces_are_chosen(length: int, number: int) -> None:
+@pytest.mark.parametrize(("length", "number"), [(0, 0), (1, 1), (3, 1), (8, 2), (117, 18), (200, 20)])
+def test_at_least_one_and_at_most_twenty_pieces_are_chosen_where_there_are_any(length: int, number: int) -> None:
     ids, _ = joined([([9] * length, [])])
     _, chosen = corrupted(ids, VOCAB_SIZE)
     assert chosen.sum() == number

@@ -167,23 +167,12 @@ def test_an_unseen_history_counts_for_nothing() -> None:
 
 
 def test_samples_of_an_n_gram_continue_their_own_history() -> None:
-    """A text of two cycles: what follows is certain but for what was never seen, which top_k leaves out."""
-    model = NGram([3, 5, 7] * 11 + [4, 6] * 11, 3, VOCAB_SIZE)
-    prompts = [[3, 5], [6, 4], [5, 7]]
-    found = sample(
-        model.decode,
-        Recent(torch.empty(3, 0, dtype=torch.long)),
-        [4, 2, 4],
-        bos_id=prompts,
-        eos_id=(),
-        top_k=1,
-        num_samples=2,
-    )
-    assert [[list(one.ids) for one in samples] for samples in found] == [
-        [[7, 3, 5, 7]] * 2,
-        [[6, 4]] * 2,
-        [[3, 5, 7, 3]] * 2,
-    ]
+    """After 5, the token in front of it decides; `top_k` leaves out all that was never seen."""
+    model = NGram([3, 5, 7] * 11 + [4, 5, 8] * 11, 3, VOCAB_SIZE)
+    state, prompts = Recent(torch.empty(3, 0, dtype=torch.long)), [[7, 3], [8, 4], [3, 5]]
+    found = sample(model.decode, state, [4, 2, 3], bos_id=prompts, eos_id=(), top_k=1, num_samples=2)
+    expected = [[[5, 7, 3, 5]] * 2, [[5, 8]] * 2, [[7, 3, 5]] * 2]
+    assert [[list(one.ids) for one in samples] for samples in found] == expected
 
 
 def test_the_example_prints_its_table(capsys: pytest.CaptureFixture[str]) -> None:
