@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import kept_results
 import pytest
 import tables
 from sacrebleu.metrics.bleu import BLEU
@@ -37,7 +38,7 @@ def test_every_kind_of_result_is_shown_once() -> None:
 
 def test_a_changed_figure_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "page.md"
-    right = f"a\n<!-- results: table3 -->\n{tables.table3()}<!-- end of results -->\nb\n"
+    right = f"a\n<!-- results: table3 -->\n{kept_results.table3()}<!-- end of results -->\nb\n"
     path.write_text(right.replace("11.88", "12.88"), encoding="utf-8")
     assert tables.with_results(path) == right
 
@@ -97,11 +98,11 @@ def test_the_kept_configuration_is_the_shipped_one_but_for_the_number_of_threads
 
 @pytest.mark.parametrize(("of", "what", "beam"), [("training", "train", None), ("beam search", "decode", 4)])
 def test_the_speeds_of_the_readme_are_those_beside_the_fastest_toolkit(of: str, what: str, beam: int | None) -> None:
-    rows = [row for row in tables.load("peers.json")["rows"] if (row["what"], row["beam"]) == (what, beam)]
+    rows = [row for row in kept_results.load("peers.json")["rows"] if (row["what"], row["beam"]) == (what, beam)]
     ratios = []
     for size in ("small", "base"):
         speeds = {(row["peer"], row["precision"]): row["median"] for row in rows if row["size"] == size}
         others = (speed for (peer, _), speed in speeds.items() if peer not in ("this", "plain", "ctranslate2"))
         ratios.append(f"{speeds['this', 'bf16'] / max(others):.1f}")
-    line = re.search(rf"^\| {of} on a CPU \|.*", (tables.ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    line = re.search(rf"^\| {of} on a CPU \|.*", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert line and re.findall(r"([\d.]+) times", line[0]) == ratios

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import kept_results
 import pytest
-import tables
 from benchmarking import marian, marian_engines
 from benchmarking.marian import PRECISIONS, Speed, Task, benchmark_marian, in_process
 from benchmarking.marian_models import NUM_PIECES, SIZES, make_tokenizer, write_models
@@ -143,8 +143,8 @@ def test_the_table_compares_with_hugging_face(tmp_path: Path, monkeypatch: pytes
     kept = {"date": "2026-03-04", "commit": "abc1234", "torch": "2.13.0", "processor": {"name": "Chip"}, "cpus": 2}
     kept |= {"rounds": 3, "rows": [row("this", "bf16", 9), row("transformers", "fp32", 3), row("other", "int8", 12)]}
     (tmp_path / "marian.json").write_text(json.dumps(kept))
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    assert tables.marian().splitlines()[-5:] == [
+    monkeypatch.setattr(kept_results, "RESULTS", tmp_path)
+    assert kept_results.marian().splitlines()[-5:] == [
         "| | beam | sentences/s | against Hugging Face | peak memory, GiB |",
         "| --- | ---: | ---: | ---: | ---: |",
         "| this 1.0, bfloat16 | 4 | 9.0 | 3.00 times | 1.3 |",
