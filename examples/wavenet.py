@@ -12,7 +12,6 @@ predictor that knows the sinusoids and lacks the noise alone.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
 import time
@@ -21,6 +20,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from arguments import arguments
 from loop import fit
 from report import print_end, print_table
 from torch import Tensor, nn
@@ -117,10 +117,7 @@ def train(model: WaveNet, updates: int, batch_size: int, length: int, seed: int)
 
 def main(argv: list[str] | None = None) -> None:
     """Train stacks of equal size with other dilations; print their losses."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("updates", 400), ("batch-size", 8), ("length", 512), ("seed", 1)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    args, start = parser.parse_args(argv), time.perf_counter()
+    args, start = arguments(argv, __doc__, updates=800, batch_size=8, length=512, seed=1), time.perf_counter()
     clean, noisy = sinusoids(64, args.length + 1, torch.Generator().manual_seed(args.seed + 1))
     held_out, half = mu_law(noisy), args.length // 2
     rows: list[tuple[object, ...]] = []
