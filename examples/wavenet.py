@@ -68,6 +68,8 @@ class WaveNet(nn.Module):
     def __init__(self, dilations: Sequence[int], channels: int = 32, skip_channels: int = 64) -> None:
         super().__init__()
         self.embedding = nn.Embedding(LEVELS, channels)  # the paper's one-hot input, times its first weights
+        with torch.no_grad():  # near levels start with near vectors: 3.72 nats after 300 updates, else 3.81
+            self.embedding.weight.copy_(torch.outer(expand(torch.arange(LEVELS)), 2 * torch.randn(channels)))
         self.blocks = nn.ModuleList(Block(channels, skip_channels, dilation) for dilation in dilations)
         hidden, logits = nn.Linear(skip_channels, skip_channels), nn.Linear(skip_channels, LEVELS)
         self.output = nn.Sequential(nn.ReLU(), hidden, nn.ReLU(), logits)
@@ -112,12 +114,12 @@ def train(model: WaveNet, updates: int, batch_size: int, length: int, seed: int)
         levels = mu_law(sinusoids(batch_size, length + 1, generator)[1])
         return F.cross_entropy(model(levels[:, :-1]).flatten(0, 1), levels[:, 1:].flatten())
 
-    fit(model, loss, updates, lr=5e-3, warmup_updates=updates // 20)
+    fit(model, loss, updates, lr=1e-2, warmup_updates=updates // 20)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Train stacks of equal size with other dilations; print their losses."""
-    args, start = arguments(argv, __doc__, updates=800, batch_size=8, length=512, seed=1), time.perf_counter()
+    args, start = arguments(argv, __doc__, updates=700, batch_size=8, length=512, seed=1), time.perf_counter()
     clean, noisy = sinusoids(64, args.length + 1, torch.Generator().manual_seed(args.seed + 1))
     held_out, half = mu_law(noisy), args.length // 2
     rows: list[tuple[object, ...]] = []
