@@ -54,7 +54,7 @@ class MaskedLanguageModel(nn.Module):
         )
 
     def forward(self, ids: Tensor) -> list[Tensor]:
-        """Ids (B, L) to the input of the encoder and the output of each layer, (B, L, D)."""
+        """The input and the outputs of all layers: ids (B, L) to (B, L, D) each."""
         states = [self.positions(self.embedding(ids))]
         for layer in self.encoder.layers:
             states.append(layer(states[-1], padding_mask(ids))[0])
@@ -93,7 +93,7 @@ def places(draw: random.Random, vocabulary: Vocabulary, slot: str, half: slice, 
 
 
 def probe_accuracy(train: Tensor, train_topics: Tensor, test: Tensor, test_topics: Tensor) -> float:
-    """Accuracy on test of logistic regression on vectors (N, D) with topics (N,) 0 or 1."""
+    """Accuracy of logistic regression: vectors (N, D), topics (N,) 0 or 1."""
     probe = nn.Linear(train.size(1), 2)
     fit(probe, lambda _: F.cross_entropy(probe(train), train_topics), 200, lr=0.05, weight_decay=0.1)
     with torch.no_grad():
@@ -101,7 +101,7 @@ def probe_accuracy(train: Tensor, train_topics: Tensor, test: Tensor, test_topic
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train static vectors and an encoder on the same sentences, then probes of the topic at two places."""
+    """Train static vectors and an encoder, then probes at two places."""
     start = time.perf_counter()
     args = arguments(argv, __doc__, updates=600, batch_size=64, sentences=5000, probe_sentences=1000, seed=1)
     torch.manual_seed(args.seed)

@@ -34,13 +34,13 @@ Teacher = tuple[Transformer, float]  # with the temperature
 
 
 def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p ‖ q) = Σ p log(p / q) of log-probabilities (..., V): (...); where p is 0, so is the term."""
+    """Σ p log(p / q) of log-probabilities (..., V): (...). Where p is 0, so is the term."""
     p = log_p.exp()
     return torch.where(p > 0, p * (log_p - log_q), 0.0).sum(dim=-1)
 
 
 def word_distillation(student: Tensor, teacher: Tensor, target: Tensor, weight: float, temperature: float) -> Tensor:
-    """(1 - α) NLL + α T² KL(teacher ‖ student) of logits (N, V) at temperature T; T² keeps the size of the gradient."""
+    """(1 - α) NLL + α T² KL(teacher ‖ student): logits (N, V), temperature T; T² keeps the size of the gradient."""
     soft = kl_divergence((teacher / temperature).log_softmax(dim=-1), (student / temperature).log_softmax(dim=-1))
     return (1 - weight) * F.cross_entropy(student, target) + weight * temperature**2 * soft.mean()
 
@@ -51,7 +51,7 @@ def best_policy(reference: Tensor, rewards: Tensor, beta: float) -> Tensor:
 
 
 def ascended_policy(reference: Tensor, rewards: Tensor, beta: float, updates: int) -> Tensor:
-    """log π after gradient ascent on E_π[r] - β KL(π ‖ π_ref), which starts from the reference: (A,)."""
+    """log π after gradient ascent from π_ref on E_π[r] - β KL(π ‖ π_ref): (A,)."""
     policy = nn.Embedding.from_pretrained(reference[None].clone(), freeze=False)
 
     def loss(_: int) -> Tensor:

@@ -38,7 +38,7 @@ class DirectionalLSTM(nn.Module):
         self.layers = nn.ModuleList(nn.LSTM(d_model, d_model, batch_first=True) for _ in range(num_layers))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, T, D) to the outputs of all layers, (B, T, D) each."""
+        """The outputs of all layers: (B, T, D) to (B, T, D) each."""
         outputs: list[Tensor] = []
         for layer in self.layers:
             y, _ = layer(x)
@@ -47,7 +47,7 @@ class DirectionalLSTM(nn.Module):
 
 
 class BiLM(nn.Module):
-    """Maximises Σ_k log p(t_k | t_1, ..., t_{k-1}) + log p(t_k | t_{k+1}, ..., t_N) (section 3.1)."""
+    """Two language models: Σ_k log p(t_k | t_1, ..., t_{k-1}) + log p(t_k | t_{k+1}, ..., t_N) (section 3.1)."""
 
     def __init__(self, vocab_size: int, d_model: int = 96, num_layers: int = 2) -> None:
         super().__init__()
@@ -56,18 +56,18 @@ class BiLM(nn.Module):
         self.past, self.future = (DirectionalLSTM(d_model, num_layers) for _ in range(2))
 
     def directions(self, ids: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Ids (B, T) to the layers →h_{k,j} of the past and ←h_{k,j} of the future, (B, T, D) each."""
+        """Layers →h_{k,j} of the past, ←h_{k,j} of the future: ids (B, T) to (B, T, D) each."""
         order = reversal(ids)
         future = self.future(self.embedding(ids.gather(1, order)))
         return self.past(self.embedding(ids)), [h.gather(1, order[..., None].expand_as(h)) for h in future]
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Ids (B, T) to h_{k,0}, the word's vector twice, and h_{k,j} = [→h_{k,j}; ←h_{k,j}]: (1 + L, B, T, 2D)."""
+        """h_{k,0}, the word's vector twice, and h_{k,j} = [→h_{k,j}; ←h_{k,j}]: ids (B, T) to (1 + L, B, T, 2D)."""
         layers = [(self.embedding(ids),) * 2, *zip(*self.directions(ids), strict=True)]
         return torch.stack([torch.cat(pair, dim=2) for pair in layers])
 
     def losses(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean NLL of the next token given the past, and of the previous one given the future."""
+        """Mean NLL of next tokens by the past, of previous ones by the future."""
         (*_, past), (*_, future) = self.directions(ids)
         is_pair = ids[:, 1:] != PAD_ID  # of neighbours in a sentence
         forward = F.cross_entropy(self.output(past[:, :-1][is_pair]), ids[:, 1:][is_pair])
@@ -75,7 +75,7 @@ class BiLM(nn.Module):
 
 
 def reversal(ids: Tensor) -> Tensor:
-    """The positions of each row in reverse order, its padding where it was: (B, T) int64."""
+    """Positions of each row in reverse order, padding in place: (B, T) int64."""
     positions, lengths = torch.arange(ids.size(1)), (ids != PAD_ID).sum(dim=1, keepdim=True)
     return torch.where(positions < lengths, lengths - 1 - positions, positions)
 
@@ -93,7 +93,7 @@ class ScalarMix(nn.Module):
 
 
 def clauses(split: str, size: int) -> tuple[list[list[str]], list[int]]:
-    """The sentences of built-in trees, and for each of their words, 1 in a subordinate clause (SBAR), else 0."""
+    """Sentences of built-in trees; for each word, 1 in a subordinate clause (SBAR), else 0."""
     sentences, labels = [], []
     for tree in builtin_trees(split, size):
         path, sentence = list[str](), list[str]()
@@ -107,7 +107,7 @@ def clauses(split: str, size: int) -> tuple[list[list[str]], list[int]]:
 
 
 def probe_accuracy(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], updates: int, mix: nn.Module) -> float:
-    """Accuracy of logistic regression on layers (L, N, D), which `mix` makes (N, D), with labels (N,) 0 or 1."""
+    """Accuracy of logistic regression: layers (L, N, D), of which `mix` makes (N, D), labels (N,) 0 or 1."""
     model = nn.Sequential(mix, nn.Linear(train[0].size(2), 2))
     fit(model, lambda _: F.cross_entropy(model(train[0]), train[1]), updates, lr=0.05, max_norm=math.inf)
     with torch.no_grad():
@@ -115,13 +115,13 @@ def probe_accuracy(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], up
 
 
 def word_layers(model: BiLM, ids: Tensor) -> Tensor:
-    """The layers of all words of a batch, without padding, <s> and </s>: (1 + L, N, 2D)."""
+    """The layers of all words, but padding, <s> and </s>: (1 + L, N, 2D)."""
     with torch.no_grad():
         return model(ids)[:, (ids != PAD_ID) & (ids != BOS_ID) & (ids != EOS_ID)]
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train the biLM on captions, then probes on its layers and on their mixture."""
+    """Train the biLM, then probes on its layers and their mixture."""
     start = time.perf_counter()
     args = arguments(argv, __doc__, updates=800, batch_size=64, sentences=20000, probe_updates=300, seed=1)
     torch.manual_seed(args.seed)

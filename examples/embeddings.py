@@ -68,12 +68,12 @@ def noise_distribution(counts: Tensor, power: float = POWER) -> Tensor:
 
 
 def shifted_pmi(counts: Tensor, noise: Tensor, k: int) -> Tensor:
-    """log P(c | w) / P(c) - log k, the w·c at which SGNS has its optimum (Levy & Goldberg 2014): (V, V)."""
+    """log P(c | w) / P_n(c) - log k: the optimum of w·c in SGNS (Levy & Goldberg 2014), (V, V)."""
     return (counts / counts.sum(dim=1, keepdim=True) / noise).log() - math.log(k)
 
 
 class GloVe(Factors):
-    """Σ f(X_ij) (w_i·w̃_j + b_i + b̃_j - log X_ij)², a weighted least-squares fit of log counts (equation 8)."""
+    """A fit of log counts: Σ f(X_ij) (w_i·w̃_j + b_i + b̃_j - log X_ij)² (equation 8)."""
 
     def __init__(self, vocab_size: int, d_model: int) -> None:
         super().__init__(vocab_size, d_model)
@@ -84,7 +84,7 @@ class GloVe(Factors):
         return super().products() + self.word_bias[:, None] + self.context_bias
 
     def forward(self, counts: Tensor) -> Tensor:
-        """The loss of counts X (V, V), a mean over those that are not 0."""
+        """The mean loss of those counts X (V, V) that are not 0."""
         fitted, x = self.products()[counts > 0], counts[counts > 0]
         return (glove_weight(x) * (fitted - x.log()).square()).mean()
 

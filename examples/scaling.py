@@ -34,7 +34,7 @@ Array = np.ndarray
 
 
 class LanguageModel(nn.Module):
-    """A pre-norm decoder without cross-attention, with d_k = 8 and d_ff = 4 d_model."""
+    """A pre-norm decoder without cross-attention; d_k = 8, d_ff = 4 d_model."""
 
     def __init__(self, vocab_size: int, d_model: int, num_layers: int = NUM_LAYERS) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ def approximate_size(num_layers: int, d_model: int) -> int:
 
 
 def sequences(tokens: Tensor) -> Tensor:
-    """Cut a text into sequences of CONTEXT targets, each after the one before: (T,) to (B, CONTEXT + 1)."""
+    """Cut a text (T,) into sequences of CONTEXT targets: (B, CONTEXT + 1)."""
     return tokens[: (len(tokens) - 1) // CONTEXT * CONTEXT + 1].unfold(0, CONTEXT + 1, CONTEXT)
 
 
@@ -73,7 +73,7 @@ def held_out_loss(d_model: int, vocab_size: int, train: Tensor, test: Tensor, se
 
 
 def fit_law(n: Array, d: Array, loss: Array) -> Array:
-    """E, A, α, B, β by least squares, none of them negative: linear for each pair of exponents of a grid; (5,)."""
+    """E, A, α, B, β by least squares: (5,), none negative; a linear fit for each pair of exponents of a grid."""
     alpha, beta = (grid.ravel() for grid in np.meshgrid(EXPONENTS, EXPONENTS))  # (G,)
     n_0, d_0 = n.mean(), d.mean()  # as units, for the condition of the equations
     columns = (np.ones((len(alpha), len(n))), (n / n_0) ** -alpha[:, None], (d / d_0) ** -beta[:, None])
@@ -107,20 +107,20 @@ def frontier(c: Array, loss: Array) -> Array:
 
 
 def estimates(n: Array, d: Array, loss: Array) -> Array:
-    """E, α and β of L(N, D), and the slopes of L(N) at most data, of L(D) at the largest size, of L(C): (6,)."""
+    """E, α, β, and slopes: (6,). L(N) is at the most data, L(D) at the largest size, L(C) on the frontier."""
     e, _, alpha, _, beta = fit_law(n, d, loss)
     selections = ((n, d == d.max()), (d, n == n.max()), (6 * n * d, frontier(6 * n * d, loss)))
     return np.array([e, alpha, beta, *(slope(x[at], loss[at]) for x, at in selections)])
 
 
 def bootstrap(n: Array, d: Array, loss: Array, size: int, seed: int) -> Array:
-    """Estimates of losses as fitted, each with the residual of a run drawn at random: (size, 6)."""
+    """Estimates from fitted losses with residuals drawn at random: (size, 6)."""
     draw, fitted = np.random.default_rng(seed), predicted(fit_law(n, d, loss), n, d)
     return np.stack([estimates(n, d, fitted + draw.choice(loss - fitted, len(loss))) for _ in range(size)])
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train a model of each size on each amount of data, then fit."""
+    """Train each size on each amount of data, then fit."""
     start, sizes = time.perf_counter(), (8, 16, 32, 64)
     args = arguments(argv, __doc__, log2_tokens=19, amounts=4, resamples=200, seed=1)
     amounts = [2**i for i in range(args.log2_tokens - args.amounts + 1, args.log2_tokens + 1)]

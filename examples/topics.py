@@ -19,7 +19,7 @@ FRAMES = (
 
 
 def sentence(draw: random.Random, topic: str, half: slice = slice(None), strays: float = 0.0) -> list[str]:
-    """A sentence of a topic, with words of the given half of each list; a share of them is of the other topic."""
+    """A sentence of a topic, from a half of its words; `strays` of them are of the other topic."""
     (other,) = {*TOPICS} - {topic}
     topics = {slot: other if draw.random() < strays else topic for slot in WORDS}
     slots = {slot: draw.choice(words[topics[slot]].split()[half]) for slot, words in WORDS.items()}

@@ -30,13 +30,13 @@ NOISE = 0.03
 
 
 def mu_law(x: Tensor) -> Tensor:
-    """f(x) = sign(x) ln(1 + μ|x|) / ln(1 + μ) of x in [-1, 1], rounded to one of 256 levels: int64."""
+    """Samples in [-1, 1] to levels, int64: f(x) = sign(x) ln(1 + μ|x|) / ln(1 + μ), rounded."""
     compressed = x.sign() * torch.log1p(MU * x.abs()) / math.log1p(MU)
     return ((compressed + 1) / 2 * MU).round().long().clamp(0, MU)
 
 
 def expand(level: Tensor) -> Tensor:
-    """f⁻¹ of levels, float so that it has the bounds between them too: samples in [-1, 1]."""
+    """The samples of levels, f⁻¹; fractions are the bounds between levels."""
     compressed = 2 * level / MU - 1
     return compressed.sign() * torch.expm1(compressed.abs() * math.log1p(MU)) / MU
 
@@ -54,7 +54,7 @@ class Block(nn.Module):
         self.dilation, self.split = dilation, (channels, skip_channels)
 
     def forward(self, x: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(B, T, C), by default with all that is before it, 0, to (B, T, C) and the skip connection (B, T, C')."""
+        """Stream and skip connection: x (B, T, C) to (B, T, C) and (B, T, C'); `past` is x d samples earlier."""
         if past is None:  # x d samples ago
             past = F.pad(x, (0, 0, self.dilation, 0))[:, : x.size(1)]  # (B, T, C)
         filtered, gate = self.filter_and_gate(torch.cat((past, x), dim=2)).chunk(2, dim=2)  # (B, T, C) each
@@ -92,7 +92,7 @@ class WaveNet(nn.Module):
 
 
 def sinusoids(batch_size: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Sums of three sinusoids, periods of 8 to 100 samples, without and with noise: (B, T) each."""
+    """Sums of three sinusoids, without and with noise: (B, T) each; periods of 8 to 100 samples."""
     draw = torch.rand(3, batch_size, 3, 1, generator=generator)
     periods, phases, amplitudes = 8 * 12.5 ** draw[0], 2 * math.pi * draw[1], 0.1 + 0.15 * draw[2]
     clean = (amplitudes * torch.sin(2 * math.pi * torch.arange(length) / periods + phases)).sum(dim=1)  # (B, T)
@@ -107,7 +107,7 @@ def noise_loss(clean: Tensor, levels: Tensor) -> Tensor:
 
 
 def train(model: WaveNet, updates: int, batch_size: int, length: int, seed: int) -> None:
-    """Maximise the likelihood of the samples behind a whole receptive field of 256."""
+    """Maximise the likelihood of sinusoids in noise, always new ones."""
     generator = torch.Generator().manual_seed(seed)
 
     def loss(_: int) -> Tensor:
