@@ -87,7 +87,7 @@ def train(model: Transformer, pairs: Sequence[Pair], updates: int, size: int, te
             taught = batch_logits(teacher[0], *both)[0]
         return word_distillation(logits, taught, target, 0.5, teacher[1])
 
-    fit(model, loss, updates, lr=3e-3, warmup_updates=updates // 10)
+    fit(model, loss, updates, lr=0.3 / model.embedding.weight.size(1), warmup_updates=updates // 10)
 
 
 @torch.inference_mode()
@@ -115,7 +115,7 @@ def scores(name: str, model: Transformer, pairs: Sequence[Pair]) -> tuple[str, .
 def main(argv: list[str] | None = None) -> None:
     """Train a teacher and its students; then climb on a bandit."""
     sizes, start = {"pairs": 20000, "student_pairs": 2000, "test_pairs": 200}, time.perf_counter()
-    args = arguments(argv, __doc__, updates=500, batch_size=64, seed=1, **sizes)
+    args = arguments(argv, __doc__, updates=800, batch_size=64, seed=1, **sizes)
     corpora = (builtin_pairs("train", args.pairs), builtin_pairs("test", args.test_pairs))
     texts = [[(words(source), words(target)) for source, target in corpus] for corpus in corpora]
     vocabulary = Vocabulary(sentence for pair in texts[0] for sentence in pair)
