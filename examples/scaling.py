@@ -122,7 +122,7 @@ def bootstrap(n: Array, d: Array, loss: Array, size: int, seed: int) -> Array:
 def main(argv: list[str] | None = None) -> None:
     """Train each size on each amount of data, then fit."""
     start, sizes = time.perf_counter(), (8, 16, 32, 64)
-    args = arguments(argv, __doc__, log2_tokens=19, amounts=4, resamples=200, seed=1)
+    args = arguments(argv, __doc__, log2_tokens=20, amounts=4, resamples=200, seed=1)
     amounts = [2**i for i in range(args.log2_tokens - args.amounts + 1, args.log2_tokens + 1)]
     texts = [english("train", amounts[-1] // 13), english("test", 1000)]  # of 14.7 tokens on average
     vocabulary = Vocabulary(texts[0])

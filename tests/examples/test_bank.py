@@ -51,6 +51,13 @@ def test_positions_are_those_of_the_word(slot: str) -> None:
     assert (found.ids == bank).sum(dim=1).tolist() == [1] * 53
 
 
+def test_vectors_are_taken_at_the_positions_of_the_word() -> None:
+    found = places(random.Random(9), VOCABULARY, "place", HALVES[0], 11)
+    state = torch.arange(11 * found.ids.size(1)).view(11, -1, 1)
+    expected = [row * found.ids.size(1) + position for row, position in enumerate(found.positions.tolist())]
+    assert found.at(state)[:, 0].tolist() == expected
+
+
 def test_a_static_vector_of_one_word_is_at_chance() -> None:
     """Equal inputs have equal outputs: right in one of two classes of equal size, wrong in the other."""
     half, table = places(random.Random(4), VOCABULARY, "place", HALVES[0], 100), nn.Embedding(len(VOCABULARY), 7)

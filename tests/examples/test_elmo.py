@@ -55,6 +55,17 @@ def test_directions_of_equal_lstms_are_swapped_by_reversing_the_sentence() -> No
     assert model.losses(ids)[0].item() == pytest.approx(model.losses(ids.flip(1))[1].item())
 
 
+def test_directions_share_embedding_and_softmax_but_no_lstm() -> None:
+    model, ids = bilm(), sentence(7)
+    forward, backward = model.losses(ids)
+    gradients = [torch.autograd.grad(loss, [*model.parameters()], allow_unused=True) for loss in (forward, backward)]
+    used = [
+        {name for (name, _), g in zip(model.named_parameters(), x, strict=True) if g is not None} for x in gradients
+    ]
+    assert used[0] & used[1] == {"embedding.weight", "output.weight", "output.bias"}
+    assert {name.partition(".")[0] for name in used[0] ^ used[1]} == {"past", "future"}
+
+
 def naive_lstm(layer: nn.LSTM, x: np.ndarray) -> np.ndarray:
     """An LSTM written out for one sequence (T, D)."""
     w, u, b, c = (parameter.detach().numpy() for parameter in layer.parameters())
