@@ -84,7 +84,7 @@ class EncoderClassifier(nn.Module):
 def class_loss(model: nn.Module, ids: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy, after the weights of each class are shortened to MAX_NORM."""
     with torch.no_grad():
-        weight = model.get_submodule("output").weight
+        weight = model.get_parameter("output.weight")
         weight.copy_(weight.renorm(2, 0, MAX_NORM))
     return F.cross_entropy(model(ids), labels)
 

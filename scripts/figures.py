@@ -19,10 +19,13 @@ from drawing.architecture import draw_architecture
 
 from transformer.cli import run
 from transformer.errors import ConfigError
+from transformer.inference.by_length import LengthBucket
+from transformer.inference.scoring import MetricScore
 from transformer.inspection.attention import draw as draw_attention
 from transformer.inspection.attention import from_json
 from transformer.inspection.canvas import save, theme
 from transformer.inspection.curves import draw_learning_rates, draw_positions, draw_training
+from transformer.inspection.length_chart import draw_by_length
 from transformer.training.metrics import read_metrics
 
 if TYPE_CHECKING:
@@ -88,6 +91,16 @@ def _scaling_length() -> Figure:
     return draw_scaling(curves_from_report(report), report["against"])
 
 
+def _bottleneck() -> Figure:
+    report = _kept("examples/bottleneck")
+    systems = {name: [_bucket(bucket) for bucket in buckets] for name, buckets in report["systems"].items()}
+    return draw_by_length(systems, report["unit"])
+
+
+def _bucket(kept: dict[str, Any]) -> LengthBucket:
+    return LengthBucket(**kept | {"scores": {metric: MetricScore(**score) for metric, score in kept["scores"].items()}})
+
+
 def _kept(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
@@ -101,6 +114,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "table1": _table1,
     "table3": lambda: draw_table3(_kept("table3")),
     "scaling_length": _scaling_length,
+    "bottleneck": _bottleneck,
 }
 
 

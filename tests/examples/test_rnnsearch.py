@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from rnnsearch import GRU, RNNenc, RNNsearch, State
 from torch import Tensor, nn
 
-from transformer import BOS_ID, EOS_ID, PAD_ID, beam_search, greedy_search
+from transformer import BOS_ID, EOS_ID, PAD_ID, Translator, beam_search, greedy_search, load_config, load_model
 from transformer.model.alternatives.scores import AdditiveAttention
+from transformer.training.trainer import Trainer
 
 VOCAB_SIZE, M, N = 23, 11, 7
 LENGTHS = (5, 2, 7, 3)
@@ -257,6 +260,31 @@ def test_rnnenc_is_rnnsearch_with_a_fixed_context(search: RNNsearch, monkeypatch
     monkeypatch.setattr(search, "context", lambda state: RNNenc.context(search, state))
     found, _ = search.decode(tgt, state._replace(annotations=fixed))
     torch.testing.assert_close(found, expected)
+
+
+def test_our_trainer_trains_it_and_our_translator_loads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for its configuration, which names no other architecture: validation, BLEU, checkpoints, prepacking."""
+    for module in ("training.trainer", "training.checkpoint"):
+        monkeypatch.setattr(f"transformer.{module}.build_model", lambda v, model, **_: RNNsearch(v, model.d_model, N))
+    sizes = ["model.d_model=16", "data.builtin_size=211", "data.vocab_size=300", "train.tokens_per_update=307"]
+    steps = [
+        "train.max_steps=5",
+        "train.validate_steps=5",
+        "train.warmup_steps=2",
+        "train.device=cpu",
+        "train.precision=fp32",
+    ]
+    config = load_config("quickstart", [*sizes, *steps, f"run_dir={tmp_path / 'run'}", f"data.cache_dir={tmp_path}"])
+    trainer = Trainer.from_config(config)
+    before = {name: weight.clone() for name, weight in trainer.weights.model.state_dict().items()}
+    assert trainer.fit() == "train.max_steps=5 reached"
+    after = trainer.weights.model.state_dict()
+    assert [name for name in after if torch.equal(before[name], after[name])] == []
+    loaded = load_model(tmp_path / "run")
+    torch.testing.assert_close(loaded.state_dict(), after, rtol=0, atol=0)
+    texts = ["Two dogs are playing.", "A cat sleeps."]
+    plain, prepacked = (Translator.load(tmp_path / "run", device="cpu", prepack=x, precision="fp32") for x in (0, 1))
+    assert plain.translate(texts) == prepacked.translate(texts)
 
 
 @MODELS

@@ -118,13 +118,12 @@ def _stopping(model: Transformer, should_stop: Callable[[], bool]) -> Iterator[N
         if is_left := is_left or should_stop():
             raise _StopNow
 
-    # A scorer and its search need not know of this.
-    hooks = [stack.register_forward_pre_hook(check) for stack in (model.encoder, model.decoder)]
+    # Which every batch and step begins with, whatever layers follow. A scorer and its search need not know of this.
+    hook = model.embedding.register_forward_pre_hook(check)
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        hook.remove()
     if is_left:  # the scorer has a bare `except`: its score is not that of the model
         raise _StopNow
 
