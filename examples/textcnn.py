@@ -92,15 +92,15 @@ def class_loss(model: nn.Module, ids: Tensor, labels: Tensor) -> Tensor:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in {
-        "updates": 2000,
+        "updates": 1500,
         "batch": 64,
-        "trees": 40_000,
+        "trees": 24_000,
         "d-model": 64,
         "maps": 86,
         "d-ff": 128,
     }.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=1)
     args, began = parser.parse_args(argv), time.monotonic()
     training, tests = corpus("train", args.trees), corpus("test", args.trees // 4)

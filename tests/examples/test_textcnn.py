@@ -88,7 +88,7 @@ def test_pooling_makes_the_encoder_blind_to_order_only_without_positions(encoder
 
 def test_weights_of_a_class_are_at_most_3_long(cnn: TextCNN) -> None:
     with torch.no_grad():
-        cnn.output.weight.copy_(torch.tensor([[1.0], [0.1]]).expand_as(cnn.output.weight))
+        cnn.output.weight.copy_(torch.tensor([[2.0], [0.1]]).expand_as(cnn.output.weight))
     class_loss(cnn, ids(5), torch.tensor([1]))
     long, short = cnn.output.weight.norm(dim=1)
     assert long.item() == pytest.approx(MAX_NORM) and short.item() == pytest.approx(0.1 * 3)  # √9 features
