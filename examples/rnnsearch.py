@@ -6,7 +6,8 @@ attention comes from, and the Transformer is what is left if the recurrence goes
 
 Equations are those of Bahdanau et al., appendix A. The models have `encode`, `decode` and `logits` as our `Transformer`
 has, so everything that trains, searches and translates with one takes the others. What differs from the paper: one
-matrix for both embeddings and the output (section 3.4 of ours; so l = m), biases, dropout, the usual initial weights.
+matrix for both embeddings and the output, as in section 3.4 of ours, so that l = m; dropout; and the initial weights,
+but for the orthogonal recurrent ones.
 
 Shapes: B sentences, W hypotheses of each, R = B·W, S source and T target positions, V vocabulary.
 """
