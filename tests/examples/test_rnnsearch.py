@@ -264,7 +264,7 @@ def test_rnnenc_is_rnnsearch_with_a_fixed_context(search: RNNsearch, monkeypatch
 
 def test_our_trainer_trains_it_and_our_translator_loads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for its configuration, which names no other architecture: validation, BLEU, checkpoints, prepacking."""
-    for module in ("training.trainer", "training.checkpoint"):
+    for module in ("training.trainer", "training.description"):
         monkeypatch.setattr(f"transformer.{module}.build_model", lambda v, model, **_: RNNsearch(v, model.d_model, N))
     sizes = ["model.d_model=16", "data.builtin_size=211", "data.vocab_size=300", "train.tokens_per_update=307"]
     steps = [
