@@ -1,0 +1,110 @@
+"""Linformer (Wang et al. 2020): keys and values projected along the length, from n to k of them.
+
+Attention matrices that were learned have nearly low rank, so a few combinations of keys and values may do:
+softmax(Q (EK)ᵀ / √d_k) FV with E and F of size (k, n), learned, in O(n k). The combinations mix all positions: there is
+no causal form, and the length has a limit. The table: questions about one of n items each, by the size k.
+
+    python examples/linformer.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+from recall import Recall, answered, train
+from report import print_end, print_table
+from torch import Tensor, nn
+
+from transformer import DotProductAttention, MultiHeadAttention
+from transformer.model.alternatives.relative import WrappedAttention
+
+
+class LengthProjection(nn.Module):
+    """E or F: from up to `max_length` positions to k. To share it, give it to several attentions."""
+
+    def __init__(self, size: int, max_length: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size, max_length))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """N(0, 1/n): what is projected keeps its variance."""
+        nn.init.normal_(self.weight, std=self.weight.size(1) ** -0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, n, d) to (B, H, k, d); ValueError if n is past the limit."""
+        if x.size(2) > self.weight.size(1):
+            raise ValueError(f"{x.size(2)} positions are more than max_length={self.weight.size(1)}")
+        return self.weight[:, : x.size(2)] @ x
+
+
+class LinformerAttention(WrappedAttention):
+    """softmax(Q (EK)ᵀ / √d_k) FV, by `inner`.
+
+    Args:
+        inner: the attention to the k projected keys.
+        keys_projection, values_projection: E and F, for all heads; by default one for both.
+    """
+
+    def __init__(
+        self,
+        inner: DotProductAttention,
+        keys_projection: LengthProjection,
+        values_projection: LengthProjection | None = None,
+    ) -> None:
+        super().__init__(inner)
+        self.e, self.f = keys_projection, values_projection or keys_projection
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        """As `DotProductAttention.forward`; ValueError unless `mask` is that of padding, (B, 1, 1, n)."""
+        if mask is not None:
+            if mask.shape[1:3] != (1, 1):
+                raise ValueError(f"mask {tuple(mask.shape)} is not (B, 1, 1, {k.size(2)}), that of padding")
+            k, v = (x.masked_fill(~mask.mT, 0.0) for x in (k, v))  # or padding would enter the combinations
+        return self.inner(q, self.e(k), self.f(v))
+
+    def weights(self, q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What multiplies the values: softmax(Q (EK)ᵀ / √d_k) F, of any sign: (B, H, n, n)."""
+        return self(q, k, torch.eye(k.size(2), dtype=q.dtype, device=q.device).expand(*k.shape[:2], -1, -1), mask)
+
+
+def best_of_rank(weights: Tensor, rank: int) -> Tensor:
+    """The nearest matrix of a rank to each of weights (..., n, n), by singular value decomposition."""
+    u, s, vh = torch.linalg.svd(weights)
+    return u[..., :rank] * s[..., None, :rank] @ vh[..., :rank, :]
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in {"updates": 300, "items": 64, "seed": 1}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args(argv)
+    start, d_model, num_heads, length = time.perf_counter(), 64, 4, 2 * options.items
+    task = {"batch": 32, "num_items": options.items, "num_questions": options.items}
+
+    def trained(attention: DotProductAttention) -> tuple[Recall, str]:
+        torch.manual_seed(options.seed)
+        model = Recall([MultiHeadAttention(d_model, num_heads, attention=attention)], options.items, d_model)
+        train(model, options.updates, lr=6e-3, **task)
+        return model, f"{100 * answered(model, **task)[0].mean():.1f} %"
+
+    model, accuracy = trained(DotProductAttention())
+    rows = [("full", "", "0", accuracy)]
+    q, k, v = torch.randn(3, 1, num_heads, length, d_model // num_heads)
+    exact = DotProductAttention()(q, k, v)
+    for size in (length // 16, length // 4, length // 2, length):
+        attention = LinformerAttention(DotProductAttention(), LengthProjection(size, length))
+        with torch.no_grad():
+            untrained = (attention(q, k, v) - exact).norm() / exact.norm()
+            low_rank = best_of_rank(DotProductAttention().weights(q, k), size) @ v
+            best = (low_rank - exact).norm() / exact.norm()
+        rows.append((f"k = {size}", f"{untrained:.2f}", f"{best:.2f}", trained(attention)[1]))
+    header = ("attention", "relative error, untrained E = F", "of the best matrix of rank k", "answers after training")
+    print_table(header, rows)
+    print_end(time.perf_counter() - start, model)
+
+
+if __name__ == "__main__":
+    main()
