@@ -16,6 +16,7 @@ from ablation.figure import draw as draw_table3
 from benchmarking.scaling import curves_from_report, draw_scaling
 from benchmarking.table1 import draw_table1
 from drawing.architecture import draw_architecture
+from drawing.attention_cost import draw_attention_cost
 
 from transformer.cli import run
 from transformer.errors import ConfigError
@@ -115,6 +116,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "table3": lambda: draw_table3(_kept("table3")),
     "scaling_length": _scaling_length,
     "bottleneck": _bottleneck,
+    "attention_cost": lambda: draw_attention_cost(_kept("examples/attention_cost")),
 }
 
 
