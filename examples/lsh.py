@@ -20,7 +20,7 @@ from recall import Recall, answered, train
 from report import print_end, print_table
 from torch import Tensor
 
-from transformer import DotProductAttention, MultiHeadAttention
+from transformer import DotProductAttention, MultiHeadAttention, causal_mask
 
 SELF_SCORE = -1e5  # a position attends to itself only if there is no other, because q·k is largest there
 
@@ -113,7 +113,7 @@ def _in_order(x: Tensor, order: Tensor) -> Tensor:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in {"updates": 300, "items": 64, "chunk": 16, "seed": 1}.items():
+    for name, default in {"updates": 400, "items": 64, "chunk": 16, "seed": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args(argv)
     start, d_model, num_heads = time.perf_counter(), 64, 4
@@ -122,16 +122,18 @@ def main(argv: list[str] | None = None) -> None:
     for num_rounds in (1, 2, 4, 8):
         name = f"{num_rounds} round{'s' if num_rounds > 1 else ''}"
         attentions[name] = LSHAttention(2 * math.ceil(options.items / options.chunk), options.chunk, num_rounds)
+    masks = {"full attention": causal_mask(2 * options.items)}  # hashing has the order by itself
     rows = []
     for trained in ("full attention", "1 round", "4 rounds"):
         torch.manual_seed(options.seed)
         module = SharedQueryKey(d_model, num_heads, attentions[trained])
         model = Recall([module], options.items, d_model)
-        train(model, options.updates, lr=6e-3, **task)
+        train(model, options.updates, lr=6e-3, mask=masks.get(trained), **task)
         cells = []
-        for attention in attentions.values():
+        for name, attention in attentions.items():
             module.attention = attention
-            cells.append(f"{100 * answered(model, batches=2, **task)[0].mean():.1f} %")
+            correct, _ = answered(model, batches=2, mask=masks.get(name), **task)
+            cells.append(f"{100 * correct.mean():.1f} %")
         rows.append((trained, *cells))
     print_table(("trained with", *attentions), rows)
     print_end(time.perf_counter() - start, model)
