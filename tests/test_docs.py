@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from documented import PAGES, ROOT, TEXT, blocks, command_lines, python_blocks, spans, without_blocks
+from documented import PAGES, ROOT, TEXT, blocks, broken_links, command_lines, python_blocks, spans
 
 import transformer
 from transformer.config import Config, DataConfig, load_config
@@ -34,29 +34,6 @@ pages = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 
 
 # Links
-
-
-def slug(heading: str) -> str:
-    """The anchor that GitHub makes of a heading."""
-    return re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).replace(" ", "-")
-
-
-def anchors(path: Path) -> set[str]:
-    return {slug(found) for found in re.findall(r"^#+ (.+)$", without_blocks(path.read_text("utf-8")), re.MULTILINE)}
-
-
-def broken_links(page: Path, text: str) -> list[str]:
-    text = without_blocks(text)
-    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"""(?:src|srcset|href)="([^"]+)\"""", text)
-    broken = []
-    for link in links:
-        file, _, anchor = link.partition("#")
-        if re.match(r"[a-z]+:", link):
-            continue
-        target = page.parent / file if file else page
-        if not target.exists() or (anchor and anchor not in anchors(target)):
-            broken.append(link)
-    return broken
 
 
 @pages

@@ -1,4 +1,4 @@
-"""The pages of the documentation, their blocks, and the commands of this project in them."""
+"""The pages of the documentation, their blocks, links, and the commands of this project in them."""
 
 from __future__ import annotations
 
@@ -64,3 +64,26 @@ def _program(words: list[str]) -> list[str] | None:
         if re.fullmatch(r"(examples|scripts|tests)/(\w+/)*(?!test_)\w+\.py", word):
             return words[number:]
     return None
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).replace(" ", "-")
+
+
+def anchors(path: Path) -> set[str]:
+    return {slug(found) for found in re.findall(r"^#+ (.+)$", without_blocks(path.read_text("utf-8")), re.MULTILINE)}
+
+
+def broken_links(page: Path, text: str) -> list[str]:
+    text = without_blocks(text)
+    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"""(?:src|srcset|href)="([^"]+)\"""", text)
+    broken = []
+    for link in links:
+        file, _, anchor = link.partition("#")
+        if re.match(r"[a-z]+:", link):
+            continue
+        target = page.parent / file if file else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    return broken
