@@ -114,12 +114,19 @@ def test_weight_decay_shrinks_a_row_that_was_never_read() -> None:
     assert updated([0.0, 0.0], weight_decay=0.5) == pytest.approx([0.95, 0.95**2])
 
 
-@pytest.mark.parametrize("gradient", [1e-3, 7.0])
-@pytest.mark.parametrize(("beta1", "beta2", "expected"), [(0.9, 0.98, 0.707), (0.9, 0.99, 1.0), (0.5, 0.98, 3.536)])
+@pytest.mark.parametrize(
+    ("beta1", "beta2", "gap", "gradient", "expected"),
+    [
+        (0.9, 0.98, 701, 7.0, 0.707),
+        (0.9, 0.98, 701, 1e-3, 0.707),
+        (0.5, 0.98, 701, 7.0, 3.536),
+        (0.9, 0.999, 9001, 7.0, 3.162),
+    ],
+)
 def test_adams_first_step_after_a_long_gap_has_one_size_whatever_the_gradient(
-    beta1: float, beta2: float, expected: float, gradient: float
+    beta1: float, beta2: float, gap: int, gradient: float, expected: float
 ) -> None:
-    values = updated([gradient, *[0.0] * 3001, gradient], adam_beta1=beta1, adam_beta2=beta2)
+    values = updated([gradient, *[0.0] * gap, gradient], adam_beta1=beta1, adam_beta2=beta2)
     step = (values[-2] - values[-1]) / 0.1
     assert step == pytest.approx((1 - beta1) / math.sqrt(1 - beta2), rel=1e-3)
     assert step == pytest.approx(expected, rel=1e-3)

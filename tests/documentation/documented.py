@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import re
 import shlex
@@ -71,6 +72,7 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).replace(" ", "-")
 
 
+@functools.cache
 def anchors(path: Path) -> set[str]:
     return {slug(found) for found in re.findall(r"^#+ (.+)$", without_blocks(path.read_text("utf-8")), re.MULTILINE)}
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from documented import ROOT
 
@@ -41,6 +43,7 @@ def problems(page: str, columns: Sequence[str]) -> list[str]:
     ]
 
 
+@functools.cache
 def _problem(column: str, name: str) -> str | None:
     if column == "Code":
         return _symbol_problem(name)
@@ -82,8 +85,13 @@ def _test_problem(name: str) -> str | None:
     path = ROOT / file
     if not file.startswith("tests/") or not path.exists():
         return "no such test file"
-    names = {node.name for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.FunctionDef)}
-    return "no such test" if test and test not in names else None
+    return "no such test" if test and test not in _functions(path) else None
+
+
+@functools.cache
+def _functions(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
 
 def _subcommand_problem(command: str, *arguments: str) -> str | None:
