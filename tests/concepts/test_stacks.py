@@ -8,9 +8,12 @@ from benchmarking.table1 import LAYER_TYPES, Sizes
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from transformer.config import ModelConfig
+from transformer.model.alternatives.build import build_model
 from transformer.model.attention import MultiHeadAttention, causal_mask
 from transformer.model.layers import FeedForward, Layer
 from transformer.model.transformer import Decoder, DecoderState, Encoder, Transformer
+from transformer.training.loss import label_smoothed_cross_entropy
 
 B, L, D, H, D_FF, N = 2, 5, 14, 2, 31, 3
 
@@ -86,3 +89,26 @@ def test_backpropagation_multiplies_by_a_jacobian_that_it_does_not_form() -> Non
     inner = torch.func.jacrev(lambda y: first(y)[0])(x).view(L * D, L * D)
     outer = torch.func.jacrev(lambda y: second(y)[0])(first(x)[0]).view(L * D, L * D)
     assert_close(whole, outer @ inner)
+
+
+def last_to_first_gradient(norm: str, num_layers: int) -> tuple[float, float]:
+    """Norm of the gradient of W_2 in the highest layer over that in the lowest, of a new encoder and decoder."""
+    torch.manual_seed(3)
+    sizes = {"d_model": 32, "num_layers": num_layers, "num_heads": 2, "d_ff": 128}
+    model = build_model(101, ModelConfig(**sizes, norm=norm)).eval()
+    src, tgt, gold = (torch.randint(1, 101, (13, 11)) for _ in range(3))
+    label_smoothed_cross_entropy(model(src, tgt).flatten(0, 1), gold.flatten(), 0.0)[0].backward()
+    norms = [
+        [layer.feed_forward.w_2.weight.grad.norm().item() for layer in stack.layers]
+        for stack in (model.encoder, model.decoder)
+    ]
+    encoder, decoder = (each[-1] / each[0] for each in norms)
+    return encoder, decoder
+
+
+def test_low_layers_of_a_deep_post_norm_decoder_get_small_gradients_and_those_of_pre_norm_do_not() -> None:
+    # The sum that each norm divides has a term of cross-attention, which hardly passes gradients to the layer below.
+    assert 1 / 3 < last_to_first_gradient("post", 2)[1] < 3
+    encoder, decoder = last_to_first_gradient("post", 12)
+    assert decoder > 7 and decoder > 3 * encoder  # the encoder gets gradients from every layer of the decoder
+    assert all(1 / 5 < ratio < 5 for ratio in last_to_first_gradient("pre", 12))
