@@ -118,40 +118,29 @@ def test_the_loss_of_a_sentence_is_the_sum_over_tokens_each_given_those_before_i
 # Kullback-Leibler divergence
 
 
-def test_a_divergence_is_zero_for_equal_distributions_and_else_above_and_not_symmetric() -> None:
-    p, q = make_logits()[0][:2].softmax(-1).unbind()
-    for first, second in ((p, q), (q, p)):
-        expected = F.kl_div(second.log(), first, reduction="sum")
-        assert_close(kl(first, second), expected)
-        assert kl(first, second) > 0
-        assert_close(kl(first, first), torch.zeros((), dtype=torch.float64))
-    assert (kl(p, q) - kl(q, p)).abs() > 1e-2
+def test_the_divergence_in_the_loss_is_zero_at_its_targets_and_else_above_and_not_symmetric() -> None:
+    logits, target = make_logits()
+    p = 0.7 * F.one_hot(target, V).double() + 0.3 / V
+    for q, is_equal in ((p, True), (logits.softmax(-1), False)):
+        loss, _ = label_smoothed_cross_entropy(q.log(), target, 0.3)
+        divergence = loss - entropy(p)
+        assert_close(divergence, F.kl_div(q.log(), p, reduction="sum"))
+        assert (divergence < 1e-9) == is_equal and divergence > -1e-9
+        assert ((divergence - kl(q, p)).abs() < 1e-9) == is_equal
 
 
-def test_without_common_support_the_divergence_is_infinite_and_that_of_jensen_and_shannon_is_ln_2() -> None:
+def test_a_reference_of_probability_zero_costs_infinity_and_logits_are_never_that_sure() -> None:
+    target = torch.tensor([1])
+    for logit, expected in ((-math.inf, math.inf), (-1e4, 1e4)):
+        logits = torch.tensor([[0.0, logit]])
+        assert logits.softmax(-1)[0, 1] == 0  # -1e4 is rounded to it
+        _, nll = label_smoothed_cross_entropy(logits, target, 0.0)
+        assert nll.item() == pytest.approx(expected)
+        # Where the target is 0, so is the term, whatever the model gives.
+        assert label_smoothed_cross_entropy(logits, 1 - target, 0.0)[1] == 0
+
+
+def test_without_common_support_the_symmetric_divergence_is_ln_2() -> None:
     p, q = torch.tensor([0.5, 0.5, 0.0, 0.0]), torch.tensor([0.0, 0.0, 0.25, 0.75])
-    middle = (p + q) / 2
-    assert kl(p, q) == math.inf
-    assert_close((kl(p, middle) + kl(q, middle)) / 2, torch.tensor(math.log(2)))
-    assert kl(torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5])).item() == pytest.approx(math.log(2))  # 0 log 0 = 0
-
-
-def test_a_softmax_never_gives_zero_in_logarithms_so_losses_stay_finite() -> None:
-    logits = torch.tensor([[0.0, -1e4]])
-    assert logits.softmax(-1)[0, 1] == 0  # rounded
-    loss, _ = label_smoothed_cross_entropy(logits, torch.tensor([1]), 0.0)
-    assert loss.item() == pytest.approx(1e4)
-
-
-def test_forward_divergence_covers_modes_and_reverse_divergence_seeks_one() -> None:
-    # The best uniform distribution over a run of cells, for one with two separate modes.
-    p = torch.tensor([0.48, 0.01, 0.01, 0.01, 0.49])
-    runs = [(first, last) for first in range(5) for last in range(first, 5)]
-    candidates = torch.full((len(runs), 5), 1e-6)
-    for row, (first, last) in zip(candidates, runs, strict=True):
-        row[first : last + 1] = 1
-        row /= row.sum()
-    forward = min(range(len(runs)), key=lambda i: kl(p, candidates[i]).item())
-    reverse = min(range(len(runs)), key=lambda i: kl(candidates[i], p).item())
-    assert runs[forward] == (0, 4)
-    assert runs[reverse] == (4, 4)
+    assert kl(p, q) == kl(q, p) == math.inf
+    assert_close((kl(p, (p + q) / 2) + kl(q, (p + q) / 2)) / 2, torch.tensor(math.log(2)))
