@@ -124,6 +124,7 @@ ANSWER = CELLS[2].partition(MARK)[0].strip()
         pytest.param("::test_scores_are_divided_by", "::test_scores_are_multiplied_by", id="no such test"),
         pytest.param("`transformer plot", "`transformer no_such", id="no such command"),
         pytest.param("`transformer translate --sample", "`transformer translate --no-such", id="no such option"),
+        pytest.param("`transformer inspect RUN lens", "`transformer inspect RUN no_such", id="no such section"),
         pytest.param("`python examples/", "`python examples/no_such_", id="no such program"),
         pytest.param("`configs/alternatives/", "`configs/no_such/", id="no such configuration"),
         pytest.param("`model.norm=pre`", "`model.norm=between`", id="no such value"),

@@ -97,6 +97,10 @@ def _functions(path: Path) -> set[str]:
 def _subcommand_problem(command: str, *arguments: str) -> str | None:
     if not (ROOT / "transformer" / "commands" / f"{command}.py").is_file():
         return f"no such command {command}"
+    if command == "inspect":
+        known = importlib.import_module("transformer.inspection.sections").SECTIONS
+        if unknown := [part for part in arguments if re.fullmatch(r"[a-z_]+", part) and part not in known]:
+            return f"no such section {unknown[0]}"
     return next((problem for part in arguments if (problem := _command_problem(part))), None)
 
 
