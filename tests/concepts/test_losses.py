@@ -118,17 +118,6 @@ def test_the_loss_of_a_sentence_is_the_sum_over_tokens_each_given_those_before_i
 # Kullback-Leibler divergence
 
 
-def test_the_divergence_in_the_loss_is_zero_at_its_targets_and_else_above_and_not_symmetric() -> None:
-    logits, target = make_logits()
-    p = 0.7 * F.one_hot(target, V).double() + 0.3 / V
-    for q, is_equal in ((p, True), (logits.softmax(-1), False)):
-        loss, _ = label_smoothed_cross_entropy(q.log(), target, 0.3)
-        divergence = loss - entropy(p)
-        assert_close(divergence, F.kl_div(q.log(), p, reduction="sum"))
-        assert (divergence < 1e-9) == is_equal and divergence > -1e-9
-        assert ((divergence - kl(q, p)).abs() < 1e-9) == is_equal
-
-
 def test_a_reference_of_probability_zero_costs_infinity_and_logits_are_never_that_sure() -> None:
     target = torch.tensor([1])
     for logit, expected in ((-math.inf, math.inf), (-1e4, 1e4)):
