@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from arguments import arguments
 from captions import UNKNOWN_ID, Vocabulary, padded
 from embeddings import SkipGram, cooccurrences, train_skip_gram
 from loop import fit
+from options import read_options
 from report import print_end, print_table
 from topics import TOPICS, WORDS, sentence
 from torch import Tensor, nn
@@ -103,8 +103,7 @@ def probe_accuracy(train: Tensor, train_topics: Tensor, test: Tensor, test_topic
 def main(argv: list[str] | None = None) -> None:
     """Train static vectors and an encoder, then probes at two places."""
     start = time.perf_counter()
-    args = arguments(argv, __doc__, updates=600, batch_size=64, sentences=5000, probe_sentences=1000, seed=1)
-    torch.manual_seed(args.seed)
+    args = read_options(__doc__, argv, updates=600, batch_size=64, sentences=5000, probe_sentences=1000)
     draw = random.Random(args.seed)
     corpus = [sentence(draw, topic) for _ in range(args.sentences // 2) for topic in TOPICS]
     vocabulary = Vocabulary(corpus)

@@ -20,9 +20,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from arguments import arguments
 from captions import Vocabulary, padded, words
 from loop import fit
+from options import read_options
 from report import print_end, print_table
 from torch import Tensor, nn
 
@@ -115,7 +115,7 @@ def scores(name: str, model: Transformer, pairs: Sequence[Pair]) -> tuple[str, .
 def main(argv: list[str] | None = None) -> None:
     """Train a teacher and its students; then climb on a bandit."""
     sizes, start = {"pairs": 20000, "student_pairs": 2000, "test_pairs": 200}, time.perf_counter()
-    args = arguments(argv, __doc__, updates=800, batch_size=64, seed=1, **sizes)
+    args = read_options(__doc__, argv, updates=800, batch_size=64, **sizes)
     corpora = (builtin_pairs("train", args.pairs), builtin_pairs("test", args.test_pairs))
     texts = [[(words(source), words(target)) for source, target in corpus] for corpus in corpora]
     vocabulary = Vocabulary(sentence for pair in texts[0] for sentence in pair)

@@ -20,9 +20,9 @@ import time
 
 import torch
 import torch.nn.functional as F
-from arguments import arguments
 from captions import Vocabulary
 from loop import fit
+from options import read_options
 from report import print_end, print_table
 from torch import Tensor, nn
 
@@ -123,8 +123,7 @@ def word_layers(model: BiLM, ids: Tensor) -> Tensor:
 def main(argv: list[str] | None = None) -> None:
     """Train the biLM, then probes on its layers and their mixture."""
     start = time.perf_counter()
-    args = arguments(argv, __doc__, updates=800, batch_size=64, sentences=20000, probe_updates=300, seed=1)
-    torch.manual_seed(args.seed)
+    args = read_options(__doc__, argv, updates=800, batch_size=64, sentences=20000, probe_updates=300)
     draw = random.Random(args.seed)
     sentences, _ = clauses("train", args.sentences)
     model = BiLM(len(vocabulary := Vocabulary(sentences)))

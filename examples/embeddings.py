@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
-from arguments import arguments
 from captions import NUM_SPECIAL, Vocabulary
 from loop import fit
+from options import read_options
 from report import print_end, print_table
 from topics import TOPICS, WORDS, sentence
 from torch import Tensor, nn
@@ -114,8 +114,7 @@ def neighbours(vectors: Tensor) -> Tensor:
 
 def main(argv: list[str] | None = None) -> None:
     """Train both on generated sentences; print how well they fit their matrices, and what is near to what."""
-    args, start = arguments(argv, __doc__, updates=2000, batch_size=512, sentences=5000, seed=1), time.perf_counter()
-    torch.manual_seed(args.seed)
+    args, start = read_options(__doc__, argv, updates=2000, batch_size=512, sentences=5000), time.perf_counter()
     draw = random.Random(args.seed)
     corpus = [sentence(draw, topic, strays=0.1) for _ in range(args.sentences // 2) for topic in TOPICS]
     vocabulary = Vocabulary(corpus)

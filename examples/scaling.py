@@ -19,9 +19,9 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-from arguments import arguments
 from captions import Vocabulary, english
 from loop import fit
+from options import read_options
 from report import count_parameters, print_end, print_table
 from torch import Tensor, nn
 
@@ -122,7 +122,7 @@ def bootstrap(n: Array, d: Array, loss: Array, size: int, seed: int) -> Array:
 def main(argv: list[str] | None = None) -> None:
     """Train each size on each amount of data, then fit."""
     start, sizes = time.perf_counter(), (8, 16, 32, 64)
-    args = arguments(argv, __doc__, log2_tokens=20, amounts=4, resamples=200, seed=1)
+    args = read_options(__doc__, argv, log2_tokens=20, amounts=4, resamples=200)
     amounts = [2**i for i in range(args.log2_tokens - args.amounts + 1, args.log2_tokens + 1)]
     texts = [english("train", amounts[-1] // 13), english("test", 1000)]  # of 14.7 tokens on average
     vocabulary = Vocabulary(texts[0])

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from arguments import arguments
 from loop import fit
+from options import read_options
 from report import print_end, print_table
 from torch import Tensor, nn
 
@@ -119,7 +119,7 @@ def train(model: WaveNet, updates: int, batch_size: int, length: int, seed: int)
 
 def main(argv: list[str] | None = None) -> None:
     """Train stacks of equal size with other dilations; print their losses."""
-    args, start = arguments(argv, __doc__, updates=700, batch_size=8, length=512, seed=1), time.perf_counter()
+    args, start = read_options(__doc__, argv, updates=700, batch_size=8, length=512), time.perf_counter()
     clean, noisy = sinusoids(64, args.length + 1, torch.Generator().manual_seed(args.seed + 1))
     held_out, half = mu_law(noisy), args.length // 2
     rows: list[tuple[object, ...]] = []

@@ -34,7 +34,7 @@ GROUPS = {
     "Train": ["docs/TRAINING", "docs/DATA", "docs/TOKENIZERS", "docs/CONFIGURATION", "docs/LOGGING", "docs/GPU"],
     "Translate and score": ["docs/SEARCH", "docs/DOCUMENTS", "docs/SERVING", "docs/SCORING", "docs/EVALUATION"],
     "With other tools": ["docs/INTEROP", "docs/PORTING", "docs/RECIPES"],
-    "Look into it": ["docs/INSPECTION", "docs/CONCEPTS"],
+    "Look into it": ["docs/INSPECTION", "docs/CONCEPTS", "docs/EXAMPLES"],
     "The paper": [_WALKTHROUGH[:-3], "docs/PAPER", "docs/MULTI30K", "docs/WMT14", "docs/TABLE3", "docs/FIGURES"],
     "The project": ["docs/CODE", "CONTRIBUTING", "docs/PERFORMANCE", "docs/RELIABILITY", "CHANGELOG"],
 }
