@@ -119,10 +119,11 @@ def _huggingface(directory: Path, max_length: int) -> Translate:
 
     tokenizer = AutoTokenizer.from_pretrained(directory)
     model = AutoModelForSeq2SeqLM.from_pretrained(directory, dtype=torch.float32).eval()
+    never = [*model.generation_config.bad_words_ids, [tokenizer.unk_token_id]]
 
     @torch.inference_mode()
     def translate(texts: Texts, beam: int, alpha: float) -> list[tuple[str, bool]]:
-        options = {"num_beams": beam, "length_penalty": alpha, "max_length": max_length + 1}
+        options = {"num_beams": beam, "length_penalty": alpha, "max_length": max_length + 1, "bad_words_ids": never}
         found: list[tuple[str, bool]] = []
         for first in range(0, len(texts), _BATCH):
             inputs = tokenizer(list(texts[first : first + _BATCH]), return_tensors="pt", padding=True)
