@@ -93,7 +93,7 @@ def _scaling_length() -> Figure:
 
 
 def _bottleneck() -> Figure:
-    report = _kept("examples/bottleneck")
+    report = _kept("examples/source_lengths")
     systems = {name: [_bucket(bucket) for bucket in buckets] for name, buckets in report["systems"].items()}
     return draw_by_length(systems, report["unit"])
 

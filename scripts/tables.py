@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from kept_results import BLOCKS, ROOT
+from drawing.kept_results import BLOCKS, ROOT
 
 from transformer.cli import run
 from transformer.errors import ConfigError

@@ -6,9 +6,9 @@ import json
 import re
 from pathlib import Path
 
-import kept_results
 import pytest
 import tables
+from drawing import kept_results
 from sacrebleu.metrics.bleu import BLEU
 
 from transformer.config import load_config

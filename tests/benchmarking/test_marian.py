@@ -8,12 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import kept_results
 import pytest
 from benchmarking import marian, marian_engines
 from benchmarking.marian import PRECISIONS, Speed, Task, benchmark_marian, in_process
 from benchmarking.marian_models import NUM_PIECES, SIZES, make_tokenizer, write_models
 from benchmarking.peers.peer import PeerError
+from drawing import kept_results
 
 from transformer.config import ModelConfig
 from transformer.data.builtin import builtin_pairs

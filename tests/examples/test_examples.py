@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.metadata
 import inspect
 import re
 import sys
@@ -70,6 +71,13 @@ def sections() -> dict[str, str]:
 @files
 def test_a_file_has_at_most_150_lines(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 150
+
+
+@files
+def test_no_package_is_taken_for_a_file(path: Path) -> None:
+    """Examples come first on the path of imports, also where a library looks for another that it may use."""
+    optional = pytest.importorskip("pandas.compat._optional").VERSIONS  # `bottleneck` is one
+    assert path.stem not in {*importlib.metadata.packages_distributions(), *optional, *sys.stdlib_module_names}
 
 
 @files

@@ -21,11 +21,11 @@ from transformer.config import Config, load_config
 from transformer.data.builtin import builtin_pairs
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, ConfigError, DataError
+from transformer.model.alternatives.build import build_model
 from transformer.model.transformer import Transformer
 from transformer.training import integrity
 from transformer.training.checkpoint import (
     average_checkpoints,
-    build_model,
     load_checkpoint,
     load_weights,
     save_checkpoint,

@@ -29,9 +29,9 @@ from transformer.data.builtin import builtin_pairs
 from transformer.errors import WorkerError
 from transformer.inference.resumable import resumable_output
 from transformer.inference.translator import Translator
+from transformer.model.alternatives.build import build_model
 from transformer.training import distributed
 from transformer.training.checkpoint import (
-    build_model,
     load_checkpoint,
     save_checkpoint,
 )

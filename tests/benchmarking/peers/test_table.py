@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import tables
 from benchmarking.peers.table import decoding, decoding_ratios, figure, machine, times, training, training_ratios
+from drawing import kept_results
 
 from transformer.config import load_config
 
@@ -94,11 +94,11 @@ def test_the_machine_is_named() -> None:
 
 
 def test_the_blocks_of_the_documents_are_made_from_kept_results(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "load", lambda name: {"peers.json": KEPT}[name])
-    shown = tables.peers_training()
+    monkeypatch.setattr(kept_results, "load", lambda name: {"peers.json": KEPT}[name])
+    shown = kept_results.peers_training()
     assert "| this, bfloat16 | 4,000 (3,000 to 4,400) | 100.0 (90.0 to 110.0) | 1.3 / 1.3 |\n" in shown
     assert shown.endswith("in float32.\n")
-    assert "| | small, greedy | small, beam 4 |\n| --- | ---: | ---: |\n" in tables.peers_decoding()
+    assert "| | small, greedy | small, beam 4 |\n| --- | ---: | ---: |\n" in kept_results.peers_decoding()
 
 
 def test_configurations_of_both_sizes_are_there() -> None:

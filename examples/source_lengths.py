@@ -4,8 +4,8 @@ RNNenc (Cho et al. 2014) has to put a source into one vector; RNNsearch and the 
 They get nearly as many parameters, and equally many updates on the same pairs. By default they reverse letters, which
 takes nothing but memory; with `--data` they translate captions of Multi30k, some of them joined:
 
-    python examples/bottleneck.py
-    python examples/bottleneck.py --data 'multi30k/data/task1/raw/{split}.{lang}.gz'
+    python examples/source_lengths.py
+    python examples/source_lengths.py --data 'multi30k/data/task1/raw/{split}.{lang}.gz'
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from transformer.progress import duration
 from transformer.training.display import metric_parts
 from transformer.training.metrics import read_metrics
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
 # Of what the quickstart prints; the configuration and the progress are left out.
 _QUICKSTART_LINES = (

@@ -8,8 +8,8 @@ import json
 import string
 from pathlib import Path
 
-import bottleneck
 import pytest
+import source_lengths
 import torch
 from long_sources import POOL, SHORTEST, ExactScorer, batches, captions, joined, letters_task, reversed_letters
 from report import count_parameters
@@ -83,7 +83,7 @@ def test_the_loss_is_the_mean_over_real_tokens() -> None:
         state = model.encode(one[one != PAD_ID][None])
         hidden, _ = model.decode(torch.tensor([ids[:-1]]), state)
         log_probs += [row[i] for row, i in zip(model.logits(hidden[0]).log_softmax(dim=-1), ids[1:], strict=True)]
-    torch.testing.assert_close(bottleneck.loss(model, src, tgt, 0.0), -torch.stack(log_probs).mean())
+    torch.testing.assert_close(source_lengths.loss(model, src, tgt, 0.0), -torch.stack(log_probs).mean())
 
 
 def test_the_largest_model_within_a_limit_is_found() -> None:
@@ -91,12 +91,12 @@ def test_the_largest_model_within_a_limit_is_found() -> None:
         return nn.Linear(n, n, bias=False)
 
     for limit in (144, 145, 255):  # 12 and 16 squared
-        assert count_parameters(bottleneck.largest(make, limit)) == 144
-    assert count_parameters(bottleneck.largest(make, 256)) == 256
+        assert count_parameters(source_lengths.largest(make, limit)) == 144
+    assert count_parameters(source_lengths.largest(make, 256)) == 256
 
 
 def test_the_default_models_are_nearly_of_one_size() -> None:
-    models = bottleneck.systems_of_one_size(57, bottleneck.parse([]))
+    models = source_lengths.systems_of_one_size(57, source_lengths.parse([]))
     assert [*models] == NAMES
     assert [type(model) for model in models.values()] == [RNNenc, RNNsearch, Transformer]
     counts = [count_parameters(model) for model in models.values()]
@@ -131,7 +131,7 @@ def test_an_output_is_right_if_every_word_is() -> None:
 
 
 def test_letters_are_measured_by_length(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    bottleneck.main([*TINY, "--longest", "8", "--json", str(tmp_path / "kept.json")])
+    source_lengths.main([*TINY, "--longest", "8", "--json", str(tmp_path / "kept.json")])
     printed = capsys.readouterr().out
     header, _, *rows = rows_of(printed)
     assert header[:2] == ["source words", "sentences"]
@@ -149,7 +149,7 @@ def test_captions_are_measured_by_length(capsys: pytest.CaptureFixture[str], tmp
     pairs = [(f"a dog number {i} runs in the park", f"ein Hund Nummer {i} läuft im Park") for i in range(31)]
     pattern = write_captions(tmp_path, "train", pairs)
     write_captions(tmp_path, "test_2016_flickr", pairs[:11])
-    bottleneck.main([*TINY, "--data", pattern, "--joined", "3", "--vocab-size", "60"])
+    source_lengths.main([*TINY, "--data", pattern, "--joined", "3", "--vocab-size", "60"])
     header, _, *rows = rows_of(capsys.readouterr().out)
     assert header == ["source words", "sentences", *(f"BLEU, {name}" for name in NAMES)]
     assert [row[0] for row in rows] == ["1-10", "11-20", "21-30"]
@@ -158,7 +158,7 @@ def test_captions_are_measured_by_length(capsys: pytest.CaptureFixture[str], tmp
 def test_pieces_of_captions_are_those_of_both_languages(tmp_path: Path) -> None:
     pattern = write_captions(tmp_path, "train", [("dogs", "Hunde")] * 3)
     write_captions(tmp_path, "test_2016_flickr", [("dogs", "Hunde")])
-    tokenizer: Tokenizer = bottleneck.captions_task(pattern, 1, 22, 1, 1).tokenizer
+    tokenizer: Tokenizer = source_lengths.captions_task(pattern, 1, 22, 1, 1).tokenizer
     assert [len(ids) for ids in tokenizer.encode(["dogs", "Hunde"])] == [1, 1]
 
 
