@@ -2,7 +2,7 @@
 
 Both read the source by a recurrent network and write the target by another. RNNenc hands over one vector, however long
 the source is. RNNsearch keeps a vector of each position and looks them up again before every word: this is where
-attention comes from, and the Transformer is what is left if the recurrence goes. `source_lengths.py` measures the three.
+attention comes from, and the Transformer is what is left if the recurrence goes. `source_lengths.py` measures them.
 
 Equations are those of Bahdanau et al., appendix A. The models have `encode`, `decode` and `logits` as our `Transformer`
 has, so everything that trains, searches and translates with one takes the others. What differs from the paper: one
