@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from transformer.cli import run
+from transformer.data.batching import pad
 from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from transformer.errors import ConfigError
 from transformer.inference.ctranslate2_engine import CTranslate2Translator
@@ -149,8 +149,8 @@ def _logit_differences(exported: Exported, directory: Path, sources: Texts, targ
     import onnxruntime
     from transformers import AutoModelForSeq2SeqLM
 
-    src = _padded([[*ids, EOS_ID] for ids in exported.tokenizer.source.encode(sources)])
-    tgt = _padded([[BOS_ID, *ids] for ids in exported.tokenizer.encode(targets)])
+    src = pad([[*ids, EOS_ID] for ids in exported.tokenizer.source.encode(sources)])
+    tgt = pad([[BOS_ID, *ids] for ids in exported.tokenizer.encode(targets)])
     model = exported.model.float()
     logits, real = model(src, tgt), tgt != PAD_ID
     real[:, 0] = True
@@ -168,10 +168,6 @@ def _logit_differences(exported: Exported, directory: Path, sources: Texts, targ
         steps.append(torch.from_numpy(step_logits))
     others = {"Hugging Face Marian": found[..., : logits.size(-1)], "ONNX Runtime": torch.stack(steps, 1)}
     return {name: (other - logits)[real].abs().max().item() for name, other in others.items()}
-
-
-def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
-    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], True, PAD_ID)
 
 
 def markdown(report: dict[str, Any]) -> str:
