@@ -53,9 +53,7 @@ class CTranslate2Translator(Translator):
         config = load_config(directory / "config.yaml", saved=True)
         self.tokenizer = load_tokenizer(directory, is_separate=config.data.separate_vocabularies)
         self.search, self.origin, self._directory = config.search, str(directory), directory
-        self.languages = config.data.src_lang, config.data.tgt_lang
-        self.tag, self.tags = config.data.tag, config.data.tags
-        self.needs_tag = len(config.data.target_tags) > 1
+        self._take_languages(config.data)
         self.context = SINGLE_PROCESS
         limit = described.get("max_positions")
         self._max_length = limit if isinstance(limit, int) else config.search.max_source_length

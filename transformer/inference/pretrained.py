@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,17 @@ if TYPE_CHECKING:
 
 
 class Pretrained:
-    """Adds `from_pretrained`, `save_pretrained` and `push_to_hub`."""
+    """Adds `from_pretrained`, `save_pretrained` and `push_to_hub`, and has what they say of languages."""
+
+    languages: tuple[str, str] = ("", "")
+    tag: str | None = None
+    tags: Sequence[str] = ()
+    needs_tag: bool = False
+
+    def _take_languages(self, data: DataConfig) -> None:
+        """Languages and tags of a configuration; with a single tag there is nothing to choose."""
+        self.languages, self.tag, self.tags = (data.src_lang, data.tgt_lang), data.tag, data.tags
+        self.needs_tag = len(data.target_tags) > 1
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **options: Any) -> Self:

@@ -60,10 +60,6 @@ class Translator(Pretrained):
     """
 
     origin: str | None = None
-    languages: tuple[str, str] = ("", "")
-    tag: str | None = None
-    tags: Sequence[str] = ()
-    needs_tag: bool = False
     too_long: TooLong = "error"
     split_sentences: bool = False
     notes: InputNotes | None = None
@@ -114,9 +110,8 @@ class Translator(Pretrained):
         translator = cls(model.to(where, resolve_dtype(precision, where)), tokenizer, config.search)
         if prepack or precision == "int8":
             translator.prepack(quantize=precision == "int8")
-        translator.origin, translator.languages = origin, (config.data.src_lang, config.data.tgt_lang)
-        translator.tag, translator.tags = config.data.tag, config.data.tags
-        translator.needs_tag = len(config.data.target_tags) > 1
+        translator.origin = origin
+        translator._take_languages(config.data)
         return translator
 
     def prepack(self, *, quantize: bool = False) -> None:
