@@ -9,11 +9,11 @@ no causal form, and the length has a limit. The table: questions about one of n 
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import torch
 import torch.nn.functional as F
+from options import read_options
 from recall import Recall, answered, train
 from report import print_end, print_table
 from torch import Tensor, nn
@@ -81,10 +81,7 @@ def best_of_rank(weights: Tensor, rank: int) -> Tensor:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in {"updates": 300, "items": 64, "seed": 1}.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    options = parser.parse_args(argv)
+    options = read_options(__doc__, argv, updates=300, items=64)
     start, d_model, num_heads, length = time.perf_counter(), 64, 4, 2 * options.items
     task = {"batch": 32, "num_items": options.items, "num_questions": options.items}
 

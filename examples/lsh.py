@@ -10,12 +10,12 @@ The table: a model trained with few rounds, or with full attention, answers with
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 
 import torch
 import torch.nn.functional as F
+from options import read_options
 from recall import Recall, answered, train
 from report import print_end, print_table
 from torch import Tensor
@@ -112,10 +112,7 @@ def _in_order(x: Tensor, order: Tensor) -> Tensor:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in {"updates": 400, "items": 64, "chunk": 16, "seed": 1}.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    options = parser.parse_args(argv)
+    options = read_options(__doc__, argv, updates=400, items=64, chunk=16)
     start, d_model, num_heads = time.perf_counter(), 64, 4
     task = {"batch": 32, "num_items": options.items, "num_questions": options.items}
     attentions: dict[str, FullAttention] = {"full attention": FullAttention()}

@@ -10,11 +10,11 @@ The table: how near that is by m, and how much of what a sequence lists can be t
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import torch
 import torch.nn.functional as F
+from options import read_options
 from recall import Recall, answered, train
 from report import print_end, print_table
 from torch import Tensor
@@ -110,10 +110,7 @@ def errors(num_features: int, deviation: float, length: int = 256, d_k: int = 32
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in {"updates": 600, "items": 64, "seed": 1}.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    options = parser.parse_args(argv)
+    options = read_options(__doc__, argv, updates=600, items=64)
     start, d_model, num_heads = time.perf_counter(), 64, 4
     task = {"batch": 32, "num_items": options.items, "num_questions": options.items}
     rows: list[tuple[str, ...]] = []

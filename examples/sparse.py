@@ -9,13 +9,13 @@ only what is visible is computed. The table: questions, at the front, are about 
 
 from __future__ import annotations
 
-import argparse
 import random
 import time
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from options import read_options
 from recall import Recall, answered, train
 from report import print_end, print_table
 from torch import Tensor
@@ -119,10 +119,7 @@ class LongformerAttention(MultiHeadAttention):
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in {"updates": 300, "items": 112, "questions": 16, "seed": 1}.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    options = parser.parse_args(argv)
+    options = read_options(__doc__, argv, updates=300, items=112, questions=16)
     start, num_heads, d_model, size = time.perf_counter(), 4, 64, options.questions
     length = options.items + size
     task = {"batch": 32, "num_items": options.items, "num_questions": size, "first": True}

@@ -10,7 +10,6 @@ The table: characters of Python's documentation, by the same model with and with
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from collections.abc import Collection
@@ -19,6 +18,7 @@ from pydoc_data.topics import topics
 import torch
 import torch.nn.functional as F
 from loop import fit
+from options import read_options
 from report import print_end, print_table
 from torch import Tensor, nn
 
@@ -103,11 +103,7 @@ def evaluate(model: TransformerXL, text: Tensor, segment: int, memory_length: in
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    defaults = {"updates": 900, "batch": 16, "segment": 32, "memory": 96, "d_model": 96, "layers": 2, "seed": 1}
-    for name, default in defaults.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    options = parser.parse_args(argv)
+    options = read_options(__doc__, argv, updates=900, batch=16, segment=32, memory=96, d_model=96, layers=2)
     start, segment = time.perf_counter(), options.segment
     text = documentation()
     held_out = text[-(len(text) // 16) :].unfold(0, 1024, 1024)  # (B, 1024)

@@ -177,7 +177,7 @@ def test_the_text_is_pythons_documentation() -> None:
 def test_a_small_run_prints_its_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     text = transformer_xl.documentation()[: 16 * 1024]
     monkeypatch.setattr(transformer_xl, "documentation", lambda: text)
-    sizes = ["--batch", "3", "--segment", "8", "--memory", "13", "--d_model", "8", "--layers", "1"]
+    sizes = ["--batch", "3", "--segment", "8", "--memory", "13", "--d-model", "8", "--layers", "1"]
     transformer_xl.main(["--updates", "2", *sizes])
     lines = capsys.readouterr().out.splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[:-2] if "---" not in line]
