@@ -30,7 +30,7 @@ from transformer import BOS_ID, EOS_ID, PAD_ID, DecoderState, Transformer, beam_
 from transformer.data.builtin import builtin_pairs
 
 Pair = tuple[list[int], list[int]]  # ids of source and target
-Teacher = tuple[Transformer, float]  # with the temperature
+Taught = tuple[list[Tensor], float]  # the teacher's logits for each pair, and the temperature
 
 
 def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -74,18 +74,22 @@ def batch(pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
     return padded([[*s, EOS_ID] for s, _ in pairs]), padded([[BOS_ID, *t, EOS_ID] for _, t in pairs])
 
 
-def train(model: Transformer, pairs: Sequence[Pair], updates: int, size: int, teacher: Teacher | None = None) -> None:
+@torch.no_grad()
+def soft_targets(teacher: Transformer, pairs: Sequence[Pair]) -> list[Tensor]:
+    """The teacher's logits for each pair, (T, V); once for all updates and students, as dropout is off."""
+    return [batch_logits(teacher, *batch([pair]))[0] for pair in pairs]
+
+
+def train(model: Transformer, pairs: Sequence[Pair], updates: int, size: int, taught: Taught | None = None) -> None:
     """Train on batches of `size` pairs; with a teacher by half the NLL, half its KL."""
     draw = random.Random(updates)
 
     def loss(_: int) -> Tensor:
-        both = batch(draw.sample(pairs, size))
-        logits, target = batch_logits(model, *both)
-        if teacher is None:
+        chosen = draw.sample(range(len(pairs)), size)
+        logits, target = batch_logits(model, *batch([pairs[i] for i in chosen]))
+        if taught is None:
             return F.cross_entropy(logits, target)
-        with torch.no_grad():
-            taught = batch_logits(teacher[0], *both)[0]
-        return word_distillation(logits, taught, target, 0.5, teacher[1])
+        return word_distillation(logits, torch.cat([taught[0][i] for i in chosen]), target, 0.5, taught[1])
 
     fit(model, loss, updates, lr=0.3 / model.embedding.weight.size(1), warmup_updates=updates // 10)
 
@@ -113,25 +117,22 @@ def scores(name: str, model: Transformer, pairs: Sequence[Pair]) -> tuple[str, .
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train a teacher and its students; then climb on a bandit."""
     sizes, start = {"pairs": 20000, "student_pairs": 2000, "test_pairs": 200}, time.perf_counter()
     args = read_options(__doc__, argv, updates=800, batch_size=64, **sizes)
     corpora = (builtin_pairs("train", args.pairs), builtin_pairs("test", args.test_pairs))
     texts = [[(words(source), words(target)) for source, target in corpus] for corpus in corpora]
     vocabulary = Vocabulary(sentence for pair in texts[0] for sentence in pair)
     pairs, test = ([(vocabulary.encode(s), vocabulary.encode(t)) for s, t in part] for part in texts)
-    torch.manual_seed(args.seed)
     teacher = Transformer(len(vocabulary), d_model=96, num_layers=2, num_heads=4, d_ff=384)
     train(teacher, pairs, args.updates, args.batch_size)
     few, sources = pairs[: args.student_pairs], [source for source, _ in pairs[: args.student_pairs]]
     taught = list(zip(sources, translate(teacher, sources, beam=4), strict=True))
-    rows = [scores("teacher", teacher, test)]
-    word_level = {f"word-level, T = {t}": (teacher, t) for t in (1, 2, 4)}
+    soft, rows = soft_targets(teacher, few), [scores("teacher", teacher, test)]
+    word_level = {f"word-level, T = {t}": (soft, t) for t in (1, 2, 4)}
     for name in ("references", *word_level, "sequence-level"):
         torch.manual_seed(args.seed)
         student = Transformer(len(vocabulary), d_model=48, num_layers=1, num_heads=4, d_ff=192)
-        data = taught if name == "sequence-level" else few
-        train(student, data, args.updates, args.batch_size, word_level.get(name))
+        train(student, taught if name == "sequence-level" else few, args.updates, args.batch_size, word_level.get(name))
         rows.append(scores(f"student, {name}", student, test))
     print_table(("model", "NLL (nats per word)", "exact, greedy", "exact, beam 4"), rows)
     reference, rewards = torch.tensor([0.4, 0.3, 0.2, 0.09, 0.01]).log(), torch.tensor([0.0, 1.0, 0.5, 2.0, 3.0])

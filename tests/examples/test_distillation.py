@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Callable
 
+import distillation
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +17,7 @@ from distillation import (
     best_policy,
     kl_divergence,
     main,
+    soft_targets,
     train,
     translate,
     word_distillation,
@@ -176,13 +180,24 @@ def test_a_student_learns_more_of_its_teacher_with_its_guidance() -> None:
         ([*source], [*target]) for source, target in torch.randint(4, VOCAB_SIZE, (64, 2, 5), generator=draw).tolist()
     ]
     divergences = []
-    for guide in (None, (teacher, 1.0)):
+    for guide in (None, (soft_targets(teacher, pairs), 1.0)):
         student = model(4)
         train(student, pairs, 60, 16, guide)
         with torch.no_grad():
             p, q = (batch_logits(m, *batch(pairs))[0].log_softmax(dim=-1) for m in (teacher, student))
         divergences.append(kl_divergence(p, q).mean().item())
     assert divergences[1] < 0.8 * divergences[0]
+
+
+def test_kept_logits_of_the_teacher_are_those_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, student = model(3, num_layers=2).eval(), model(4).eval()
+    pairs = [([4 + i % 7, 5 + i % 3], [4 + (3 * i) % 7] * (1 + i % 5)) for i in range(13)]
+    losses: list[Callable[[int], Tensor]] = []
+    monkeypatch.setattr(distillation, "fit", lambda _, loss, *__, **___: losses.append(loss))
+    train(student, pairs, 2, 7, (soft_targets(teacher, pairs), 2.0))
+    chosen = batch(random.Random(2).sample(pairs, 7))
+    (expected, target), (taught, _) = batch_logits(student, *chosen), batch_logits(teacher, *chosen)
+    torch.testing.assert_close(losses[0](0), word_distillation(expected, taught, target, 0.5, 2.0))
 
 
 def test_a_tiny_run_prints_a_row_for_each_model_and_each_beta(capsys: pytest.CaptureFixture[str]) -> None:
