@@ -41,6 +41,7 @@ class Task(NamedTuple):
     tokenizer: Tokenizer
     scorer: Scorer
     step: int  # lengths in a bucket
+    longest: int | None = None  # length in training, where tests have longer sources
 
 
 def reversed_letters(longest: int, seed: int | str) -> Iterator[Pair]:
@@ -91,7 +92,7 @@ def letters_task(longest: int, num_tests: int, seed: int) -> Task:
         [" ".join(string.ascii_lowercase)], 57
     )  # 4 special ids, ▁, each letter with and without
     test = first(reversed_letters(longest + 8, "test"), num_tests)
-    return Task(lambda: reversed_letters(longest, seed), *test, tokenizer, ExactScorer("none"), 4)
+    return Task(lambda: reversed_letters(longest, seed), *test, tokenizer, ExactScorer("none"), 4, longest)
 
 
 def captions_task(pattern: str, most: int, vocab_size: int, num_tests: int, seed: int) -> Task:

@@ -121,7 +121,8 @@ def main(argv: list[str] | None = None) -> None:
     print_end(time.monotonic() - began, *models.values())
     if args.json:
         buckets = {name: [dataclasses.asdict(bucket) for bucket in found] for name, found in systems.items()}
-        args.json.write_text(json.dumps({"unit": f"source {unit}", "systems": buckets}) + "\n", encoding="utf-8")
+        kept = {"unit": f"source {unit}", "longest_in_training": task.longest, "systems": buckets}
+        args.json.write_text(json.dumps(kept) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -92,10 +92,16 @@ def _scaling_length() -> Figure:
     return draw_scaling(curves_from_report(report), report["against"])
 
 
-def _bottleneck() -> Figure:
-    report = _kept("examples/source_lengths")
-    systems = {name: [_bucket(bucket) for bucket in buckets] for name, buckets in report["systems"].items()}
-    return draw_by_length(systems, report["unit"])
+def _bottleneck(name: str) -> Figure:
+    """Scores by source length; a line where sources are longer than any in training."""
+    report = _kept(f"examples/{name}")
+    systems = {system: [_bucket(bucket) for bucket in buckets] for system, buckets in report["systems"].items()}
+    figure = draw_by_length(systems, report["unit"])
+    if (longest := report["longest_in_training"]) is not None:
+        trained = sum(bucket.low <= longest for bucket in next(iter(systems.values())))
+        for axes in figure.axes:
+            axes.axvline(trained - 0.5, color="grey", linestyle=":")
+    return figure
 
 
 def _bucket(kept: dict[str, Any]) -> LengthBucket:
@@ -115,7 +121,8 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "table1": _table1,
     "table3": lambda: draw_table3(_kept("table3")),
     "scaling_length": _scaling_length,
-    "bottleneck": _bottleneck,
+    "bottleneck": lambda: _bottleneck("source_lengths"),
+    "bottleneck_multi30k": lambda: _bottleneck("source_lengths_multi30k"),
     "attention_cost": lambda: draw_attention_cost(_kept("examples/attention_cost")),
 }
 

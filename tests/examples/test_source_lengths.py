@@ -140,7 +140,7 @@ def test_letters_are_measured_by_length(capsys: pytest.CaptureFixture[str], tmp_
     assert sum(int(row[1]) for row in rows) == 19
     assert printed.splitlines()[-1].count(" parameters; ") == 1
     kept = json.loads((tmp_path / "kept.json").read_text())
-    assert [*kept["systems"]] == NAMES and kept["unit"] == "source words"
+    assert [*kept["systems"]] == NAMES and kept["unit"] == "source words" and kept["longest_in_training"] == 8
     for number, buckets in enumerate(kept["systems"].values()):
         assert [f"{bucket['scores']['bleu']['score']:.1f}" for bucket in buckets] == [row[2 + number] for row in rows]
 
@@ -149,7 +149,9 @@ def test_captions_are_measured_by_length(capsys: pytest.CaptureFixture[str], tmp
     pairs = [(f"a dog number {i} runs in the park", f"ein Hund Nummer {i} läuft im Park") for i in range(31)]
     pattern = write_captions(tmp_path, "train", pairs)
     write_captions(tmp_path, "test_2016_flickr", pairs[:11])
-    source_lengths.main([*TINY, "--data", pattern, "--joined", "3", "--vocab-size", "60"])
+    kept = tmp_path / "kept.json"
+    source_lengths.main([*TINY, "--data", pattern, "--joined", "3", "--vocab-size", "60", "--json", str(kept)])
+    assert json.loads(kept.read_text())["longest_in_training"] is None  # tests are as long
     header, _, *rows = rows_of(capsys.readouterr().out)
     assert header == ["source words", "sentences", *(f"BLEU, {name}" for name in NAMES)]
     assert [row[0] for row in rows] == ["1-10", "11-20", "21-30"]
