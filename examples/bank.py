@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from captions import UNKNOWN_ID, Vocabulary, padded
 from embeddings import SkipGram, cooccurrences, train_skip_gram
 from loop import fit
-from options import read_options
+from options import demand, read_options, run
 from report import print_end, print_table
 from topics import TOPICS, WORDS, sentence
 from torch import Tensor, nn
@@ -105,7 +105,9 @@ def main(argv: list[str] | None = None) -> None:
     start = time.perf_counter()
     args = read_options(__doc__, argv, updates=600, batch_size=64, sentences=5000, probe_sentences=1000)
     draw = random.Random(args.seed)
+    demand(args.probe_sentences % 2 == 0, f"--probe-sentences {args.probe_sentences} are not as many of each topic")
     corpus = [sentence(draw, topic) for _ in range(args.sentences // 2) for topic in TOPICS]
+    demand(args.batch_size <= len(corpus), f"--batch-size {args.batch_size} is more than --sentences")
     vocabulary = Vocabulary(corpus)
     ids = [vocabulary.encode(words) for words in corpus]
     static, contextual = SkipGram(len(vocabulary), 32), MaskedLanguageModel(len(vocabulary), 32)
@@ -130,4 +132,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from loop import fit
-from options import read_options
+from options import demand, read_options, run
 from report import print_end, print_table
 from torch import Tensor, nn
 
@@ -107,10 +107,10 @@ def corrupted(ids: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
 def main(argv: list[str] | None = None) -> None:
     size = read_options(__doc__, argv, updates=1500, batch=64, pairs=50000, num_layers=2, d_model=128, num_heads=4)
     start = time.perf_counter()
+    demand(size.batch > 1, "--batch 1 has no other pair from which a wrong B could be")
     texts = [[*builtin_pairs(split, number)] for split, number in (("train", size.pairs), ("test", 4000))]
     tokenizer = Tokenizer.train((text for pair in texts[0] for text in pair), 1000, symbols=["[MASK]"])
-    short = [[pair for pair in pairs if len(pair[0].split()) <= 8] for pairs in texts]
-    train, test = ([tokenizer.encode(pair) for pair in pairs] for pairs in short)
+    train, test = ([tokenizer.encode(pair) for pair in pairs if len(pair[0].split()) <= 8] for pairs in texts)
     model = BERT(len(tokenizer), size.num_layers, size.d_model, size.num_heads, 4 * size.d_model, dropout=0.0)
 
     def loss(_: int) -> Tensor:
@@ -147,4 +147,4 @@ def scores(logits: Tensor, target: Tensor) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from captions import Vocabulary, padded, words
 from loop import fit
-from options import read_options
+from options import demand, read_options, run
 from report import print_end, print_table
 from torch import Tensor, nn
 
@@ -119,6 +119,8 @@ def scores(name: str, model: Transformer, pairs: Sequence[Pair]) -> tuple[str, .
 def main(argv: list[str] | None = None) -> None:
     sizes, start = {"pairs": 20000, "student_pairs": 2000, "test_pairs": 200}, time.perf_counter()
     args = read_options(__doc__, argv, updates=800, batch_size=64, **sizes)
+    fewest = min(args.pairs, args.student_pairs)
+    demand(args.batch_size <= fewest, f"--batch-size {args.batch_size} is more than the {fewest} pairs")
     corpora = (builtin_pairs("train", args.pairs), builtin_pairs("test", args.test_pairs))
     texts = [[(words(source), words(target)) for source, target in corpus] for corpus in corpora]
     vocabulary = Vocabulary(sentence for pair in texts[0] for sentence in pair)
@@ -146,4 +148,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

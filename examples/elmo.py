@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from captions import Vocabulary
 from loop import fit
-from options import read_options
+from options import demand, read_options, run
 from report import print_end, print_table
 from torch import Tensor, nn
 
@@ -125,6 +125,7 @@ def main(argv: list[str] | None = None) -> None:
     start = time.perf_counter()
     args = read_options(__doc__, argv, updates=800, batch_size=64, sentences=20000, probe_updates=300)
     draw = random.Random(args.seed)
+    demand(args.batch_size <= args.sentences, f"--batch-size {args.batch_size} is more than --sentences")
     sentences, _ = clauses("train", args.sentences)
     model = BiLM(len(vocabulary := Vocabulary(sentences)))
 
@@ -146,4 +147,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from captions import NUM_SPECIAL, Vocabulary
 from loop import fit
-from options import read_options
+from options import demand, read_options, run
 from report import print_end, print_table
 from topics import TOPICS, WORDS, sentence
 from torch import Tensor, nn
@@ -116,6 +116,7 @@ def main(argv: list[str] | None = None) -> None:
     """Train both on generated sentences; print how well they fit their matrices, and what is near to what."""
     args, start = read_options(__doc__, argv, updates=2000, batch_size=512, sentences=5000), time.perf_counter()
     draw = random.Random(args.seed)
+    demand(args.sentences > 1, "--sentences 1 is not of both topics")
     corpus = [sentence(draw, topic, strays=0.1) for _ in range(args.sentences // 2) for topic in TOPICS]
     vocabulary = Vocabulary(corpus)
     ids, size = [[i - NUM_SPECIAL for i in vocabulary.encode(words)] for words in corpus], len(vocabulary.words)
@@ -141,4 +142,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from loop import fit
-from options import read_options
+from options import demand, read_options, run
 from report import print_end, print_table
 from torch import Tensor, nn
 
@@ -56,6 +56,7 @@ class GPT(nn.Module):
         """From the next ids (B, T), logits (B, T, V) of what follows each, and the state after them, the KV cache."""
         state = DecoderState() if state is None else state
         positions = torch.arange(state.length, state.length + ids.size(1), device=ids.device)  # (T,)
+        demand(state.length + ids.size(1) <= self.positions.num_embeddings, "more positions than the context has")
         hidden, state = self.decoder(self.dropout(self.tokens(ids) + self.positions(positions)), state)
         return hidden @ self.tokens.weight.T, state  # the matrix of the embedding, neither times √d_model
 
@@ -119,7 +120,8 @@ def nll(decode: Any, state: Any, ids: Tensor) -> float:
 
 def main(argv: list[str] | None = None) -> None:
     size = read_options(__doc__, argv, updates=2000, batch=12, context=64, num_layers=4, d_model=128, num_heads=4)
-    start = time.perf_counter()
+    start, prompt = time.perf_counter(), "The "
+    demand(size.context > len(prompt), f"--context {size.context} has no place behind {prompt!r}")
     text = "\n\n".join(dict.fromkeys("\n\n".join(topics.values()).split("\n\n")))  # each paragraph once
     characters = "".join(sorted(set(text)))
     ids = torch.tensor([characters.index(character) for character in text])
@@ -127,9 +129,9 @@ def main(argv: list[str] | None = None) -> None:
     windows = train.unfold(0, size.context + 1, 1)  # (number of windows, L)
 
     def row(name: str, decode: Any, state: Any) -> tuple[str, str, str]:
-        prompt = [characters.index(character) for character in "The "]
-        ((found,),) = sample(decode, state(1), [size.context - 4], bos_id=[prompt], eos_id=(), temperature=0.7)
-        written = "The " + "".join(characters[token] for token in found.ids).replace("`", "'")
+        bos = [characters.index(character) for character in prompt]
+        ((found,),) = sample(decode, state(1), [size.context - len(bos)], bos_id=[bos], eos_id=(), temperature=0.7)
+        written = prompt + "".join(characters[token] for token in found.ids).replace("`", "'")
         return name, f"`{' '.join(written.split())}`", f"{nll(decode, state(len(held_out)), held_out):.3f}"
 
     rows = []
@@ -145,4 +147,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

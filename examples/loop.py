@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from transformer import UserError
+
 
 def fit(
     model: nn.Module,
@@ -31,7 +33,7 @@ def fit(
         max_norm: largest norm of the gradient of an update.
 
     Returns:
-        The loss of each update.
+        The loss of each update; UserError for one that is not finite.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
@@ -50,12 +52,14 @@ def fit(
         nn.utils.clip_grad_norm_(parameters, max_norm)
         optimizer.step()
         losses.append(current.item())
+        if not math.isfinite(losses[-1]):
+            raise UserError(f"the loss of update {update + 1} is {losses[-1]}; a lower learning rate may help")
     model.eval()
     return losses
 
 
 def learning_rate_factor(update: int, updates: int, warmup_updates: int) -> float:
-    """The share of the highest learning rate: linear from 0, then a half cosine to 0."""
+    """The share of the highest learning rate: linear up to 1, then a half cosine to 0."""
     if update < warmup_updates:
         return (update + 1) / warmup_updates
     return (1 + math.cos(math.pi * (update - warmup_updates) / max(1, updates - warmup_updates))) / 2

@@ -21,14 +21,14 @@ import torch
 import torch.nn.functional as F
 from captions import Vocabulary, english
 from loop import fit
-from options import read_options
+from options import demand, read_options, run
 from report import count_parameters, print_end, print_table
 from torch import Tensor, nn
 
 from transformer import EOS_ID, Encoder, FeedForward, MultiHeadAttention, SharedEmbedding, causal_mask
 from transformer.model.alternatives.layers import PreNormLayer
 
-CONTEXT, BATCH_SIZE, WARMUP, NUM_LAYERS, D_K = 64, 8, 20, 2, 8
+CONTEXT, BATCH_SIZE, NUM_LAYERS, D_K = 64, 8, 2, 8
 EXPONENTS = np.linspace(0.02, 2, 100)
 Array = np.ndarray
 
@@ -124,6 +124,7 @@ def main(argv: list[str] | None = None) -> None:
     start, sizes = time.perf_counter(), (8, 16, 32, 64)
     args = read_options(__doc__, argv, log2_tokens=20, amounts=4, resamples=200)
     amounts = [2**i for i in range(args.log2_tokens - args.amounts + 1, args.log2_tokens + 1)]
+    demand(args.amounts > 2 and amounts[0] >= CONTEXT, f"no law of {args.amounts} amounts up to 2^{args.log2_tokens}")
     texts = [english("train", amounts[-1] // 13), english("test", 1000)]  # of 14.7 tokens on average
     vocabulary = Vocabulary(texts[0])
     train, test = (torch.tensor([i for words in text for i in [*vocabulary.encode(words), EOS_ID]]) for text in texts)
@@ -146,4 +147,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

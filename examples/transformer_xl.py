@@ -18,12 +18,14 @@ from pydoc_data.topics import topics
 import torch
 import torch.nn.functional as F
 from loop import fit
-from options import read_options
+from options import demand, read_options, run
 from report import print_end, print_table
 from torch import Tensor, nn
 
 from transformer import FeedForward, Layer, MultiHeadAttention, SharedEmbedding, causal_mask, sinusoidal_positions
 from transformer.model.alternatives.scores import WrittenOutAttention
+
+WINDOW = 1024  # characters of a held-out text
 
 
 class RelativeAttention(WrittenOutAttention):
@@ -104,10 +106,13 @@ def evaluate(model: TransformerXL, text: Tensor, segment: int, memory_length: in
 
 def main(argv: list[str] | None = None) -> None:
     options = read_options(__doc__, argv, updates=900, batch=16, segment=32, memory=96, d_model=96, layers=2)
-    start, segment = time.perf_counter(), options.segment
+    start, segment, first = time.perf_counter(), options.segment, max(1, options.segment // 8)
+    demand(options.d_model % 4 == 0, f"--d-model {options.d_model} is not a multiple of 4, the heads")
+    demand(segment < WINDOW, f"--segment {segment} does not fit into held-out texts of {WINDOW}")
     text = documentation()
-    held_out = text[-(len(text) // 16) :].unfold(0, 1024, 1024)  # (B, 1024)
+    held_out = text[-(len(text) // 16) :].unfold(0, WINDOW, WINDOW)  # (B, WINDOW)
     rest = text[: -(len(text) // 16)]
+    demand(len(rest) // options.batch > segment + 1, f"--batch {options.batch} cuts the text shorter than --segment")
     columns = rest[: len(rest) // options.batch * options.batch].view(
         options.batch, -1
     )  # each is read from left to right
@@ -121,19 +126,19 @@ def main(argv: list[str] | None = None) -> None:
 
         def loss(update: int, memory_length: int = memory_length, model: TransformerXL = model) -> Tensor:
             nonlocal memory
-            first = update * segment % (columns.size(1) - segment - 1)
-            part = columns[:, first : first + segment + 1]
+            begin = update * segment % (columns.size(1) - segment - 1)
+            part = columns[:, begin : begin + segment + 1]
             logits, memory = model(part[:, :-1], memory, memory_length)
             return F.cross_entropy(logits.mT, part[:, 1:])
 
         fit(model, loss, options.updates, lr=3e-3, warmup_updates=options.updates // 20)
         found = [evaluate(model, held_out, segment, length) for length in lengths]
-        start_of_segment = found[lengths.index(memory_length)][: segment // 8]
+        start_of_segment = found[lengths.index(memory_length)][:first]
         rows.append((memory_length, *(f"{each.mean():.3f}" for each in (*found, start_of_segment))))
     header = ("trained with a memory of", *(f"read with {length}" for length in lengths))
-    print_table((*header, f"first {segment // 8} characters of a segment"), rows)
+    print_table((*header, f"first {first} characters of a segment"), rows)
     print_end(time.perf_counter() - start, model)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from loop import fit
-from options import read_options
+from options import read_options, run
 from report import print_end, print_table
 from torch import Tensor, nn
 
@@ -138,4 +138,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -12,7 +12,7 @@ from captions import Vocabulary
 from topics import TOPICS, WORDS, sentence
 from torch import nn
 
-from transformer import PAD_ID
+from transformer import PAD_ID, UserError
 
 VOCABULARY = Vocabulary(sentence(random.Random(seed), topic) for seed in range(301) for topic in TOPICS)
 
@@ -104,3 +104,9 @@ def test_a_tiny_run_prints_a_row_for_each_vector_and_static_ones_are_at_chance(
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert [row[0] for row in rows[2:]] == ["static, SGNS", "encoder, input", "encoder, layer 1", "encoder, layer 2"]
     assert rows[2][1] == "0.500"
+
+
+@pytest.mark.parametrize("option", ["--batch-size", "--probe-sentences"])
+def test_numbers_of_which_topics_are_not_equally_many_are_an_error(option: str) -> None:
+    with pytest.raises(UserError, match=f"{option} 13"):
+        main([option, "13", "--sentences", "12"])

@@ -11,7 +11,7 @@ from bert import BERT, MASK_ID, NUM_SPECIAL, SIZES, corrupted, joined, main
 from report import count_parameters
 from torch import Tensor, nn
 
-from transformer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
+from transformer import BOS_ID, EOS_ID, PAD_ID, Tokenizer, UserError
 
 VOCAB_SIZE = 31
 PAIRS = [([7, 8, 9], [10, 11]), ([12], [13, 14, 15, 16, 17]), ([18, 19], [20])]
@@ -194,3 +194,9 @@ def test_the_example_prints_its_table(capsys: pytest.CaptureFixture[str]) -> Non
         "BERT, B is the translation",
     ]
     assert float(rows[0][2]) < math.log(1000) - 0.5 < float(rows[1][2]) < math.log(1000) + 0.5
+
+
+def test_a_batch_of_one_has_no_wrong_partner() -> None:
+    """It would be its own, with the label of a wrong one."""
+    with pytest.raises(UserError, match="--batch 1 has no other pair"):
+        main(["--batch", "1"])

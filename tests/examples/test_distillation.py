@@ -24,7 +24,7 @@ from distillation import (
 )
 from torch import Tensor
 
-from transformer import BOS_ID, EOS_ID, PAD_ID, Transformer, label_smoothed_cross_entropy
+from transformer import BOS_ID, EOS_ID, PAD_ID, Transformer, UserError, label_smoothed_cross_entropy
 
 VOCAB_SIZE = 11
 
@@ -207,3 +207,8 @@ def test_a_tiny_run_prints_a_row_for_each_model_and_each_beta(capsys: pytest.Cap
     assert [row[0] for row in rows[2:8]] == ["teacher", *(f"student, {name}" for name in names)]
     assert [row[0] for row in rows[10:]] == ["0.1", "1", "10"]
     assert max(float(row[3]) for row in rows[10:]) < 1e-3
+
+
+def test_a_batch_of_more_than_the_pairs_of_a_student_is_an_error() -> None:
+    with pytest.raises(UserError, match="--batch-size 7 is more than the 5 pairs"):
+        main(["--batch-size", "7", "--student-pairs", "5"])

@@ -10,7 +10,7 @@ import torch
 from elmo import BiLM, DirectionalLSTM, ScalarMix, clauses, main, probe_accuracy, reversal, word_layers
 from torch import Tensor, nn
 
-from transformer import BOS_ID, EOS_ID, PAD_ID
+from transformer import BOS_ID, EOS_ID, PAD_ID, UserError
 from transformer.data.builtin import builtin_pairs
 
 VOCAB_SIZE, D_MODEL = 23, 5
@@ -170,3 +170,8 @@ def test_a_tiny_run_prints_a_row_for_each_probe(capsys: pytest.CaptureFixture[st
     rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
     assert [row[0] for row in rows[3:]] == ["static vectors (layer 0)", "LSTM layer 1", "LSTM layer 2", "scalar mix"]
     assert sum(map(float, rows[-1][2].split(", "))) == pytest.approx(1, abs=0.011)
+
+
+def test_a_batch_of_more_than_all_sentences_is_an_error() -> None:
+    with pytest.raises(UserError, match="--batch-size 12 is more than --sentences"):
+        main(["--batch-size", "12", "--sentences", "11"])

@@ -21,6 +21,8 @@ from embeddings import (
 from loop import fit
 from torch import Tensor
 
+from transformer import UserError
+
 COUNTS = torch.randint(1, 30, (7, 7), generator=torch.Generator().manual_seed(1)).double()
 COUNTS = COUNTS + COUNTS.T
 
@@ -133,3 +135,8 @@ def test_a_tiny_run_prints_a_row_for_each_kind_of_vectors(capsys: pytest.Capture
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert [row[0] for row in rows[2:]] == ["SGNS", "GloVe"]
     assert all(row[2].endswith(" of 24") and len(row[3].split(", ")) == 4 for row in rows[2:])
+
+
+def test_one_sentence_is_not_of_both_topics() -> None:
+    with pytest.raises(UserError, match="--sentences 1 is not of both topics"):
+        main(["--sentences", "1"])

@@ -12,7 +12,7 @@ from gpt import GPT, SIZES, NGram, Recent, main, nll
 from report import count_parameters
 from torch import Tensor, nn
 
-from transformer import DecoderState, greedy_search, sample
+from transformer import DecoderState, UserError, greedy_search, sample
 
 CONTEXT, VOCAB_SIZE = 19, 31
 
@@ -183,3 +183,19 @@ def test_the_example_prints_its_table(capsys: pytest.CaptureFixture[str]) -> Non
     losses = [float(line.strip("| ").split()[-1]) for line in lines[2:-2]]
     assert losses[0] > losses[1] > losses[2], "counts of more characters in front predict better, to a point"
     assert losses[2] < losses[3] < losses[4]
+
+
+def test_a_context_without_a_place_behind_the_prompt_is_an_error() -> None:
+    with pytest.raises(UserError, match="--context 4 has no place behind 'The '"):
+        main(["--context", "4"])
+
+
+@torch.no_grad()
+def test_no_position_is_behind_the_context_with_the_cache_or_without() -> None:
+    model, ids = gpt(), ids_of(2, CONTEXT + 1)
+    _, state = model(ids[:, :CONTEXT])
+    for following, before in ((ids, None), (ids[:, -1:], state)):
+        with pytest.raises(ValueError, match="more positions than the context has"):
+            model(following, before)
+    with pytest.raises(ValueError, match="more positions than the context has"):
+        sample(model.decode, DecoderState(), [CONTEXT + 1], bos_id=1, eos_id=())

@@ -7,6 +7,8 @@ import torch
 from loop import fit, learning_rate_factor
 from torch import nn
 
+from transformer import UserError
+
 
 def test_the_learning_rate_rises_linearly_and_falls_as_a_half_cosine() -> None:
     factors = [learning_rate_factor(update, 11, 3) for update in range(12)]
@@ -42,3 +44,11 @@ def test_large_gradients_are_clipped_before_the_moments() -> None:
         fit(model, lambda update, w=weight: (1000.0 if update == 0 else 1.0) * w.sum(), 2, lr=0.1, max_norm=max_norm)
         steps.append(weight.item())
     assert steps[0] < steps[1]
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_ends_training(factor: float) -> None:
+    """Or its weights would be NaN, and a table of them would be printed as any other."""
+    layer = nn.Linear(3, 1)
+    with pytest.raises(UserError, match=r"the loss of update 3 is (nan|inf)"):
+        fit(layer, lambda update: layer(torch.ones(1, 3)).square().sum() * (factor if update == 2 else 1), 5, lr=0.1)

@@ -23,6 +23,8 @@ from scaling import (
 )
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from transformer import UserError
+
 N = np.repeat([1536.0, 6144.0, 24576.0, 98304.0], 4)
 D = np.tile(2.0 ** np.array([16, 17, 18, 19]), 4)
 
@@ -145,9 +147,16 @@ def test_more_data_lower_the_loss() -> None:
 
 
 def test_a_tiny_run_prints_sizes_losses_and_fits(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--log2-tokens", "10", "--amounts", "2", "--resamples", "2"])
+    main(["--log2-tokens", "10", "--amounts", "3", "--resamples", "2"])
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    assert rows[0][3:] == ["L at D = 512", "L at D = 1,024"]
+    assert rows[0][3:] == ["L at D = 256", "L at D = 512", "L at D = 1,024"]
     assert [row[:2] for row in rows[2:6]] == [["8", "1,536"], ["16", "6,144"], ["32", "24,576"], ["64", "98,304"]]
     names = ["E (nats)", "α of N", "β of D", "slope of L(N)", "slope of L(D)", "slope of L(C)"]
     assert [row[0] for row in rows[8:]] == [*names, "largest residual (nats)"]
+
+
+@pytest.mark.parametrize("argv", [["--amounts", "2"], ["--amounts", "1"], ["--log2-tokens", "7", "--amounts", "3"]])
+def test_amounts_that_settle_no_law_are_an_error(argv: list[str]) -> None:
+    """E, B and β are three constants, and a sequence has 64 tokens."""
+    with pytest.raises(UserError, match="no law of"):
+        main(argv)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from transformer_xl import RelativeAttention, TransformerXL, shift
 
-from transformer import MultiHeadAttention, causal_mask, sinusoidal_positions
+from transformer import MultiHeadAttention, UserError, causal_mask, sinusoidal_positions
 
 B, H, Q, M, D_K, D = 2, 3, 5, 13, 4, 14
 V, D_MODEL, LAYERS, SEGMENT = 11, 6, 3, 5
@@ -184,3 +184,16 @@ def test_a_small_run_prints_its_table(capsys: pytest.CaptureFixture[str], monkey
     assert rows[0][:3] == ["trained with a memory of", "read with 0", "read with 13"]
     assert [row[0] for row in rows[1:]] == ["0", "13"]
     assert all(0 < float(cell) < 10 for row in rows[1:] for cell in row[1:])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--d-model", "30"], "not a multiple of 4"),
+        (["--segment", "1024"], "does not fit"),
+        (["--batch", "400000"], "cuts the text"),
+    ],
+)
+def test_options_that_do_not_fit_together_are_an_error(argv: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        transformer_xl.main(argv)
