@@ -13,7 +13,8 @@ import time
 
 import torch
 import torch.nn.functional as F
-from options import read_options
+from masks import check_mask
+from options import demand, read_options, run
 from recall import Recall, answered, train
 from report import print_end, print_table
 from torch import Tensor, nn
@@ -23,10 +24,12 @@ from transformer.model.alternatives.relative import WrappedAttention
 
 
 class LengthProjection(nn.Module):
-    """E or F: from up to `max_length` positions to k. To share it, give it to several attentions."""
+    """E or F: from up to `max_length` positions to k of them, `size`. To share it, give it to several attentions."""
 
     def __init__(self, size: int, max_length: int) -> None:
         super().__init__()
+        if not 1 <= size <= max_length:
+            raise ValueError(f"size={size} is not from 1 to max_length={max_length}")
         self.weight = nn.Parameter(torch.empty(size, max_length))  # √n E: at its own scale Adam's updates drown E
         self.reset_parameters()
 
@@ -63,9 +66,8 @@ class LinformerAttention(WrappedAttention):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """As `DotProductAttention.forward`; ValueError unless `mask` is that of padding, (B, 1, 1, n)."""
+        check_mask(mask, k.size(2))
         if mask is not None:
-            if mask.shape[1:3] != (1, 1):
-                raise ValueError(f"mask {tuple(mask.shape)} is not (B, 1, 1, {k.size(2)}), that of padding")
             k, v = (x.masked_fill(~mask.mT, 0.0) for x in (k, v))  # or padding would enter the combinations
         return self.inner(q, self.e(k), self.f(v))
 
@@ -83,6 +85,7 @@ def best_of_rank(weights: Tensor, rank: int) -> Tensor:
 def main(argv: list[str] | None = None) -> None:
     options = read_options(__doc__, argv, updates=300, items=64)
     start, d_model, num_heads, length = time.perf_counter(), 64, 4, 2 * options.items
+    demand(length >= 16, f"--items {options.items} is less than 8, of which k = 1 is a sixteenth of the positions")
     task = {"batch": 32, "num_items": options.items, "num_questions": options.items}
 
     def trained(attention: DotProductAttention) -> tuple[Recall, str]:
@@ -113,4 +116,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

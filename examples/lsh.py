@@ -2,7 +2,8 @@
 
 A softmax is mostly its largest scores, and those are of vectors of similar direction. Locality-sensitive hashing puts
 such vectors into the same bucket; sorted by bucket and cut into chunks, each attends to its own chunk and the one
-before: O(R n c) for R rounds of hashing and chunks of c, instead of n². Queries and keys must be the same vectors.
+before: O(R n c) pairs for R rounds and chunks of c instead of n², and hashing by products with vectors of all buckets.
+Queries and keys must be the same vectors.
 The table: a model trained with few rounds, or with full attention, answers with any number of them.
 
     python examples/lsh.py
@@ -15,7 +16,8 @@ import time
 
 import torch
 import torch.nn.functional as F
-from options import read_options
+from masks import check_lengths, check_mask
+from options import read_options, run
 from recall import Recall, answered, train
 from report import print_end, print_table
 from torch import Tensor
@@ -40,8 +42,9 @@ class FullAttention(DotProductAttention):
         return self.dropout(self.weights(q, k, mask)) @ v
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        check_lengths(q, k)
         itself = torch.eye(q.size(2), dtype=torch.bool, device=q.device)
-        return super().scores(q, k).masked_fill(itself, SELF_SCORE)
+        return super().scores(q, k).masked_fill(itself, self_score(q.dtype))
 
     def keys(self, k: Tensor, start: int) -> Tensor:  # noqa: ARG002
         return F.normalize(k, dim=-1)
@@ -51,15 +54,17 @@ class LSHAttention(FullAttention):
     """Attention within buckets, of which hyperplanes drawn for each call are the borders.
 
     Args:
-        num_buckets: even, or 1 (else ValueError).
+        num_buckets: even, or 1; it, `chunk` and `num_rounds` are at least 1 (else ValueError).
         chunk: c; a position meets those of its bucket in its own chunk of c and in the one before.
         num_rounds: R, with other hyperplanes each.
     """
 
     def __init__(self, num_buckets: int, chunk: int, num_rounds: int = 1, *, causal: bool = True) -> None:
         super().__init__()
-        if num_buckets % 2 and num_buckets != 1:
-            raise ValueError(f"num_buckets={num_buckets} is neither even nor 1")
+        if num_buckets < 1 or (num_buckets % 2 and num_buckets != 1):
+            raise ValueError(f"num_buckets={num_buckets} is neither a positive even number nor 1")
+        if chunk < 1 or num_rounds < 1:
+            raise ValueError(f"chunk={chunk} and num_rounds={num_rounds} must be at least 1")
         self.num_buckets, self.chunk, self.num_rounds, self.causal = num_buckets, chunk, num_rounds, causal
 
     def buckets(self, q: Tensor) -> Tensor:
@@ -69,10 +74,10 @@ class LSHAttention(FullAttention):
         return torch.cat((rotated, -rotated), dim=-1)[..., : self.num_buckets].argmax(dim=-1)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        """As `DotProductAttention.forward`; ValueError unless `mask` is that of padding, (B, 1, 1, n)."""
+        """As `DotProductAttention.forward`. ValueError for keys of other positions, or a mask not (B, 1, 1, n)."""
+        check_lengths(q, k)
+        check_mask(mask, q.size(2))
         length, size = q.size(2), self.chunk
-        if mask is not None and mask.shape[1:3] != (1, 1):
-            raise ValueError(f"mask {tuple(mask.shape)} is not (B, 1, 1, {length}), that of padding")
         # Padding, and what fills the last chunk, is in a bucket of its own, behind all others.
         buckets = self.buckets(q) if mask is None else self.buckets(q).masked_fill(~mask, self.num_buckets)
         buckets = F.pad(buckets, (0, -length % size), value=self.num_buckets)  # (B, H, R, L), L a multiple of c
@@ -95,7 +100,7 @@ class LSHAttention(FullAttention):
         visible = has_met.diagonal(dim1=2, dim2=6).movedim(-1, 2) & ((behind >= 0) | (not self.causal))
         scores = chunks(q) @ with_previous(chunks(k)).mT / math.sqrt(q.size(-1))
         scores = scores - has_met.sum(dim=-1, dtype=q.dtype).clamp(min=1).log()
-        scores = scores.masked_fill(behind == 0, SELF_SCORE).masked_fill(~visible, torch.finfo(q.dtype).min)
+        scores = scores.masked_fill(behind == 0, self_score(q.dtype)).masked_fill(~visible, torch.finfo(q.dtype).min)
         total = scores.logsumexp(dim=-1, keepdim=True)
         context = self.dropout((scores - total).exp()) @ with_previous(chunks(v))
         # Back in place; rounds are weighted by the sums of their exponentials.
@@ -104,6 +109,11 @@ class LSHAttention(FullAttention):
 
     def weights(self, q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
         return self(q, k, torch.eye(q.size(2), dtype=q.dtype, device=q.device).expand(*q.shape[:2], -1, -1), mask)
+
+
+def self_score(dtype: torch.dtype) -> float:
+    """SELF_SCORE, or what float16 has room for; still above the score of what is not visible."""
+    return max(SELF_SCORE, torch.finfo(dtype).min / 2)
 
 
 def _in_order(x: Tensor, order: Tensor) -> Tensor:
@@ -137,4 +147,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -14,7 +14,8 @@ import time
 
 import torch
 import torch.nn.functional as F
-from options import read_options
+from masks import check_lengths, check_mask
+from options import read_options, run
 from recall import Recall, answered, train
 from report import print_end, print_table
 from torch import Tensor
@@ -53,7 +54,11 @@ def trigonometric_features(x: Tensor, rows: Tensor) -> Tensor:
 
 
 class PerformerAttention(DotProductAttention):
-    """φ(Q) (φ(K)ᵀ V) / φ(Q) (φ(K)ᵀ 1) with m positive features, causal or not; drawn anew by `redraw`."""
+    """φ(Q) (φ(K)ᵀ V) / φ(Q) (φ(K)ᵀ 1) with m positive features, causal or not; drawn anew by `redraw`.
+
+    No weight is on later positions, but it is not causal to the bit: as in the authors' code, the features of all keys
+    are divided by the largest of them, and 10⁻⁶ is added. So a later key of much larger features dims earlier ones.
+    """
 
     def __init__(self, num_features: int, d_k: int, *, causal: bool = True, orthogonal: bool = True) -> None:
         super().__init__()
@@ -67,18 +72,21 @@ class PerformerAttention(DotProductAttention):
         self.rows = gaussian_rows(*self.rows.shape, orthogonal=self.orthogonal).to(self.rows)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        """As `DotProductAttention.forward`; ValueError unless `mask` is that of padding, (B, 1, 1, n)."""
-        if mask is not None and mask.shape[1:3] != (1, 1):
-            raise ValueError(f"mask {tuple(mask.shape)} is not (B, 1, 1, {k.size(2)}), that of padding")
+        """As `DotProductAttention.forward`. ValueError for a mask not (B, 1, 1, n), if causal for other positions."""
+        check_mask(mask, k.size(2))
+        if self.causal:
+            check_lengths(q, k)
         # Factors of a query's features, and of the features of all keys, cancel: the largest becomes exp(0).
         phi_q, phi_k = log_features(q, self.rows), log_features(k, self.rows)  # (B, H, n, m)
+        if mask is not None:  # nor is padding ever the largest
+            phi_k = phi_k.masked_fill(~mask.mT, torch.finfo(k.dtype).min)
         phi_q = (phi_q - phi_q.amax(dim=-1, keepdim=True).detach()).exp() + 1e-6
         phi_k = (phi_k - phi_k.amax(dim=(-2, -1), keepdim=True).detach()).exp() + 1e-6
         if mask is not None:
             phi_k = phi_k.masked_fill(~mask.mT, 0.0)
         v = F.pad(v, (0, 1), value=1.0)  # a last column that sums the weights: (B, H, n, d_v + 1)
         sums = running_sums(phi_q, phi_k, v) if self.causal else phi_q @ (phi_k.mT @ v)
-        return sums[..., :-1] / sums[..., -1:]
+        return sums[..., :-1] / sums[..., -1:].clamp(min=1e-7)  # they are above 10⁻⁶, or there is no key: 0
 
     def weights(self, q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
         return self(q, k, torch.eye(k.size(2), dtype=q.dtype, device=q.device).expand(*k.shape[:2], -1, -1), mask)
@@ -130,4 +138,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from options import read_options
+from masks import check_lengths, check_mask
+from options import read_options, run
 from recall import Recall, answered, train
 from report import print_end, print_table
 from torch import Tensor
@@ -59,10 +60,10 @@ class SparseAttention(WrappedAttention):
         self._plans: dict[int, tuple[Tensor, Tensor]] = {}
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        """As `DotProductAttention.forward`; ValueError unless `mask` is that of padding, (B, 1, 1, n)."""
+        """As `DotProductAttention.forward`. ValueError for keys of other positions, or a mask not (B, 1, 1, n)."""
+        check_lengths(q, k)
+        check_mask(mask, q.size(2))
         batch, length = len(q), q.size(2)
-        if mask is not None and mask.shape[1:3] != (1, 1):
-            raise ValueError(f"mask {tuple(mask.shape)} is not (B, 1, 1, {length}), that of padding")
         keys, visible = self.plan(length)  # (blocks, M), (blocks, block, M)
         if mask is not None:
             visible = visible & mask[:, 0, 0][:, keys][:, :, None]  # (B, blocks, block, M)
@@ -144,4 +145,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -129,3 +129,10 @@ def test_a_small_run_prints_its_table(capsys: pytest.CaptureFixture[str]) -> Non
     best = [float(row[2]) for row in rows[1:]]
     assert best == sorted(best, reverse=True) and best[-1] == 0
     assert all(float(row[1]) >= float(row[2]) for row in rows[1:])
+
+
+@pytest.mark.parametrize("size", [0, N + 1])
+def test_more_combinations_than_positions_are_an_error(size: int) -> None:
+    """The means of segments without a position would be NaN."""
+    with pytest.raises(ValueError, match=f"^size={size} is not from 1 to max_length={N}$"):
+        LengthProjection(size, N)

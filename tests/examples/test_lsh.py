@@ -153,11 +153,6 @@ def test_products_grow_with_the_length_and_not_with_its_square() -> None:
     assert found[1] == 2 * found[0]
 
 
-def test_an_odd_number_of_buckets_is_an_error() -> None:
-    with pytest.raises(ValueError, match="num_buckets=3 is neither even nor 1"):
-        LSHAttention(3, CHUNK)
-
-
 def test_a_mask_that_is_not_that_of_padding_is_an_error() -> None:
     with pytest.raises(ValueError, match=re.escape(f"mask (1, 1, {N}, {N}) is not (B, 1, 1, {N}), that of padding")):
         LSHAttention(4, CHUNK)(*queries_and_values(), causal_mask(N))
@@ -173,3 +168,28 @@ def test_a_small_run_prints_its_table(capsys: pytest.CaptureFixture[str]) -> Non
     assert all(
         0 <= float(cell.strip(" %")) <= 100 and math.isfinite(float(cell[:-2])) for row in rows[1:] for cell in row[1:]
     )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((0, 3), "num_buckets=0 is neither a positive even number nor 1"),
+        ((-2, 3), "num_buckets=-2 is neither a positive even number nor 1"),
+        ((3, 3), "num_buckets=3 is neither a positive even number nor 1"),
+        ((2, 0), "chunk=0 and num_rounds=1 must be at least 1"),
+        ((2, 3, 0), "chunk=3 and num_rounds=0 must be at least 1"),
+    ],
+)
+def test_sizes_that_meet_nothing_are_an_error(sizes: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        LSHAttention(*sizes)
+
+
+def test_the_last_resort_has_room_in_float16() -> None:
+    """-10⁵ has none; what is not visible is still below it."""
+    torch.manual_seed(7)
+    q, k, v = (x.detach() for x in queries_and_values(4))
+    exact = FullAttention()(q, k, v, causal_mask(4))
+    q, k, v = (x.half() for x in (q, k, v))
+    for found in (FullAttention()(q, k, v, causal_mask(4)), LSHAttention(1, 4)(q, k, v)):
+        assert_close(found.double(), exact, atol=5e-3, rtol=0)

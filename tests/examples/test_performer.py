@@ -91,7 +91,8 @@ def masked_dense(attention: PerformerAttention, q: Tensor, k: Tensor, visible: T
     rows, scale = attention.rows.to(q), D**-0.25
     logs = [scale * x @ rows.T - (scale * x).square().sum(-1, keepdim=True) / 2 for x in (q, k)]
     phi_q = (logs[0] - logs[0].amax(-1, keepdim=True)).exp() + 1e-6
-    phi_k = (logs[1] - logs[1].amax((-2, -1), keepdim=True)).exp() + 1e-6
+    is_key = visible.any(-2)[..., None]  # by any query: (B or 1, 1, N, 1)
+    phi_k = (logs[1] - logs[1].where(is_key, -torch.inf).amax((-2, -1), keepdim=True)).exp() + 1e-6
     weights = torch.einsum("bhim,bhjm->bhij", phi_q, phi_k) * visible
     return weights / weights.sum(-1, keepdim=True)
 
@@ -162,3 +163,34 @@ def test_a_small_run_prints_its_table(capsys: pytest.CaptureFixture[str]) -> Non
     for column in (1, 3):
         errors = [float(row[column]) for row in rows]
         assert errors[-1] == 0 and errors[0] > errors[2]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_padding_is_not_the_largest_of_the_keys_either(causal: bool) -> None:
+    """Features of the other keys are so much smaller that 10⁻⁶ would drown them."""
+    q, k, v = inputs()
+    attention = PerformerAttention(M, D, causal=causal).double()
+    real = torch.arange(N) < 41
+    short = attention(q[:, :, :41], 5 * k[:, :, :41], v[:, :, :41])
+    keys = torch.where(real[:, None], 5 * k, 0 * k)
+    assert_close(attention(q, keys, v, real.expand(B, 1, 1, N))[:, :, :41], short)
+    assert (attention(q, keys, v)[:, :, :41] - short).abs().max() > 1e-3, "as keys they would count"
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_query_without_keys_gets_zeros(causal: bool) -> None:
+    """Before padding on the left nothing is visible, and NaN would spread by the next layer."""
+    q, k, v = (x.requires_grad_() for x in inputs())
+    mask = padding_mask((torch.arange(N) >= torch.tensor([[9], [N]])).long())
+    found = PerformerAttention(M, D, causal=causal).double()(q, k, v, mask)
+    assert (found[1] == 0).all() and (found[0, :, :9] == 0).all() == causal and (found[0, :, 9:] != 0).any()
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(found.square().sum(), (q, k, v)))
+
+
+def test_much_larger_features_behind_dim_those_before() -> None:
+    """What the docstring says of the stabilizer: weights are causal, their sizes are not to the bit."""
+    q, k, v = inputs()
+    attention = PerformerAttention(M, D).double()
+    for scale, low, high in ((1, 0.0, 1e-4), (5, 1e-3, 1.0)):
+        alone = attention(q[:, :, :31], scale * k[:, :, :31], v[:, :, :31])
+        assert low < (attention(q, scale * k, v)[:, :, :31] - alone).abs().max() < high
