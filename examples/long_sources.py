@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from transformer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
+from transformer import BOS_ID, EOS_ID, PAD_ID, Tokenizer, UserError
 from transformer.inference.scoring import MetricScore, Scorer
 
 Pair = tuple[str, str]
@@ -53,10 +53,22 @@ def reversed_letters(longest: int, seed: int | str) -> Iterator[Pair]:
 
 
 def captions(pattern: str, split: str) -> list[Pair]:
-    """The pairs of a split, from two files of lines, plain or .gz."""
-    paths = [Path(pattern.format(split=split, lang=lang)) for lang in LANGUAGES]
+    """The pairs of a split, from two files of lines, plain or .gz; UserError for a pattern without both fields.
+
+    A pattern of one file would have it as source and as target, of training and of the test.
+    """
+    try:
+        paths = [Path(pattern.format(split=split, lang=lang)) for lang in LANGUAGES]
+    except (LookupError, ValueError) as error:
+        raise UserError(f"{pattern!r} has other fields than {{split}} and {{lang}}: {error}") from None
+    if not ("{split}" in pattern and "{lang}" in pattern):
+        raise UserError(f"{pattern!r} names one file for all; it needs {{split}} and {{lang}}")
     texts = [gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data for data in map(Path.read_bytes, paths)]
-    return list(zip(*(text.decode().splitlines() for text in texts), strict=True))
+    # Other line ends than these, such as U+2028 inside of a line, would move one side against the other.
+    sides = [[line.removesuffix("\r") for line in text.decode().removesuffix("\n").split("\n")] for text in texts]
+    if len(sides[0]) != len(sides[1]):
+        raise UserError(f"{paths[0]} has {len(sides[0])} lines and {paths[1]} has {len(sides[1])}")
+    return list(zip(*sides, strict=True))
 
 
 def joined(pairs: Sequence[Pair], most: int, seed: int | str) -> Iterator[Pair]:
@@ -98,6 +110,8 @@ def letters_task(longest: int, num_tests: int, seed: int) -> Task:
 def captions_task(pattern: str, most: int, vocab_size: int, num_tests: int, seed: int) -> Task:
     """Translate up to `most` captions at once."""
     pairs = captions(pattern, "train")
+    if most > len(pairs):
+        raise UserError(f"--joined {most} is more than the {len(pairs)} captions")
     tokenizer = Tokenizer.train((text for pair in pairs for text in pair), vocab_size)
     test = first(joined(captions(pattern, "test_2016_flickr"), most, "test"), num_tests)
     return Task(lambda: joined(pairs, most, seed), *test, tokenizer, Scorer(), 10)

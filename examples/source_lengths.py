@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from long_sources import batches, captions_task, letters_task
+from long_sources import SHORTEST, batches, captions_task, letters_task
 from loop import fit
+from options import at_least, demand, run
 from report import count_parameters, print_end, print_table
 from rnnsearch import RNNenc, RNNsearch
 from torch import Tensor, nn
@@ -84,27 +85,31 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--data", metavar="PATTERN", help="captions of Multi30k: files, with {split} and {lang}; by default letters")
-    add("--joined", type=int, default=4, help="at most so many captions are a source")
-    add("--vocab-size", type=int, default=2000, help="of captions")
-    add("--longest", type=int, default=16, help="so many letters in training, 8 more in tests")
-    add("--d-model", type=int, default=64, help="of the Transformer, and m of the others")
-    add("--layers", type=int, default=2, help="of encoder and decoder")
-    add("--heads", type=int, default=4)
+    count = at_least(1)
+    add("--joined", type=count, default=4, help="at most so many captions are a source")
+    add("--vocab-size", type=count, default=2000, help="of captions")
+    add("--longest", type=at_least(SHORTEST), default=16, help="so many letters in training, 8 more in tests")
+    add("--d-model", type=count, default=64, help="of the Transformer, and m of the others")
+    add("--layers", type=count, default=2, help="of encoder and decoder")
+    add("--heads", type=count, default=4)
     add("--dropout", type=float, default=0.0)
     add("--label-smoothing", type=float, default=0.0)
-    add("--updates", type=int, default=1200)
-    add("--batch", type=int, default=64, help="pairs per update")
+    add("--updates", type=at_least(0), default=1200)
+    add("--batch", type=count, default=64, help="pairs per update")
     add("--lr", type=float, default=3e-3)
-    add("--beam", type=int, default=4)
-    add("--tests", type=int, default=1000, help="sources to score")
-    add("--seed", type=int, default=1)
+    add("--beam", type=count, default=4)
+    add("--tests", type=count, default=1000, help="sources to score")
+    add("--seed", type=at_least(0), default=1)
     add("--json", metavar="FILE", type=Path, help="also write the scores there, as scripts/figures.py draws them")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     args, began = parse(argv), time.monotonic()
-    if args.data:
+    demand(args.d_model % args.heads == 0, f"--d-model {args.d_model} is not a multiple of --heads {args.heads}")
+    demand(0 <= args.dropout < 1, f"--dropout {args.dropout} is not from 0 to below 1")
+    demand(0 <= args.label_smoothing < 1, f"--label-smoothing {args.label_smoothing} is not from 0 to below 1")
+    if args.data is not None:
         task = captions_task(args.data, args.joined, args.vocab_size, args.tests, args.seed)
     else:
         task = letters_task(args.longest, args.tests, args.seed)
@@ -126,4 +131,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

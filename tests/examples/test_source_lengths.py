@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import re
 import string
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from report import count_parameters
 from rnnsearch import RNNenc, RNNsearch
 from torch import nn
 
-from transformer import BOS_ID, EOS_ID, PAD_ID, SearchConfig, Tokenizer, Transformer, Translator, beam_search
+from transformer import BOS_ID, EOS_ID, PAD_ID, SearchConfig, Tokenizer, Transformer, Translator, UserError, beam_search
 
 TINY = ["--updates", "2", "--batch", "3", "--d-model", "16", "--layers", "1", "--heads", "2", "--tests", "19"]
 NAMES = ["RNNenc", "RNNsearch", "Transformer"]
@@ -169,3 +170,56 @@ def test_tests_are_other_letters_than_training_has(seed: int) -> None:
     task = letters_task(20, 101, seed)
     trained = {source for source, _ in itertools.islice(task.train(), 1009)}
     assert not trained & {source for source in task.sources if len(source.split()) > 5}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("train.en", "names one file for all"),
+        ("{split}.txt", "names one file for all"),
+        ("train.{lang}", "names one file for all"),
+        ("{splt}.{lang}", "has other fields than {split} and {lang}: 'splt'"),
+        ("{split}.{lang", "has other fields than"),
+    ],
+)
+def test_a_pattern_of_one_file_for_both_sides_or_splits_is_an_error(tmp_path: Path, name: str, message: str) -> None:
+    write_captions(tmp_path, "train", [("dogs", "Hunde")])
+    with pytest.raises(UserError, match=re.escape(message)):
+        captions(f"{tmp_path}/{name}", "train")
+
+
+def test_a_line_ends_with_a_line_feed_alone(tmp_path: Path) -> None:
+    pattern = write_captions(tmp_path, "train", [("a\u2028b\x0cc", "d"), ("e", "f\x85g\r")], "")
+    assert captions(pattern, "train") == [("a\u2028b\x0cc", "d"), ("e", "f\x85g")]
+
+
+def test_sides_of_different_length_are_an_error(tmp_path: Path) -> None:
+    pattern = write_captions(tmp_path, "train", [("a", "b")] * 5, "")
+    (tmp_path / "train.de").write_text("b\n" * 7)
+    with pytest.raises(UserError, match=r"train.en has 5 lines and .*train.de has 7"):
+        captions(pattern, "train")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--d-model", "15"], "--d-model 15 is not a multiple of --heads 4"),
+        (["--dropout", "1"], "--dropout 1.0 is not from 0"),
+        (["--label-smoothing", "-0.1"], "--label-smoothing -0.1 is not from 0"),
+    ],
+)
+def test_options_that_do_not_fit_together_are_an_error(argv: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        source_lengths.main(argv)
+
+
+def test_more_captions_to_join_than_there_are_are_an_error(tmp_path: Path) -> None:
+    pattern = write_captions(tmp_path, "train", [("dogs", "Hunde")] * 3)
+    with pytest.raises(UserError, match="--joined 4 is more than the 3 captions"):
+        source_lengths.captions_task(pattern, 4, 22, 1, 1)
+
+
+def test_fewer_letters_than_bleu_counts_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        source_lengths.parse(["--longest", "3"])
+    assert "3 is less than 4" in capsys.readouterr().err
