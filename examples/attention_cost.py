@@ -1,8 +1,8 @@
 """What efficient attention costs (Tay et al. 2020 survey it): seconds and operations of one layer, by length.
 
-Full attention needs n² pairs; the others have a budget of some 128 keys or features per position, at any n. Counted are
-multiply-adds of matrix products; seconds include all else, such as sorting by bucket. Where curves cross is the length
-from which an efficient attention pays, on this machine and at this size.
+Full attention needs n² pairs; the others have a budget of some 128 keys or features per position, at any n, of which
+causal ones (Performer, Reformer, Transformer-XL) use those in front. Counted are multiply-adds of matrix products;
+seconds include all else, such as sorting. Where curves cross, an efficient attention pays, here and at this size.
 
     python examples/attention_cost.py
 """
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from linformer import LengthProjection, LinformerAttention
 from lsh import LSHAttention, SharedQueryKey
+from options import at_least, demand, run
 from performer import PerformerAttention
 from report import print_end, print_table, processor
 from sparse import Pattern, SparseAttention
@@ -39,9 +40,8 @@ class Segments(MultiHeadAttention):
 
     def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
         size = BUDGET // 2
-        return torch.cat(
-            [self._segment(x[:, max(0, i - size) : i + size], i) for i in range(0, x.size(1), size)], dim=1
-        )
+        parts = [self._segment(x[:, max(0, i - size) : i + size], i) for i in range(0, x.size(1), size)]
+        return torch.cat(parts, dim=1)
 
     def _segment(self, context: Tensor, start: int) -> Tensor:
         segment = context[:, BUDGET // 2 if start else 0 :]
@@ -116,35 +116,35 @@ def summary(points: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     rows = []
     for name in names:
         times = (f"{ms:,.1f}" for ms in curves["ms"][name])
-        crossings = (
-            crossing(name, *against) for against in (("ms", FULL), ("ms", WRITTEN_OUT), ("multiply_adds", FULL))
-        )
+        against = ("ms", FULL), ("ms", WRITTEN_OUT), ("multiply_adds", FULL)
+        crossings = (crossing(name, *each) for each in against)
         rows.append((name, *times, f"{curves['multiply_adds'][name][-1] / 1e6:,.0f}", *crossings))
     return rows
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096, 8192])
-    for name, default in {"d_model": 64, "heads": 2, "seed": 1}.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--lengths", type=at_least(BUDGET), nargs="+", default=[256, 512, 1024, 2048, 4096, 8192])
+    for name, default in {"d-model": 64, "heads": 2, "seed": 1}.items():
+        parser.add_argument(f"--{name}", type=at_least(1), default=default)
     parser.add_argument("--seconds", type=float, default=0.5, help="per point")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the points to a file")
     options = parser.parse_args(argv)
-    start = time.perf_counter()
+    start, lengths = time.perf_counter(), sorted({*options.lengths})
+    demand(options.d_model % options.heads == 0, f"--d-model {options.d_model} is not a multiple of {options.heads}")
     torch.manual_seed(options.seed)
     torch.set_num_threads(1)
-    points = measure(options.lengths, options.d_model, options.heads, options.seconds)
+    points = measure(lengths, options.d_model, options.heads, options.seconds)
     if options.json:
-        sizes = {"d_model": options.d_model, "num_heads": options.heads, "budget": BUDGET}
-        report = {"torch": torch.__version__, "processor": processor(), "threads": 1, **sizes, "points": points}
+        sizes = {"threads": 1, "d_model": options.d_model, "num_heads": options.heads, "budget": BUDGET}
+        report = {"torch": torch.__version__, "processor": processor(), **sizes, "points": points}
         options.json.write_text(json.dumps(report) + "\n", encoding="utf-8")
-    times = (f"ms, n = {length:,}" for length in options.lengths)
-    counted = f"million multiply-adds, n = {options.lengths[-1]:,}"
+    times = (f"ms, n = {length:,}" for length in lengths)
+    counted = f"million multiply-adds, n = {lengths[-1]:,}"
     crossings = ("faster than fused from n", "than equation 1", "fewer multiply-adds")
     print_table(("attention", *times, counted, *crossings), summary(points))
     print_end(time.perf_counter() - start)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

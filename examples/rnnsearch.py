@@ -104,7 +104,7 @@ class RNNsearch(nn.Module):
     def attention(self, state: State) -> Tensor:
         """The weights α_ij = softmax_j vᵀ tanh(W_a s_{i−1} + U_a h_j): (R, S)."""
         scores = self.v((self.w_a(state.hidden)[:, None] + state.keys).tanh()).squeeze(-1)  # (R, S)
-        return scores.masked_fill(~state.mask, -torch.inf).softmax(dim=-1)
+        return scores.masked_fill(~state.mask, torch.finfo(scores.dtype).min).softmax(dim=-1)
 
     def context(self, state: State) -> Tensor:
         """c_i = Σ_j α_ij h_j: (R, 2n)."""

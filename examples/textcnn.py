@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from agreement import NUMBER, corpus, examples
 from loop import fit
+from options import at_least, demand, run
 from report import print_end, print_table
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -83,10 +84,15 @@ class EncoderClassifier(nn.Module):
 
 def class_loss(model: nn.Module, ids: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy, after the weights of each class are shortened to MAX_NORM."""
-    with torch.no_grad():
-        weight = model.get_parameter("output.weight")
-        weight.copy_(weight.renorm(2, 0, MAX_NORM))
+    shorten(model)
     return F.cross_entropy(model(ids), labels)
+
+
+@torch.no_grad()
+def shorten(model: nn.Module) -> None:
+    """Bring the weights of each class to MAX_NORM if they are longer."""
+    weight = model.get_parameter("output.weight")
+    weight.copy_(weight.renorm(2, 0, MAX_NORM))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -99,11 +105,13 @@ def main(argv: list[str] | None = None) -> None:
         "maps": 86,
         "d-ff": 128,
     }.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
+        parser.add_argument(f"--{name}", type=at_least(0 if name == "updates" else 1), default=default)
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=at_least(0), default=1)
     args, began = parser.parse_args(argv), time.monotonic()
+    demand(args.d_model % 4 == 0, f"--d-model {args.d_model} is not a multiple of the encoder's 4 heads")
     training, tests = corpus("train", args.trees), corpus("test", args.trees // 4)
+    demand(args.batch <= len(training), f"--batch {args.batch} is more than {len(training)} sentences of --trees")
     ids = {word: i for i, word in enumerate(sorted({word for one in training for word in one.words} | {*NUMBER}), 2)}
 
     def encode(texts: Sequence[Sequence[str]]) -> Tensor:
@@ -124,6 +132,7 @@ def main(argv: list[str] | None = None) -> None:
             return class_loss(model, encode(texts), labels)
 
         fit(model, loss, args.updates, lr=args.lr, warmup_updates=args.updates // 20)
+        shorten(model)
         with torch.no_grad():
             is_right[name] = model(encode(test_texts)).argmax(dim=-1) == test_labels
     rows = []
@@ -136,4 +145,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -15,7 +15,7 @@ import time
 import torch
 import torch.nn.functional as F
 from loop import fit
-from options import read_options
+from options import demand, read_options, run
 from report import count_parameters, print_end, print_table
 from sklearn.datasets import load_digits
 from sklearn.svm import SVC
@@ -34,7 +34,9 @@ SIZES = {
 
 
 def patches_of(images: Tensor, patch_size: int) -> Tensor:
-    """Cut images (B, C, H, W) into n = HW / P² patches, row by row: (B, n, C·P²)."""
+    """Cut images (B, C, H, W) into n = HW / P² patches, row by row: (B, n, C·P²); ValueError if P divides not both."""
+    if images.size(2) % patch_size or images.size(3) % patch_size:
+        raise ValueError(f"patches of {patch_size} do not tile images of {images.size(2)} × {images.size(3)}")
     return F.unfold(images, patch_size, stride=patch_size).mT
 
 
@@ -98,6 +100,7 @@ def convolutional_network(num_classes: int) -> nn.Module:
 def main(argv: list[str] | None = None) -> None:
     size = read_options(__doc__, argv, updates=1000, batch=64, patch_size=2, num_layers=3, d_model=48, num_heads=4)
     start = time.perf_counter()
+    demand(8 % size.patch_size == 0, f"--patch-size {size.patch_size} does not tile images of 8 × 8")
     pixels, digits = load_digits(return_X_y=True)  # 0 to 16
     order = torch.randperm(len(digits))
     images = torch.tensor(pixels, dtype=torch.float32)[order].view(-1, 1, 8, 8) / 8 - 1
@@ -140,4 +143,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

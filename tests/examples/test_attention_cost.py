@@ -11,7 +11,7 @@ import torch
 from attention_cost import BUDGET, FULL, WRITTEN_OUT, Segments, crossover, layers, measure
 from transformer_xl import RelativeAttention
 
-from transformer import DotProductAttention, causal_mask
+from transformer import DotProductAttention, UserError, causal_mask
 
 D, H = 8, 2
 
@@ -70,12 +70,21 @@ def test_curves_cross_where_lines_between_their_points_do() -> None:
 
 def test_a_small_run_prints_its_table_and_writes_its_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "cost.json"
-    attention_cost.main(["--lengths", "64", "128", "--d_model", "8", "--seconds", "0", "--json", str(file)])
+    attention_cost.main(["--lengths", "256", "128", "256", "--d-model", "8", "--seconds", "0", "--json", str(file)])
     lines = capsys.readouterr().out.splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:-2]]
     report = json.loads(file.read_text(encoding="utf-8"))
     names = [point["of"] for point in report["points"]][: len(rows)]
+    assert lines[0].count("ms, n =") == 2 and "| ms, n = 128 | ms, n = 256 |" in lines[0], "sorted, each once"
     assert [row[0] for row in rows] == names and len(report["points"]) == 2 * len(rows) == 16
     assert report["d_model"] == 8 and report["threads"] == 1
     assert [row[1] for row in rows] == [f"{point['ms']:,.1f}" for point in report["points"][: len(rows)]]
     assert rows[0][4:] == ["–", rows[0][5], "–"]
+
+
+def test_sizes_that_no_attention_has_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        attention_cost.main(["--lengths", "127"])
+    assert "127 is less than 128" in capsys.readouterr().err
+    with pytest.raises(UserError, match="--d-model 9 is not a multiple of 2"):
+        attention_cost.main(["--d-model", "9"])

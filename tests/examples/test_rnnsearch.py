@@ -303,3 +303,11 @@ def test_the_papers_sizes_are_the_defaults() -> None:
     output = (3 * n + m) * 2 * m + 2 * m
     total = 30_000 * m + 3 * gru + alignment + start + context + output
     assert sum(p.numel() for p in model.parameters()) == total
+
+
+def test_a_source_of_padding_alone_does_not_spoil_a_batch(search: RNNsearch) -> None:
+    src = torch.cat((sources(), torch.full((1, max(LENGTHS) + 1), PAD_ID)))
+    hidden, _ = search.decode(targets(len(src), 3), search.encode(src))
+    assert hidden.isfinite().all()
+    gradients = torch.autograd.grad(hidden.square().sum(), search.v.weight)
+    assert gradients[0].isfinite().all()

@@ -11,10 +11,10 @@ import textcnn
 import torch
 from agreement import NUMBER, corpus, examples, sentence
 from report import count_parameters
-from textcnn import MAX_NORM, EncoderClassifier, TextCNN, class_loss
+from textcnn import MAX_NORM, EncoderClassifier, TextCNN, class_loss, shorten
 from torch import Tensor
 
-from transformer import PAD_ID
+from transformer import PAD_ID, UserError
 
 VOCAB_SIZE, D_MODEL, MAPS, WIDTHS = 17, 5, 3, (2, 3, 5)
 
@@ -177,3 +177,33 @@ def test_both_models_are_of_one_size_by_default(monkeypatch: pytest.MonkeyPatch)
     textcnn.main(["--trees", "1200"])
     first, second = map(count_parameters, models)
     assert abs(first - second) < 0.02 * first
+
+
+def test_the_last_update_does_not_lengthen_the_weights_of_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are shortened before each loss, and once more behind the last update."""
+    trained: list[torch.nn.Module] = []
+
+    def fit(model: torch.nn.Module, *_: object, **__: object) -> None:
+        with torch.no_grad():
+            model.get_parameter("output.weight").fill_(7.0)
+        trained.append(model.eval())
+
+    monkeypatch.setattr(textcnn, "fit", fit)
+    textcnn.main(["--trees", "400", "--batch", "5"])
+    for model in trained:
+        assert model.get_parameter("output.weight").norm(dim=1).tolist() == pytest.approx([MAX_NORM] * 2)
+
+
+def test_shorter_weights_stay_as_they_are(cnn: TextCNN) -> None:
+    before = cnn.output.weight.detach().clone()
+    shorten(cnn)
+    assert torch.equal(cnn.output.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [(["--d-model", "30"], "multiple of the encoder's 4 heads"), (["--trees", "100", "--batch", "99"], "is more than")],
+)
+def test_options_that_do_not_fit_together_are_an_error(argv: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        textcnn.main(argv)

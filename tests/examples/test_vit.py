@@ -13,6 +13,8 @@ from torch import Tensor, nn
 pytest.importorskip("sklearn")
 from vit import SIZES, ViT, main, patches_of, shuffled
 
+from transformer import UserError
+
 SHAPE, PATCH_SIZE, NUM_CLASSES = (3, 6, 10), 2, 7
 
 
@@ -130,3 +132,10 @@ def test_the_example_prints_its_table(capsys: pytest.CaptureFixture[str]) -> Non
     assert svm[0] == svm[1] and float(svm[0].rstrip("%")) > 98, (
         "distances of images do not depend on the order of pixels"
     )
+
+
+def test_patches_that_leave_pixels_over_are_an_error() -> None:
+    with pytest.raises(ValueError, match=r"^patches of 3 do not tile images of 8 × 6$"):
+        patches_of(torch.zeros(1, 1, 8, 6), 3)
+    with pytest.raises(UserError, match="--patch-size 3 does not tile"):
+        main(["--patch-size", "3"])
