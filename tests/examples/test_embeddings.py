@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+import embeddings
 import pytest
 import torch
 import torch.nn.functional as F
 from embeddings import (
+    WINDOW,
     GloVe,
     SkipGram,
     cooccurrences,
@@ -140,3 +143,18 @@ def test_a_tiny_run_prints_a_row_for_each_kind_of_vectors(capsys: pytest.Capture
 def test_one_sentence_is_not_of_both_topics() -> None:
     with pytest.raises(UserError, match="--sentences 1 is not of both topics"):
         main(["--sentences", "1"])
+
+
+def test_pairs_of_sgns_count_as_often_as_windows_of_1_to_4_words_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """word2vec draws the size of each window: a distance d is within it with probability (W + 1 - d) / W."""
+    weights: list[list[float]] = []
+
+    def counted(sentences: list[list[int]], vocab_size: int, weight: Callable[[int], float]) -> Tensor:
+        weights.append([weight(distance) for distance in range(1, WINDOW + 1)])
+        return cooccurrences(sentences, vocab_size, weight)
+
+    monkeypatch.setattr(embeddings, "cooccurrences", counted)
+    main(["--updates", "1", "--sentences", "50"])
+    sizes = range(1, WINDOW + 1)
+    assert weights[0] == [sum(distance <= size for size in sizes) / WINDOW for distance in sizes]
+    assert weights[1] == [1 / distance for distance in sizes], "GloVe"
