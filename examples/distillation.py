@@ -119,8 +119,7 @@ def scores(name: str, model: Transformer, pairs: Sequence[Pair]) -> tuple[str, .
 def main(argv: list[str] | None = None) -> None:
     sizes, start = {"pairs": 20000, "student_pairs": 2000, "test_pairs": 200}, time.perf_counter()
     args = read_options(__doc__, argv, updates=800, batch_size=64, **sizes)
-    fewest = min(args.pairs, args.student_pairs)
-    demand(args.batch_size <= fewest, f"--batch-size {args.batch_size} is more than the {fewest} pairs")
+    demand(args.batch_size <= min(args.pairs, args.student_pairs), f"--batch-size {args.batch_size} is more than pairs")
     corpora = (builtin_pairs("train", args.pairs), builtin_pairs("test", args.test_pairs))
     texts = [[(words(source), words(target)) for source, target in corpus] for corpus in corpora]
     vocabulary = Vocabulary(sentence for pair in texts[0] for sentence in pair)

@@ -210,5 +210,5 @@ def test_a_tiny_run_prints_a_row_for_each_model_and_each_beta(capsys: pytest.Cap
 
 
 def test_a_batch_of_more_than_the_pairs_of_a_student_is_an_error() -> None:
-    with pytest.raises(UserError, match="--batch-size 7 is more than the 5 pairs"):
+    with pytest.raises(UserError, match="--batch-size 7 is more than pairs"):
         main(["--batch-size", "7", "--student-pairs", "5"])
