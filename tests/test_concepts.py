@@ -46,6 +46,7 @@ def wrong_answer(row: dict[str, str]) -> list[str]:
     elif number in CORRECTED:
         wrong.append(f"{number} has no correction")
     wrong += [f"{number} has no {title}" for title in ("Code", "Test") if not row[title]]
+    wrong += [f"{number}: {name} is no test" for name in re.findall(r"`([^`]+)`", row["Test"]) if "::" not in name]
     wrong += [] if row["Question"].endswith("?") else [f"{number} is no question"]
     return wrong + [f"{number}: {row['Code']}" for title in ("Code", "Test") if re.sub(r"`[^`]+`|, ", "", row[title])]
 
@@ -122,7 +123,10 @@ ANSWER = CELLS[2].partition(MARK)[0].strip()
             "tests/model/test_attention.py::test_equation_1_gives", "tests/no_such.py::test_", id="no such file"
         ),
         pytest.param("::test_scores_are_divided_by", "::test_scores_are_multiplied_by", id="no such test"),
+        pytest.param("::test_scores_are_divided_by_the_root_of_d_k", "", id="a file of tests instead of a test"),
+        pytest.param("::test_equation_1_gives_the_values_computed_by_hand", "::random_attention", id="a helper"),
         pytest.param("`transformer plot", "`transformer no_such", id="no such command"),
+        pytest.param("`transformer attend --out`", "`transfomer attend --out`", id="a command misspelt"),
         pytest.param("`transformer translate --sample", "`transformer translate --no-such", id="no such option"),
         pytest.param("`transformer inspect RUN lens", "`transformer inspect RUN no_such", id="no such section"),
         pytest.param("`python examples/", "`python examples/no_such_", id="no such program"),

@@ -51,15 +51,19 @@ def test_a_broken_link_is_found(link: str) -> None:
 
 @functools.cache
 def help_of(program: str, *subcommand: str) -> str:
-    """What `--help` prints; KeyError if there is no such program."""
+    """What `--help` prints; KeyError if there is no such program or subcommand."""
     name = program if program.startswith("transformer.") else Path(program).stem
     try:
         main = importlib.import_module(name).main
     except ModuleNotFoundError:
         raise KeyError(name) from None
     out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-        main([*subcommand, "--help"])
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+            main([*subcommand, "--help"])
+    except SystemExit as error:
+        if error.code:  # before it came to --help: the subcommand is unknown
+            raise KeyError(" ".join((name, *subcommand))) from None
     return out.getvalue()
 
 
@@ -109,6 +113,7 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         "transformer train no_such_configuration",
         "transformer no_such_command RUN",
         "python scripts/benchmark.py train configs/base.yaml --no-such 3",
+        "python scripts/benchmark.py table9",
         "torchrun --nproc-per-node=8 -m transformer.commands train base --no-such",
     ],
 )

@@ -41,8 +41,11 @@ def test_each_part_of_the_paper_has_a_row(claim: str) -> None:
         ("Code", "`scripts.benchmarking.table1.no_such_function`"),
         ("Code", "`scripts.no_such_module.scale_layers`"),
         ("Code", "`benchmarking.table1.scale_layers`"),
+        ("Code", "`model.attention.F.softmax`"),
+        ("Code", "`model.attention.math`"),
         ("Test", "`tests/model/test_no_such_file.py`"),
         ("Test", "`tests/model/test_attention.py::test_that_is_not_there`"),
+        ("Test", "`tests/model/test_attention.py::random_attention`"),
         ("Run", "`configs/no_such.yaml`"),
         ("Run", "`model.no_such_key`"),
         ("Run", "`model.norm=between`"),
@@ -50,6 +53,8 @@ def test_each_part_of_the_paper_has_a_row(claim: str) -> None:
         ("Run", "`transformer no_such --out`"),
         ("Run", "`transformer plot --no-such-option`"),
         ("Run", "`--no-such-option`"),
+        ("Run", "`transfomer plot --out`"),
+        ("Run", "`anything`"),
     ],
 )
 def test_a_broken_row_is_found(column: str, broken: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
+import inspect
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -52,6 +53,8 @@ def _problem(column: str, name: str) -> str | None:
     program, *arguments = name.split()
     if program == "transformer":
         return _subcommand_problem(*arguments)
+    if program != "python" and not re.match(r"--|[\w/]*[/.]", program):
+        return "neither a command, a file, a key nor an option"
     if program == "python" and arguments[0].startswith("examples/"):
         return _example_problem(*arguments)
     for part in name.removeprefix("python ").split():
@@ -75,9 +78,19 @@ def _symbol_problem(name: str) -> str | None:
                 return None  # a field without a default
             if not hasattr(found, part):
                 return "no such symbol"
-            found = getattr(found, part)
+            found, owner = getattr(found, part), found
+            if inspect.ismodule(owner) and _is_foreign(found):
+                return "a symbol of another library"
         return None
     return "no such module"
+
+
+def _is_foreign(found: object) -> bool:
+    """Whether it is a module of another library, or defined in one."""
+    module = found if inspect.ismodule(found) else inspect.getmodule(found)
+    top = module.__name__.partition(".")[0] if module else "transformer"
+    places = [ROOT / program.removesuffix(".") / top for program in PROGRAMS]
+    return top != "transformer" and not any(path.is_dir() or path.with_suffix(".py").is_file() for path in places)
 
 
 def _test_problem(name: str) -> str | None:
@@ -85,13 +98,14 @@ def _test_problem(name: str) -> str | None:
     path = ROOT / file
     if not file.startswith("tests/") or not path.exists():
         return "no such test file"
-    return "no such test" if test and test not in _functions(path) else None
+    return "no such test" if test and test not in _tests(path) else None
 
 
 @functools.cache
-def _functions(path: Path) -> set[str]:
+def _tests(path: Path) -> set[str]:
+    """Functions that pytest collects; not helpers, fixtures and methods, which prove nothing by themselves."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
 
 
 def _subcommand_problem(command: str, *arguments: str) -> str | None:
