@@ -73,6 +73,16 @@ def test_a_head_compares_tokens_in_at_most_d_k_directions(num_heads: int, d_k: i
         assert torch.linalg.matrix_rank(w_q.T @ w_k) == d_k  # x W_i^Q (y W_i^K)ᵀ = x (W_i^Q W_i^Kᵀ) yᵀ
 
 
+@pytest.mark.parametrize("num_heads", [1, 2, 11])
+def test_only_the_exponentials_grow_with_the_number_of_heads(num_heads: int) -> None:
+    module = MultiHeadAttention(22, num_heads)
+    kv = module.project(rows(1, S, 22).float())
+    weights = module.attention.weights(kv.keys, kv.keys)
+    assert sum(parameter.numel() for parameter in module.parameters()) == 4 * 22**2
+    assert weights.numel() * module.d_k == S**2 * 22  # multiply-adds of all scores
+    assert weights.numel() == num_heads * S**2  # each an exponential
+
+
 def test_nothing_but_their_start_makes_heads_differ() -> None:
     module, x = make_attention(), rows(B, T, D)
     with torch.no_grad():

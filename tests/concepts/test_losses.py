@@ -85,6 +85,18 @@ def test_the_gradient_is_prediction_minus_target_so_it_stays_where_squared_error
     assert torch.autograd.grad(squared, logits)[0].abs().max() < 1e-7
 
 
+def test_cross_entropy_and_squared_errors_of_probabilities_are_smallest_at_the_same_distribution() -> None:
+    p = torch.randn(V, generator=torch.Generator().manual_seed(3), dtype=torch.float64).softmax(0)
+    target = torch.eye(V, dtype=torch.float64)  # each outcome, as often as p says
+    for loss in (lambda q: -(p * q.log()).sum(), lambda q: (p * (q - target).square().sum(1)).sum()):
+        best = loss(p)
+        (gradient,) = torch.autograd.grad(loss((logits := p.log().requires_grad_()).softmax(0)), logits)
+        assert gradient.abs().max() < 1e-12
+        for seed in range(23):
+            noise = torch.randn(V, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+            assert loss((p.log() + noise / 5).softmax(0)) > best
+
+
 def test_a_lower_loss_may_go_with_a_lower_accuracy() -> None:
     # Of two tokens, the first model is just right twice and far off once; the second is just wrong twice.
     probable = torch.tensor([[0.51, 0.51, 0.001], [0.49, 0.49, 0.9]], dtype=torch.float64)  # of the reference

@@ -49,7 +49,7 @@ def test_a_norm_sees_neither_the_mean_nor_the_scale_of_its_input() -> None:
     assert (norm(-x) - norm(x)).abs().max() > 1
 
 
-def test_the_jacobian_of_a_norm_removes_two_directions_and_shrinks_with_the_length_of_its_input() -> None:
+def test_the_jacobian_of_a_norm_removes_two_directions_and_shrinks_with_the_deviation_of_its_input() -> None:
     norm, x = norm_of_a_layer(norm_eps=1e-12), rows(D)
     jacobian = torch.func.jacrev(norm)(x)
     zeros = torch.zeros(D, dtype=torch.float64)
@@ -57,6 +57,7 @@ def test_the_jacobian_of_a_norm_removes_two_directions_and_shrinks_with_the_leng
     assert_close(jacobian @ (x - x.mean()), zeros)  # the radial direction
     assert torch.linalg.matrix_rank(jacobian, rtol=1e-9) == D - 2
     assert_close(torch.func.jacrev(norm)(7 * x), jacobian / 7)
+    assert_close(torch.func.jacrev(norm)(x + 1001), jacobian)  # much longer, and equally far from its mean
 
 
 def test_the_sum_of_a_normalised_vector_has_no_gradient() -> None:

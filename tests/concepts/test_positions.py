@@ -71,27 +71,38 @@ def test_a_causal_mask_alone_tells_orders_apart_but_only_from_the_second_layer_o
     assert differences[1] > 1e-3
 
 
-def deviation_from_distances(positional: str) -> float:
-    """How far weights among equal tokens, relative to that of the query itself, are from one number per distance."""
+def weights_of_equal_tokens(positional: str) -> Tensor:
+    """Of the one head of the first layer: (L, L)."""
     model = make_model(positional)
     x = model.source_positions(torch.randn(D, dtype=torch.float64).expand(1, L, D))
     module = model.encoder.layers[0].self_attention
-    q = module.attention.queries(module.w_q(x)[:, None], 0)  # (1, 1, L, d_k), of the one head
-    weights = module.attention.weights(q, module.project(x).keys)[0, 0].log()
-    relative = weights - weights.diagonal()[:, None]
+    q = module.attention.queries(module.w_q(x)[:, None], 0)  # (1, 1, L, d_k)
+    return module.attention.weights(q, module.project(x).keys)[0, 0]
+
+
+def deviation_from_distances(positional: str) -> float:
+    """How far scores among equal tokens, less that of the query itself, are from one number per distance."""
+    scores = weights_of_equal_tokens(positional).log()  # but for a number per row
+    relative = scores - scores.diagonal()[:, None]
     by_distance = [relative.diagonal(distance) for distance in range(1 - L, L)]
     assert max(diagonal.abs().max().item() for diagonal in by_distance) > 1e-3  # positions do have an effect
     return max((diagonal - diagonal[0]).abs().max().item() for diagonal in by_distance)
 
 
 @pytest.mark.parametrize("positional", RELATIVE)
-def test_among_equal_tokens_relative_weights_depend_on_the_distance_only(positional: str) -> None:
+def test_among_equal_tokens_relative_scores_depend_on_the_distance_only(positional: str) -> None:
     assert deviation_from_distances(positional) < 1e-6  # tables of sines are rounded to float32
 
 
 @pytest.mark.parametrize("positional", ["sinusoidal", "learned"])
-def test_among_equal_tokens_absolute_weights_depend_on_the_place_too(positional: str) -> None:
+def test_among_equal_tokens_absolute_scores_depend_on_the_place_too(positional: str) -> None:
     assert deviation_from_distances(positional) > 1e-2
+
+
+@pytest.mark.parametrize("positional", RELATIVE)
+def test_weights_depend_on_the_place_even_where_scores_do_not(positional: str) -> None:
+    own = weights_of_equal_tokens(positional).diagonal()  # distance 0, of tokens with other neighbours on either side
+    assert own.max() > 1.001 * own.min()
 
 
 def test_sinusoids_are_equally_long_and_their_products_depend_on_the_distance_only() -> None:

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from transformer.model.alternatives.scores import AdditiveAttention, DotAttention, TemperatureAttention
-from transformer.model.attention import DotProductAttention, masked_softmax
+from transformer.model.attention import DotProductAttention, MultiHeadAttention, masked_softmax
 
 Q, M, D_K, D_V = 5, 13, 7, 3
 
@@ -54,6 +54,18 @@ def test_without_the_root_of_d_k_the_softmax_saturates_and_gradients_vanish() ->
     assert max(scaled) < 1.1 * min(scaled)
     assert unscaled[0] > unscaled[1] > unscaled[2]
     assert unscaled[2] < 0.4 * scaled[2]
+
+
+@pytest.mark.parametrize("num_heads", [1, 8, 60])
+def test_the_first_scores_have_the_variance_of_a_quarter_at_any_d_k(num_heads: int) -> None:
+    # Glorot's bound with a gain of √½ (section 3.2.2) makes queries and keys of variance ½ of normalised inputs.
+    torch.manual_seed(3)
+    module, x = MultiHeadAttention(240, num_heads), torch.randn(1, 499, 240)
+    with torch.no_grad():
+        k = module.project(x).keys  # (1, H, 499, d_k)
+        q = module.w_q(x).view(1, 499, num_heads, -1).transpose(1, 2)
+        assert_close(k.var(), torch.tensor(0.5), rtol=0.03, atol=0.0)
+        assert_close(module.attention.scores(q, k).var(), torch.tensor(0.25), rtol=0.1, atol=0.0)
 
 
 def test_the_more_extreme_the_scores_the_smaller_the_jacobian() -> None:
