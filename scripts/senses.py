@@ -20,7 +20,7 @@ from transformer.files import write_atomic
 # Of each word, its senses by what their German translations contain.
 SENSES = {
     "eating": {"essen": r"\b(ess|iss|isst|gegess)", "fressen": r"\b(fress|friss|gefress)"},
-    "looking": {"suchen": r"\b(such|gesuch)", "ansehen": r"(\bsieh|\bseh|ansehen|angesehen)"},
+    "looking": {"suchen": r"\b(such|gesuch)", "ansehen": r"(\bsieh|\bseh|ansieh|anseh|angeseh)"},
 }
 
 
@@ -52,9 +52,9 @@ def sentences_by_sense(word: str, number: int, split: str = "test") -> dict[str,
     return found
 
 
-def _with_sense(word: str, split: str) -> Iterator[tuple[str, str]]:
+def _with_sense(word: str, split: str, most: int = 1_000_000) -> Iterator[tuple[str, str]]:
     """Sentences with the word once, whose translation has one of its senses and no other."""
-    for english, german in builtin_pairs(split, 1_000_000):
+    for english, german in builtin_pairs(split, most):
         if len(re.findall(rf"\b{word}\b", english, re.IGNORECASE)) == 1:
             senses = [sense for sense, pattern in SENSES[word].items() if re.search(pattern, german, re.IGNORECASE)]
             if len(senses) == 1:

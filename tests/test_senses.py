@@ -25,6 +25,16 @@ def test_sentences_have_the_word_once_and_the_translation_of_their_sense(word: s
             assert not re.search(senses.SENSES[word][other], german[sentence], re.IGNORECASE)
 
 
+def test_looking_for_is_suchen_and_looking_at_is_ansehen() -> None:
+    found = dict(senses._with_sense("looking", "test", 20_000))
+    assert len(found) > 600
+    behind = {text: re.search(r"\blooking\W+(\w+)", text, re.IGNORECASE) for text in found}
+    assert {(sense, match[1]) for text, sense in found.items() if (match := behind[text])} == {
+        ("suchen", "for"),
+        ("ansehen", "at"),
+    }
+
+
 def test_there_is_a_file_for_each_sense(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert senses.main(["--out", str(tmp_path / "new"), "--number", "2", "--split", "train"]) == 0
     files = sorted((tmp_path / "new").iterdir())
