@@ -51,13 +51,14 @@ _TRAIN = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
+    chosen = (arguments.out, arguments.updates, arguments.depths, arguments.overrides)
     tune_process()
     with StopRequest() as stop:
-        for _, config in configurations(arguments.out, arguments.updates, arguments.depths, arguments.overrides):
+        for _, config in configurations(*chosen):
             reason = Trainer.from_config(config, stage=stage).fit(stop)
             if reason in signal.Signals.__members__:
                 return 128 + int(signal.Signals[reason])
-    report = {"initial": [*initial()], "trained": [*trained(arguments.out, arguments.updates, arguments.depths)]}
+    report = {"initial": [*initial()], "trained": [*trained(*chosen)]}
     print(json.dumps(report, indent=1) if arguments.json else markdown(report))
     return 0
 
@@ -109,13 +110,13 @@ def configurations(
         )
 
 
-def trained(out: Path, updates: int, depths: Sequence[int]) -> Iterator[dict[str, Any]]:
+def trained(out: Path, updates: int, depths: Sequence[int], overrides: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
     """The validation losses of finished runs, in nats per token; CheckpointError if one is not finished."""
-    for row, config in configurations(out, updates, depths):
+    for row, config in configurations(out, updates, depths, overrides):
         records = [one for one in read_metrics(config.run_dir) if one["kind"] == "validation"]
         if not records or records[-1]["step"] < updates:
             raise CheckpointError(f"{config.run_dir}: is not trained to update {updates}: the same command goes on")
-        losses = {str(one["step"]): _digits(one["nll"]) for one in records}
+        losses = {str(one["step"]): _digits(one["nll"]) for one in records if one["step"] <= updates}
         yield {**row, "learning_rate": config.train.learning_rate, "updates": updates, "nll": losses}
 
 
@@ -136,11 +137,11 @@ def initial_table(rows: Sequence[dict[str, Any]]) -> str:
 
 def trained_table(rows: Sequence[dict[str, Any]]) -> str:
     """Validation losses by update."""
-    steps = list(rows[0]["nll"])
+    steps = sorted({step for row in rows for step in row["nll"]}, key=int)  # runs that went on have others besides
     header = ["", "N", "warm-up", *(f"NLL after {int(step):,} updates" for step in steps)]
     return table(
         header,
-        ([f"{row['norm']}-norm", row["depth"], row["warmup"] or "none", *row["nll"].values()] for row in rows),
+        ([f"{row['norm']}-norm", row["depth"], row["warmup"] or "none", *map(row["nll"].get, steps)] for row in rows),
     )
 
 

@@ -110,5 +110,18 @@ def test_runs_are_trained_and_reported_and_go_on(
     assert all([*row["nll"]] == ["2", "4"] for row in report["trained"])
     assert norm_depth.main([cache, *arguments]) == 0
     assert capsys.readouterr().out.endswith(norm_depth.markdown(report) + "\n")
+    rates = [
+        row["learning_rate"] for row in norm_depth.trained(tmp_path / "runs", 4, (1,), ["train.learning_rate=0.07"])
+    ]
+    assert rates == [0.07] * 4
     with pytest.raises(CheckpointError, match=r"post_1_0: is not trained to update 5: the same command goes on$"):
         list(norm_depth.trained(tmp_path / "runs", 5, (1,)))
+
+
+def test_losses_stand_below_their_update() -> None:
+    row = {"norm": "pre", "depth": 2, "warmup": 0}
+    text = norm_depth.trained_table([{**row, "nll": {"5": 4.0, "10": 3.0, "20": 2.0}}, {**row, "nll": {"10": 1.0}}])
+    assert text.splitlines()[2:] == [
+        "| pre-norm | 2 | none | 4.00 | 3.00 | 2.00 |",
+        "| pre-norm | 2 | none | | 1.00 | |",
+    ]
