@@ -78,6 +78,31 @@ def test_words_are_found_without_their_case_and_punctuation_and_others_are_skipp
     assert (found.counts, found.skipped) == ({"animal": 16, "person": 24}, 3)
 
 
+def test_sentences_that_the_model_reads_as_the_same_are_one(translator: Translator) -> None:
+    more = [(sense, text.replace(" ", "\u00a0  ") + " ") for sense, text in SENTENCES]
+    found, expected = probe_word(translator, "eating", SENTENCES + more), probe_word(translator, "eating", SENTENCES)
+    assert (found.rows, found.counts, found.skipped) == (expected.rows, expected.counts, len(SENTENCES))
+    with pytest.raises(DataError, match=r"^a sentence has two senses, person and animal: The man is eating"):
+        probe_word(translator, "eating", [*SENTENCES, ("animal", SENTENCES[0][1] + " ")])
+
+
+def test_sentences_beyond_the_positions_of_a_model_are_skipped(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = max(map(len, translator.encode([text for _, text in SENTENCES])))
+    monkeypatch.setattr(translator.model, "max_length", longest)
+    more = [*SENTENCES, ("person", "The man is eating " + "apples " * longest)]
+    found = probe_word(translator, "eating", more)
+    assert (found.counts, found.skipped) == ({"animal": 16, "person": 24}, 1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_control_that_knows_nothing_is_at_the_more_frequent_sense(translator: Translator, seed: int) -> None:
+    even = [*SENTENCES[:16], *SENTENCES[24:]]
+    static = probe_word(translator, "eating", even, folds=4, seed=seed).rows[0]
+    assert (static.accuracy, static.control) == (0.5, 0.5)
+
+
 def test_the_states_are_those_of_the_pieces_of_the_word(
     translator: Translator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

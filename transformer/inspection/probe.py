@@ -49,7 +49,7 @@ class Probe:
     Attributes:
         counts: occurrences by sense.
         majority: accuracy of always guessing the most frequent sense.
-        skipped: sentences without the word, and repeated ones.
+        skipped: sentences without the word, longer than the model reads, and repeated ones.
     """
 
     word: str
@@ -67,19 +67,17 @@ def probe_word(
     Args:
         translator: of a single model; `Translator.load(..., prepack=False)`.
         word: as it is written, case aside, between white space and punctuation marks; its first occurrence counts.
-        sentences: pairs of a sense and a sentence in the source language; repeated sentences are left out.
+        sentences: pairs of a sense and a sentence in the source language. Of those that the model reads as the same
+            ids, the first is taken: others would be in training and test.
         folds: of cross-validation.
         seed: of folds and of the control.
 
     Raises:
         ConfigError: the translator is an ensemble.
-        DataError: there are fewer than two senses, or fewer sentences of one than folds.
+        DataError: there are fewer than two senses, or fewer sentences of one than folds, or a sentence has two.
     """
     model = single_model(translator)
-    distinct: dict[str, str] = {}
-    for sense, text in sentences:
-        distinct.setdefault(text, sense)
-    found = [(sense, *place) for text, sense in distinct.items() if (place := _find(translator, word, text))]
+    found = _distinct(translator, word, sentences)
     senses = sorted({sense for sense, *_ in found})
     counts = {sense: sum(one[0] == sense for one in found) for sense in senses}
     if len(senses) < 2 or min(counts.values()) < folds:
@@ -87,13 +85,29 @@ def probe_word(
         raise DataError(f"the probe needs two senses, each with {folds} sentences that have {word!r}; found {numbers}")
     labels = torch.tensor([senses.index(sense) for sense, *_ in found])
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    fold_of = _folds(labels, order, folds)
-    shuffled = labels[order]
+    # Folds of each: where a sense is rarer in training than held out, what knows nothing is below chance.
+    tasks = [(y, _folds(y, order, folds)) for y in (labels, labels[order])]
     rows = [
-        ProbeRow(name, *(held_out_accuracy(x, y, fold_of) for y in (labels, shuffled)))
+        ProbeRow(name, *(held_out_accuracy(x, y, fold_of) for y, fold_of in tasks))
         for name, x in _states(translator, model, [one[1:] for one in found])
     ]
     return Probe(word, counts, max(counts.values()) / len(labels), len(sentences) - len(found), rows)
+
+
+def _distinct(
+    translator: Translator, word: str, sentences: Sequence[tuple[str, str]]
+) -> list[tuple[str, list[int], range]]:
+    """Sense, ids and positions of the word of each sentence that has it, each sequence of ids once."""
+    distinct: dict[tuple[int, ...], tuple[str, list[int], range]] = {}
+    limit = translator.max_length
+    for sense, text in sentences:
+        place = _find(translator, word, text)
+        if place is None or len(place[0]) > limit:
+            continue
+        first = distinct.setdefault(tuple(place[0]), (sense, *place))
+        if first[0] != sense:
+            raise DataError(f"a sentence has two senses, {first[0]} and {sense}: {text}")
+    return [*distinct.values()]
 
 
 def fit_softmax_regression(x: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:

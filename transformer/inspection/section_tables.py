@@ -167,6 +167,9 @@ def ablation(data: Data) -> str:
 def probe(data: Data) -> str:
     counts = ", ".join(f"{count} × {sense}" for sense, count in data["counts"].items())
     head = f"{data['word']}: {counts}; always the more frequent: {data['majority']:.3f}\n\n"
+    if data["skipped"]:
+        what = "is 1 sentence" if data["skipped"] == 1 else f"are {data['skipped']:,} sentences"
+        head += f"Left out {what} without the word, repeated or too long.\n\n"
     rows = ((row["states"], row["accuracy"], row["control"]) for row in data["rows"])
     return head + table(["states of the encoder", "held-out accuracy", "with shuffled senses"], rows)
 
