@@ -67,9 +67,22 @@ def test_json_has_what_the_tables_are_made_of(trained_run: Path, tmp_path: Path,
     )
     status, out, _ = call(*given, "--json")
     found = json.loads(out)
-    assert (status, found["sentences"], [*found]) == (0, 2, ["checkpoint", "corpus", "sentences", "gradients", "heads"])
+    assert [*found] == ["checkpoint", "corpus", "sentences", "left_out", "gradients", "heads"]
+    assert (status, found["sentences"], found["left_out"]) == (0, 2, 0)
     printed = call(*given)[1]
     assert printed.partition("\n")[2] == "".join(f"\n## {x}\n\n{TABLES[x](found[x])}" for x in ("gradients", "heads"))
+
+
+def test_pairs_that_are_not_looked_at_are_listed(trained_run: Path, tmp_path: Path, call: Call) -> None:
+    (tmp_path / "x.en").write_text("\n" * 4 + "A man is sleeping.\nA dog.\n")
+    (tmp_path / "x.de").write_text("\n" * 4 + "Ein Mann schläft.\nEin Hund.\n")
+    texts = ("--src", tmp_path / "x.en", "--ref", tmp_path / "x.de", "--device", "cpu")
+    status, out, err = call(trained_run, "jacobians", "lens", "--json", *texts)
+    found = json.loads(out)
+    assert (status, found["sentences"], found["left_out"], found["jacobians"]["sentences"]) == (0, 6, 4, 2)
+    assert found["lens"]["example"]["source"] == "A man is sleeping."
+    expected = "warning: 4 pairs are not looked at, with an empty side or beyond the limit: 1, 2, 3, 4\n"
+    assert err.endswith(expected)
 
 
 def test_figures_are_written_into_a_directory(trained_run: Path, tmp_path: Path, call: Call) -> None:
@@ -141,6 +154,11 @@ def test_alternatives_are_inspected_as_well(
         (["probe"], "the section probe needs --probe WORD and --senses FILE ..."),
         (["--probe", "eating"], "the section probe needs --probe WORD and --senses FILE ..."),
         (["--senses", "a"], "--senses is of a probe: give --probe WORD"),
+        (["spectra", "--src", "a", "--ref", "b"], "--src chooses sentence pairs, which no section reads of spectra"),
+        (["spectra", "--sentences", "7"], "--sentences chooses sentence pairs, which no section reads of spectra"),
+        (["lens", "--beam", "4"], "--beam is of the section ablation: give --ablate"),
+        (["--theme", "dark"], "--theme is of figures: give --out DIR"),
+        (["--format", "png"], "--format is of figures: give --out DIR"),
         (["--sentences", "0"], "--sentences 0 must be at least 1"),
         (["--ablate", "--beam", "-1"], "--beam -1 must be at least 1"),
         (["--probe", "eating", "--senses", "{tmp}/one.en"], "{tmp}/one.en, line 1: give a sense, a tabulator and a"),

@@ -97,6 +97,15 @@ def test_the_lens_shows_the_first_pair_with_text(subject: Subject) -> None:
     assert translator.tokenizer.decode_pieces([example["reference"][:-1]]) == [REFERENCES[0]]
 
 
+def test_jacobians_are_of_the_first_pairs_with_text(subject: Subject) -> None:
+    moved = Subject(subject.translator, ["", "x", "", "", *SOURCES], [["", "", "x", "", *REFERENCES]])
+    assert inspect_section("jacobians", moved) == inspect_section("jacobians", subject)
+    # More pieces than in a batch of other sections, but four pairs none the less.
+    long = Subject(subject.translator, ["A man. " * 250] * 5, [["Ein Mann."] * 5])
+    assert [len(batch.src) for batch in long.batches(4)] != [4]
+    assert [len(batch.src) for batch in long.batches(4, batch_tokens=1_000_000)] == [4]
+
+
 def test_the_gradient_is_of_the_loss_of_the_run(subject: Subject, found: dict[str, dict[str, Any]]) -> None:
     plain = inspect_section("gradients", Subject(subject.translator, SOURCES, [REFERENCES], label_smoothing=0.0))
     nll = found["lens"]["depths"][-1]["nll"]

@@ -18,9 +18,10 @@ from transformer.commands.search_options import add_tag_options, choose_tag
 from transformer.commands.selection import report_checkpoint
 from transformer.config import Config, load_config
 from transformer.data.corpus import read_lines
-from transformer.errors import ConfigError, DataError
+from transformer.errors import ConfigError, DataError, warn
 from transformer.inference.arguments import DEVICES
 from transformer.inference.evaluation_set import EvaluationSet
+from transformer.inference.sources import list_numbers
 from transformer.inference.translator import Translator
 from transformer.inspection.canvas import THEMES, check_format, save, theme
 from transformer.inspection.section_figures import FIGURES
@@ -32,6 +33,7 @@ from transformer.training.checkpoint import locate_checkpoint
 _FORMATS = ("svg", "png", "pdf")
 # Those that look at the weights alone, or at sentences of their own.
 _WITHOUT_TEXTS = {"spectra", "components", "probe"}
+_WITHOUT_PAIRS = {*_WITHOUT_TEXTS, "ablation"}  # which translates what it is given
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         found |= {"corpus": texts.name, "sentences": len(texts)}
         if not arguments.json:
             print(f"{origin} on {texts.name}: {len(texts):,} sentences")
+    if {*arguments.sections} - _WITHOUT_PAIRS:
+        found["left_out"] = _left_out(subject)
     for name in arguments.sections:
         found[name] = inspect_section(name, subject)
         if not arguments.json:
@@ -97,6 +101,15 @@ def _first(texts: EvaluationSet, number: int) -> EvaluationSet:
     return EvaluationSet(texts.name, sources, [side[:number] for side in texts.references], texts.names, texts.files)
 
 
+def _left_out(subject: Subject) -> int:
+    """How many pairs cannot be looked at, with a warning that lists them."""
+    usable = {*subject.usable()}
+    if numbers := [i + 1 for i in range(len(subject.sources)) if i not in usable]:
+        pairs = "1 pair is" if len(numbers) == 1 else f"{len(numbers)} pairs are"
+        warn(f"{pairs} not looked at, with an empty side or beyond the limit: {list_numbers(numbers)}")
+    return len(numbers)
+
+
 def _read_senses(files: Sequence[Path]) -> list[tuple[str, str]]:
     """Pairs of sense and sentence: a file per sense, or one file of both, separated by a tabulator."""
     if len(files) > 1:
@@ -134,19 +147,19 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--test-set", metavar="NAME", help="one of sacreBLEU's test sets, such as wmt14/full")
     parser.add_argument("--src", type=Path, metavar="FILE", help="look at this file instead, a sentence per line")
     parser.add_argument("--ref", type=Path, metavar="FILE", nargs="+", default=[], help="its reference translations")
-    parser.add_argument("--sentences", type=int, default=200, metavar="N", help="only the first (default: %(default)s)")
+    parser.add_argument("--sentences", type=int, metavar="N", help="only the first (default: 200)")
     parser.add_argument(
         "--ablate", action="store_true", help="the section ablation: BLEU without each head, one by one"
     )
-    parser.add_argument("--beam", type=int, default=1, metavar="N", help="of those translations (default: 1, greedy)")
+    parser.add_argument("--beam", type=int, metavar="N", help="of those translations (default: 1, greedy)")
     parser.add_argument("--probe", metavar="WORD", help="the section probe, for a word of the source language")
     senses = "sentences with the word: a file per sense, or one of lines with a sense, a tabulator and a sentence"
     parser.add_argument("--senses", type=Path, metavar="FILE", nargs="+", default=[], help=senses)
     add_tag_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--out", type=Path, metavar="DIR", help="also draw each section into this directory")
-    parser.add_argument("--format", choices=_FORMATS, default="svg", help="of the figures, which need matplotlib")
-    parser.add_argument("--theme", default="light", choices=tuple(THEMES), help="colours of the figures")
+    parser.add_argument("--format", choices=_FORMATS, help="of the figures (default: svg), which need matplotlib")
+    parser.add_argument("--theme", choices=tuple(THEMES), help="colours of the figures (default: light)")
     parser.add_argument("--device", default="auto", choices=DEVICES)
     arguments = parser.parse_intermixed_args(argv)
     arguments.tokenize, arguments.metrics = None, ["bleu"]  # as of the run
@@ -170,6 +183,24 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError("the section probe needs --probe WORD and --senses FILE ...")
     if arguments.senses and arguments.probe is None:
         raise ConfigError("--senses is of a probe: give --probe WORD")
+    _check_idle(arguments)
+    for option, default in (("sentences", 200), ("beam", 1), ("format", "svg"), ("theme", "light")):
+        if getattr(arguments, option) is None:
+            setattr(arguments, option, default)
     for option in ("sentences", "beam"):
         if getattr(arguments, option) < 1:
             raise ConfigError(f"--{option} {getattr(arguments, option)} must be at least 1")
+
+
+def _check_idle(arguments: argparse.Namespace) -> None:
+    """ConfigError for options that would change nothing."""
+    sections = {*arguments.sections}
+    texts = f"chooses sentence pairs, which no section reads of {', '.join(arguments.sections)}"
+    for options, is_used, why in (
+        (("split", "test_set", "src", "sentences"), sections - _WITHOUT_TEXTS, texts),
+        (("beam",), "ablation" in sections, "is of the section ablation: give --ablate"),
+        (("format", "theme"), arguments.out is not None, "is of figures: give --out DIR"),
+    ):
+        for option in options:
+            if not is_used and getattr(arguments, option) is not None:
+                raise ConfigError(f"--{option.replace('_', '-')} {why}")

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformer.data.batching import Batch, pad
 from transformer.data.tokenizer import BOS_ID, PAD_ID
 from transformer.errors import DataError
-from transformer.inference.forced import PairNotes, encode_pairs, length_batches
+from transformer.inference.forced import EncodedPair, PairNotes, encode_pairs, length_batches
 from transformer.inference.translator import Translator
 
 
@@ -26,8 +26,7 @@ def example_batches(
         DataError: no pair is left.
         ValueError: there are more sources than targets, or fewer.
     """
-    pairs = encode_pairs(translator, sources, targets, too_long="skip", notes=PairNotes())
-    kept = [pair for pair in pairs if pair.src and len(pair.tgt) > 1]
+    kept = [pair for pair in _encode(translator, sources, targets) if _is_usable(pair)]
     if not kept:
         raise DataError("there is no sentence pair to look at: sides are empty or beyond the limits")
     src, tgt = [pair.src for pair in kept], [pair.tgt for pair in kept]
@@ -35,6 +34,19 @@ def example_batches(
         batch_of([src[i] for i in indices], [tgt[i] for i in indices]).to(translator.device)
         for indices in length_batches(src, tgt, batch_tokens)
     ]
+
+
+def usable_pairs(translator: Translator, sources: Sequence[str], targets: Sequence[str]) -> list[int]:
+    """The places, from 0, of the pairs that `example_batches` does not leave out; ValueError as there."""
+    return [i for i, pair in enumerate(_encode(translator, sources, targets)) if _is_usable(pair)]
+
+
+def _encode(translator: Translator, sources: Sequence[str], targets: Sequence[str]) -> list[EncodedPair]:
+    return encode_pairs(translator, sources, targets, too_long="skip", notes=PairNotes())
+
+
+def _is_usable(pair: EncodedPair) -> bool:
+    return bool(pair.src) and len(pair.tgt) > 1
 
 
 def batch_of(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Batch:

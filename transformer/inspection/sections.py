@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +12,11 @@ from typing import Any
 from torch import nn
 
 from transformer.data.batching import Batch
-from transformer.errors import ConfigError, DataError
+from transformer.errors import ConfigError
 from transformer.inference.alignment import single_model
 from transformer.inference.translator import Translator
 from transformer.inspection import ablation, components, gradients, heads, jacobians, lens, probe, spectra, stream
-from transformer.inspection.examples import example_batches
+from transformer.inspection.examples import example_batches, usable_pairs
 from transformer.progress import Stage, no_stage
 
 # Within a minute of CPU on a model of a million parameters.
@@ -48,9 +48,15 @@ class Subject:
     senses: Sequence[tuple[str, str]] = ()
     stage: Stage = no_stage
 
-    def batches(self, number: int | None = None) -> list[Batch]:
-        """The first pairs, by default all, as `example_batches` makes them."""
-        return example_batches(self.translator, self.sources[:number], self.references[0][:number])
+    def usable(self) -> list[int]:
+        """The places, from 0, of the pairs with text on both sides and within the limits."""
+        return usable_pairs(self.translator, self.sources, self.references[0])
+
+    def batches(self, number: int | None = None, *, batch_tokens: int = 2048) -> list[Batch]:
+        """The first usable pairs, by default all, as `example_batches` makes them."""
+        places = self.usable()[:number]
+        sides = ([side[i] for i in places] for side in (self.sources, self.references[0]))
+        return example_batches(self.translator, *sides, batch_tokens=batch_tokens)
 
 
 def inspect_section(name: str, subject: Subject) -> dict[str, Any]:
@@ -84,11 +90,8 @@ def _lens(subject: Subject) -> dict[str, Any]:
 
 def _first_pair(subject: Subject) -> tuple[str, Batch]:
     """The first source that can be looked at, and its batch. DataError if there is none."""
-    pairs = zip(subject.sources, subject.references[0], strict=True)
-    for source, reference in pairs:
-        with contextlib.suppress(DataError):  # empty, or too long
-            return source, example_batches(subject.translator, [source], [reference])[0]
-    return "", example_batches(subject.translator, [], [])[0]
+    batch = subject.batches(1)[0]
+    return subject.sources[subject.usable()[0]], batch
 
 
 def _stream(subject: Subject) -> dict[str, Any]:
@@ -102,9 +105,9 @@ def _gradients(subject: Subject) -> dict[str, Any]:
 
 
 def _jacobians(subject: Subject) -> dict[str, Any]:
-    batches = subject.batches(_JACOBIAN_SENTENCES)
-    found = jacobians.jacobian_rows(subject.translator.model, batches[0])
-    return {"sentences": len(batches[0].src), "rows": [dataclasses.asdict(row) for row in found]}
+    (batch,) = subject.batches(_JACOBIAN_SENTENCES, batch_tokens=sys.maxsize)
+    found = jacobians.jacobian_rows(subject.translator.model, batch)
+    return {"sentences": len(batch.src), "rows": [dataclasses.asdict(row) for row in found]}
 
 
 def _spectra(subject: Subject) -> dict[str, Any]:
