@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -94,6 +95,10 @@ def test_sentences_beyond_the_positions_of_a_model_are_skipped(
     more = [*SENTENCES, ("person", "The man is eating " + "apples " * longest)]
     found = probe_word(translator, "eating", more)
     assert (found.counts, found.skipped) == ({"animal": 16, "person": 24}, 1)
+    monkeypatch.undo()
+    # One such line would be the width of a whole batch.
+    monkeypatch.setattr(translator, "search", dataclasses.replace(translator.search, max_source_length=longest))
+    assert probe_word(translator, "eating", more) == found
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -49,7 +49,7 @@ class Probe:
     Attributes:
         counts: occurrences by sense.
         majority: accuracy of always guessing the most frequent sense.
-        skipped: sentences without the word, longer than the model reads, and repeated ones.
+        skipped: sentences without the word, beyond the limits of `translate`, and repeated ones.
     """
 
     word: str
@@ -99,7 +99,7 @@ def _distinct(
 ) -> list[tuple[str, list[int], range]]:
     """Sense, ids and positions of the word of each sentence that has it, each sequence of ids once."""
     distinct: dict[tuple[int, ...], tuple[str, list[int], range]] = {}
-    limit = translator.max_length
+    limit = min(translator.search.max_source_length, translator.max_length)
     for sense, text in sentences:
         place = _find(translator, word, text)
         if place is None or len(place[0]) > limit:
