@@ -103,7 +103,7 @@ def _first(texts: EvaluationSet, number: int) -> EvaluationSet:
 
 def _left_out(subject: Subject) -> int:
     """How many pairs cannot be looked at, with a warning that lists them."""
-    usable = {*subject.usable()}
+    usable = {*subject.usable}
     if numbers := [i + 1 for i in range(len(subject.sources)) if i not in usable]:
         pairs = "1 pair is" if len(numbers) == 1 else f"{len(numbers)} pairs are"
         warn(f"{pairs} not looked at, with an empty side or beyond the limit: {list_numbers(numbers)}")

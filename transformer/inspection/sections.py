@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -48,13 +49,14 @@ class Subject:
     senses: Sequence[tuple[str, str]] = ()
     stage: Stage = no_stage
 
+    @functools.cached_property
     def usable(self) -> list[int]:
         """The places, from 0, of the pairs with text on both sides and within the limits."""
         return usable_pairs(self.translator, self.sources, self.references[0])
 
     def batches(self, number: int | None = None, *, batch_tokens: int = 2048) -> list[Batch]:
         """The first usable pairs, by default all, as `example_batches` makes them."""
-        places = self.usable()[:number]
+        places = self.usable[:number]
         sides = ([side[i] for i in places] for side in (self.sources, self.references[0]))
         return example_batches(self.translator, *sides, batch_tokens=batch_tokens)
 
@@ -91,7 +93,7 @@ def _lens(subject: Subject) -> dict[str, Any]:
 def _first_pair(subject: Subject) -> tuple[str, Batch]:
     """The first source that can be looked at, and its batch. DataError if there is none."""
     batch = subject.batches(1)[0]
-    return subject.sources[subject.usable()[0]], batch
+    return subject.sources[subject.usable[0]], batch
 
 
 def _stream(subject: Subject) -> dict[str, Any]:
