@@ -16,12 +16,12 @@ import argparse
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from pydoc_data.topics import topics
 
 import torch
 import torch.nn.functional as F
+from characters import reference_characters
 from loop import fit
-from options import read_options
+from options import demand, read_options, run
 from report import print_end, print_table
 from torch import Tensor, nn
 
@@ -129,9 +129,8 @@ def losses_by_length(model: LanguageModel, windows: Tensor, lengths: Sequence[in
 def main(argv: list[str] | None = None) -> None:
     size = read_options(__doc__, argv, updates=400, batch=32, context=32, num_layers=2, d_model=64, num_heads=4)
     start = time.perf_counter()
-    text = "\n\n".join(dict.fromkeys("\n\n".join(topics.values()).split("\n\n")))  # each paragraph once
-    characters = sorted(set(text))
-    ids = torch.tensor([characters.index(character) for character in text])
+    demand(size.context >= SCORED, f"--context {size.context} is less than the {SCORED} characters that are scored")
+    characters, ids = reference_characters()
     cut, lengths = len(ids) * 9 // 10, [factor * size.context for factor in FACTORS]
     windows, tests = ids[:cut].unfold(0, size.context + 1, 1), windows_of(ids[cut:], lengths[-1], NUM_WINDOWS)
     rows, models = [], []
@@ -146,4 +145,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

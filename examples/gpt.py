@@ -14,11 +14,11 @@ import math
 import time
 from collections import Counter, defaultdict
 from functools import partial
-from pydoc_data.topics import topics
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from characters import reference_characters
 from loop import fit
 from options import demand, read_options, run
 from report import print_end, print_table
@@ -122,9 +122,7 @@ def main(argv: list[str] | None = None) -> None:
     size = read_options(__doc__, argv, updates=2000, batch=12, context=64, num_layers=4, d_model=128, num_heads=4)
     start, prompt = time.perf_counter(), "The "
     demand(size.context > len(prompt), f"--context {size.context} has no place behind {prompt!r}")
-    text = "\n\n".join(dict.fromkeys("\n\n".join(topics.values()).split("\n\n")))  # each paragraph once
-    characters = "".join(sorted(set(text)))
-    ids = torch.tensor([characters.index(character) for character in text])
+    characters, ids = reference_characters()
     train, held_out = ids[: len(ids) * 9 // 10], ids[len(ids) * 9 // 10 :].unfold(0, size.context + 1, size.context)
     windows = train.unfold(0, size.context + 1, 1)  # (number of windows, L)
 

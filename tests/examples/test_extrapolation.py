@@ -11,6 +11,8 @@ from extrapolation import KINDS, MAX_DISTANCE, NUM_WINDOWS, SCORED, LanguageMode
 from report import count_parameters
 from torch import Tensor
 
+from transformer import UserError
+
 V, N, D, H, CONTEXT = 31, 3, 22, 11, 23
 
 
@@ -102,6 +104,11 @@ def test_the_kept_result_says_what_the_pages_say() -> None:
     by_loss = sorted(lost, key=lambda kind: lost[kind][-1])
     assert by_loss[:2] == ["alibi", "shaw"] and {*by_loss[-2:]} == {"sinusoidal", "rotary"}
     assert lost["alibi"][-1] < 0.1 and min(lost["sinusoidal"][0], lost["rotary"][0]) > 0.5
+
+
+def test_windows_shorter_than_what_is_scored_are_an_error() -> None:
+    with pytest.raises(UserError, match=rf"--context {SCORED - 1} is less than the {SCORED} characters"):
+        main(["--context", str(SCORED - 1)])
 
 
 def test_a_tiny_run_prints_a_row_for_each_kind(capsys: pytest.CaptureFixture[str]) -> None:
